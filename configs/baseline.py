@@ -1,0 +1,132 @@
+"""The baseline of paper 000: BEiTv2-L with ViT-Adapter and Mask2Former, single frames, segmentation loss alone.
+
+    python -m vspw_jax.main --config=configs/baseline.py --config.data.records=DIR      paper: 58.05 mIoU on test 1
+    python -m vspw_jax.main --config=configs/baseline.py:demo                           generated data, a laptop
+
+Every value carries its source: "paper" is arXiv 2306.03508; "released" is czczup/ViT-Adapter
+segmentation/configs/ade20k/mask2former_beitv2_adapter_large_896_80k_ade20k_ss.py and its base mask2former_beit.py;
+"CFFM" is GuoleiSun/VSS-CFFM's VSPW recipe; "ours" a choice of this codebase.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(size="full"):
+    """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.model = ConfigDict()
+    config.model.image_size = (480, 480)  # Crop, height and width; paper section 3.2. Multiples of 32.
+    config.model.num_classes = 124  # VSPW.
+    config.model.dtype = "float32"  # Of the computation; parameters are always float32. Released: no fp16.
+    config.model.remat = "full"  # "none", "dots" or "full": what the backward pass recomputes. Released: with_cp.
+
+    encoder = config.model.encoder = ConfigDict()
+    encoder.name = "vit_adapter"
+    encoder.dim = 1024  # Released, as all of the encoder.
+    encoder.depth = 24
+    encoder.heads = 16
+    encoder.mlp_ratio = 4.0
+    encoder.layer_scale = 1e-6  # Initial value of the blocks' gamma_1 and gamma_2 and of the injectors' gamma.
+    encoder.drop_path = 0.3  # Linear from 0 over the blocks; the extractors have the full rate.
+    encoder.adapter_channels = 64  # Of the convolutional stem.
+    encoder.adapter_heads = 16  # Deformable attention of injectors and extractors.
+    encoder.adapter_points = 4
+    encoder.adapter_value_ratio = 0.5
+    encoder.adapter_ffn_ratio = 0.25
+    encoder.extra_extractors = 2
+
+    decoder = config.model.decoder = ConfigDict()
+    decoder.name = "mask2former"
+    decoder.dim = 1024  # Released, as all of the decoder.
+    decoder.heads = 32
+    decoder.points = 4  # Sampling points of the pixel decoder's deformable attention.
+    decoder.ffn_dim = 4096
+    decoder.encoder_layers = 6
+    decoder.decoder_layers = 9
+    decoder.num_queries = 200
+    decoder.norm_groups = 32
+
+    config.loss = ConfigDict()
+    config.loss.weight = 1.0  # Lambda 1 of equation 3, paper section 2.5.
+    segmentation = config.loss.segmentation = ConfigDict()
+    # Equation 4 of the paper has dice 5 and cross-entropy 1; it names no mask cross-entropy, which stays as released.
+    segmentation.weights = {"class": 1.0, "mask": 5.0, "dice": 5.0}
+    segmentation.matching = {"class": 2.0, "mask": 5.0, "dice": 5.0}  # Released.
+    segmentation.no_object_weight = 0.1  # Released, as the next three.
+    segmentation.num_points = 12544
+    segmentation.oversample = 3.0
+    segmentation.importance = 0.75
+    segmentation.capacity = 40  # Classes that one frame may hold; ours. More is an error, never a cut.
+    config.loss.nce = ConfigDict()
+    config.loss.nce.weight = 0.0
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 2e-5  # Paper section 3.2 and released.
+    config.optimizer.warmup_steps = 1500  # Paper and released.
+    config.optimizer.warmup_ratio = 1e-6  # Paper and released.
+    config.optimizer.power = 1.0  # Released, as the rest: poly decay to `minimum`.
+    config.optimizer.minimum = 0.0
+    config.optimizer.beta1 = 0.9
+    config.optimizer.beta2 = 0.999
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.layer_decay = 0.9
+    config.optimizer.embeddings_at_layer_0 = True  # An oddity of the released code; see optimizer.layer_scales.
+    config.optimizer.clip_norm = 0.0  # 0 is none.
+
+    config.train = ConfigDict()
+    config.train.steps = 40_000  # Paper.
+    config.train.batch = 4  # Clips a step over all devices; paper: 2 GPUs with 2 images each.
+
+    config.data = ConfigDict()
+    config.data.records = "data/vspw/records"  # Written by data_prep.vspw.
+    config.data.train_split = "train"
+    config.data.eval_split = "val"
+    config.data.frames = 1  # T.
+    config.data.frame_gap = 1  # Records from one frame of a clip to the next.
+    config.data.epoch = "video"  # Or "frame"; see data/clips.py.
+    config.data.threads = 16  # That decode and augment; ours, as the next.
+    config.data.prefetch = 32  # Batches.
+    augment = config.data.augment = ConfigDict()
+    augment.base_size = (853, 480)  # CFFM: Resize (853, 480), the size of VSPW-480p.
+    augment.resize_ratio = (0.5, 2.0)  # Paper and released.
+    augment.max_class_share = 0.75  # Released: cat_max_ratio.
+    augment.photometric = True  # Released; the paper lists only flip, crop and resize.
+
+    config.evaluate = ConfigDict()
+    config.evaluate.stride = (320, 320)  # Released, 480 configs: slide inference.
+    config.evaluate.batch = 4  # Frames at a time; ours.
+
+    config.run = ConfigDict()  # None of these changes a result.
+    config.run.log_every = 50  # Steps.
+    config.run.save_every = 1000
+    config.run.keep = 3  # Checkpoints.
+    config.run.picture_every = 1000
+    config.run.afterwards = ("evaluate",)  # What follows training: "evaluate", "predict".
+
+    if size == "demo":
+        shrink(config)
+    elif size != "full":
+        raise ValueError(f"unknown size {size!r}: expected 'full' or 'demo'")
+    return config
+
+
+def shrink(config):
+    """Turns a recipe into its demo: the same network, narrow and shallow, on generated video, from random weights."""
+    config.model.image_size = (96, 96)
+    config.model.remat = "none"
+    config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
+    config.model.encoder.update(adapter_channels=24, adapter_heads=4)
+    config.model.decoder.update(dim=96, heads=4, ffn_dim=192, encoder_layers=3, decoder_layers=3, num_queries=32)
+    config.loss.segmentation.update(num_points=784, capacity=16)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
+    config.train.update(steps=1200, batch=4)
+    config.data.records = "data/demo/records"
+    config.data.generate = ConfigDict(
+        dict(train=60, val=9, frames=20, height=120, width=192, seed=0, source="data/demo/source")
+    )
+    config.data.augment.update(base_size=(192, 120))
+    config.data.update(threads=2, prefetch=4)
+    config.evaluate.stride = (64, 64)
+    config.run.update(log_every=20, save_every=300, picture_every=300, afterwards=("evaluate", "predict"))

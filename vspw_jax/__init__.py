@@ -1,0 +1,1 @@
+"""Video semantic segmentation on VSPW in JAX/Flax."""

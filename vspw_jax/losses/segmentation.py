@@ -1,0 +1,142 @@
+"""Mask classification loss of Mask2Former (arXiv 2112.01527, sections 3.3 and 4.1).
+
+Sources: czczup/ViT-Adapter segmentation/mmseg_custom/models/decode_heads/mask2former_head.py and
+configs/_base_/models/mask2former_beit.py; facebookresearch/Mask2Former mask2former/modeling/criterion.py.
+Shapes: L predictions (decoder layers + 1), N images, Q queries, K real classes, M targets (one a class present, padded
+to a fixed capacity), P points, H and W.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vspw_jax import bilinear
+from vspw_jax.losses import matching
+
+
+def present_classes(label_HW, num_classes, capacity):
+    """Classes of a label map: (class_M, valid_M), ascending, padded to `capacity`. Void is no class."""
+    present = (label_HW.reshape(-1, 1) == jnp.arange(num_classes)).any(axis=0)
+    class_M = jnp.argsort(~present, stable=True)[:capacity]
+    return class_M, present[class_M]
+
+
+def target_masks_at(label_HW, class_M, points_P2):
+    """Bilinear samples (M, P) of the binary masks of classes, straight from the label map; void is background."""
+    index_P4, weight_P4 = bilinear.corners(points_P2, *label_HW.shape)
+    label_P4 = label_HW.reshape(-1).at[index_P4].get(mode="clip")
+    return jnp.einsum("mpk,pk->mp", (label_P4 == class_M[:, None, None]).astype(jnp.float32), weight_P4)
+
+
+def dice_loss(logits, targets):
+    """1 - (2 p.t + 1) / (sum p + sum t + 1) over the last axis, p = sigmoid(logits); first powers, eps 1."""
+    probabilities = jax.nn.sigmoid(logits)
+    overlap = (probabilities * targets).sum(axis=-1)
+    return 1 - (2 * overlap + 1) / (probabilities.sum(axis=-1) + targets.sum(axis=-1) + 1)
+
+
+def binary_cross_entropy(logits, targets):
+    """Mean over the last axis of the sigmoid cross-entropy."""
+    return (jax.nn.softplus(logits) - logits * targets).mean(axis=-1)
+
+
+def matching_cost(class_logits_QK, mask_logits_QP, class_M, targets_MP, weights):
+    """Cost (Q, M) of giving target m to query q: the loss terms, with -p(class) in place of the cross-entropy."""
+    class_cost = -jax.nn.softmax(class_logits_QK)[:, class_M]
+    num_points = targets_MP.shape[1]
+    mask_cost = (jax.nn.softplus(mask_logits_QP).sum(axis=1)[:, None] - mask_logits_QP @ targets_MP.T) / num_points
+    probabilities = jax.nn.sigmoid(mask_logits_QP)
+    overlap = probabilities @ targets_MP.T
+    dice_cost = 1 - (2 * overlap + 1) / (probabilities.sum(axis=1)[:, None] + targets_MP.sum(axis=1) + 1)
+    return weights["class"] * class_cost + weights["mask"] * mask_cost + weights["dice"] * dice_cost
+
+
+def uncertain_points(mask_logits_HW, key, num_points, oversample, importance):
+    """Points (P, 2) in [0, 1], where the mask is least sure or at random.
+
+    `importance` of them are those of least |logit| among oversample * P uniform draws, the rest uniform
+    (PointRend, arXiv 1912.08193, section 3.1).
+    """
+    draw_key, rest_key = jax.random.split(key)
+    draws = jax.random.uniform(draw_key, (int(oversample * num_points), 2))
+    kept = int(importance * num_points)
+    _, index = lax.top_k(-jnp.abs(bilinear.sample(mask_logits_HW[..., None], draws)[:, 0]), kept)
+    return jnp.concatenate([draws[index], jax.random.uniform(rest_key, (num_points - kept, 2))])
+
+
+def image_terms(class_logits_QK, mask_logits_QHW, label_HW, key, config):
+    """Loss terms of one image and one prediction, summed but not yet averaged.
+
+    Args:
+      class_logits_QK: K includes "no object", last.
+      mask_logits_QHW: at any resolution.
+      label_HW: int, 0..K-2 or void, at any resolution.
+      key: for the points.
+      config: capacity, num_points, oversample, importance, no_object_weight, matching (weights by term).
+
+    Returns:
+      (sums, weights): dicts by term; a term's loss is its sums over its weights, each added over a batch first.
+    """
+    num_queries, num_classes = class_logits_QK.shape[0], class_logits_QK.shape[1] - 1
+    class_M, valid_M = present_classes(label_HW, num_classes, config.capacity)
+    match_key, point_key = jax.random.split(key)
+
+    points_P2 = jax.random.uniform(match_key, (config.num_points, 2))
+    detached_QHW = lax.stop_gradient(mask_logits_QHW)
+    sampled_QP = bilinear.sample(detached_QHW.transpose(1, 2, 0), points_P2).T
+    targets_MP = target_masks_at(label_HW, class_M, points_P2)
+    cost_QM = matching_cost(lax.stop_gradient(class_logits_QK), sampled_QP, class_M, targets_MP, config.matching)
+    query_M = matching.assign(cost_QM, valid_M)
+
+    wanted_Q = jnp.full(num_queries, num_classes).at[jnp.where(valid_M, query_M, num_queries)].set(class_M, mode="drop")
+    weight_Q = jnp.where(wanted_Q == num_classes, config.no_object_weight, 1.0)
+    cross_entropy_Q = -jnp.take_along_axis(jax.nn.log_softmax(class_logits_QK), wanted_Q[:, None], axis=1)[:, 0]
+
+    def mask_terms(query, class_id, key):
+        logits_HW = mask_logits_QHW[query]
+        points_P2 = uncertain_points(
+            lax.stop_gradient(logits_HW), key, config.num_points, config.oversample, config.importance
+        )
+        logits_P = bilinear.sample(logits_HW[..., None], points_P2)[:, 0]
+        targets_P = target_masks_at(label_HW, class_id[None], points_P2)[0]
+        return binary_cross_entropy(logits_P, targets_P), dice_loss(logits_P, targets_P)
+
+    mask_M, dice_M = jax.vmap(mask_terms)(query_M, class_M, jax.random.split(point_key, config.capacity))
+    count = valid_M.sum().astype(jnp.float32)
+    sums = {
+        "class": (weight_Q * cross_entropy_Q).sum(),
+        "mask": jnp.where(valid_M, mask_M, 0.0).sum(),
+        "dice": jnp.where(valid_M, dice_M, 0.0).sum(),
+    }
+    return sums, {"class": weight_Q.sum(), "mask": count, "dice": count}
+
+
+def mask_classification_loss(class_logits_LNQK, mask_logits_LNQHW, label_NHW, key_N, config, total=lambda x: x):
+    """The loss terms of a batch, each averaged over the batch and summed over the L predictions.
+
+    The class term is averaged by the queries' weights, the mask and dice terms by the number of masks (at least 1).
+    The released code averages the class term on each device by itself; here averages span all devices, so that
+    the loss does not depend on how many there are.
+
+    Args:
+      key_N: one key an image; the draws do not depend on how images share devices.
+      config: see `image_terms`, and `weights` by term.
+      total: adds over devices; inside a mapped loss, a psum of numbers that carry no gradient.
+
+    Returns:
+      dict of unweighted terms "class", "mask", "dice". Where the batch shares devices, each holds its device's
+      part: the loss is their sum over devices.
+    """
+
+    def one_prediction(inputs):
+        number, class_logits_NQK, mask_logits_NQHW = inputs
+        keys = jax.vmap(jax.random.fold_in, (0, None))(key_N, number)
+        return jax.vmap(lambda *args: image_terms(*args, config))(class_logits_NQK, mask_logits_NQHW, label_NHW, keys)
+
+    numbers = jnp.arange(class_logits_LNQK.shape[0])
+    sums_LN, weights_LN = lax.map(one_prediction, (numbers, class_logits_LNQK, mask_logits_LNQHW))
+
+    def average(sums, weights):
+        return (sums.sum(axis=1) / jnp.maximum(total(lax.stop_gradient(weights.sum(axis=1))), 1.0)).sum()
+
+    return {term: average(sums_LN[term], weights_LN[term]) for term in sums_LN}

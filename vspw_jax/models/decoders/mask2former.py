@@ -1,0 +1,115 @@
+"""Mask2Former: a pixel decoder and a transformer decoder whose queries attend inside their own masks.
+
+Source: czczup/ViT-Adapter segmentation/mmseg_custom/models/decode_heads/mask2former_head.py (after mmdet);
+Mask2Former, arXiv 2112.01527, section 3.2.
+Shapes: N images, L predictions, Q queries, S tokens of a memory, G heads, C width, K classes + no-object, H W at 1/4.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vspw_jax.models import layers
+from vspw_jax.models.decoders.pixel_decoder import PixelDecoder, sine_position_encoding
+
+
+class MultiHeadAttention(nnx.Module):
+    """torch.nn.MultiheadAttention with separate projections; `mask_NQS` True where a query may look."""
+
+    def __init__(self, dim, heads, *, dtype, rngs):
+        options = dict(kernel_init=layers.xavier_uniform, dtype=dtype, rngs=rngs)
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (layers.linear(dim, dim, **options) for _ in range(4))
+
+    def __call__(self, query_NQC, key_NSC, value_NSC, mask_NQS=None):
+        query, key, value = (
+            project(x).reshape(*x.shape[:2], self.heads, -1)
+            for project, x in ((self.query, query_NQC), (self.key, key_NSC), (self.value, value_NSC))
+        )
+        mask = None if mask_NQS is None else mask_NQS[:, None]
+        output = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        return self.out(output.reshape(query_NQC.shape))
+
+
+class DecoderLayer(nnx.Module):
+    """Post-norm layer in Mask2Former's order: masked cross-attention, self-attention, feed-forward."""
+
+    def __init__(self, dim, heads, ffn_dim, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        self.cross_attn = MultiHeadAttention(dim, heads, **options)
+        self.norm1 = layers.layer_norm(dim, 1e-5, **options)
+        self.self_attn = MultiHeadAttention(dim, heads, **options)
+        self.norm2 = layers.layer_norm(dim, 1e-5, **options)
+        self.fc1 = layers.linear(dim, ffn_dim, kernel_init=layers.xavier_uniform, **options)
+        self.fc2 = layers.linear(ffn_dim, dim, kernel_init=layers.xavier_uniform, **options)
+        self.norm3 = layers.layer_norm(dim, 1e-5, **options)
+
+    def __call__(self, x_NQC, query_embed_QC, memory_NSC, position_SC, mask_NQS):
+        attended = self.cross_attn(x_NQC + query_embed_QC, memory_NSC + position_SC, memory_NSC, mask_NQS)
+        x = self.norm1(x_NQC + attended)
+        x = self.norm2(x + self.self_attn(x + query_embed_QC, x + query_embed_QC, x))
+        return self.norm3(x + self.fc2(jax.nn.relu(self.fc1(x))))
+
+
+def attention_mask(mask_logits_NQHW, shape):
+    """Where each query may look on a memory of `shape`: (N, Q, S) True where its mask's probability is at least 0.5.
+
+    A query whose mask is empty looks everywhere. No gradient passes.
+    """
+    logits = layers.resize_bilinear(mask_logits_NQHW.transpose(0, 2, 3, 1), *shape)
+    inside_NQS = jax.lax.stop_gradient(layers.to_tokens(logits).transpose(0, 2, 1)) >= 0
+    return inside_NQS | ~inside_NQS.any(axis=-1, keepdims=True)
+
+
+class Mask2Former(nnx.Module):
+    """Four encoder maps to class and mask logits of every query, after no, one, ... all decoder layers.
+
+    Args:
+      input_dim: width of the encoder's maps.
+      num_classes: real classes; the class logits have one more, "no object", last.
+      config: dim, heads, points, ffn_dim, encoder_layers, decoder_layers, num_queries, norm_groups.
+      remat: a key of `layers.REMAT_POLICIES`.
+    """
+
+    def __init__(self, input_dim, num_classes, config, remat, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        dim = config.dim
+        self.remat = remat
+        self.pixel_decoder = PixelDecoder(input_dim, config, remat, **options)
+        self.layers = nnx.List(
+            [DecoderLayer(dim, config.heads, config.ffn_dim, **options) for _ in range(config.decoder_layers)]
+        )
+        self.post_norm = layers.layer_norm(dim, 1e-5, **options)
+        self.query_embed = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
+        self.query_feat = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
+        self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (3, dim)))
+        self.cls_embed = layers.linear(dim, num_classes + 1, **options)
+        self.mask_embed = nnx.List([layers.linear(dim, dim, **options) for _ in range(3)])
+
+    def _predict(self, x_NQC, mask_feature_NHWC):
+        x = self.post_norm(x_NQC)
+        class_logits = self.cls_embed(x)
+        for layer in self.mask_embed[:-1]:
+            x = jax.nn.relu(layer(x))
+        mask_logits = jnp.einsum("nqc,nhwc->nqhw", self.mask_embed[-1](x), mask_feature_NHWC)
+        return class_logits.astype(jnp.float32), mask_logits.astype(jnp.float32)
+
+    def __call__(self, maps):
+        """Class logits (L, N, Q, K) and mask logits (L, N, Q, H, W), L = decoder layers + 1, the last the result."""
+        mask_feature, memories = self.pixel_decoder(maps)
+        dtype = mask_feature.dtype
+        shapes = [memory.shape[1:3] for memory in memories]
+        tokens = [
+            layers.to_tokens(memory) + embed for memory, embed in zip(memories, self.level_embed[...].astype(dtype))
+        ]
+        positions = [sine_position_encoding(*shape, mask_feature.shape[-1]).astype(dtype) for shape in shapes]
+        query_embed = self.query_embed[...].astype(dtype)
+        x = jnp.broadcast_to(self.query_feat[...].astype(dtype), (mask_feature.shape[0], *query_embed.shape))
+        predictions = [self._predict(x, mask_feature)]
+        for number, layer in enumerate(self.layers):
+            level = number % len(memories)
+            mask = attention_mask(predictions[-1][1], shapes[level])
+            x = layers.rematerialised(layer, self.remat)(x, query_embed, tokens[level], positions[level], mask)
+            predictions.append(self._predict(x, mask_feature))
+        class_logits, mask_logits = zip(*predictions, strict=True)
+        return jnp.stack(class_logits), jnp.stack(mask_logits)

@@ -1,0 +1,99 @@
+"""Multi-scale deformable pixel decoder of Mask2Former.
+
+Source: czczup/ViT-Adapter segmentation/mmseg_custom/models/plugins/msdeformattn_pixel_decoder.py (after mmdet).
+Shapes: N images, H and W cells of a map, S tokens of the three coarse maps, C width.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vspw_jax.models import layers
+from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
+
+
+def sine_position_encoding(height, width, dim):
+    """Position encoding (H*W, dim) of the cells, y in the first half of the channels and x in the second.
+
+    Normalised to 2 pi with eps 1e-6, temperature 10000, sine and cosine interleaved (DETR; mmdet
+    SinePositionalEncoding(normalize=True)).
+    """
+    features = dim // 2
+    frequencies = 10000.0 ** (2 * (np.arange(features) // 2) / features)
+
+    def encode(size):
+        position = (np.arange(1, size + 1) / (size + 1e-6) * 2 * np.pi)[:, None] / frequencies
+        return np.stack([np.sin(position[:, 0::2]), np.cos(position[:, 1::2])], axis=-1).reshape(size, features)
+
+    y = np.broadcast_to(encode(height)[:, None], (height, width, features))
+    x = np.broadcast_to(encode(width)[None], (height, width, features))
+    return np.concatenate([y, x], axis=-1).reshape(-1, dim).astype(np.float32)
+
+
+class EncoderLayer(nnx.Module):
+    """Post-norm layer: deformable self-attention over three levels, feed-forward with ReLU."""
+
+    def __init__(self, dim, heads, points, ffn_dim, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        self.attn = DeformableAttention(dim, heads, num_levels=3, num_points=points, **options)
+        self.norm1 = layers.layer_norm(dim, 1e-5, **options)
+        self.fc1 = layers.linear(dim, ffn_dim, kernel_init=layers.xavier_uniform, **options)
+        self.fc2 = layers.linear(ffn_dim, dim, kernel_init=layers.xavier_uniform, **options)
+        self.norm2 = layers.layer_norm(dim, 1e-5, **options)
+
+    def __call__(self, x_NSC, position_SC, shapes):
+        attended = self.attn(x_NSC + position_SC, cell_centres(shapes), x_NSC, shapes)
+        x_NSC = self.norm1(x_NSC + attended)
+        return self.norm2(x_NSC + self.fc2(jax.nn.relu(self.fc1(x_NSC))))
+
+
+class PixelDecoder(nnx.Module):
+    """Four encoder maps to mask features at 1/4 and memories at 1/32, 1/16, 1/8, all of width `dim`.
+
+    Args:
+      input_dim: width of the encoder's maps.
+      config: dim, heads, points, ffn_dim, encoder_layers, norm_groups (`configs/baseline.py` explains).
+      remat: a key of `layers.REMAT_POLICIES`.
+    """
+
+    def __init__(self, input_dim, config, remat, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        xavier = dict(kernel_init=layers.xavier_uniform, **options)
+        self.dim, self.remat = config.dim, remat
+        # Three levels, coarsest first, as are the rows of level_encoding.
+        self.input_convs = nnx.List([layers.linear(input_dim, config.dim, **xavier) for _ in range(3)])
+        self.input_norms = nnx.List([layers.group_norm(config.dim, config.norm_groups, **options) for _ in range(3)])
+        self.level_encoding = nnx.Param(jax.random.normal(rngs.params(), (3, config.dim)))
+        self.encoder = layers.stack_modules(
+            lambda rngs: EncoderLayer(
+                config.dim, config.heads, config.points, config.ffn_dim, dtype=dtype, rngs=rngs
+            ),
+            config.encoder_layers,
+            rngs,
+        )
+        self.lateral_conv = layers.linear(input_dim, config.dim, use_bias=False, **xavier)
+        self.lateral_norm = layers.group_norm(config.dim, config.norm_groups, **options)
+        self.output_conv = layers.conv3x3(config.dim, config.dim, **options)
+        self.output_norm = layers.group_norm(config.dim, config.norm_groups, **options)
+        self.mask_feature = layers.linear(config.dim, config.dim, **xavier)
+
+    def __call__(self, maps):
+        """Maps (N, h, w, input_dim) at 1/4 to 1/32. Returns the mask features (N, H/4, W/4, dim) and three memories."""
+        quarter, *coarse = maps
+        coarse = coarse[::-1]
+        shapes = [x.shape[1:3] for x in coarse]
+        tokens, positions = [], []
+        for level, x in enumerate(coarse):
+            tokens.append(layers.to_tokens(self.input_norms[level](self.input_convs[level](x))))
+            positions.append(sine_position_encoding(*shapes[level], self.dim) + self.level_encoding[level])
+        position_SC = jnp.concatenate(positions).astype(tokens[0].dtype)
+
+        def apply(layer, x, _):
+            return layer(x, position_SC, shapes), None
+
+        x, _ = layers.scan_modules(self.encoder, apply, jnp.concatenate(tokens, axis=1), remat=self.remat)
+        memories = layers.split_maps(x, shapes)
+        top_down = layers.resize_bilinear(memories[-1], *quarter.shape[1:3])
+        merged = self.lateral_norm(self.lateral_conv(quarter)) + top_down
+        return self.mask_feature(jax.nn.relu(self.output_norm(self.output_conv(merged)))), memories

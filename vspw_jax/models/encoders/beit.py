@@ -1,0 +1,107 @@
+"""BEiT vision transformer: patch embedding, blocks with relative position bias and layer scale.
+
+Source: microsoft/unilm beit/semantic_segmentation/backbone/beit.py (BEiT, BEiTv2).
+Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G heads, D channels a head, C width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vspw_jax.models import layers
+
+PATCH = 16
+CLASS_TOKEN_ROWS = 3
+"""Last rows of a relative position table: class->patch, patch->class, class->class."""
+
+
+def toeplitz(offsets, size):
+    """From values by offset, last axis of 2*size - 1 for query - key = 1-size..size-1, to (..., query, key).
+
+    Shifts rows by padding and reshaping, so that neither it nor its gradient gathers or scatters.
+    """
+    reversed_rows = jnp.broadcast_to(offsets[..., None, ::-1], (*offsets.shape[:-1], size, 2 * size - 1))
+    padded = jnp.pad(reversed_rows, [(0, 0)] * offsets.ndim + [(0, 1)])
+    flat = padded.reshape(*offsets.shape[:-1], -1)[..., size - 1 : size - 1 + size * (2 * size - 1)]
+    return flat.reshape(*offsets.shape[:-1], size, 2 * size - 1)[..., :size]
+
+
+def relative_position_bias(table_RG, window):
+    """Attention bias (G, S, S) from a BEiT table of (2H-1)(2W-1) + 3 rows.
+
+    Row (dy + H-1) * (2W-1) + dx + W-1 holds query minus key (dy, dx); the last three rows the class token's.
+    """
+    height, width = window
+    offsets_RG, to_patch, to_class, class_class = table_RG[:-3], table_RG[-3:-2], table_RG[-2:-1], table_RG[-1:]
+    offsets = offsets_RG.T.reshape(-1, 2 * height - 1, 2 * width - 1)
+    by_x = toeplitz(offsets, width)  # head, dy, query x, key x
+    by_xy = toeplitz(jnp.moveaxis(by_x, 1, -1), height)  # head, query x, key x, query y, key y
+    patches = by_xy.transpose(0, 3, 1, 4, 2).reshape(-1, height * width, height * width)
+    first_column = jnp.broadcast_to(to_class.T[:, :, None], (patches.shape[0], height * width, 1))
+    first_row = jnp.broadcast_to(to_patch.T[:, :, None], (patches.shape[0], 1, height * width))
+    top = jnp.concatenate([class_class.T[:, :, None], first_row], axis=2)
+    return jnp.concatenate([top, jnp.concatenate([first_column, patches], axis=2)], axis=1)
+
+
+class PatchEmbedding(nnx.Module):
+    """16x16 patches to tokens: (N, H*16, W*16, 3) to (N, H*W, C)."""
+
+    def __init__(self, dim, *, dtype, rngs):
+        self.proj = nnx.Conv(
+            3, dim, (PATCH, PATCH), PATCH, padding="VALID", kernel_init=layers.normal_02, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, image_NHWC):
+        return layers.to_tokens(self.proj(image_NHWC))
+
+
+class Attention(nnx.Module):
+    """Global self-attention with biases on queries and values, none on keys, plus relative position bias."""
+
+    def __init__(self, dim, heads, window, *, dtype, rngs):
+        self.heads, self.window = heads, window
+        rows = (2 * window[0] - 1) * (2 * window[1] - 1) + CLASS_TOKEN_ROWS
+        self.qkv = layers.linear(dim, 3 * dim, use_bias=False, dtype=dtype, rngs=rngs)
+        self.q_bias = nnx.Param(jnp.zeros(dim))
+        self.v_bias = nnx.Param(jnp.zeros(dim))
+        self.relative_position_bias_table = nnx.Param(jnp.zeros((rows, heads)))
+        self.proj = layers.linear(dim, dim, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_NSC):
+        query, key, value = jnp.split(self.qkv(x_NSC), 3, axis=-1)
+        query = query + self.q_bias[...].astype(query.dtype)
+        value = value + self.v_bias[...].astype(value.dtype)
+        bias_GSS = relative_position_bias(self.relative_position_bias_table[...], self.window)
+        query, key, value = (x.reshape(*x.shape[:2], self.heads, -1) for x in (query, key, value))
+        output = jax.nn.dot_product_attention(query, key, value, bias=bias_GSS[None].astype(query.dtype))
+        return self.proj(output.reshape(x_NSC.shape))
+
+
+class FeedForward(nnx.Module):
+    """Two linear layers with exact GELU between."""
+
+    def __init__(self, dim, hidden, *, dtype, rngs):
+        self.fc1 = layers.linear(dim, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = layers.linear(hidden, dim, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_NSC):
+        return self.fc2(jax.nn.gelu(self.fc1(x_NSC), approximate=False))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block with layer scale (gamma_1, gamma_2) and stochastic depth."""
+
+    def __init__(self, dim, heads, mlp_ratio, window, layer_scale, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        self.norm1 = layers.layer_norm(dim, 1e-6, **options)
+        self.attn = Attention(dim, heads, window, **options)
+        self.gamma_1 = nnx.Param(jnp.full(dim, layer_scale))
+        self.norm2 = layers.layer_norm(dim, 1e-6, **options)
+        self.mlp = FeedForward(dim, int(dim * mlp_ratio), **options)
+        self.gamma_2 = nnx.Param(jnp.full(dim, layer_scale))
+
+    def __call__(self, x_NSC, drop_rate, keys_N=None):
+        branch = self.gamma_1[...].astype(x_NSC.dtype) * self.attn(self.norm1(x_NSC))
+        x_NSC = x_NSC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, 0))
+        branch = self.gamma_2[...].astype(x_NSC.dtype) * self.mlp(self.norm2(x_NSC))
+        return x_NSC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, 1))

@@ -1,0 +1,227 @@
+"""ViT-Adapter around BEiT: a convolutional pyramid exchanges features with the transformer.
+
+Source: czczup/ViT-Adapter segmentation/mmseg_custom/models/backbones/{beit_adapter,adapter_modules}.py.
+Shapes: N images, H and W patches (1/16), S = H*W patch tokens, P = 21/4 * S pyramid tokens (1/8, 1/16, 1/32), C width.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vspw_jax.errors import UserError
+from vspw_jax.models import layers
+from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
+from vspw_jax.models.encoders import beit
+
+
+def pyramid_shapes(window):
+    """Map sizes at 1/8, 1/16 and 1/32 for a window (H, W) of patches."""
+    height, width = window
+    return (2 * height, 2 * width), (height, width), (height // 2, width // 2)
+
+
+def adapter_attention(config):
+    """Arguments that the injectors' and extractors' deformable attention share."""
+    return dict(heads=config.adapter_heads, num_points=config.adapter_points, value_ratio=config.adapter_value_ratio)
+
+
+class ConvNormRelu(nnx.Module):
+    """3x3 convolution without bias, batch norm, ReLU."""
+
+    def __init__(self, channels_in, channels_out, stride, *, dtype, rngs):
+        self.conv = layers.conv3x3(channels_in, channels_out, stride, dtype=dtype, rngs=rngs)
+        self.norm = layers.batch_norm(channels_out, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_NHWC, train):
+        return jax.nn.relu(self.norm(self.conv(x_NHWC), use_running_average=not train))
+
+
+class SpatialPrior(nnx.Module):
+    """Convolutional stem and pyramid: maps of width C at 1/4, 1/8, 1/16, 1/32."""
+
+    def __init__(self, dim, channels, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        widths = (channels, 2 * channels, 4 * channels, 4 * channels)
+        strides = (2, 1, 1)
+        inputs = (3, channels, channels)
+        self.stem = nnx.List(
+            [ConvNormRelu(width, channels, stride, **options) for width, stride in zip(inputs, strides, strict=True)]
+        )
+        self.convs = nnx.List(
+            [ConvNormRelu(low, high, 2, **options) for low, high in zip(widths[:-1], widths[1:], strict=True)]
+        )
+        self.projections = nnx.List(
+            [layers.linear(width, dim, kernel_init=layers.fan_out_normal, **options) for width in widths]
+        )
+
+    def __call__(self, image_NHWC, train):
+        x = image_NHWC
+        for layer in self.stem:
+            x = layer(x, train)
+        maps = [nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))]
+        for layer in self.convs:
+            maps.append(layer(maps[-1], train))
+        return [project(x) for project, x in zip(self.projections, maps, strict=True)]
+
+
+class ConvFeedForward(nnx.Module):
+    """Linear, one depthwise 3x3 shared by the three maps, GELU, linear."""
+
+    def __init__(self, dim, hidden, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        self.fc1 = layers.linear(dim, hidden, **options)
+        self.depthwise = layers.conv3x3(hidden, hidden, use_bias=True, groups=hidden, **options)
+        self.fc2 = layers.linear(hidden, dim, **options)
+
+    def __call__(self, tokens_NPC, window):
+        maps = layers.split_maps(self.fc1(tokens_NPC), pyramid_shapes(window))
+        mixed = jnp.concatenate([layers.to_tokens(self.depthwise(x)) for x in maps], axis=1)
+        return self.fc2(jax.nn.gelu(mixed, approximate=False))
+
+
+class Injector(nnx.Module):
+    """Patch tokens look at the pyramid; the result enters scaled by gamma."""
+
+    def __init__(self, config, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        dim = config.dim
+        self.query_norm = layers.layer_norm(dim, 1e-6, **options)
+        self.feature_norm = layers.layer_norm(dim, 1e-6, **options)
+        self.attn = DeformableAttention(dim, num_levels=3, **adapter_attention(config), **options)
+        self.gamma = nnx.Param(jnp.full(dim, config.layer_scale))
+
+    def __call__(self, x_NSC, pyramid_NPC, window):
+        attended = self.attn(
+            self.query_norm(x_NSC), cell_centres([window]), self.feature_norm(pyramid_NPC), pyramid_shapes(window)
+        )
+        return x_NSC + self.gamma[...].astype(x_NSC.dtype) * attended
+
+
+class Extractor(nnx.Module):
+    """Pyramid tokens look at the patch tokens, then pass a convolutional feed-forward."""
+
+    def __init__(self, config, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        dim = config.dim
+        self.drop_rate = config.drop_path
+        self.query_norm = layers.layer_norm(dim, 1e-6, **options)
+        self.feature_norm = layers.layer_norm(dim, 1e-6, **options)
+        self.attn = DeformableAttention(dim, num_levels=1, **adapter_attention(config), **options)
+        self.ffn_norm = layers.layer_norm(dim, 1e-6, **options)
+        self.ffn = ConvFeedForward(dim, int(dim * config.adapter_ffn_ratio), **options)
+
+    def __call__(self, pyramid_NPC, x_NSC, window, keys_N=None):
+        centres = cell_centres(pyramid_shapes(window))
+        pyramid_NPC += self.attn(self.query_norm(pyramid_NPC), centres, self.feature_norm(x_NSC), [window])
+        branch = self.ffn(self.ffn_norm(pyramid_NPC), window)
+        return pyramid_NPC + layers.drop_path(branch, self.drop_rate, keys_N)
+
+
+class Interaction(nnx.Module):
+    """Injector, a run of `depth` transformer blocks, extractor; the blocks' variables are stacked."""
+
+    def __init__(self, config, depth, window, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        self.injector = Injector(config, **options)
+        self.blocks = layers.stack_modules(
+            lambda rngs: beit.Block(
+                config.dim, config.heads, config.mlp_ratio, window, config.layer_scale, dtype=dtype, rngs=rngs
+            ),
+            depth,
+            rngs,
+        )
+        self.extractor = Extractor(config, **options)
+
+    def __call__(self, state, drop_rates, window, keys_N, remat):
+        """One exchange: state is (class token (N, 1, C), patches (N, S, C), pyramid (N, P, C)), before and after."""
+        token, x, pyramid = state
+        keys = layers.fold_keys(keys_N, 0)
+        inject = layers.rematerialised(lambda x, pyramid: self.injector(x, pyramid, window), remat)
+        extract = layers.rematerialised(lambda pyramid, x: self.extractor(pyramid, x, window, keys), remat)
+        x = jnp.concatenate([token, inject(x, pyramid)], axis=1)
+
+        def apply(block, x, layer):
+            number, rate = layer
+            return block(x, rate, layers.fold_keys(keys_N, 1 + number)), None
+
+        x, _ = layers.scan_modules(self.blocks, apply, x, (jnp.arange(len(drop_rates)), drop_rates), remat)
+        token, x = x[:, :1], x[:, 1:]
+        return token, x, extract(pyramid, x)
+
+
+class ViTAdapter(nnx.Module):
+    """BEiT with ViT-Adapter: image to four maps of width `dim` at 1/4, 1/8, 1/16, 1/32.
+
+    The blocks are divided into four interactions of equal length. Their variables are stacked: leading axes
+    (interaction, block) under `interactions/blocks`, (interaction,) under the rest of `interactions`.
+
+    Args:
+      image_size: (height, width) of the input in pixels, multiples of 32; fixes the relative position tables.
+      config: dim, depth, heads, mlp_ratio, layer_scale, drop_path, adapter_channels, adapter_heads,
+        adapter_points, adapter_value_ratio, adapter_ffn_ratio, extra_extractors (`configs/baseline.py` explains).
+      remat: a key of `layers.REMAT_POLICIES`.
+    """
+
+    NUM_INTERACTIONS = 4
+
+    def __init__(self, config, image_size, remat, *, dtype, rngs):
+        if any(size % 32 for size in image_size):
+            raise UserError(
+                f"The crop is {tuple(image_size)} pixels, but ViT-Adapter needs multiples of 32 (its coarsest map is "
+                f"1/32). Set --config.model.image_size to {tuple(max(32, round(size / 32) * 32) for size in image_size)}."
+            )
+        if config.depth % self.NUM_INTERACTIONS:
+            raise UserError(f"model.encoder.depth is {config.depth}: expected a multiple of {self.NUM_INTERACTIONS}.")
+        options = dict(dtype=dtype, rngs=rngs)
+        self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
+        self.window = tuple(size // beit.PATCH for size in image_size)
+        self.drop_rates = np.linspace(0, config.drop_path, config.depth).reshape(self.NUM_INTERACTIONS, -1)
+        depth = self.drop_rates.shape[1]
+
+        self.cls_token = nnx.Param(layers.normal_02(rngs.params(), (1, 1, config.dim)))
+        self.patch_embed = beit.PatchEmbedding(config.dim, **options)
+        self.prior = SpatialPrior(config.dim, config.adapter_channels, **options)
+        self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (3, config.dim)))
+        self.interactions = layers.stack_modules(
+            lambda rngs: Interaction(config, depth, self.window, dtype=dtype, rngs=rngs), self.NUM_INTERACTIONS, rngs
+        )
+        self.extra_extractors = nnx.List([Extractor(config, **options) for _ in range(config.extra_extractors)])
+        self.up = layers.Upsample2x(config.dim, config.dim, **options)
+        self.norms = nnx.List([layers.batch_norm(config.dim, **options) for _ in range(4)])
+
+    def __call__(self, image_NHWC, train=False, keys_N=None):
+        """Four maps (N, h, w, dim) at 1/4, 1/8, 1/16, 1/32 of images (N, *image_size, 3)."""
+        if image_NHWC.shape[1:3] != self.image_size:
+            raise UserError(
+                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: the "
+                "relative position tables fix it. Build it with this image_size, or crop or slide over the images."
+            )
+        quarter, *pyramid = self.prior(image_NHWC.astype(self.dtype), train)
+        level_embed = self.level_embed[...].astype(self.dtype)
+        pyramid = [layers.to_tokens(x) + embed for x, embed in zip(pyramid, level_embed, strict=True)]
+        x = self.patch_embed(image_NHWC.astype(self.dtype))
+        token = jnp.broadcast_to(self.cls_token[...].astype(self.dtype), (x.shape[0], 1, x.shape[2]))
+
+        def apply(interaction, state, layer):
+            number, rates = layer
+            keys = layers.fold_keys(keys_N, number)
+            state = interaction(state, rates, self.window, keys, self.remat)
+            return state, state[1]
+
+        numbers = jnp.arange(self.NUM_INTERACTIONS)
+        state = (token, x, jnp.concatenate(pyramid, axis=1))
+        state, patches = layers.scan_modules(self.interactions, apply, state, (numbers, self.drop_rates))
+        _, x, pyramid = state
+        for number, extractor in enumerate(self.extra_extractors):
+            keys = layers.fold_keys(keys_N, self.NUM_INTERACTIONS + number)
+            extract = functools.partial(extractor, window=self.window, keys_N=keys)
+            pyramid = layers.rematerialised(extract, self.remat)(pyramid, x)
+
+        eighth, *coarse = layers.split_maps(pyramid, pyramid_shapes(self.window))
+        maps = [self.up(eighth) + quarter, eighth, *coarse]
+        patches = patches.reshape(self.NUM_INTERACTIONS, x.shape[0], *self.window, -1)
+        maps = [x + layers.resize_bilinear(patch, *x.shape[1:3]) for x, patch in zip(maps, patches, strict=True)]
+        return [norm(x, use_running_average=not train) for norm, x in zip(self.norms, maps, strict=True)]

@@ -1,0 +1,138 @@
+"""Small layers shared by the encoders and decoders.
+
+Shapes: N images, H and W cells, S tokens, C channels. Keys are one typed JAX key an image.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+DATA_AXIS = "data"
+"""Name of the mapped mesh axis over which batch statistics are averaged in training."""
+
+REMAT_POLICIES = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+normal_02 = nnx.initializers.normal(0.02)
+"""timm's trunc_normal_(std=.02): it cuts at +-2, a hundred deviations off, so it is a plain normal."""
+xavier_uniform = nnx.initializers.xavier_uniform()
+fan_out_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def stack_modules(make, count, rngs):
+    """`count` modules made by make(rngs) as one whose variables have a leading axis of `count`, for `scan_modules`."""
+    keys = jax.random.split(rngs.params(), count)
+    graphdef = nnx.graphdef(nnx.eval_shape(make, nnx.Rngs(params=keys[0])))
+    return nnx.merge(graphdef, jax.vmap(lambda key: nnx.state(make(nnx.Rngs(params=key))))(keys))
+
+
+def scan_modules(stacked, apply, carry, xs=None, remat="none"):
+    """`lax.scan` over the modules of `stack_modules`: carry, y = apply(module, carry, x)."""
+    graphdef, variables = nnx.split(stacked)
+
+    def body(carry, inputs):
+        variables, x = inputs
+        return apply(nnx.merge(graphdef, variables), carry, x)
+
+    return lax.scan(rematerialised(body, remat), carry, (variables, xs))
+
+
+def rematerialised(function, remat):
+    """The function, its intermediate values recomputed in the backward pass as the policy `remat` says."""
+    policy = REMAT_POLICIES[remat]
+    return function if policy is None else jax.checkpoint(function, policy=policy, prevent_cse=False)
+
+
+def fold_keys(keys_N, data):
+    """`jax.random.fold_in` of every image's key; None stays None (no randomness)."""
+    return None if keys_N is None else jax.vmap(jax.random.fold_in, (0, None))(keys_N, data)
+
+
+def drop_path(x_NSC, rate, keys_N):
+    """Stochastic depth: drops an image's whole branch with probability `rate`, as timm's DropPath.
+
+    Each image draws from its own key, so that the draw does not depend on how images share devices.
+    """
+    if keys_N is None:
+        return x_NSC
+    kept_N = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys_N)
+    scale_N = (kept_N / (1.0 - rate)).astype(x_NSC.dtype)
+    return x_NSC * scale_N.reshape(-1, *(1,) * (x_NSC.ndim - 1))
+
+
+def resize_bilinear(x_NHWC, height, width):
+    """Bilinear resize as torch's F.interpolate(mode="bilinear", align_corners=False): no antialiasing."""
+    shape = (x_NHWC.shape[0], height, width, x_NHWC.shape[3])
+    return jax.image.resize(x_NHWC, shape, "bilinear", antialias=False)
+
+
+def to_tokens(x_NHWC):
+    """(N, H, W, C) to (N, H*W, C), row-major."""
+    return x_NHWC.reshape(x_NHWC.shape[0], -1, x_NHWC.shape[-1])
+
+
+def split_maps(tokens_NPC, shapes):
+    """Cuts tokens of several maps, one after another, into maps (N, h, w, C)."""
+    ends = np.cumsum([height * width for height, width in shapes])[:-1].tolist()
+    parts = jnp.split(tokens_NPC, ends, axis=1)
+    return [part.reshape(part.shape[0], *shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def layer_norm(dim, epsilon, *, dtype, rngs):
+    return nnx.LayerNorm(dim, epsilon=epsilon, dtype=dtype, rngs=rngs)
+
+
+def batch_norm(dim, *, dtype, rngs):
+    """torch's SyncBatchNorm (eps 1e-5, momentum 0.1): in training its statistics span all devices."""
+    return nnx.BatchNorm(
+        dim, momentum=0.9, epsilon=1e-5, use_fast_variance=False, axis_name=DATA_AXIS, dtype=dtype, rngs=rngs
+    )
+
+
+def group_norm(dim, groups, *, dtype, rngs):
+    """GroupNorm of the decoders, with torch's default eps 1e-5."""
+    return nnx.GroupNorm(dim, groups, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
+
+
+def conv3x3(channels_in, channels_out, stride=1, *, dtype, rngs, use_bias=False, groups=1):
+    """3x3 convolution with torch's symmetric padding of 1."""
+    return nnx.Conv(
+        channels_in,
+        channels_out,
+        (3, 3),
+        stride,
+        padding=1,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        kernel_init=fan_out_normal,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def linear(dim_in, dim_out, *, dtype, rngs, use_bias=True, kernel_init=normal_02):
+    """Linear layer over the last axis; on a map (N, H, W, C) it is torch's 1x1 convolution."""
+    return nnx.Linear(dim_in, dim_out, use_bias=use_bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+
+
+class Upsample2x(nnx.Module):
+    """torch's ConvTranspose2d(kernel 2, stride 2): every cell becomes 2x2 cells. Kernel (in, dy, dx, out)."""
+
+    def __init__(self, channels_in, channels_out, *, dtype, rngs):
+        scale = math.sqrt(2.0 / (4 * channels_out))
+        self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (channels_in, 2, 2, channels_out)))
+        self.bias = nnx.Param(jnp.zeros(channels_out))
+        self.dtype = dtype
+
+    def __call__(self, x_NHWC):
+        num_images, height, width, _ = x_NHWC.shape
+        kernel = self.kernel[...].astype(self.dtype)
+        output = jnp.einsum("nhwi,iabo->nhawbo", x_NHWC.astype(self.dtype), kernel) + self.bias[...].astype(self.dtype)
+        return output.reshape(num_images, 2 * height, 2 * width, -1)

@@ -1,0 +1,39 @@
+"""The device mesh, and how batches and state lie on it."""
+
+import jax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vspw_jax.errors import UserError
+from vspw_jax.models.layers import DATA_AXIS
+
+
+def make_mesh(batch, nce_groups=0):
+    """A mesh of all devices along the data axis.
+
+    Raises:
+      UserError: the batch, or the contrastive groups, do not divide evenly.
+    """
+    devices = jax.device_count()
+    if batch % devices:
+        raise UserError(
+            f"train.batch is {batch} clips, which {devices} devices cannot share evenly. "
+            f"Set --config.train.batch to a multiple of {devices}."
+        )
+    if nce_groups and (nce_groups % devices or batch % nce_groups):
+        raise UserError(
+            f"loss.nce.groups is {nce_groups}: expected a multiple of the {devices} devices that divides the batch of "
+            f"{batch} clips. Set --config.loss.nce.groups={devices} (its value changes what is contrasted with what)."
+        )
+    return jax.make_mesh((devices,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh):
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, P())
+
+
+def to_global(mesh, batch):
+    """This host's part of a batch (a dict of arrays) as global arrays, their first axis over the devices."""
+    sharding = NamedSharding(mesh, P(DATA_AXIS))
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

@@ -1,0 +1,100 @@
+"""The training state and the step: pure functions of (state, batch).
+
+The state is a plain dict: params, model_state (batch norms' running statistics), opt_state, step.
+Shapes: B clips, T frames, N = B*T images, H and W.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from vspw_jax.losses import cross_frame_nce, segmentation
+from vspw_jax.models import segmenter
+from vspw_jax.models.layers import DATA_AXIS
+
+
+def split_model(model):
+    """A model as (graphdef, params, model_state), the latter two plain nested dicts."""
+    graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
+
+
+def describe(config):
+    """(graphdef, params, model_state) of the model of `config`, shapes in place of arrays: allocates nothing."""
+    return jax.eval_shape(lambda key: split_model(segmenter.build(config.model, key)), jax.random.key(0))
+
+
+def init_state(config, optimizer, key):
+    """The state before the first step."""
+    _, params, model_state = split_model(segmenter.build(config.model, key))
+    return {
+        "params": params,
+        "model_state": model_state,
+        "opt_state": optimizer.init(params),
+        "step": jnp.zeros((), jnp.int32),
+    }
+
+
+def clip_losses(outputs, batch, key_B, config):
+    """Weighted loss terms of this device's clips, by name; the loss is their sum, over terms and over devices."""
+    label_BTHW = batch["label_BTHW"]
+    frames = label_BTHW.shape[1]
+    key_N = jax.vmap(lambda key: jax.random.split(key, frames))(key_B).reshape(-1)
+    terms = segmentation.mask_classification_loss(
+        *(
+            outputs[name].reshape(outputs[name].shape[0], -1, *outputs[name].shape[3:])
+            for name in ("layer_class_logits_LBTQC", "layer_mask_logits_LBTQHW")
+        ),
+        label_BTHW.reshape(-1, *label_BTHW.shape[2:]),
+        key_N,
+        config.segmentation,
+        total=lambda x: lax.psum(x, DATA_AXIS),
+    )
+    losses = {name: config.weight * config.segmentation.weights[name] * term for name, term in terms.items()}
+    if config.nce.weight:
+        local_groups = config.nce.groups // lax.axis_size(DATA_AXIS)
+        features = outputs["encoder"][config.nce.level]
+        total = cross_frame_nce.grouped_loss(features, label_BTHW, local_groups, config.nce.temperature)
+        losses["nce"] = config.nce.weight * total / config.nce.groups
+    return losses
+
+
+def make_train_step(config, graphdef, optimizer, mesh):
+    """The jitted step (state, batch) -> (state, metrics); the state is donated.
+
+    Loss and gradient are mapped over the devices of `mesh`: each computes its clips' part, batch statistics and
+    averages cross devices by psum. Randomness is a function of (seed, step, clip number in the global batch).
+    Metrics are scalars: loss, its terms, gradient norm, learning rate.
+    """
+
+    def mapped_gradients(params, model_state, batch, key):
+        def loss(params):
+            model = nnx.merge(graphdef, params, model_state)
+            local_batch = batch["image_BTHWC"].shape[0]
+            numbers = lax.axis_index(DATA_AXIS) * local_batch + jnp.arange(local_batch)
+            key_B = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+            model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
+            outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
+            losses = clip_losses(outputs, batch, loss_keys, config.loss)
+            new_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+            return sum(losses.values()), (losses, new_state)
+
+        gradients, (losses, new_state) = jax.grad(loss, has_aux=True)(params)
+        return lax.psum((gradients, losses), DATA_AXIS), new_state
+
+    gradients_of = jax.shard_map(
+        mapped_gradients, mesh=mesh, in_specs=(P(), P(), P(DATA_AXIS), P()), out_specs=P(), check_vma=False
+    )
+
+    def step(state, batch):
+        key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
+        (gradients, losses), model_state = gradients_of(state["params"], state["model_state"], batch, key)
+        updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
+        params = jax.tree.map(jnp.add, state["params"], updates)
+        new_state = dict(params=params, model_state=model_state, opt_state=opt_state, step=state["step"] + 1)
+        return new_state, {"loss": sum(losses.values()), **losses, "gradient_norm": optax.global_norm(gradients)}
+
+    return jax.jit(step, donate_argnums=0)
