@@ -119,13 +119,14 @@ def shrink(config):
     config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
     config.model.encoder.update(adapter_channels=24, adapter_heads=4)
     config.model.decoder.update(dim=96, heads=4, ffn_dim=192, encoder_layers=3, decoder_layers=3, num_queries=32)
-    config.loss.segmentation.update(num_points=784, capacity=16)
+    config.loss.segmentation.update(num_points=512, capacity=12)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
     config.train.update(steps=1200, batch=4)
     config.data.records = "data/demo/records"
     config.data.generate = ConfigDict(
-        dict(train=60, val=9, frames=20, height=120, width=192, seed=0, source="data/demo/source")
+        dict(train=60, val=9, frames=20, height=120, width=192, seed=0)
     )
+    config.data.generate.source, config.data.generate.records = "data/demo/vspw", config.data.records
     config.data.augment.update(base_size=(192, 120))
     config.data.update(threads=2, prefetch=4)
     config.evaluate.stride = (64, 64)

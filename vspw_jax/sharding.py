@@ -8,14 +8,14 @@ from vspw_jax.errors import UserError
 from vspw_jax.models.layers import DATA_AXIS
 
 
-def make_mesh(batch, nce_groups=0):
-    """A mesh of all devices along the data axis.
+def make_mesh(batch=None, nce_groups=0):
+    """A mesh of all devices along the data axis; given a training batch, checks that they can share it.
 
     Raises:
       UserError: the batch, or the contrastive groups, do not divide evenly.
     """
     devices = jax.device_count()
-    if batch % devices:
+    if batch is not None and batch % devices:
         raise UserError(
             f"train.batch is {batch} clips, which {devices} devices cannot share evenly. "
             f"Set --config.train.batch to a multiple of {devices}."
@@ -31,6 +31,11 @@ def make_mesh(batch, nce_groups=0):
 def replicated(mesh):
     """Every device holds the whole array."""
     return NamedSharding(mesh, P())
+
+
+def replicated_shapes(mesh, tree):
+    """Shapes and types of a tree as arrays that every device holds, to restore into."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), tree)
 
 
 def to_global(mesh, batch):

@@ -11,9 +11,11 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from vspw_jax import sharding
 from vspw_jax.losses import cross_frame_nce, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.layers import DATA_AXIS
+from vspw_jax.optimizer import warmup_poly
 
 
 def split_model(model):
@@ -36,6 +38,27 @@ def init_state(config, optimizer, key):
         "opt_state": optimizer.init(params),
         "step": jnp.zeros((), jnp.int32),
     }
+
+
+def starting_state(config, optimizer, checkpoints, mesh):
+    """The state of the newest checkpoint, or a new one; replicated over the mesh."""
+
+    def init(key):
+        return init_state(config, optimizer, key)
+
+    key = jax.random.key(config.seed)
+    if checkpoints.latest_step() is not None:
+        return checkpoints.restore(sharding.replicated_shapes(mesh, jax.eval_shape(init, key)))
+    # Drawing the weights runs once: on CPU the quick compilation saves more than it costs.
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(init, out_shardings=sharding.replicated(mesh), compiler_options=quick)(key)
+
+
+def restore_weights(config, checkpoints, mesh):
+    """(graphdef, weights) of the newest checkpoint; weights are its params and model_state."""
+    graphdef, params, model_state = describe(config)
+    like = {"params": params, "model_state": model_state}
+    return graphdef, checkpoints.restore(sharding.replicated_shapes(mesh, like))
 
 
 def clip_losses(outputs, batch, key_B, config):
@@ -85,6 +108,7 @@ def make_train_step(config, graphdef, optimizer, mesh):
         gradients, (losses, new_state) = jax.grad(loss, has_aux=True)(params)
         return lax.psum((gradients, losses), DATA_AXIS), new_state
 
+    learning_rate = warmup_poly(config.optimizer, config.train.steps)
     gradients_of = jax.shard_map(
         mapped_gradients, mesh=mesh, in_specs=(P(), P(), P(DATA_AXIS), P()), out_specs=P(), check_vma=False
     )
@@ -95,6 +119,11 @@ def make_train_step(config, graphdef, optimizer, mesh):
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = jax.tree.map(jnp.add, state["params"], updates)
         new_state = dict(params=params, model_state=model_state, opt_state=opt_state, step=state["step"] + 1)
-        return new_state, {"loss": sum(losses.values()), **losses, "gradient_norm": optax.global_norm(gradients)}
+        return new_state, {
+            "loss": sum(losses.values()),
+            **losses,
+            "gradient_norm": optax.global_norm(gradients),
+            "learning_rate": learning_rate(state["step"]),
+        }
 
     return jax.jit(step, donate_argnums=0)

@@ -123,9 +123,11 @@ class Frames:
         record = self._source[number]
         return {name: value.decode() if name in ("video", "frame") else value for name, value in record.items()}
 
-    def image(self, number):
-        """The frame's pixels, (H, W, 3) uint8."""
-        return decode_image(self[number]["image_jpeg"])
+    def named_images(self, video):
+        """Yields (frame name, (H, W, 3) uint8) of a video."""
+        for number in range(video.start, video.start + video.count):
+            record = self[number]
+            yield record["frame"], decode_image(record["image_jpeg"])
 
     def image_and_label(self, number):
         """The frame's pixels (H, W, 3) uint8 and train ids (H, W) uint8; all void where it has no mask."""

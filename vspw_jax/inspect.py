@@ -1,0 +1,40 @@
+"""What a recipe amounts to: its fields, its parameters, the cost of a step. Trains nothing and needs no data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import parameter_overview
+
+from vspw_jax import optimizer, sharding, train_step
+
+
+def abstract_batch(config):
+    """Shapes of a training batch."""
+    shape = (config.train.batch, config.data.frames, *config.model.image_size)
+    return {
+        "image_BTHWC": jax.ShapeDtypeStruct((*shape, 3), jnp.float32),
+        "label_BTHW": jax.ShapeDtypeStruct(shape, jnp.int32),
+    }
+
+
+def step_cost(config):
+    """XLA's count of floating point operations of a training step, all devices together; scans are unrolled."""
+    mesh = sharding.make_mesh()
+    graphdef, params, _ = train_step.describe(config)
+    transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
+    state = jax.eval_shape(lambda key: train_step.init_state(config, transformation, key), jax.random.key(0))
+    step = train_step.make_train_step(config, graphdef, transformation, mesh)
+    return step.lower(state, abstract_batch(config)).cost_analysis()["flops"]
+
+
+def describe(config):
+    """The report as text."""
+    _, params, model_state = train_step.describe(config)
+    total = sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(params))
+    state_bytes = 4 * (3 * total + sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(model_state)))
+    overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+    return (
+        f"{config}\n{overview}\n"
+        f"Parameters: {total:,} ({total / 1e6:.2f} M). Weights and optimizer state: {state_bytes / 2**30:.2f} GiB.\n"
+        f"A step of {config.train.batch} clips of {config.data.frames} frames: {step_cost(config) / 1e12:.2f} TFLOP."
+    )

@@ -1,0 +1,124 @@
+"""Trains, evaluates and runs video segmentation models.
+
+    python -m vspw_jax.main --config=configs/nce.py:demo                                  train, evaluate, predict
+    python -m vspw_jax.main --config=configs/nce.py --config.data.records=DIR             train at full size
+    python -m vspw_jax.main --config=configs/nce.py:demo --mode=evaluate                  score the newest checkpoint
+    python -m vspw_jax.main --config=configs/nce.py:demo --mode=predict --input=clip.mp4  masks and overlays of a video
+    python -m vspw_jax.main --config=configs/nce.py --mode=inspect                        recipe, parameters, cost
+
+Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
+"""
+
+import pathlib
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from data_prep import generate, vspw
+from vspw_jax import checkpoint, evaluate, inspect, sharding, train, train_step
+from vspw_jax.data import records
+from vspw_jax.errors import UserError, run_program
+from vspw_jax.inference.predict import predict_frames
+from vspw_jax.inference.predictor import Predictor
+from vspw_jax.inference.video import DEFAULT_RATE, read_frames
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
+_MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate", "predict", "inspect"), "What to do.")
+_INPUT = flags.DEFINE_string("input", None, "predict: a video file or a folder of frames.")
+_OUTPUT = flags.DEFINE_string("output", None, "predict: folder to write; default <workdir>/predictions/<input's name>.")
+flags.mark_flag_as_required("config")
+
+
+def default_workdir(config_flag):
+    """runs/nce_demo for configs/nce.py:demo."""
+    path, _, size = config_flag.partition(":")
+    return pathlib.Path("runs") / "_".join(filter(None, (pathlib.Path(path).stem, size)))
+
+
+def make_data(config):
+    """Draws and converts the data of a recipe that generates its own, unless it is there or replaced."""
+    options = config.data.get("generate")
+    if not options or config.data.records != options.records or records.exist(options.records):
+        return
+    if not pathlib.Path(options.source).exists():
+        videos = {"train": options.train, "val": options.val}
+        size = (options.frames, options.height, options.width)
+        generate.generate(options.source, lambda folder: generate.write_vspw(folder, videos, *size, options.seed))
+    vspw.convert(options.source, options.records)
+
+
+def trained_predictor(config, workdir):
+    """A function from frames to class ids with the weights of the workdir's newest checkpoint."""
+    mesh = sharding.make_mesh()
+    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
+    if checkpoints.latest_step() is None:
+        raise UserError(f"There is no checkpoint in {workdir}. Train one with --mode=train, or name its --workdir=DIR.")
+    checkpoint.claim_workdir(workdir, config)
+    graphdef, weights = train_step.restore_weights(config, checkpoints, mesh)
+    return Predictor(config, graphdef, mesh, weights)
+
+
+def run_train(config, workdir):
+    """Trains, then does what `config.run.afterwards` names."""
+    make_data(config)
+    train.train(config, workdir)
+    reports = [f"Curves and pictures: tensorboard --logdir={workdir}"]
+    for mode in config.run.afterwards:
+        reports += MODES[mode](config, workdir)
+    return reports
+
+
+def run_evaluate(config, workdir):
+    """Scores the newest checkpoint on `config.data.eval_split`."""
+    make_data(config)
+    result = evaluate.evaluate(config, trained_predictor(config, workdir), workdir)
+    return [
+        f"Split {config.data.eval_split} of {config.data.records}, in per cent:\n\n{evaluate.table(result)}\n",
+        f"All scores:           {workdir / evaluate.SCORES_FILE}",
+        f"Frame, truth, result: {workdir / evaluate.PICTURE_FILE}",
+    ]
+
+
+def run_predict(config, workdir):
+    """Predicts --input, or without one the first video of `config.data.eval_split`."""
+    predictor = trained_predictor(config, workdir)
+    if _INPUT.value:
+        name, (frames, count, rate) = pathlib.Path(_INPUT.value).stem, read_frames(_INPUT.value)
+    else:
+        split = records.Frames(config.data.records, config.data.eval_split)
+        name, frames, count, rate = split.videos[0].name, split.named_images(split.videos[0]), split.videos[0].count, DEFAULT_RATE
+    output = pathlib.Path(_OUTPUT.value or workdir / "predictions" / name)
+    predict_frames(predictor, frames, count, rate, output)
+    return [f"Predicted video:      {output / 'overlay.mp4'}", f"Masks, overlays:      {output}/masks, {output}/overlays"]
+
+
+def run_inspect(config, workdir):
+    """Prints the recipe, its parameters and what a step costs; needs no data."""
+    return [inspect.describe(config)]
+
+
+MODES = {"train": run_train, "evaluate": run_evaluate, "predict": run_predict, "inspect": run_inspect}
+
+
+def main(_):
+    """Runs the chosen mode and prints its report."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value.lock()
+    workdir = pathlib.Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
+    jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
+    print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
+
+
+def parse_flags(argv):
+    """Parses the command line and loads the recipe; UserError for what is wrong with either."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{error}\nSee python -m vspw_jax.main --help") from error
+
+
+if __name__ == "__main__":
+    run_program(lambda: app.run(main, flags_parser=parse_flags))

@@ -1,0 +1,77 @@
+"""The training run, to be read from top to bottom."""
+
+import jax
+import jax.numpy as jnp
+
+from vspw_jax import checkpoint, optimizer, sharding, train_step
+from vspw_jax.data import pipeline, records
+from vspw_jax.errors import UserError
+from vspw_jax.evaluate import comparisons
+from vspw_jax.inference.predictor import Predictor
+from vspw_jax.observe import Observer
+
+
+def train(config, workdir):
+    """Trains `config` in `workdir`, from its newest checkpoint or from the start.
+
+    Returns:
+      The final state; see `train_step`.
+
+    Raises:
+      UserError: data missing or unfit, the workdir another run's, devices that cannot share the batch, a loss
+        that is no longer finite.
+    """
+    # 1. The data, the devices and the workdir must fit the config before anything is compiled.
+    frames = records.Frames(config.data.records, config.data.train_split)
+    pipeline.check_capacity(frames, config.loss.segmentation.capacity)
+    mesh = sharding.make_mesh(config.train.batch, config.loss.nce.groups if config.loss.nce.weight else 0)
+    checkpoint.claim_workdir(workdir, config)
+
+    # 2. The model as shapes, its optimizer, and the state: new or restored.
+    graphdef, params, _ = train_step.describe(config)
+    transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
+    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
+    state = train_step.starting_state(config, transformation, checkpoints, mesh)
+    first_step = int(state["step"])
+
+    # 3. The step, the stream of batches from here on, and what shows the run.
+    step_function = train_step.make_train_step(config, graphdef, transformation, mesh)
+    batches = pipeline.training_batches(
+        config.data,
+        config.train.batch,
+        config.model.image_size,
+        config.seed,
+        first_step,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    observer = Observer(workdir, first_step, config.train.steps, config.train.batch * config.data.frames)
+    predictor = Predictor(config, graphdef, mesh)
+    pictured = records.Frames(config.data.records, config.data.eval_split)
+
+    # 4. The loop; only its logging waits for the devices.
+    for step in range(first_step + 1, config.train.steps + 1):
+        state, metrics = step_function(state, sharding.to_global(mesh, next(batches)))
+        is_last = step == config.train.steps
+        if step % config.run.log_every == 0 or is_last:
+            check_finite(metrics, step)
+            observer.scalars(step, metrics)
+        if step % config.run.save_every == 0 or is_last:
+            checkpoints.save(step, state)
+        if step % config.run.picture_every == 0:
+            predictor.weights = state
+            for number, picture in enumerate(comparisons(predictor, pictured)):
+                observer.picture(step, f"{config.data.eval_split}/{number}", picture)
+    observer.close()
+    checkpoints.close()
+    return state
+
+
+def check_finite(metrics, step):
+    """Raises UserError where the loss or the gradient is no number any more."""
+    bad = sorted(name for name, value in metrics.items() if not jnp.isfinite(value))
+    if bad:
+        raise UserError(
+            f"At step {step} {', '.join(bad)} became NaN or infinite. The checkpoints before it are untouched. "
+            "Lower --config.optimizer.learning_rate, or set --config.optimizer.clip_norm=1."
+        )
