@@ -8,7 +8,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from vspw_jax.errors import UserError
@@ -178,8 +177,8 @@ class ViTAdapter(nnx.Module):
         options = dict(dtype=dtype, rngs=rngs)
         self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
         self.window = tuple(size // beit.PATCH for size in image_size)
-        self.drop_rates = np.linspace(0, config.drop_path, config.depth).reshape(self.NUM_INTERACTIONS, -1)
-        depth = self.drop_rates.shape[1]
+        self.drop_path, self.depth = config.drop_path, config.depth
+        depth = config.depth // self.NUM_INTERACTIONS
 
         self.cls_token = nnx.Param(layers.normal_02(rngs.params(), (1, 1, config.dim)))
         self.patch_embed = beit.PatchEmbedding(config.dim, **options)
@@ -211,9 +210,10 @@ class ViTAdapter(nnx.Module):
             state = interaction(state, rates, self.window, keys, self.remat)
             return state, state[1]
 
+        rates = jnp.linspace(0, self.drop_path, self.depth).reshape(self.NUM_INTERACTIONS, -1)
         numbers = jnp.arange(self.NUM_INTERACTIONS)
         state = (token, x, jnp.concatenate(pyramid, axis=1))
-        state, patches = layers.scan_modules(self.interactions, apply, state, (numbers, self.drop_rates))
+        state, patches = layers.scan_modules(self.interactions, apply, state, (numbers, rates))
         _, x, pyramid = state
         for number, extractor in enumerate(self.extra_extractors):
             keys = layers.fold_keys(keys_N, self.NUM_INTERACTIONS + number)
