@@ -33,5 +33,5 @@ def sample(map_HWC, points_P2):
     """Samples (P, C) of a map at points (x, y) in [0, 1]; what lies outside the map counts as zero."""
     height, width, channels = map_HWC.shape
     index_P4, weight_P4 = corners(points_P2, height, width)
-    picked_P4C = map_HWC.reshape(-1, channels).at[index_P4].get(mode="clip")
+    picked_P4C = jnp.asarray(map_HWC).reshape(-1, channels).at[index_P4].get(mode="clip")
     return jnp.einsum("pkc,pk->pc", picked_P4C, weight_P4.astype(map_HWC.dtype))

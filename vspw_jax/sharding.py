@@ -8,24 +8,25 @@ from vspw_jax.errors import UserError
 from vspw_jax.models.layers import DATA_AXIS
 
 
-def make_mesh(batch=None, nce_groups=0):
-    """A mesh of all devices along the data axis; given a training batch, checks that they can share it.
+def make_mesh(batch=None, nce_groups=0, devices=None):
+    """A mesh of devices (default: all) along the data axis; given a training batch, checks that they can share it.
 
     Raises:
       UserError: the batch, or the contrastive groups, do not divide evenly.
     """
-    devices = jax.device_count()
-    if batch is not None and batch % devices:
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    if batch is not None and batch % count:
         raise UserError(
-            f"train.batch is {batch} clips, which {devices} devices cannot share evenly. "
-            f"Set --config.train.batch to a multiple of {devices}."
+            f"train.batch is {batch} clips, which {count} devices cannot share evenly. "
+            f"Set --config.train.batch to a multiple of {count}."
         )
-    if nce_groups and (nce_groups % devices or batch % nce_groups):
+    if nce_groups and (nce_groups % count or batch % nce_groups):
         raise UserError(
-            f"loss.nce.groups is {nce_groups}: expected a multiple of the {devices} devices that divides the batch of "
-            f"{batch} clips. Set --config.loss.nce.groups={devices} (its value changes what is contrasted with what)."
+            f"loss.nce.groups is {nce_groups}: expected a multiple of the {count} devices that divides the batch of "
+            f"{batch} clips. Set --config.loss.nce.groups={count} (its value changes what is contrasted with what)."
         )
-    return jax.make_mesh((devices,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh):

@@ -31,7 +31,10 @@ def train(config, workdir):
     graphdef, params, _ = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
-    state = train_step.starting_state(config, transformation, checkpoints, mesh)
+    if checkpoints.latest_step() is None:
+        state = train_step.new_state(config, transformation, mesh)
+    else:
+        state = train_step.restore_state(config, transformation, checkpoints, mesh)
     first_step = int(state["step"])
 
     # 3. The step, the stream of batches from here on, and what shows the run.

@@ -4,6 +4,8 @@ The state is a plain dict: params, model_state (batch norms' running statistics)
 Shapes: B clips, T frames, N = B*T images, H and W.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -40,18 +42,22 @@ def init_state(config, optimizer, key):
     }
 
 
-def starting_state(config, optimizer, checkpoints, mesh):
-    """The state of the newest checkpoint, or a new one; replicated over the mesh."""
-
-    def init(key):
-        return init_state(config, optimizer, key)
-
-    key = jax.random.key(config.seed)
-    if checkpoints.latest_step() is not None:
-        return checkpoints.restore(sharding.replicated_shapes(mesh, jax.eval_shape(init, key)))
+def new_state(config, optimizer, mesh):
+    """The state before the first step, its weights drawn from `config.seed`; replicated over the mesh."""
     # Drawing the weights runs once: on CPU the quick compilation saves more than it costs.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(init, out_shardings=sharding.replicated(mesh), compiler_options=quick)(key)
+    init = jax.jit(
+        functools.partial(init_state, config, optimizer),
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=quick,
+    )
+    return init(jax.random.key(config.seed))
+
+
+def restore_state(config, optimizer, checkpoints, mesh):
+    """The state of the newest checkpoint; replicated over the mesh."""
+    like = jax.eval_shape(functools.partial(init_state, config, optimizer), jax.random.key(0))
+    return checkpoints.restore(sharding.replicated_shapes(mesh, like))
 
 
 def restore_weights(config, checkpoints, mesh):
@@ -122,7 +128,7 @@ def make_train_step(config, graphdef, optimizer, mesh):
         return new_state, {
             "loss": sum(losses.values()),
             **losses,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": learning_rate(state["step"]),
         }
 

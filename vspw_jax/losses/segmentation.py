@@ -24,7 +24,7 @@ def present_classes(label_HW, num_classes, capacity):
 def target_masks_at(label_HW, class_M, points_P2):
     """Bilinear samples (M, P) of the binary masks of classes, straight from the label map; void is background."""
     index_P4, weight_P4 = bilinear.corners(points_P2, *label_HW.shape)
-    label_P4 = label_HW.reshape(-1).at[index_P4].get(mode="clip")
+    label_P4 = jnp.asarray(label_HW).reshape(-1).at[index_P4].get(mode="clip")
     return jnp.einsum("mpk,pk->mp", (label_P4 == class_M[:, None, None]).astype(jnp.float32), weight_P4)
 
 

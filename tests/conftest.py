@@ -1,0 +1,100 @@
+"""What the tests share: small data, a small network, one compiled training step."""
+
+import os
+import pathlib
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from configs import nce  # noqa: E402
+from data_prep import generate, vspw  # noqa: E402
+
+CAMVID = pathlib.Path(__file__).parents[2] / "shared" / "data" / "camvid_vspw"
+
+
+TINY = {
+    "model.image_size": (32, 32),
+    "model.encoder.dim": 32,
+    "model.encoder.heads": 2,
+    "model.encoder.adapter_channels": 8,
+    "model.encoder.adapter_heads": 2,
+    "model.encoder.extra_extractors": 1,
+    "model.encoder.drop_path": 0.2,
+    "model.decoder.dim": 32,
+    "model.decoder.heads": 2,
+    "model.decoder.ffn_dim": 32,
+    "model.decoder.norm_groups": 8,
+    "model.decoder.encoder_layers": 1,
+    "model.decoder.decoder_layers": 2,
+    "model.decoder.num_queries": 10,
+    "loss.segmentation.capacity": 8,
+    "loss.segmentation.num_points": 32,
+    "loss.nce.groups": 8,
+    "train.batch": 8,
+    "train.steps": 4,
+    "data.augment.base_size": (64, 48),
+    "evaluate.stride": (16, 16),
+    "run.log_every": 1,
+    "run.save_every": 2,
+    "run.picture_every": 2,
+}
+"""Fields that make the demo as small as the architecture allows; eight devices can share its batch."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_cache(tmp_path_factory):
+    """Compiled functions are kept for the session, also across processes that the tests start."""
+    folder = str(tmp_path_factory.mktemp("compile_cache"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return folder
+
+
+@pytest.fixture
+def tiny_config(generated_records):
+    """The contrastive recipe, tiny, on the generated data."""
+    config = nce.get_config("demo")
+    for path, value in TINY.items():
+        *parents, name = path.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[name] = value
+    config.data.records = str(generated_records)
+    return config
+
+
+@pytest.fixture(scope="session")
+def camvid():
+    """Real labelled video in VSPW's layout, where the machine has it."""
+    if not CAMVID.is_dir():
+        pytest.skip("no CamVid in VSPW's layout here")
+    return CAMVID
+
+
+@pytest.fixture(scope="session")
+def camvid_records(camvid, tmp_path_factory):
+    """CamVid, converted."""
+    output = tmp_path_factory.mktemp("camvid") / "records"
+    vspw.convert(camvid, output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def generated_vspw(tmp_path_factory):
+    """Nine small drawn videos in VSPW's layout."""
+    folder = tmp_path_factory.mktemp("generated") / "vspw"
+    videos = {"train": 5, "val": 3, "test": 1}
+    generate.generate(folder, lambda aside: generate.write_vspw(aside, videos, 10, 48, 64, 0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def generated_records(generated_vspw, tmp_path_factory):
+    """The same, converted."""
+    output = tmp_path_factory.mktemp("records") / "records"
+    vspw.convert(generated_vspw, output)
+    return output

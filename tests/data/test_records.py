@@ -1,0 +1,81 @@
+"""The record schema: bytes in, frames out; damaged shards are named."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vspw_jax import classes
+from vspw_jax.data import records
+from vspw_jax.errors import UserError
+
+
+def png(array, mode=None):
+    buffer = io.BytesIO()
+    image = Image.fromarray(array)
+    if mode == "P":
+        image.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+RAW = np.array([[0, 1, 2, 124], [125, 252, 254, 255]], np.uint8)
+TRAIN = np.array([[255, 0, 1, 123], [255, 255, 255, 255]])
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_raw_ids_become_train_ids_whatever_the_palette(mode):
+    np.testing.assert_array_equal(records.decode_mask(png(RAW, mode)), TRAIN)
+
+
+def test_grey_saved_as_colour_is_read():
+    np.testing.assert_array_equal(records.decode_mask(png(np.stack([RAW] * 3, axis=-1))), TRAIN)
+
+
+def test_colours_are_refused():
+    with pytest.raises(UserError, match="holds colours"):
+        records.decode_mask(png(np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)))
+
+
+def test_ids_round_trip():
+    ids = np.arange(classes.NUM_CLASSES, dtype=np.uint8)
+    np.testing.assert_array_equal(classes.from_raw(classes.to_raw(ids)), ids)
+    assert classes.to_raw(np.array([255], np.uint8))[0] == 255
+    assert (classes.names()[0], classes.names()[123], len(set(classes.names()))) == ("wall", "train", 124)
+
+
+def test_index_leads_from_videos_to_their_frames_in_order(generated_vspw, generated_records):
+    frames = records.Frames(generated_records, "train")
+    assert [video.name for video in frames.videos] == (generated_vspw / "train.txt").read_text().split()
+    assert len(frames) == 50
+    for video in frames.videos:
+        names = [frames[number]["frame"] for number in range(video.start, video.start + video.count)]
+        assert names == [f"{number:08d}" for number in range(1, 11)]
+        assert {frames[number]["video"] for number in range(video.start, video.start + video.count)} == {video.name}
+
+
+def test_bytes_are_kept_as_they_are(generated_vspw, generated_records):
+    frames = records.Frames(generated_records, "val")
+    record = frames[13]
+    folder = generated_vspw / "data" / record["video"]
+    assert record["image_jpeg"] == (folder / "origin" / f"{record['frame']}.jpg").read_bytes()
+    assert record["mask_png"] == (folder / "mask" / f"{record['frame']}.png").read_bytes()
+    image, label = frames.image_and_label(13)
+    assert image.shape == (48, 64, 3) and label.shape == (48, 64)
+
+
+def test_test_frames_have_no_mask(generated_records):
+    frames = records.Frames(generated_records, "test")
+    assert frames[0]["mask_png"] == b"" and frames.max_classes == 0
+    assert (frames.image_and_label(0)[1] == 255).all()
+
+
+def test_an_unknown_split_is_named(generated_records):
+    with pytest.raises(UserError, match="no split 'dev'.*test, train, val"):
+        records.Frames(generated_records, "dev")
+
+
+def test_missing_data_names_the_conversion_command(tmp_path):
+    with pytest.raises(UserError, match="python -m data_prep.vspw"):
+        records.find(tmp_path / "nowhere")

@@ -1,0 +1,77 @@
+"""Generated folders have the layouts and ids of the real data sets."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import generate
+from vspw_jax import classes
+from vspw_jax.data import generated
+from vspw_jax.errors import UserError
+
+
+def digest(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()
+
+
+def test_vspw_layout(generated_vspw):
+    video = (generated_vspw / "val.txt").read_text().split()[0]
+    folder = generated_vspw / "data" / video
+    assert sorted(path.name for path in (folder / "origin").iterdir()) == [f"{n:08d}.jpg" for n in range(1, 11)]
+    assert sorted(path.name for path in (folder / "mask").iterdir()) == [f"{n:08d}.png" for n in range(1, 11)]
+    mask = Image.open(folder / "mask" / "00000001.png")
+    assert mask.mode == "P" and mask.size == (64, 48)
+    assert json.loads((generated_vspw / "label_num_dic_final.json").read_text())["sky"] == "29"
+    test_video = (generated_vspw / "test.txt").read_text().split()[0]
+    assert not (generated_vspw / "data" / test_video / "mask").exists()
+
+
+def test_masks_hold_raw_ids_of_what_was_drawn(generated_vspw):
+    video = (generated_vspw / "val.txt").read_text().split()[0]
+    number = int(video.split("_")[0])
+    _, labels = generated.clip(0, number, 10, 48, 64)
+    raw = np.asarray(Image.open(generated_vspw / "data" / video / "mask" / "00000003.png"))
+    names = np.array(["others", *classes.names()])
+    drawn = np.array([*generated.CLASSES, *["others"] * (256 - len(generated.CLASSES))])
+    np.testing.assert_array_equal(names[raw], drawn[labels[2]])
+
+
+def test_same_seed_same_files(tmp_path):
+    for name in ("a", "b"):
+        generate.generate(tmp_path / name, lambda folder: generate.write_vspw(folder, {"train": 2}, 3, 32, 48, 7))
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+
+def test_coco_stuff_layout_and_ids(tmp_path):
+    options = ["--layout=coco_stuff", "--train=9", "--val=2", "--height=48", "--width=64"]
+    generate.main([f"--output={tmp_path / 'coco'}", *options])
+    images = sorted((tmp_path / "coco" / "images" / "train2017").iterdir())
+    masks = sorted((tmp_path / "coco" / "annotations" / "train2017").iterdir())
+    assert [path.name for path in images] == [f"{number:012d}.jpg" for number in range(1, 10)]
+    assert [path.stem for path in masks] == [path.stem for path in images]
+    values = set(np.concatenate([np.unique(np.asarray(Image.open(path))) for path in masks]).tolist())
+    used = {int(row["pixelmap_value_0_181"]) for row in classes.table("coco_stuff_classes")}
+    assert values <= used | {255} and {156, 170} <= values  # sky-other, wall-brick
+
+
+def test_an_existing_folder_is_left_alone(generated_vspw):
+    before = digest(generated_vspw)
+    with pytest.raises(UserError, match="exists"):
+        generate.main([f"--output={generated_vspw}"])
+    assert digest(generated_vspw) == before
+
+
+def test_a_drawing_cut_short_leaves_no_folder_of_that_name(tmp_path):
+    def write(folder):
+        (folder / "train.txt").write_text("0\n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate.generate(tmp_path / "out", write)
+    assert not (tmp_path / "out").exists()
+    generate.generate(tmp_path / "out", lambda folder: generate.write_vspw(folder, {"train": 1}, 1, 32, 32, 0))
+    assert (tmp_path / "out" / "train.txt").exists()

@@ -1,0 +1,57 @@
+"""The matcher against SciPy's exact solver."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from vspw_jax.losses import matching
+
+QUERIES, TARGETS = 12, 8
+assign_many = jax.jit(jax.vmap(matching.assign))
+
+
+def optimum(cost_QM, valid_M):
+    rows, columns = linear_sum_assignment(cost_QM[:, valid_M])
+    return cost_QM[:, valid_M][rows, columns].sum()
+
+
+def random_problems(rng, count):
+    """Smooth, tied, large and mixed costs, with 0 to TARGETS real targets."""
+    costs = rng.normal(size=(count, QUERIES, TARGETS))
+    costs[1::4] = rng.integers(0, 3, costs[1::4].shape)
+    costs[2::4] *= 1e3
+    costs[3::4] = rng.uniform(size=costs[3::4].shape) ** 8
+    valid = np.arange(TARGETS) < rng.integers(0, TARGETS + 1, (count, 1))
+    return costs.astype(np.float32), rng.permuted(valid, axis=1)
+
+
+def test_cost_is_the_optimum_of_scipy():
+    costs, valid = random_problems(np.random.default_rng(0), 2000)
+    queries = np.asarray(assign_many(costs, valid))
+    for cost_QM, valid_M, query_M in zip(costs, valid, queries, strict=True):
+        assert len(set(query_M.tolist())) == TARGETS
+        found = cost_QM[query_M, np.arange(TARGETS)][valid_M].sum()
+        assert found == pytest.approx(optimum(cost_QM, valid_M), rel=1e-5, abs=1e-5)
+
+
+def test_as_many_targets_as_queries():
+    cost = np.random.default_rng(1).normal(size=(6, 6)).astype(np.float32)
+    query_M = np.asarray(matching.assign(jnp.asarray(cost), jnp.ones(6, bool)))
+    assert cost[query_M, np.arange(6)].sum() == pytest.approx(optimum(cost, np.ones(6, bool)), rel=1e-6)
+
+
+def test_more_targets_than_queries_is_an_error():
+    with pytest.raises(ValueError, match="6 targets for 4 queries"):
+        matching.assign(jnp.zeros((4, 6)), jnp.ones(6, bool))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30])
+def test_costs_that_are_no_numbers_do_not_disturb_the_rest(bad):
+    """optax's solver answers a NaN with the identity; here the other targets still get their best queries."""
+    cost = np.full((5, 3), 1.0, np.float32)
+    cost[4, 0] = cost[3, 1] = cost[2, 2] = 0.0
+    cost[0, 0] = bad
+    query_M = np.asarray(matching.assign(jnp.asarray(cost), jnp.ones(3, bool)))
+    assert query_M.tolist() == [0 if bad < 0 else 4, 3, 2]

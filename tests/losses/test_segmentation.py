@@ -1,0 +1,163 @@
+"""The mask classification loss against NumPy in float64, straight from Mask2Former's definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from scipy.optimize import linear_sum_assignment
+
+from vspw_jax import bilinear
+from vspw_jax.losses import segmentation
+
+QUERIES, CLASSES, SIZE = 6, 4, 8
+CONFIG = ConfigDict(
+    dict(
+        capacity=4,
+        num_points=24,
+        oversample=3.0,
+        importance=0.75,
+        no_object_weight=0.1,
+        matching={"class": 2.0, "mask": 5.0, "dice": 5.0},
+    )
+)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+
+
+def sample(map_HW, points):
+    """Bilinear samples with zeros outside, one point at a time."""
+    height, width = map_HW.shape
+    values = []
+    for x, y in np.asarray(points, np.float64):
+        x, y = x * width - 0.5, y * height - 0.5
+        total = 0.0
+        for row in (int(np.floor(y)), int(np.floor(y)) + 1):
+            for column in (int(np.floor(x)), int(np.floor(x)) + 1):
+                if 0 <= row < height and 0 <= column < width:
+                    total += (1 - abs(x - column)) * (1 - abs(y - row)) * map_HW[row, column]
+        values.append(total)
+    return np.array(values)
+
+
+def mask_losses(logits, targets):
+    """(binary cross-entropy, dice loss) of one mask at its points."""
+    p = sigmoid(logits)
+    cross_entropy = -np.mean(targets * np.log(p) + (1 - targets) * np.log(1 - p))
+    return cross_entropy, 1 - (2 * (p * targets).sum() + 1) / (p.sum() + targets.sum() + 1)
+
+
+def problem(seed, label=None):
+    rng = np.random.default_rng(seed)
+    class_logits = rng.normal(size=(QUERIES, CLASSES + 1)).astype(np.float32)
+    mask_logits = rng.normal(size=(QUERIES, SIZE, SIZE)).astype(np.float32)
+    if label is None:
+        label = np.kron(rng.choice([0, 1, 3, 255], (4, 4)), np.ones((4, 4))).astype(np.int32)
+    return class_logits, mask_logits, label
+
+
+def reference(class_logits, mask_logits, label, key):
+    """Sums and weights of `image_terms`, at the points that it draws."""
+    present = [c for c in range(CLASSES) if (label == c).any()]
+    match_key, point_key = jax.random.split(key)
+    points = jax.random.uniform(match_key, (CONFIG.num_points, 2))
+    probabilities = np.exp(np.float64(class_logits)) / np.exp(np.float64(class_logits)).sum(axis=1, keepdims=True)
+    cost = np.zeros((QUERIES, len(present)))
+    for q in range(QUERIES):
+        for m, c in enumerate(present):
+            mask, dice = mask_losses(sample(mask_logits[q], points), sample(label == c, points))
+            cost[q, m] = 2 * -probabilities[q, c] + 5 * mask + 5 * dice
+    queries, targets = linear_sum_assignment(cost)
+
+    wanted = np.full(QUERIES, CLASSES)
+    sums = {"class": 0.0, "mask": 0.0, "dice": 0.0}
+    keys = jax.random.split(point_key, CONFIG.capacity)
+    for q, m in zip(queries, targets, strict=True):
+        wanted[q] = present[m]
+        points = segmentation.uncertain_points(mask_logits[q], keys[m], CONFIG.num_points, 3.0, 0.75)
+        mask, dice = mask_losses(sample(mask_logits[q], points), sample(label == present[m], points))
+        sums["mask"] += mask
+        sums["dice"] += dice
+    weights = np.where(wanted == CLASSES, 0.1, 1.0)
+    sums["class"] = (weights * -np.log(probabilities[np.arange(QUERIES), wanted])).sum()
+    return sums, {"class": weights.sum(), "mask": len(present), "dice": len(present)}
+
+
+image_terms = jax.jit(lambda *args: segmentation.image_terms(*args, CONFIG))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_terms_equal_the_definitions(seed):
+    class_logits, mask_logits, label = problem(seed)
+    key = jax.random.key(seed)
+    sums, weights = image_terms(class_logits, mask_logits, label, key)
+    wanted_sums, wanted_weights = reference(class_logits, mask_logits, label, key)
+    for term in wanted_sums:
+        assert float(sums[term]) == pytest.approx(wanted_sums[term], rel=1e-5)
+        assert float(weights[term]) == pytest.approx(wanted_weights[term], rel=1e-6)
+
+
+def test_a_frame_of_void_leaves_only_the_no_object_class():
+    class_logits, mask_logits, label = problem(0, np.full((16, 16), 255, np.int32))
+    sums, weights = image_terms(class_logits, mask_logits, label, jax.random.key(0))
+    assert (float(sums["mask"]), float(sums["dice"]), float(weights["mask"])) == (0, 0, 0)
+    assert float(weights["class"]) == pytest.approx(0.1 * QUERIES)
+
+
+def test_classes_are_padded_in_ascending_order():
+    label = jnp.array([[3, 255], [1, 3]])
+    class_M, valid_M = segmentation.present_classes(label, CLASSES, 4)
+    assert class_M[:2].tolist() == [1, 3]
+    assert valid_M.tolist() == [True, True, False, False]
+
+
+def test_points_are_where_the_mask_is_least_sure():
+    """A mask that is unsure in its middle half: three quarters of the points lie there, the rest anywhere."""
+    logits = jnp.full((SIZE, SIZE), 50.0).at[:, 2:6].set(0.0)
+    points = np.asarray(segmentation.uncertain_points(logits, jax.random.key(0), 400, 3.0, 0.75))
+    in_the_middle = np.abs(points[:, 0] - 0.5) < 0.25
+    assert points.shape == (400, 2) and (points >= 0).all() and (points <= 1).all()
+    assert in_the_middle[:300].all() and 0.3 < in_the_middle[300:].mean() < 0.7
+
+
+def test_samples_equal_loops_also_at_borders_and_outside():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(5, 7, 3)).astype(np.float32)
+    awkward = [[0, 0], [1, 1], [0, 1], [-0.01, 0.5], [1.02, 0.5], [0.5, -3], [1e9, -1e9], [0.5 / 7, 0.5 / 5]]
+    points = np.concatenate([rng.uniform(-0.2, 1.2, (50, 2)), awkward]).astype(np.float32)
+    sampled = np.asarray(bilinear.sample(image, points))
+    for channel in range(3):
+        np.testing.assert_allclose(sampled[:, channel], sample(image[..., channel], points), atol=1e-5)
+
+
+def test_batch_averages_over_images_and_sums_over_predictions():
+    """Two images and two predictions: class by total weight, masks by their total number."""
+    problems = [problem(seed) for seed in (0, 1)]
+    keys = jax.random.split(jax.random.key(9), 2)
+    class_logits = np.stack([[p[0] for p in problems], [2 * p[0] for p in problems]])
+    mask_logits = np.stack([[p[1] for p in problems], [-p[1] for p in problems]])
+    labels = np.stack([p[2] for p in problems])
+    losses = segmentation.mask_classification_loss(class_logits, mask_logits, labels, keys, CONFIG)
+    for term in losses:
+        wanted = 0.0
+        for prediction in range(2):
+            parts = [
+                image_terms(class_logits[prediction, i], mask_logits[prediction, i], labels[i], jax.random.fold_in(keys[i], prediction))
+                for i in range(2)
+            ]
+            wanted += sum(float(sums[term]) for sums, _ in parts) / sum(float(weights[term]) for _, weights in parts)
+        assert float(losses[term]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_gradients_are_finite_for_extreme_logits():
+    class_logits, mask_logits, label = problem(3)
+
+    def loss(class_logits, mask_logits):
+        sums, _ = segmentation.image_terms(class_logits, mask_logits, label, jax.random.key(0), CONFIG)
+        return sum(sums.values())
+
+    for scale in (0.0, 1e3, 1e6):
+        gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(scale * class_logits, scale * mask_logits)
+        assert all(np.isfinite(g).all() for g in gradients)
