@@ -52,8 +52,8 @@ def get_config(size="full"):
     config.loss.weight = 1.0  # Lambda 1 of equation 3, paper section 2.5.
     segmentation = config.loss.segmentation = ConfigDict()
     # Equation 4 of the paper has dice 5 and cross-entropy 1; it names no mask cross-entropy, which stays as released.
-    segmentation.weights = {"class": 1.0, "mask": 5.0, "dice": 5.0}
-    segmentation.matching = {"class": 2.0, "mask": 5.0, "dice": 5.0}  # Released.
+    segmentation.weights = {"cls": 1.0, "mask": 5.0, "dice": 5.0}
+    segmentation.matching = {"cls": 2.0, "mask": 5.0, "dice": 5.0}  # Released.
     segmentation.no_object_weight = 0.1  # Released, as the next three.
     segmentation.num_points = 12544
     segmentation.oversample = 3.0
@@ -123,9 +123,7 @@ def shrink(config):
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
     config.train.update(steps=1200, batch=4)
     config.data.records = "data/demo/records"
-    config.data.generate = ConfigDict(
-        dict(train=60, val=9, frames=20, height=120, width=192, seed=0)
-    )
+    config.data.generate = ConfigDict(dict(train=60, val=9, frames=20, height=120, width=192, seed=0))
     config.data.generate.source, config.data.generate.records = "data/demo/vspw", config.data.records
     config.data.augment.update(base_size=(192, 120))
     config.data.update(threads=2, prefetch=4)

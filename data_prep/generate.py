@@ -3,8 +3,9 @@
     python -m data_prep.generate --output=data/generated
     python -m data_prep.generate --output=data/generated_coco --layout=coco_stuff
 
-VSPW: {train,val,test}.txt, label_num_dic_final.json, data/<video>/{origin/%08d.jpg,mask/%08d.png}, raw ids in the masks;
-test videos have no masks. COCO-Stuff: images/<split>/%012d.jpg and annotations/<split>/%012d.png, ids 0..181, 255 void.
+VSPW: {train,val,test}.txt, label_num_dic_final.json, data/<video>/{origin/%08d.jpg,mask/%08d.png}, raw ids in the
+masks; test videos have no masks.
+COCO-Stuff: images/<split>/%012d.jpg and annotations/<split>/%012d.png, ids 0..181, 255 void.
 The same options always write the same files.
 """
 
@@ -16,7 +17,6 @@ import shutil
 import cv2
 import numpy as np
 from PIL import Image
-
 
 from vspw_jax import classes
 from vspw_jax.data import generated

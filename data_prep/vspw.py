@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-
 from vspw_jax import classes
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, run_program
@@ -32,9 +31,10 @@ def read_splits(source):
     lists = {split: source / f"{split}.txt" for split in SPLITS}
     splits = {split: path.read_text().split() for split, path in lists.items() if path.is_file()}
     if not splits:
+        found = sorted(path.name for path in source.iterdir())[:8] if source.is_dir() else "no such folder"
         raise UserError(
             f"{source} does not look like VSPW: expected at least one of {', '.join(f'{s}.txt' for s in SPLITS)} and "
-            f"data/<video>/origin/*.jpg, found {sorted(p.name for p in source.iterdir())[:8] if source.is_dir() else 'nothing'}."
+            f"data/<video>/origin/*.jpg, found {found}."
         )
     return splits
 
@@ -52,7 +52,11 @@ def list_frames(source, video, needs_masks):
     names = sorted(images.keys() | masks.keys())
     labelled = needs_masks or masks
     return [
-        (name, images.get(name, folder / "origin" / f"{name}.jpg"), folder / "mask" / f"{name}.png" if labelled else None)
+        (
+            name,
+            images.get(name, folder / "origin" / f"{name}.jpg"),
+            folder / "mask" / f"{name}.png" if labelled else None,
+        )
         for name in names
     ]
 
@@ -154,7 +158,10 @@ def _already_converted(splits, output):
         return False
     index = records.read_metadata(output)["videos"]
     converted = {split: {name for name, _ in videos} for split, videos in index.items()}
-    if any(not converted.get(split, set()) <= set(videos) for split, videos in splits.items()) or converted.keys() - splits:
+    if (
+        any(not converted.get(split, set()) <= set(videos) for split, videos in splits.items())
+        or converted.keys() - splits
+    ):
         raise UserError(f"{output} holds other videos than the source. Choose another --output, or delete that folder.")
     return True
 
@@ -187,7 +194,9 @@ def convert(source, output, max_bad=0):
 
 def main(argv=None):
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.vspw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.vspw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", required=True, help="folder in VSPW's layout")
     parser.add_argument("--output", required=True, help="folder for the records; give it to --config.data.records")
     parser.add_argument("--max-bad", type=int, default=0, help="bad frames to leave out before giving up (default 0)")

@@ -6,11 +6,11 @@ import pathlib
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
-from configs import nce  # noqa: E402
-from data_prep import generate, vspw  # noqa: E402
+from configs import nce
+from data_prep import generate, vspw
 
 CAMVID = pathlib.Path(__file__).parents[2] / "shared" / "data" / "camvid_vspw"
 

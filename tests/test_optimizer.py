@@ -29,7 +29,10 @@ PARAMS = {
         "interactions": {
             "blocks": {
                 "gamma_1": np.ones((4, 6, 4)),
-                "attn": {"qkv": {"kernel": np.ones((4, 6, 4, 12))}, "relative_position_bias_table": np.ones((4, 6, 9, 2))},
+                "attn": {
+                    "qkv": {"kernel": np.ones((4, 6, 4, 12))},
+                    "relative_position_bias_table": np.ones((4, 6, 9, 2)),
+                },
             },
             "injector": {"gamma": np.ones((4, 4))},
         },

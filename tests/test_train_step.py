@@ -14,7 +14,7 @@ def flat(tree):
 
 @pytest.fixture(scope="module")
 def run_steps(generated_records):
-    """run(config, devices, steps): (state, metrics of each step) from the first batches; compiles once for each pair."""
+    """run(config, devices, steps): (state, metrics of each step) from the first batches; compiles once a pair."""
     compiled = {}
 
     def run(config, num_devices, steps):
@@ -54,8 +54,8 @@ def test_the_same_run_twice_is_the_same_bit_for_bit(run_steps, tiny_config):
 
 def test_every_term_is_there_and_every_parameter_moves(run_steps, tiny_config):
     _, metrics = run_steps(tiny_config, 8, 1)
-    assert metrics[0].keys() == {"loss", "class", "mask", "dice", "nce", "gradient_norm", "learning_rate"}
-    terms = [metrics[0][name] for name in ("class", "mask", "dice", "nce")]
+    assert metrics[0].keys() == {"loss", "cls", "mask", "dice", "nce", "gradient_norm", "learning_rate"}
+    terms = [metrics[0][name] for name in ("cls", "mask", "dice", "nce")]
     assert metrics[0]["loss"] == pytest.approx(sum(terms), rel=1e-5) and min(terms) > 0
     mesh = sharding.make_mesh(devices=jax.devices())
     _, params, _ = train_step.describe(tiny_config)

@@ -49,7 +49,9 @@ def claim_workdir(workdir, config):
             path.with_suffix(".partial").write_text(json.dumps(identity, indent=2) + "\n")
             path.with_suffix(".partial").rename(path)
     except OSError as error:
-        raise UserError(f"The workdir {workdir} cannot be written: {error.strerror}. Choose one with --workdir=DIR.") from error
+        raise UserError(
+            f"The workdir {workdir} cannot be written: {error.strerror}. Choose one with --workdir=DIR."
+        ) from error
     found = json.loads(path.read_text())
     differing = sorted(name for name in found.keys() | identity.keys() if found.get(name) != identity.get(name))
     if differing:

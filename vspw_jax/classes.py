@@ -28,7 +28,7 @@ def names():
 
 
 def palette():
-    """Colours (256, 3) uint8 by train id: the ADE20K palette cut to 124, void black (VSS-CFFM mmseg/datasets/vspw.py)."""
+    """Colours (256, 3) uint8 by train id: ADE20K's palette cut to 124, void black (VSS-CFFM mmseg/datasets/vspw.py)."""
     colours = np.zeros((256, 3), np.uint8)
     colours[:NUM_CLASSES] = [[int(row[channel]) for channel in "rgb"] for row in table()]
     return colours

@@ -32,7 +32,9 @@ def predicted_videos(predictor, frames, threads):
 
     def predicted(video):
         for start in range(0, video.count, predictor.batch):
-            images, labels = zip(*(next(decoded) for _ in range(min(predictor.batch, video.count - start))), strict=True)
+            images, labels = zip(
+                *(next(decoded) for _ in range(min(predictor.batch, video.count - start))), strict=True
+            )
             yield from zip(images, labels, predictor(images), strict=True)
 
     for video in frames.videos:
@@ -64,7 +66,9 @@ def score_videos(videos, num_classes, total):
             **{name: 1.0 if meter.windows else math.nan for name, meter in consistency.items()},
         },
         "IoU": {
-            name: float(value) for name, value in zip(classes.names(), confusion.iou(), strict=False) if not np.isnan(value)
+            name: float(value)
+            for name, value in zip(classes.names(), confusion.iou(), strict=False)
+            if not np.isnan(value)
         },
     }
 

@@ -88,10 +88,18 @@ def run_predict(config, workdir):
         name, (frames, count, rate) = pathlib.Path(_INPUT.value).stem, read_frames(_INPUT.value)
     else:
         split = records.Frames(config.data.records, config.data.eval_split)
-        name, frames, count, rate = split.videos[0].name, split.named_images(split.videos[0]), split.videos[0].count, DEFAULT_RATE
+        name, frames, count, rate = (
+            split.videos[0].name,
+            split.named_images(split.videos[0]),
+            split.videos[0].count,
+            DEFAULT_RATE,
+        )
     output = pathlib.Path(_OUTPUT.value or workdir / "predictions" / name)
     predict_frames(predictor, frames, count, rate, output)
-    return [f"Predicted video:      {output / 'overlay.mp4'}", f"Masks, overlays:      {output}/masks, {output}/overlays"]
+    return [
+        f"Predicted video:      {output / 'overlay.mp4'}",
+        f"Masks, overlays:      {output}/masks, {output}/overlays",
+    ]
 
 
 def run_inspect(config, workdir):

@@ -43,7 +43,9 @@ class Observer:
         self._file.flush()
         for name, value in {**values, "images_per_second": rate}.items():
             self._board.add_scalar(name, value, step)
-        parts = " ".join(f"{name} {values[name]:.3f}" for name in values if name not in ("gradient_norm", "learning_rate"))
+        parts = " ".join(
+            f"{name} {values[name]:.3f}" for name in values if name not in ("gradient_norm", "learning_rate")
+        )
         self._bar.set_postfix_str(f"{parts}, {rate:.1f} images/s", refresh=False)
         self._bar.update(step - self._step)
         self._step, self._time = step, now

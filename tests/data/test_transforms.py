@@ -101,7 +101,9 @@ def test_crop_rule_ignores_void():
 
 def test_all_void_and_single_class_crops_end():
     for value in (255, 3):
-        top, left = transforms.choose_crop(np.full((1, 40, 80), value, np.uint8), (32, 64), 0.75, np.random.default_rng(0))
+        top, left = transforms.choose_crop(
+            np.full((1, 40, 80), value, np.uint8), (32, 64), 0.75, np.random.default_rng(0)
+        )
         assert 0 <= top <= 8 and 0 <= left <= 16
 
 

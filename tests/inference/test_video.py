@@ -47,7 +47,11 @@ def test_a_folder_is_read_in_order_of_names(tmp_path):
     (tmp_path / "notes.txt").write_text("no frame")
     frames, count, rate = video.read_frames(tmp_path)
     assert count == 3 and rate == 15
-    assert [(name, int(image[0, 0, 0])) for name, image in frames] == [("00000003", 30), ("00000007", 70), ("00000012", 120)]
+    assert [(name, int(image[0, 0, 0])) for name, image in frames] == [
+        ("00000003", 30),
+        ("00000007", 70),
+        ("00000012", 120),
+    ]
 
 
 def test_colours_are_rgb(tmp_path):
@@ -70,8 +74,7 @@ def test_nothing_to_read_says_what_was_expected(tmp_path):
 
 
 def test_an_interrupted_video_leaves_no_file_of_that_name(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        with video.video_writer(tmp_path / "a.mp4", 10) as append:
-            append(np.zeros((16, 16, 3), np.uint8))
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), video.video_writer(tmp_path / "a.mp4", 10) as append:
+        append(np.zeros((16, 16, 3), np.uint8))
+        raise KeyboardInterrupt
     assert not (tmp_path / "a.mp4").exists()

@@ -33,7 +33,9 @@ def unit_features(seed):
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
-@given(labels=st.lists(st.sampled_from([0, 1, 2, 123, 255]), min_size=PATCHES, max_size=PATCHES), seed=st.integers(0, 99))
+@given(
+    labels=st.lists(st.sampled_from([0, 1, 2, 123, 255]), min_size=PATCHES, max_size=PATCHES), seed=st.integers(0, 99)
+)
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_value_equals_the_equations(labels, seed):
     features = unit_features(seed)
@@ -54,7 +56,9 @@ def test_gradient_equals_finite_differences():
 
 
 @pytest.mark.parametrize(
-    "labels", [np.full(PATCHES, 255), np.arange(PATCHES), np.full(PATCHES, 7)], ids=["all void", "no positive", "one class"]
+    "labels",
+    [np.full(PATCHES, 255), np.arange(PATCHES), np.full(PATCHES, 7)],
+    ids=["all void", "no positive", "one class"],
 )
 def test_nothing_to_contrast_is_zero_with_zero_gradient(labels):
     value, gradient = value_and_grad(unit_features(1), labels)

@@ -18,7 +18,7 @@ CONFIG = ConfigDict(
         oversample=3.0,
         importance=0.75,
         no_object_weight=0.1,
-        matching={"class": 2.0, "mask": 5.0, "dice": 5.0},
+        matching={"cls": 2.0, "mask": 5.0, "dice": 5.0},
     )
 )
 
@@ -72,7 +72,7 @@ def reference(class_logits, mask_logits, label, key):
     queries, targets = linear_sum_assignment(cost)
 
     wanted = np.full(QUERIES, CLASSES)
-    sums = {"class": 0.0, "mask": 0.0, "dice": 0.0}
+    sums = {"cls": 0.0, "mask": 0.0, "dice": 0.0}
     keys = jax.random.split(point_key, CONFIG.capacity)
     for q, m in zip(queries, targets, strict=True):
         wanted[q] = present[m]
@@ -81,8 +81,8 @@ def reference(class_logits, mask_logits, label, key):
         sums["mask"] += mask
         sums["dice"] += dice
     weights = np.where(wanted == CLASSES, 0.1, 1.0)
-    sums["class"] = (weights * -np.log(probabilities[np.arange(QUERIES), wanted])).sum()
-    return sums, {"class": weights.sum(), "mask": len(present), "dice": len(present)}
+    sums["cls"] = (weights * -np.log(probabilities[np.arange(QUERIES), wanted])).sum()
+    return sums, {"cls": weights.sum(), "mask": len(present), "dice": len(present)}
 
 
 image_terms = jax.jit(lambda *args: segmentation.image_terms(*args, CONFIG))
@@ -103,7 +103,7 @@ def test_a_frame_of_void_leaves_only_the_no_object_class():
     class_logits, mask_logits, label = problem(0, np.full((16, 16), 255, np.int32))
     sums, weights = image_terms(class_logits, mask_logits, label, jax.random.key(0))
     assert (float(sums["mask"]), float(sums["dice"]), float(weights["mask"])) == (0, 0, 0)
-    assert float(weights["class"]) == pytest.approx(0.1 * QUERIES)
+    assert float(weights["cls"]) == pytest.approx(0.1 * QUERIES)
 
 
 def test_classes_are_padded_in_ascending_order():
@@ -144,7 +144,12 @@ def test_batch_averages_over_images_and_sums_over_predictions():
         wanted = 0.0
         for prediction in range(2):
             parts = [
-                image_terms(class_logits[prediction, i], mask_logits[prediction, i], labels[i], jax.random.fold_in(keys[i], prediction))
+                image_terms(
+                    class_logits[prediction, i],
+                    mask_logits[prediction, i],
+                    labels[i],
+                    jax.random.fold_in(keys[i], prediction),
+                )
                 for i in range(2)
             ]
             wanted += sum(float(sums[term]) for sums, _ in parts) / sum(float(weights[term]) for _, weights in parts)

@@ -42,7 +42,9 @@ def run(value, locations, weights):
     return sample_and_sum(jnp.asarray(value), SHAPES, jnp.asarray(locations), jnp.asarray(weights))
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.1, 0.05), (0.95, 1.1), (-3, 4)], ids=["inside", "top left", "bottom right", "far"])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-0.1, 0.05), (0.95, 1.1), (-3, 4)], ids=["inside", "top left", "bottom right", "far"]
+)
 def test_equals_loops(low, high):
     value, locations, weights = inputs(low, high)
     np.testing.assert_allclose(run(value, locations, weights), reference(value, locations, weights), atol=1e-5)

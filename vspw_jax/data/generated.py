@@ -116,7 +116,9 @@ def _camera(rng, shape, world_shape):
 
     def at(time):
         centre = (width / 2, height / 2)
-        matrix = cv2.getRotationMatrix2D(centre, roll * np.sin(3 * time + phase), 1 - zoom * np.sin(2 * time + phase) ** 2)
+        matrix = cv2.getRotationMatrix2D(
+            centre, roll * np.sin(3 * time + phase), 1 - zoom * np.sin(2 * time + phase) ** 2
+        )
         matrix[:, 2] += start + (end - start) * 0.5 * time
         return matrix
 
@@ -155,9 +157,13 @@ def clip(seed, number, num_frames, height, width):
         for sprite in sprites:
             _draw(sprite, colour, label, sprite.placement(time, height))
         to_world, size = camera(time), (width, height)
-        view = cv2.warpAffine(colour, to_world, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)
+        view = cv2.warpAffine(
+            colour, to_world, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
+        )
         labels.append(
-            cv2.warpAffine(label, to_world, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)
+            cv2.warpAffine(
+                label, to_world, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
+            )
         )
         light = (tint * (0.85 + 0.2 * np.sin(2 * time + drift))).astype(np.float32)
         images.append(_develop(rng, view, light, blur))

@@ -49,4 +49,6 @@ class Predictor:
         missing = self.batch - len(frames)
         padded = np.stack([*frames, *[frames[-1]] * missing])
         global_batch = sharding.to_global(self._mesh, {"frames": padded})["frames"]
-        return np.asarray(self._predict(self.weights["params"], self.weights["model_state"], global_batch))[: len(frames)]
+        return np.asarray(self._predict(self.weights["params"], self.weights["model_state"], global_batch))[
+            : len(frames)
+        ]

@@ -26,7 +26,10 @@ def input_size(height, width, crop):
     With a square crop it is the released "short side = crop size, then ResizeToMultiple(32)".
     """
     scale = max(crop[0] / height, crop[1] / width)
-    return tuple(max(math.ceil(int(size * scale + 0.5) / 32) * 32, side) for size, side in zip((height, width), crop, strict=True))
+    return tuple(
+        max(math.ceil(int(size * scale + 0.5) / 32) * 32, side)
+        for size, side in zip((height, width), crop, strict=True)
+    )
 
 
 def class_scores(score, image_NHWC, crop, stride):

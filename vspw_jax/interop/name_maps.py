@@ -38,7 +38,7 @@ UPSAMPLE = Layout((0, 3, 1, 2))
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One tensor. `index` picks from the stacked axes here; `part` (number, count) is a slice of the first axis there."""
+    """One tensor. `index` picks from stacked axes here; `part` (number, count) is a slice of the first axis there."""
 
     ours: str
     theirs: str

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from vspw_jax.classes import VOID
 
 NO_NEGATIVE = -1e30
-"""Takes the place of a similarity that does not count: its exponential is 0, and unlike -inf its gradient is not NaN."""
-
+"""Stands for a similarity that does not count: its exponential is 0, and unlike -inf its gradient is not NaN."""
 
 
 def patch_labels(label_BTHW, height, width):
@@ -24,7 +23,7 @@ def group_loss(features_MD, labels_M, temperature=0.1):
     """Mean over anchors that have a positive of equation 1, negated as equation 2 does.
 
     For anchor i with positives phi (same label, i itself left out) and negatives (another label):
-    -1/|phi| sum over p in phi of log(exp(s_ip) / (exp(s_ip) + sum over negatives j of exp(s_ij))), s = x.x / temperature.
+    -1/|phi| sum over p in phi of log(exp(s_ip) / (exp(s_ip) + sum over negatives j of exp(s_ij))), s = x.x / tau.
     The paper states neither temperature nor whether i counts as its own positive; 0.1 and "left out" are
     those of ContrastiveSeg (tfzhou/ContrastiveSeg lib/loss/loss_contrast.py).
 

@@ -48,7 +48,7 @@ def matching_cost(class_logits_QK, mask_logits_QP, class_M, targets_MP, weights)
     probabilities = jax.nn.sigmoid(mask_logits_QP)
     overlap = probabilities @ targets_MP.T
     dice_cost = 1 - (2 * overlap + 1) / (probabilities.sum(axis=1)[:, None] + targets_MP.sum(axis=1) + 1)
-    return weights["class"] * class_cost + weights["mask"] * mask_cost + weights["dice"] * dice_cost
+    return weights["cls"] * class_cost + weights["mask"] * mask_cost + weights["dice"] * dice_cost
 
 
 def uncertain_points(mask_logits_HW, key, num_points, oversample, importance):
@@ -104,11 +104,11 @@ def image_terms(class_logits_QK, mask_logits_QHW, label_HW, key, config):
     mask_M, dice_M = jax.vmap(mask_terms)(query_M, class_M, jax.random.split(point_key, config.capacity))
     count = valid_M.sum().astype(jnp.float32)
     sums = {
-        "class": (weight_Q * cross_entropy_Q).sum(),
+        "cls": (weight_Q * cross_entropy_Q).sum(),
         "mask": jnp.where(valid_M, mask_M, 0.0).sum(),
         "dice": jnp.where(valid_M, dice_M, 0.0).sum(),
     }
-    return sums, {"class": weight_Q.sum(), "mask": count, "dice": count}
+    return sums, {"cls": weight_Q.sum(), "mask": count, "dice": count}
 
 
 def mask_classification_loss(class_logits_LNQK, mask_logits_LNQHW, label_NHW, key_N, config, total=lambda x: x):
@@ -124,7 +124,7 @@ def mask_classification_loss(class_logits_LNQK, mask_logits_LNQHW, label_NHW, ke
       total: adds over devices; inside a mapped loss, a psum of numbers that carry no gradient.
 
     Returns:
-      dict of unweighted terms "class", "mask", "dice". Where the batch shares devices, each holds its device's
+      dict of unweighted terms "cls", "mask", "dice". Where the batch shares devices, each holds its device's
       part: the loss is their sum over devices.
     """
 

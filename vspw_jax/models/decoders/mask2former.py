@@ -100,7 +100,8 @@ class Mask2Former(nnx.Module):
         dtype = mask_feature.dtype
         shapes = [memory.shape[1:3] for memory in memories]
         tokens = [
-            layers.to_tokens(memory) + embed for memory, embed in zip(memories, self.level_embed[...].astype(dtype))
+            layers.to_tokens(memory) + embed
+            for memory, embed in zip(memories, self.level_embed[...].astype(dtype), strict=True)
         ]
         positions = [sine_position_encoding(*shape, mask_feature.shape[-1]).astype(dtype) for shape in shapes]
         query_embed = self.query_embed[...].astype(dtype)

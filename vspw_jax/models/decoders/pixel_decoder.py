@@ -66,9 +66,7 @@ class PixelDecoder(nnx.Module):
         self.input_norms = nnx.List([layers.group_norm(config.dim, config.norm_groups, **options) for _ in range(3)])
         self.level_encoding = nnx.Param(jax.random.normal(rngs.params(), (3, config.dim)))
         self.encoder = layers.stack_modules(
-            lambda rngs: EncoderLayer(
-                config.dim, config.heads, config.points, config.ffn_dim, dtype=dtype, rngs=rngs
-            ),
+            lambda rngs: EncoderLayer(config.dim, config.heads, config.points, config.ffn_dim, dtype=dtype, rngs=rngs),
             config.encoder_layers,
             rngs,
         )

@@ -95,10 +95,10 @@ class Block(nnx.Module):
         options = dict(dtype=dtype, rngs=rngs)
         self.norm1 = layers.layer_norm(dim, 1e-6, **options)
         self.attn = Attention(dim, heads, window, **options)
-        self.gamma_1 = nnx.Param(jnp.full(dim, layer_scale))
+        self.gamma_1 = nnx.Param(jnp.full(dim, layer_scale, jnp.float32))
         self.norm2 = layers.layer_norm(dim, 1e-6, **options)
         self.mlp = FeedForward(dim, int(dim * mlp_ratio), **options)
-        self.gamma_2 = nnx.Param(jnp.full(dim, layer_scale))
+        self.gamma_2 = nnx.Param(jnp.full(dim, layer_scale, jnp.float32))
 
     def __call__(self, x_NSC, drop_rate, keys_N=None):
         branch = self.gamma_1[...].astype(x_NSC.dtype) * self.attn(self.norm1(x_NSC))

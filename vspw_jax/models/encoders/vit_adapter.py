@@ -90,7 +90,7 @@ class Injector(nnx.Module):
         self.query_norm = layers.layer_norm(dim, 1e-6, **options)
         self.feature_norm = layers.layer_norm(dim, 1e-6, **options)
         self.attn = DeformableAttention(dim, num_levels=3, **adapter_attention(config), **options)
-        self.gamma = nnx.Param(jnp.full(dim, config.layer_scale))
+        self.gamma = nnx.Param(jnp.full(dim, config.layer_scale, jnp.float32))
 
     def __call__(self, x_NSC, pyramid_NPC, window):
         attended = self.attn(
@@ -168,9 +168,10 @@ class ViTAdapter(nnx.Module):
 
     def __init__(self, config, image_size, remat, *, dtype, rngs):
         if any(size % 32 for size in image_size):
+            nearest = tuple(max(32, round(size / 32) * 32) for size in image_size)
             raise UserError(
                 f"The crop is {tuple(image_size)} pixels, but ViT-Adapter needs multiples of 32 (its coarsest map is "
-                f"1/32). Set --config.model.image_size to {tuple(max(32, round(size / 32) * 32) for size in image_size)}."
+                f"1/32). Set --config.model.image_size='{nearest}'."
             )
         if config.depth % self.NUM_INTERACTIONS:
             raise UserError(f"model.encoder.depth is {config.depth}: expected a multiple of {self.NUM_INTERACTIONS}.")
