@@ -9,6 +9,7 @@ its frame stops the conversion; with --max-bad=N up to N of them are left out an
 """
 
 import argparse
+import contextlib
 import io
 import pathlib
 import shutil
@@ -188,7 +189,9 @@ def convert(source, output, max_bad=0):
     _check_room(source, splits, output)
     builder = Vspw(source=source, max_bad=max_bad, data_dir=output)
     tfds.disable_progress_bar()
-    builder.download_and_prepare()
+    # TFDS prints that it is "downloading"; nothing is, and the progress above it says what goes on.
+    with contextlib.redirect_stdout(None):
+        builder.download_and_prepare()
     return builder.bad
 
 

@@ -7,6 +7,9 @@ import tensorboardX
 
 from vspw_jax.progress import progress
 
+QUIET = ("gradient_norm", "learning_rate")
+"""What is logged but not shown on the progress line."""
+
 
 class Observer:
     """Shows training as it goes; all calls are made at logging steps, on the main process.
@@ -43,9 +46,7 @@ class Observer:
         self._file.flush()
         for name, value in {**values, "images_per_second": rate}.items():
             self._board.add_scalar(name, value, step)
-        parts = " ".join(
-            f"{name} {values[name]:.3f}" for name in values if name not in ("gradient_norm", "learning_rate")
-        )
+        parts = " ".join(f"{name} {values[name]:.2f}" for name in values if name not in QUIET)
         self._bar.set_postfix_str(f"{parts}, {rate:.1f} images/s", refresh=False)
         self._bar.update(step - self._step)
         self._step, self._time = step, now

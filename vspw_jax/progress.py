@@ -1,10 +1,13 @@
-"""Progress of anything long: a moving bar on a terminal, now and then a line in a log."""
+"""Progress of anything long: a moving line on a terminal, now and then a line in a log."""
 
 import sys
 
 from tqdm import tqdm
 
 LOG_SECONDS = 10
+BAR = "{desc}: {percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt} {unit}s [{elapsed}, ETA {remaining}{postfix}]"
+COUNT = "{desc}: {n_fmt} {unit}s [{elapsed}{postfix}]"
+"""Where the total is not known."""
 
 
 class _Lines:
@@ -22,15 +25,17 @@ class _Lines:
 def progress(items=None, description="", unit="", total=None, initial=0):
     """A `tqdm` bar over `items`, or to be moved by hand: update(), set_postfix_str()."""
     terminal = sys.stderr.isatty()
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
     return tqdm(
         items,
         desc=description,
         unit=unit,
         total=total,
         initial=initial,
+        bar_format=COUNT if total is None else BAR,
         file=sys.stderr if terminal else _Lines(),
         mininterval=0.2 if terminal else LOG_SECONDS,
         maxinterval=LOG_SECONDS,
         dynamic_ncols=terminal,
-        ncols=None if terminal else 120,
     )
