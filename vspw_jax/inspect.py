@@ -1,11 +1,16 @@
 """What a recipe amounts to: its fields, its parameters, the cost of a step. Trains nothing and needs no data."""
 
+import collections
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 
 from vspw_jax import optimizer, sharding, train_step
+from vspw_jax.errors import UserError
+from vspw_jax.interop import checkpoint_file, convert
 
 
 def abstract_batch(config):
@@ -38,3 +43,25 @@ def describe(config):
         f"Parameters: {total:,} ({total / 1e6:.2f} M). Weights and optimizer state: {state_bytes / 2**30:.2f} GiB.\n"
         f"A step of {config.train.batch} clips of {config.data.frames} frames: {step_cost(config) / 1e12:.2f} TFLOP."
     )
+
+
+def describe_checkpoint(config):
+    """What is in `config.init_from`, and what of it the config's model would take; nothing where it is empty."""
+    if not config.init_from:
+        return []
+    file = checkpoint_file.read(config.init_from)
+    kinds = collections.Counter(
+        (re.sub(r"\d+", "*", name), tensor.shape, tensor.dtype.name) for name, tensor in file.tensors.items()
+    )
+    beside = f", beside {', '.join(file.others)}" if file.others else ""
+    lines = [
+        f"\n{file.path}: {len(file.tensors)} tensors, {file.nbytes / 2**30:.2f} GiB, "
+        f"{f'under {file.wrapper!r}' if file.wrapper else 'at the top'}{beside}"
+    ]
+    lines += [f"  {count:4d} x {name} {shape} {dtype}" for (name, shape, dtype), count in kinds.items()]
+    _, *weights = train_step.describe(config)
+    try:
+        lines.append(f"\nInto this config's model would go:\n{convert.plan(config.model, weights, file.path).report()}")
+    except UserError as error:
+        lines.append(f"\nTraining would refuse it:\n{error}")
+    return lines

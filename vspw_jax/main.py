@@ -5,6 +5,8 @@
     python -m vspw_jax.main --config=configs/nce.py:demo --mode=evaluate                  score the newest checkpoint
     python -m vspw_jax.main --config=configs/nce.py:demo --mode=predict --input=clip.mp4  masks and overlays of a video
     python -m vspw_jax.main --config=configs/nce.py --mode=inspect                        recipe, parameters, cost
+    python -m vspw_jax.main --config=configs/nce.py --config.init_from=X.pth              start from PyTorch's weights
+    python -m vspw_jax.main --config=configs/nce.py --mode=export --output=Y.pth          give them back
 
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
@@ -22,12 +24,18 @@ from vspw_jax.errors import UserError, run_program
 from vspw_jax.inference.predict import predict_frames
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inference.video import DEFAULT_RATE, read_frames
+from vspw_jax.interop import convert, layouts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
-_MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate", "predict", "inspect"), "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate", "predict", "export", "inspect"), "What to do.")
 _INPUT = flags.DEFINE_string("input", None, "predict: a video file or a folder of frames.")
-_OUTPUT = flags.DEFINE_string("output", None, "predict: folder to write; default <workdir>/predictions/<input's name>.")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "predict: folder to write; default <workdir>/predictions/<input's name>. export: file to write, .pth or .safetensors.",
+)
+_LAYOUT = flags.DEFINE_enum("layout", "mmseg", tuple(layouts.LAYOUTS), "export: how the tensors are named.")
 flags.mark_flag_as_required("config")
 
 
@@ -49,14 +57,19 @@ def make_data(config):
     vspw.convert(options.source, options.records)
 
 
-def trained_predictor(config, workdir):
-    """A function from frames to class ids with the weights of the workdir's newest checkpoint."""
-    mesh = sharding.make_mesh()
+def trained_weights(config, workdir, mesh):
+    """(graphdef, weights) of the workdir's newest checkpoint."""
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     if checkpoints.latest_step() is None:
         raise UserError(f"There is no checkpoint in {workdir}. Train one with --mode=train, or name its --workdir=DIR.")
     checkpoint.claim_workdir(workdir, config)
-    graphdef, weights = train_step.restore_weights(config, checkpoints, mesh)
+    return train_step.restore_weights(config, checkpoints, mesh)
+
+
+def trained_predictor(config, workdir):
+    """A function from frames to class ids with the weights of the workdir's newest checkpoint."""
+    mesh = sharding.make_mesh()
+    graphdef, weights = trained_weights(config, workdir, mesh)
     return Predictor(config, graphdef, mesh, weights)
 
 
@@ -102,12 +115,27 @@ def run_predict(config, workdir):
     ]
 
 
+def run_export(config, workdir):
+    """Writes the newest checkpoint as a PyTorch checkpoint."""
+    if not _OUTPUT.value:
+        raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
+    _, weights = trained_weights(config, workdir, sharding.make_mesh())
+    convert.save_weights(config.model, weights.values(), _OUTPUT.value, _LAYOUT.value)
+    return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
+
+
 def run_inspect(config, workdir):
-    """Prints the recipe, its parameters and what a step costs; needs no data."""
-    return [inspect.describe(config)]
+    """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
+    return [inspect.describe(config), *inspect.describe_checkpoint(config)]
 
 
-MODES = {"train": run_train, "evaluate": run_evaluate, "predict": run_predict, "inspect": run_inspect}
+MODES = {
+    "train": run_train,
+    "evaluate": run_evaluate,
+    "predict": run_predict,
+    "export": run_export,
+    "inspect": run_inspect,
+}
 
 
 def main(_):

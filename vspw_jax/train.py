@@ -8,6 +8,7 @@ from vspw_jax.data import pipeline, records
 from vspw_jax.errors import UserError
 from vspw_jax.evaluate import comparisons
 from vspw_jax.inference.predictor import Predictor
+from vspw_jax.interop import convert
 from vspw_jax.observe import Observer
 
 
@@ -18,7 +19,7 @@ def train(config, workdir):
       The final state; see `train_step`.
 
     Raises:
-      UserError: data missing or unfit, the workdir another run's, devices that cannot share the batch, a loss
+      UserError: data or `config.init_from` missing or unfit, the workdir another run's, devices that cannot share the batch, a loss
         that is no longer finite.
     """
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
@@ -28,11 +29,17 @@ def train(config, workdir):
     checkpoint.claim_workdir(workdir, config)
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
-    graphdef, params, _ = train_step.describe(config)
+    graphdef, params, model_state = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
+    initial = None
+    if config.init_from and checkpoints.latest_step() is None:
+        initial = convert.plan(config.model, [params, model_state], config.init_from)
+        print(initial.report())
     if checkpoints.latest_step() is None:
         state = train_step.new_state(config, transformation, mesh)
+        if initial:
+            convert.fill(initial, [state["params"], state["model_state"]])
     else:
         state = train_step.restore_state(config, transformation, checkpoints, mesh)
     first_step = int(state["step"])

@@ -1,50 +1,89 @@
 """Which parameter here is which tensor of a PyTorch checkpoint: one invertible table.
 
 A row says where a tensor stands here (slash-joined path, index into stacked axes, slice of a joined tensor) and there
-(key), and how its axes lie there. Rows are made by walking the network, so that both directions use the same table.
-Layouts are those of `reference/checkpoint_keys` (czczup/ViT-Adapter's mmseg checkpoints).
+(key, slice of a joined tensor), and how its axes lie there. Rows are made by walking the network, so that both
+directions use the same table. A new encoder or decoder is one function of rows and one line in `ENCODERS` or
+`DECODERS`; `layouts.py` says which files there are. Key layouts: czczup/ViT-Adapter's mmseg checkpoints.
 """
 
 import dataclasses
 
-import numpy as np
-
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Axes:
     """How a tensor's axes lie in PyTorch: `to_torch` transposes ours, `pad` appends axes of length 1."""
 
     to_torch: tuple | None = None
     pad: int = 0
 
     def export(self, array):
-        """Our array as PyTorch holds it."""
+        """A view of our array as PyTorch holds it."""
         array = array if self.to_torch is None else array.transpose(self.to_torch)
-        return array.reshape(*array.shape, *(1,) * self.pad)
+        return array[(..., *(None,) * self.pad)]
 
-    def load(self, tensor):
-        """A PyTorch tensor as we hold it."""
-        array = tensor.reshape(tensor.shape[: tensor.ndim - self.pad])
-        return array if self.to_torch is None else array.transpose(np.argsort(self.to_torch))
+    def export_shape(self, shape):
+        """The shape in PyTorch of our array of `shape`."""
+        return (*(shape if self.to_torch is None else (shape[axis] for axis in self.to_torch)), *(1,) * self.pad)
 
 
-SAME = Layout()
-LINEAR = Layout((1, 0))
-CONV_1X1 = Layout((1, 0), pad=2)
-CONV = Layout((3, 2, 0, 1))
-UPSAMPLE = Layout((0, 3, 1, 2))
+SAME = Axes()
+LINEAR = Axes((1, 0))
+CONV_1X1 = Axes((1, 0), pad=2)
+CONV = Axes((3, 2, 0, 1))
+UPSAMPLE = Axes((0, 3, 1, 2))
 """ConvTranspose2d: (in, out, ky, kx) there, (in, ky, kx, out) here."""
+
+WHOLE = (0, 1)
+"""The part of a tensor that is all of it."""
+
+POSITIONS = "positions"
+CLASSES = "classes"
+CLASSES_AND_NONE = "classes and no-object"
+"""What the first axis there counts, where a file's may differ from ours; `misfits.py` has the rules."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One tensor. `index` picks from stacked axes here; `part` (number, count) is a slice of the first axis there."""
+    """One tensor. A part (number, count) is a slice of the first axis in PyTorch, one of `count` equal ones.
+
+    Attributes:
+      ours, theirs: path here, key there.
+      axes: how its axes lie there.
+      index: picks from our stacked axes.
+      part: the slice of their tensor that this is.
+      our_part: the slice of ours that it fills.
+      counts: what the first axis there counts, if a file's may differ.
+    """
 
     ours: str
     theirs: str
-    layout: Layout = SAME
+    axes: Axes = SAME
     index: tuple = ()
-    part: tuple | None = None
+    part: tuple = WHOLE
+    our_part: tuple = WHOLE
+    counts: str | None = None
+
+    def their_shape(self, our_shape):
+        """The shape of the whole tensor there, ours being of `our_shape`."""
+        shape = self.axes.export_shape(our_shape[len(self.index) :])
+        return (shape[0] * self.part[1] // self.our_part[1], *shape[1:]) if shape else shape
+
+    def cut(self, tensor):
+        """This part of their tensor."""
+        return slice_of(tensor, self.part)
+
+    def view(self, array):
+        """The place of this part in our array, as a view in PyTorch's axes: read it to export, write it to import."""
+        return slice_of(self.axes.export(array[(*self.index, ...)]), self.our_part)
+
+
+def slice_of(tensor, part):
+    """Slice `number` of `count` equal ones of the first axis."""
+    number, count = part
+    if part == WHOLE:
+        return tensor
+    size = tensor.shape[0] // count
+    return tensor[number * size : (number + 1) * size]
 
 
 def _named(ours, theirs, index, kernel_layout, bias=True, kernel="kernel"):
@@ -61,10 +100,24 @@ def norm(ours, theirs, index=()):
     return _named(ours, theirs, index, SAME, kernel="scale")
 
 
+def conv(ours, theirs, index=(), bias=True):
+    return _named(ours, theirs, index, CONV, bias)
+
+
+def conv_1x1(ours, theirs, bias=True):
+    return _named(ours, theirs, (), CONV_1X1, bias)
+
+
 def batch_norm(ours, theirs, index=()):
     yield from norm(ours, theirs, index)
     yield Row(f"{ours}/mean", f"{theirs}.running_mean", SAME, index)
     yield Row(f"{ours}/var", f"{theirs}.running_var", SAME, index)
+    yield Row(f"{ours}/count", f"{theirs}.num_batches_tracked", SAME, index)
+
+
+def class_head(rows, counts):
+    """The rows of a layer whose outputs are classes: a file may have others."""
+    return (dataclasses.replace(row, counts=counts) for row in rows)
 
 
 def deformable_attention(ours, theirs, index=()):
@@ -75,8 +128,10 @@ def deformable_attention(ours, theirs, index=()):
 def beit_block(ours, theirs, index):
     yield from norm(f"{ours}/norm1", f"{theirs}.norm1", index)
     yield from linear(f"{ours}/attn/qkv", f"{theirs}.attn.qkv", index, bias=False)
-    for name in ("q_bias", "v_bias", "relative_position_bias_table"):
+    for name in ("q_bias", "v_bias"):
         yield Row(f"{ours}/attn/{name}", f"{theirs}.attn.{name}", SAME, index)
+    table = "relative_position_bias_table"
+    yield Row(f"{ours}/attn/{table}", f"{theirs}.attn.{table}", SAME, index, counts=POSITIONS)
     yield from linear(f"{ours}/attn/proj", f"{theirs}.attn.proj", index)
     yield from norm(f"{ours}/norm2", f"{theirs}.norm2", index)
     yield from linear(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1", index)
@@ -91,27 +146,34 @@ def adapter_extractor(ours, theirs, index=()):
     yield from deformable_attention(f"{ours}/attn", f"{theirs}.attn", index)
     yield from norm(f"{ours}/ffn_norm", f"{theirs}.ffn_norm", index)
     yield from linear(f"{ours}/ffn/fc1", f"{theirs}.ffn.fc1", index)
-    yield from _named(f"{ours}/ffn/depthwise", f"{theirs}.ffn.dwconv.dwconv", index, CONV)
+    yield from conv(f"{ours}/ffn/depthwise", f"{theirs}.ffn.dwconv.dwconv", index)
     yield from linear(f"{ours}/ffn/fc2", f"{theirs}.ffn.fc2", index)
 
 
 def adapter_prior(ours, theirs):
     for number in range(3):
-        yield from _named(f"{ours}/stem/{number}/conv", f"{theirs}.stem.{3 * number}", (), CONV, bias=False)
+        yield from conv(f"{ours}/stem/{number}/conv", f"{theirs}.stem.{3 * number}", bias=False)
         yield from batch_norm(f"{ours}/stem/{number}/norm", f"{theirs}.stem.{3 * number + 1}")
-        yield from _named(f"{ours}/convs/{number}/conv", f"{theirs}.conv{number + 2}.0", (), CONV, bias=False)
+        yield from conv(f"{ours}/convs/{number}/conv", f"{theirs}.conv{number + 2}.0", bias=False)
         yield from batch_norm(f"{ours}/convs/{number}/norm", f"{theirs}.conv{number + 2}.1")
     for number in range(4):
-        yield from _named(f"{ours}/projections/{number}", f"{theirs}.fc{number + 1}", (), CONV_1X1)
+        yield from conv_1x1(f"{ours}/projections/{number}", f"{theirs}.fc{number + 1}")
+
+
+def vit_adapter_blocks(ours, config):
+    """(path, index) of the transformer's blocks, in order."""
+    depth = config.depth // 4
+    return [(f"{ours}/interactions/blocks", divmod(block, depth)) for block in range(config.depth)]
 
 
 def vit_adapter(ours, theirs, config):
     """Rows of `encoders/vit_adapter.py`; `theirs` is "backbone" in mmseg checkpoints."""
     yield Row(f"{ours}/cls_token", f"{theirs}.cls_token")
     yield Row(f"{ours}/level_embed", f"{theirs}.level_embed")
-    yield from _named(f"{ours}/patch_embed/proj", f"{theirs}.patch_embed.proj", (), CONV)
+    yield from conv(f"{ours}/patch_embed/proj", f"{theirs}.patch_embed.proj")
     yield from adapter_prior(f"{ours}/prior", f"{theirs}.spm")
-    depth = config.depth // 4
+    for (ours_block, index), block in zip(vit_adapter_blocks(ours, config), range(config.depth), strict=True):
+        yield from beit_block(ours_block, f"{theirs}.blocks.{block}", index)
     for number in range(4):
         here, there, index = f"{ours}/interactions", f"{theirs}.interactions.{number}", (number,)
         yield from norm(f"{here}/injector/query_norm", f"{there}.injector.query_norm", index)
@@ -119,8 +181,6 @@ def vit_adapter(ours, theirs, config):
         yield from deformable_attention(f"{here}/injector/attn", f"{there}.injector.attn", index)
         yield Row(f"{here}/injector/gamma", f"{there}.injector.gamma", SAME, index)
         yield from adapter_extractor(f"{here}/extractor", f"{there}.extractor", index)
-        for block in range(depth):
-            yield from beit_block(f"{here}/blocks", f"{theirs}.blocks.{number * depth + block}", (number, block))
     for number in range(config.extra_extractors):
         there = f"{theirs}.interactions.3.extra_extractors.{number}"
         yield from adapter_extractor(f"{ours}/extra_extractors/{number}", there)
@@ -139,7 +199,7 @@ def attention(ours, theirs):
 
 def pixel_decoder(ours, theirs, config):
     for level in range(3):
-        yield from _named(f"{ours}/input_convs/{level}", f"{theirs}.input_convs.{level}.conv", (), CONV_1X1)
+        yield from conv_1x1(f"{ours}/input_convs/{level}", f"{theirs}.input_convs.{level}.conv")
         yield from norm(f"{ours}/input_norms/{level}", f"{theirs}.input_convs.{level}.gn")
     for layer in range(config.encoder_layers):
         here, there, index = f"{ours}/encoder", f"{theirs}.encoder.layers.{layer}", (layer,)
@@ -149,11 +209,11 @@ def pixel_decoder(ours, theirs, config):
         yield from norm(f"{here}/norm1", f"{there}.norms.0", index)
         yield from norm(f"{here}/norm2", f"{there}.norms.1", index)
     yield Row(f"{ours}/level_encoding", f"{theirs}.level_encoding.weight")
-    yield from _named(f"{ours}/lateral_conv", f"{theirs}.lateral_convs.0.conv", (), CONV_1X1, bias=False)
+    yield from conv_1x1(f"{ours}/lateral_conv", f"{theirs}.lateral_convs.0.conv", bias=False)
     yield from norm(f"{ours}/lateral_norm", f"{theirs}.lateral_convs.0.gn")
-    yield from _named(f"{ours}/output_conv", f"{theirs}.output_convs.0.conv", (), CONV, bias=False)
+    yield from conv(f"{ours}/output_conv", f"{theirs}.output_convs.0.conv", bias=False)
     yield from norm(f"{ours}/output_norm", f"{theirs}.output_convs.0.gn")
-    yield from _named(f"{ours}/mask_feature", f"{theirs}.mask_feature", (), CONV_1X1)
+    yield from conv_1x1(f"{ours}/mask_feature", f"{theirs}.mask_feature")
 
 
 def mask2former(ours, theirs, config):
@@ -170,46 +230,35 @@ def mask2former(ours, theirs, config):
     yield from norm(f"{ours}/post_norm", f"{theirs}.transformer_decoder.post_norm")
     for name in ("query_embed", "query_feat", "level_embed"):
         yield Row(f"{ours}/{name}", f"{theirs}.{name}.weight")
-    yield from linear(f"{ours}/cls_embed", f"{theirs}.cls_embed")
+    yield from class_head(linear(f"{ours}/cls_embed", f"{theirs}.cls_embed"), CLASSES_AND_NONE)
     for number in range(3):
         yield from linear(f"{ours}/mask_embed/{number}", f"{theirs}.mask_embed.{2 * number}")
 
 
-def hugging_face_pixel_decoder(ours, theirs, config):
-    """transformers' Mask2FormerPixelDecoder."""
-    for level in range(3):
-        yield from _named(f"{ours}/input_convs/{level}", f"{theirs}.input_projections.{level}.0", (), CONV_1X1)
-        yield from norm(f"{ours}/input_norms/{level}", f"{theirs}.input_projections.{level}.1")
-    for layer in range(config.encoder_layers):
-        here, there, index = f"{ours}/encoder", f"{theirs}.encoder.layers.{layer}", (layer,)
-        yield from deformable_attention(f"{here}/attn", f"{there}.self_attn", index)
-        yield from linear(f"{here}/fc1", f"{there}.fc1", index)
-        yield from linear(f"{here}/fc2", f"{there}.fc2", index)
-        yield from norm(f"{here}/norm1", f"{there}.self_attn_layer_norm", index)
-        yield from norm(f"{here}/norm2", f"{there}.final_layer_norm", index)
-    yield Row(f"{ours}/level_encoding", f"{theirs}.level_embed")
-    yield from _named(f"{ours}/lateral_conv", f"{theirs}.adapter_1.0", (), CONV_1X1, bias=False)
-    yield from norm(f"{ours}/lateral_norm", f"{theirs}.adapter_1.1")
-    yield from _named(f"{ours}/output_conv", f"{theirs}.layer_1.0", (), CONV, bias=False)
-    yield from norm(f"{ours}/output_norm", f"{theirs}.layer_1.1")
-    yield from _named(f"{ours}/mask_feature", f"{theirs}.mask_projection", (), CONV_1X1)
+ENCODERS = {"vit_adapter": vit_adapter}
+"""Rows of every encoder, by `config.encoder.name`."""
+
+BLOCKS = {"vit_adapter": vit_adapter_blocks}
+"""Where the BEiT blocks of every encoder stand, for files that hold a BEiT alone."""
+
+DECODERS = {"mask2former": mask2former}
+"""Rows of every decoder, by `config.decoder.name`."""
 
 
-def hugging_face_transformer(ours, theirs, config):
-    """transformers' Mask2FormerTransformerModule."""
-    for layer in range(config.decoder_layers):
-        here, there = f"{ours}/layers/{layer}", f"{theirs}.decoder.layers.{layer}"
-        yield from attention(f"{here}/cross_attn", f"{there}.cross_attn")
-        for name, key in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "out_proj")):
-            yield from linear(f"{here}/self_attn/{name}", f"{there}.self_attn.{key}")
-        yield from linear(f"{here}/fc1", f"{there}.fc1")
-        yield from linear(f"{here}/fc2", f"{there}.fc2")
-        yield from norm(f"{here}/norm1", f"{there}.cross_attn_layer_norm")
-        yield from norm(f"{here}/norm2", f"{there}.self_attn_layer_norm")
-        yield from norm(f"{here}/norm3", f"{there}.final_layer_norm")
-    yield from norm(f"{ours}/post_norm", f"{theirs}.decoder.layernorm")
-    yield Row(f"{ours}/query_embed", f"{theirs}.queries_embedder.weight")
-    yield Row(f"{ours}/query_feat", f"{theirs}.queries_features.weight")
-    yield Row(f"{ours}/level_embed", f"{theirs}.level_embed.weight")
-    for number in range(3):
-        yield from linear(f"{ours}/mask_embed/{number}", f"{theirs}.decoder.mask_predictor.mask_embedder.{number}.0")
+def mmseg(config):
+    """All rows of the network of `config.model`, named as in mmseg checkpoints."""
+    yield from ENCODERS[config.encoder.name]("encoder", "backbone", config.encoder)
+    yield from DECODERS[config.decoder.name]("decoder", "decode_head", config.decoder)
+
+
+def unilm(config):
+    """Rows of a BEiT alone, named as in unilm's checkpoints; the rest of the network is not in such files."""
+    yield Row("encoder/cls_token", "cls_token")
+    yield from conv("encoder/patch_embed/proj", "patch_embed.proj")
+    for number, (ours, index) in enumerate(BLOCKS[config.encoder.name]("encoder", config.encoder)):
+        yield from beit_block(ours, f"blocks.{number}", index)
+
+
+def share_positions(rows, key):
+    """The same rows, where all blocks have one relative position table."""
+    return (dataclasses.replace(row, theirs=key) if row.counts == POSITIONS else row for row in rows)

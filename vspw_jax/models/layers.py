@@ -89,9 +89,22 @@ def layer_norm(dim, epsilon, *, dtype, rngs):
     return nnx.LayerNorm(dim, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
 
+class BatchNorm(nnx.BatchNorm):
+    """Batch norm that counts its training batches, as torch's does in num_batches_tracked."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x, use_running_average):
+        if not use_running_average:
+            self.count[...] += 1
+        return super().__call__(x, use_running_average=use_running_average)
+
+
 def batch_norm(dim, *, dtype, rngs):
     """torch's SyncBatchNorm (eps 1e-5, momentum 0.1): in training its statistics span all devices."""
-    return nnx.BatchNorm(
+    return BatchNorm(
         dim, momentum=0.9, epsilon=1e-5, use_fast_variance=False, axis_name=DATA_AXIS, dtype=dtype, rngs=rngs
     )
 

@@ -6,6 +6,7 @@ Shapes: B clips, T frames, N = B*T images, H and W pixels or cells, Q queries, C
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from ml_collections import FrozenConfigDict
 
 from vspw_jax.errors import UserError
 from vspw_jax.models.decoders.mask2former import Mask2Former
@@ -26,6 +27,7 @@ class Segmenter(nnx.Module):
     """Encoder and decoder over clips; frames are independent of each other here."""
 
     def __init__(self, config, rngs):
+        self.config = FrozenConfigDict(config)
         options = dict(dtype=_choose(DTYPES, config.dtype, "model.dtype"), rngs=rngs)
         encoder = _choose(ENCODERS, config.encoder.name, "model.encoder.name")
         decoder = _choose(DECODERS, config.decoder.name, "model.decoder.name")

@@ -1,0 +1,87 @@
+"""A PyTorch checkpoint file, whatever its format: its tensors by name, not yet read."""
+
+import dataclasses
+import os
+import pathlib
+import re
+
+from vspw_jax.errors import UserError
+from vspw_jax.interop import safetensors_files, torch_files
+from vspw_jax.interop.stored_tensors import StoredTensor
+
+WRAPPERS = ("state_dict", "model", "module")
+"""Keys under which checkpoints keep their tensors; the first that is there counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointFile:
+    """Tensors by name. `wrapper` is the key they stood under, `others` the keys beside it."""
+
+    path: pathlib.Path
+    tensors: dict
+    wrapper: str | None = None
+    others: tuple = ()
+
+    @property
+    def nbytes(self):
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def _unwrap(path, value):
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path} holds a {type(value).__name__}; expected a dict of tensors, or one that has it inside."
+        )
+    wrapper = next((key for key in WRAPPERS if isinstance(value.get(key), dict)), None)
+    tensors = value if wrapper is None else value[wrapper]
+    strays = sorted(str(name) for name, tensor in tensors.items() if not isinstance(tensor, StoredTensor))
+    if strays or not all(isinstance(name, str) for name in tensors):
+        raise UserError(
+            f"{path}: expected tensors by name under one of {', '.join(WRAPPERS)} or at the top, but there are other "
+            f"things too: {', '.join(strays[:10])}."
+        )
+    others = () if wrapper is None else tuple(str(key) for key in value if key != wrapper)
+    # DistributedDataParallel puts "module." before every name.
+    inner = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if not all(name.startswith("module.") for name in tensors):
+        inner = dict(tensors)
+    return CheckpointFile(path, inner, wrapper, others)
+
+
+def read(path):
+    """Opens a .pth, .pth.tar or .safetensors file; what it is, its first bytes say.
+
+    Raises:
+      UserError: it is not there, damaged, or holds what a checkpoint of tensors does not need.
+    """
+    path = pathlib.Path(path)
+    try:
+        if safetensors_files.is_safetensors(path):
+            return CheckpointFile(path, safetensors_files.read(path))
+        return _unwrap(path, torch_files.read_zip(path) if torch_files.is_zip(path) else torch_files.read_legacy(path))
+    except OSError as error:
+        raise UserError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
+
+
+def write(path, tensors, wrapper):
+    """Writes `NewTensor` by name in the format of the path's suffix; aside first, so that no half file stays.
+
+    Raises:
+      UserError: an unknown suffix, or the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    aside = path.with_name(path.name + ".partial")
+    try:
+        if path.suffix == ".safetensors":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            safetensors_files.write(aside, tensors)
+        elif re.search(r"\.(pth|pt|pth\.tar)$", path.name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch_files.write(aside, tensors, wrapper)
+        else:
+            raise UserError(f"{path}: expected a name that ends in .pth, .pt, .pth.tar or .safetensors.")
+        os.replace(aside, path)
+    except OSError as error:
+        raise UserError(f"The checkpoint {path} cannot be written: {error.strerror}.") from error
+    finally:
+        aside.unlink(missing_ok=True)

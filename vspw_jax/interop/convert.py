@@ -1,0 +1,170 @@
+"""Weights between this codebase and PyTorch's checkpoint files.
+
+    model = convert.load_torch(model, "X.pth")       strict; prints what was resized, mapped or left out
+    model, config = convert.model_from_torch("X.pth")  sizes read off the tensors
+    convert.save_torch(model, "Y.pth")               loads in the original code with strict=True
+
+Kept are values, not precision: everything is float32 here and in exported files. Half precision survives that exactly.
+What a file holds beside its tensors (optimizer, meta) is not kept.
+"""
+
+import collections
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from vspw_jax.errors import UserError
+from vspw_jax.interop import checkpoint_file, layouts, loading, relative_position, sizes
+from vspw_jax.interop.name_maps import POSITIONS, WHOLE
+from vspw_jax.interop.stored_tensors import NewTensor
+from vspw_jax.models import segmenter
+from vspw_jax.models.encoders import beit
+
+
+def leaves_by_path(*trees):
+    """Leaves of nested dicts by their slash-joined path."""
+    return {_path(keys): leaf for tree in trees for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _path(keys):
+    return "/".join(str(key.key) for key in keys)
+
+
+def plan(config, weights, path):
+    """How the file at `path` fits weights of a network of `config.model`; see `loading.plan`.
+
+    Args:
+      weights: nested dicts of params and model_state, arrays or shapes.
+    """
+    return loading.plan(config, leaves_by_path(*weights), checkpoint_file.read(path))
+
+
+def fill(plan, weights):
+    """Replaces, one leaf at a time, what the plan's file has in nested dicts of arrays; shardings stay."""
+
+    def replace(tree, prefix):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                replace(value, f"{prefix}{key}/")
+            elif f"{prefix}{key}" in plan.pieces:
+                tree[key] = _loaded(plan, f"{prefix}{key}", value)
+
+    for tree in weights:
+        replace(tree, "")
+
+
+def _loaded(plan, path, old):
+    """The array at `path` from the plan's file, where the array `old` lies."""
+    array = plan.leaf(path, old.shape, old.dtype, lambda: np.asarray(old))
+    return jax.make_array_from_callback(old.shape, old.sharding, array.__getitem__)
+
+
+def _variable(model, keys):
+    """The variable of a module at a path of attribute names and list positions."""
+    step = lambda node, key: node[key] if isinstance(key, int) else getattr(node, key)
+    return functools.reduce(step, keys, model)
+
+
+def load_torch(model, path):
+    """Fills a model from a PyTorch checkpoint, in place; returns the model. Prints what was done.
+
+    Raises:
+      UserError: a file that cannot be read or does not fit. Only damaged bytes of a tensor are found after the first
+        parameters were replaced.
+    """
+    state = nnx.to_pure_dict(nnx.state(model))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    del state  # Else every old leaf would live until the last new one is read.
+    the_plan = plan(model.config, [shapes], path)
+    print(the_plan.report())
+    for keys, _ in jax.tree_util.tree_leaves_with_path(shapes):
+        name = _path(keys)
+        if name in the_plan.pieces:
+            variable = _variable(model, [key.key for key in keys])
+            variable.set_value(_loaded(the_plan, name, variable.get_value()))
+    return model
+
+
+def model_from_torch(path):
+    """(model, config) of a checkpoint of a whole network; `config.model` has the sizes read off its tensors.
+
+    Prints what the tensors do not say and had to be assumed.
+
+    Raises:
+      UserError: a file that cannot be read, or that holds no whole network.
+    """
+    file = checkpoint_file.read(path)
+    layout = layouts.recognise(file.tensors, path)
+    if not layout.whole:
+        raise UserError(
+            f"{path} holds a part of a network (names: {layout.title}), so it alone says too little. Start a network "
+            "from it with --config.init_from=PATH."
+        )
+    config, assumed = sizes.read(file)
+    print(f"{path}: sizes {config.to_dict()}\nAssumed, as the tensors do not say: {'; '.join(assumed)}.")
+    build = lambda key: nnx.split(segmenter.build(config, key))
+    graphdef, abstract = jax.eval_shape(build, jax.random.key(0))
+    state = nnx.to_pure_dict(abstract)
+    the_plan = loading.plan(config, leaves_by_path(state), file)
+    print(the_plan.report())
+
+    def read(keys, leaf):
+        zeros = functools.partial(np.zeros, leaf.shape, leaf.dtype)  # Counts of batches, where a file has none.
+        name = _path(keys)
+        return jnp.asarray(the_plan.leaf(name, leaf.shape, leaf.dtype, zeros) if name in the_plan.pieces else zeros())
+
+    return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(read, state)), ConfigDict({"model": config})
+
+
+def _joined(rows, leaves):
+    """The whole tensor in PyTorch's axes, of rows that all have its key."""
+    parts = [row.view(np.asarray(leaves[row.ours])) for row in sorted(rows, key=lambda row: row.part)]
+    return parts[0] if rows[0].part == WHOLE else np.concatenate(parts)
+
+
+def new_tensors(config, weights, layout):
+    """`NewTensor`s by name for a file of `layout`, from nested dicts of arrays of a network of `config.model`."""
+    leaves = leaves_by_path(*weights)
+    rows_by_key = collections.defaultdict(list)
+    for row in layout.rows(config, ()):
+        rows_by_key[row.theirs].append(row)
+    window = tuple(size // beit.PATCH for size in config.image_size)
+    make_index = functools.partial(relative_position.index, window)
+    tokens = math.prod(window) + 1
+    tensors = {}
+    for key, rows in rows_by_key.items():
+        leaf = leaves[rows[0].ours]
+        dtype = np.dtype(np.int64 if jnp.issubdtype(leaf.dtype, jnp.integer) else np.float32)
+        make = functools.partial(_joined, rows, leaves)
+        tensors[key] = NewTensor(rows[0].their_shape(leaf.shape), dtype, make)
+        if rows[0].counts == POSITIONS and layout.position_index:
+            index_key = key.removesuffix("bias_table") + "index"
+            tensors[index_key] = NewTensor((tokens, tokens), np.dtype(np.int64), make_index)
+    return tensors
+
+
+def save_weights(config, weights, path, layout="mmseg"):
+    """Writes nested dicts of arrays of a network of `config.model`; see `save_torch`."""
+    if layout not in layouts.LAYOUTS:
+        raise UserError(f"The layout is {layout!r}: expected one of {', '.join(layouts.LAYOUTS)}.")
+    chosen = layouts.LAYOUTS[layout]
+    checkpoint_file.write(path, new_tensors(config, weights, chosen), chosen.wrapper)
+
+
+def save_torch(model, path, layout="mmseg"):
+    """Writes a model as .pth or .safetensors, buffers included; PyTorch's original code loads it with strict=True.
+
+    Args:
+      model: a `segmenter.Segmenter`.
+      path: its suffix chooses the format.
+      layout: a key of `layouts.LAYOUTS`. "mmseg" has the whole network, the others what they name of it.
+
+    Raises:
+      UserError: an unknown layout or suffix, or the file cannot be written.
+    """
+    save_weights(model.config, [nnx.to_pure_dict(nnx.state(model))], path, layout)

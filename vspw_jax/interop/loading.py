@@ -1,0 +1,139 @@
+"""From a checkpoint file to a network's parameters: the plan, checked as a whole, and its execution leaf by leaf.
+
+Paths are names joined by slashes, such as "encoder/interactions/blocks/attn/qkv/kernel".
+"""
+
+import collections
+import dataclasses
+import re
+
+import jax.numpy as jnp
+import numpy as np
+
+from vspw_jax.errors import UserError
+from vspw_jax.interop import layouts
+from vspw_jax.interop.checkpoint_file import CheckpointFile
+from vspw_jax.interop.misfits import Rule, rule_for
+from vspw_jax.interop.name_maps import Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A row, the tensor that it is, and the rule by which that becomes ours."""
+
+    row: Row
+    tensor: object
+    rule: Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What of a file goes where.
+
+    Attributes:
+      file, layout: the file and how it names its tensors.
+      pieces: `Piece`s by our path.
+      left_out: names of the file that are not read, by reason.
+      fresh: our paths that stay as initialised.
+    """
+
+    file: CheckpointFile
+    layout: layouts.Layout
+    pieces: dict
+    left_out: dict
+    fresh: list
+
+    def leaf(self, path, shape, dtype, fresh):
+        """Our array at `path`, read and put together; `fresh()` gives its initial value, should a rule ask for it."""
+        array = np.empty(shape, dtype)
+        for piece in self.pieces[path]:
+            view = lambda array, row=piece.row: row.view(array)
+            theirs = piece.rule.apply(piece.row.cut(piece.tensor.read()), lambda view=view: view(np.asarray(fresh())))
+            if np.issubdtype(dtype, np.integer) and theirs.max() > np.iinfo(dtype).max:
+                raise UserError(f"{self.file.path}: {piece.row.theirs} is {theirs}, too large for {dtype}.")
+            view(array)[...] = theirs
+        return array
+
+    def report(self):
+        """What is read, changed, left out and left fresh, a line each."""
+        lines = [f"{self.file.path}: names are {self.layout.title}"]
+        rules = collections.Counter(piece.rule.text for pieces in self.pieces.values() for piece in pieces)
+        lines += [f"  {count:4d} {text}" for text, count in rules.items()]
+        lines += [f"  {len(names):4d} not read ({collapse(names)}): {why}" for why, names in self.left_out.items()]
+        if self.fresh:
+            lines.append(
+                f"  {len(self.fresh):4d} parameters here as initialised, not in the file: {collapse(self.fresh)}"
+            )
+        return "\n".join(lines)
+
+
+def collapse(names, limit=4):
+    """A few words for many names: numbers and all but the first parts left out."""
+    heads = dict.fromkeys(re.sub(r"\d+", "*", name) for name in names)
+    shown = list(heads)[:limit]
+    return ", ".join(shown) + (f" and {len(heads) - limit} more kinds" if len(heads) > limit else "")
+
+
+def _same_kind(tensor, dtype):
+    return jnp.issubdtype(tensor.dtype, jnp.floating) == jnp.issubdtype(dtype, jnp.floating)
+
+
+def plan(config, shapes, file):
+    """The `Plan` for a network.
+
+    Args:
+      config: config.model.
+      shapes: our leaves by path, arrays or `jax.ShapeDtypeStruct`.
+      file: `CheckpointFile`.
+
+    Raises:
+      UserError: tensors missing, unknown or of another shape; all are listed.
+    """
+    layout = layouts.recognise(file.tensors, file.path)
+    rows = layout.rows(config, file.tensors)
+    pieces, problems = collections.defaultdict(list), collections.defaultdict(list)
+    for row in rows:
+        leaf, tensor = shapes[row.ours], file.tensors.get(row.theirs)
+        wanted = row.their_shape(leaf.shape)
+        if tensor is None:
+            if not row.theirs.endswith("num_batches_tracked"):  # Old files have none; torch then starts from 0 too.
+                problems["missing"].append(f"{row.theirs} {wanted}, for {row.ours}")
+            continue
+        rule = rule_for(row, tensor, wanted, file.tensors, config)
+        if rule is None or not _same_kind(tensor, leaf.dtype):
+            problems["misshapen"].append(f"{row.theirs} {tensor.shape} {tensor.dtype}; wanted {wanted}, for {row.ours}")
+        else:
+            pieces[row.ours].append(Piece(row, tensor, rule))
+    unread = [name for name in file.tensors if name not in {row.theirs for row in rows}]
+    left_out = collections.defaultdict(list)
+    for name in unread:
+        why = next((why for pattern, why in layout.left_out.items() if re.search(pattern, name)), None)
+        if why is None:
+            problems["extra"].append(f"{name} {file.tensors[name].shape}")
+        else:
+            left_out[why].append(name)
+    fresh = [path for path in shapes if path not in pieces]
+    if layout.whole:
+        problems["nameless"] = [path for path in fresh if path not in {row.ours for row in rows}]
+    _refuse(file, layout, {kind: lines for kind, lines in problems.items() if lines})
+    return Plan(file, layout, dict(pieces), dict(left_out), fresh)
+
+
+PROBLEMS = {
+    "missing": "missing from the file",
+    "extra": "in the file, but not in the network",
+    "misshapen": "of another shape or type",
+    "nameless": "in the network, but without a name in such files",
+}
+
+
+def _refuse(file, layout, problems):
+    if problems:
+        parts = "\n".join(
+            f"{PROBLEMS[kind]} ({len(lines)}):\n  " + "\n  ".join(lines) for kind, lines in problems.items()
+        )
+        raise UserError(
+            f"{file.path} does not fit the network of this config. Its names are {layout.title}.\n{parts}\n"
+            "Set the config's sizes to the checkpoint's (--mode=inspect --config.init_from=PATH shows them), or choose "
+            "the recipe that it was trained with."
+        )

@@ -1,0 +1,101 @@
+"""BEiT's relative position tables: their index buffer, and their resize to another crop.
+
+A table of a window (H, W) of patches has a row for every offset query - key, (2H-1)(2W-1) of them row-major, and
+three for the class token. Shapes: R rows, G heads, S = H*W + 1 tokens.
+Source: microsoft/unilm beit/modeling_finetune.py and beit/semantic_segmentation/mmcv_custom/checkpoint.py.
+"""
+
+import math
+
+import numpy as np
+from scipy.interpolate import make_interp_spline
+
+from vspw_jax.models.encoders.beit import CLASS_TOKEN_ROWS
+
+
+def num_rows(window):
+    """Rows of a window's table."""
+    height, width = window
+    return (2 * height - 1) * (2 * width - 1) + CLASS_TOKEN_ROWS
+
+
+def index(window):
+    """PyTorch's buffer relative_position_index (S, S), int64: the table's row for query s and key t."""
+    height, width = window
+    y, x = np.divmod(np.arange(height * width), width)
+    rows = (y[:, None] - y + height - 1) * (2 * width - 1) + x[:, None] - x + width - 1
+    count = (2 * height - 1) * (2 * width - 1)
+    full = np.empty((height * width + 1, height * width + 1), np.int64)
+    full[1:, 1:] = rows
+    full[0], full[:, 0], full[0, 0] = count, count + 1, count + 2
+    return full
+
+
+def windows_of(rows, num_tokens=None):
+    """Windows (H, W) that a table of `rows` can belong to: square ones, or all for `num_tokens` patches.
+
+    Without the number of patches only the square window can be told.
+    """
+    offsets = rows - CLASS_TOKEN_ROWS
+    if num_tokens is None:
+        side = math.isqrt(max(offsets, 0))
+        return [((side + 1) // 2,) * 2] if side % 2 and side * side == offsets else []
+    # (2H-1)(2W-1) = 4HW - 2(H+W) + 1, so product and sum of H and W are known.
+    total, remainder = divmod(4 * num_tokens + 1 - offsets, 2)
+    root = math.isqrt(max(total * total - 4 * num_tokens, 0))
+    if remainder or root * root != total * total - 4 * num_tokens or (total - root) % 2 or total <= root:
+        return []
+    small, large = (total - root) // 2, (total + root) // 2
+    return sorted({(small, large), (large, small)})
+
+
+def growth(source, target):
+    """Ratio q of the geometric progression by which source coordinates grow from the centre.
+
+    The q in [1.01, 1.5], by bisection to 1e-6, whose source // 2 terms sum to target // 2.
+    """
+    low, high = 1.01, 1.5
+    terms, reach = source // 2, target // 2
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        if (1 - middle**terms) / (1 - middle) > reach:
+            high = middle
+        else:
+            low = middle
+    return middle
+
+
+def source_coordinates(source, target):
+    """Where the `source` samples lie on the axis -(target // 2) .. target // 2: dense at the centre, sparse outside."""
+    steps = np.cumsum(growth(source, target) ** np.arange(source // 2))
+    return np.concatenate([-steps[::-1], [0.0], steps])
+
+
+def resize_matrix(source, target):
+    """Matrix (target, source) that resizes one axis: the interpolating cubic spline through the source coordinates.
+
+    Beyond the outermost sample its value holds, as in FITPACK. Equal sizes give the identity. Axes of fewer than
+    four samples, which no released table has, take the highest degree that they allow.
+    """
+    if source == target:
+        return np.eye(target)
+    if source == 1:
+        return np.ones((target, 1))
+    known = source_coordinates(source, target)
+    wanted = np.clip(np.arange(target) - target // 2, known[0], known[-1])
+    return make_interp_spline(known, np.eye(source), k=min(3, source - 1))(wanted)
+
+
+def resize(table_RG, source, target):
+    """The table of window `source` for window `target`, each (H, W); the class token's rows stay as they are.
+
+    The released code knows square windows only. Here every axis is resized on its own, which for square windows is
+    the same: the two-dimensional spline is the product of the two. For others it is an extension.
+    """
+    offsets, of_class_token = table_RG[:-CLASS_TOKEN_ROWS], table_RG[-CLASS_TOKEN_ROWS:]
+    shape = [2 * size - 1 for size in source]
+    rows, columns = (resize_matrix(2 * old - 1, 2 * new - 1) for old, new in zip(source, target, strict=True))
+    grid = offsets.astype(np.float64).reshape(*shape, -1)
+    resized = np.einsum("ya,abg,xb->yxg", rows, grid, columns, optimize=True)
+    resized = resized.reshape(-1, table_RG.shape[1]).astype(table_RG.dtype)
+    return np.concatenate([resized, of_class_token])

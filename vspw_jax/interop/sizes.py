@@ -1,0 +1,118 @@
+"""Reads a network's config off the shapes of a whole mmseg checkpoint.
+
+A new encoder or decoder is one function and one line in `ENCODERS` or `DECODERS`.
+"""
+
+import re
+
+from ml_collections import ConfigDict
+
+from vspw_jax.errors import UserError
+from vspw_jax.interop.misfits import source_window
+from vspw_jax.models.encoders import beit
+
+
+class _Shapes:
+    """Shapes of a file's tensors; a UserError for one that is not there or has no such axis."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def size(self, name, axis):
+        tensor = self.file.tensors.get(name)
+        if tensor is None or len(tensor.shape) <= axis or not tensor.shape[axis]:
+            found = "is missing" if tensor is None else f"has shape {tensor.shape}"
+            raise UserError(f"{self.file.path}: {name} {found}, so the network's sizes cannot be read off the file.")
+        return tensor.shape[axis]
+
+    def count(self, pattern):
+        """How many numbers the pattern's group takes, from 0 on."""
+        numbers = {int(match[1]) for match in map(re.compile(pattern).match, self.file.tensors) if match}
+        return next(number for number in range(len(numbers) + 1) if number not in numbers)
+
+
+def beit_sizes(shapes):
+    """(fields of config.encoder that a BEiT fixes, image size)."""
+    table = "backbone.blocks.0.attn.relative_position_bias_table"
+    dim = shapes.size("backbone.cls_token", 2)
+    num_rows = shapes.size(table, 0)
+    window = source_window(num_rows, shapes.file.tensors.get(table.replace("bias_table", "index")), None)
+    if window is None:
+        raise UserError(
+            f"{shapes.file.path}: {table} has {num_rows} rows, which is no square window's number, and there is no "
+            "relative_position_index that tells the window."
+        )
+    fields = dict(
+        dim=dim,
+        depth=shapes.count(r"backbone\.blocks\.(\d+)\.norm1\.weight$"),
+        heads=shapes.size(table, 1),
+        mlp_ratio=shapes.size("backbone.blocks.0.mlp.fc1.weight", 0) / dim,
+    )
+    return fields, tuple(beit.PATCH * size for size in window)
+
+
+def vit_adapter(shapes):
+    """(config.encoder, image size, what was assumed) of a ViT-Adapter."""
+    fields, image_size = beit_sizes(shapes)
+    points, extractor = 4, "backbone.interactions.0.extractor"
+    fields |= dict(
+        name="vit_adapter",
+        layer_scale=1e-6,
+        drop_path=0.3,
+        adapter_channels=shapes.size("backbone.spm.stem.0.weight", 0),
+        adapter_heads=shapes.size(f"{extractor}.attn.attention_weights.weight", 0) // points,
+        adapter_points=points,
+        adapter_value_ratio=shapes.size(f"{extractor}.attn.value_proj.weight", 0) / fields["dim"],
+        adapter_ffn_ratio=shapes.size(f"{extractor}.ffn.fc1.weight", 0) / fields["dim"],
+        extra_extractors=shapes.count(r"backbone\.interactions\.3\.extra_extractors\.(\d+)\.query_norm\.weight$"),
+    )
+    return fields, image_size, [f"{points} sampling points a head in the adapter", "stochastic depth 0.3 in training"]
+
+
+def mask2former(shapes):
+    """(config.decoder, real classes, what was assumed) of a Mask2Former."""
+    points, levels = 4, 3
+    head = "decode_head.pixel_decoder.encoder.layers.0"
+    fields = dict(
+        name="mask2former",
+        dim=shapes.size("decode_head.query_feat.weight", 1),
+        heads=shapes.size(f"{head}.attentions.0.attention_weights.weight", 0) // (levels * points),
+        points=points,
+        ffn_dim=shapes.size(f"{head}.ffns.0.layers.0.0.weight", 0),
+        encoder_layers=shapes.count(r"decode_head\.pixel_decoder\.encoder\.layers\.(\d+)\.norms\.0\.weight$"),
+        decoder_layers=shapes.count(r"decode_head\.transformer_decoder\.layers\.(\d+)\.norms\.0\.weight$"),
+        num_queries=shapes.size("decode_head.query_feat.weight", 0),
+        norm_groups=32,
+    )
+    assumed = [
+        f"{points} sampling points a head in the pixel decoder",
+        f"{fields['heads']} heads in the transformer decoder, as in the pixel decoder",
+        f"{fields['norm_groups']} groups in its group norms",
+    ]
+    return fields, shapes.size("decode_head.cls_embed.weight", 0) - 1, assumed
+
+
+ENCODERS = {"backbone.spm.": vit_adapter}
+DECODERS = {"decode_head.pixel_decoder.": mask2former}
+"""By how the names start that only this encoder or decoder has."""
+
+
+def _choose(table, file):
+    for start, function in table.items():
+        if any(name.startswith(start) for name in file.tensors):
+            return function
+    raise UserError(f"{file.path}: none of its names starts with {' or '.join(table)}, so its network is not known.")
+
+
+def read(file):
+    """(config.model, list of what was assumed) of a `CheckpointFile` with mmseg's names.
+
+    Raises:
+      UserError: a network that is not known, or sizes that cannot be told.
+    """
+    shapes = _Shapes(file)
+    encoder, image_size, assumed = _choose(ENCODERS, file)(shapes)
+    decoder, num_classes, more = _choose(DECODERS, file)(shapes)
+    config = ConfigDict(dict(image_size=image_size, num_classes=num_classes, dtype="float32", remat="none"))
+    config.encoder, config.decoder = ConfigDict(encoder), ConfigDict(decoder)
+    return config, assumed + more

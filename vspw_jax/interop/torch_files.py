@@ -1,0 +1,167 @@
+"""PyTorch's .pth files, read and written without PyTorch.
+
+Since 1.6 `torch.save` writes a zip of uncompressed entries: `<root>/data.pkl`, the pickled structure, and
+`<root>/data/<key>`, the storages' bytes. Before, a file was five pickles and the storages one after another.
+Formats: pytorch/pytorch torch/serialization.py, caffe2/serialize/inline_container.h.
+"""
+
+import io
+import struct
+import zipfile
+
+from vspw_jax.errors import UserError
+from vspw_jax.interop import torch_pickle
+from vspw_jax.interop.stored_tensors import Storage, check_apart, damaged
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+ALIGNMENT = 64
+"""Where storages start in torch's own zips."""
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+def is_zip(path):
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _entry_storage(path, file, info):
+    """The bytes of a zip entry; refuses what torch never writes: compression, encryption, two sizes."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
+        raise UserError(
+            f"{path} was not read: its entry {info.filename} is compressed or encrypted ({info.compress_size} bytes "
+            f"that claim to be {info.file_size}). PyTorch stores entries as they are; if this is an archive around a "
+            "checkpoint, unpack it first."
+        )
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+        raise damaged(path, f"the header of {info.filename} is not where the directory says")
+    _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+    return Storage(path, start, info.file_size, info.filename, info.CRC)
+
+
+def _zip_entries(path):
+    """Storage by entry name; all inside the file and apart from each other."""
+    try:
+        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            entries = {info.filename: _entry_storage(path, file, info) for info in infos}
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
+        raise damaged(path, f"its zip directory cannot be read ({error})") from error
+    if len(entries) != len(infos):
+        raise damaged(path, "two of its entries have one name")
+    check_apart(path, entries.values())
+    return entries
+
+
+def read_zip(path):
+    """The value in a .pth of PyTorch 1.6 or later, its tensors still in the file."""
+    entries = _zip_entries(path)
+    pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        inside = ", ".join(sorted(entries)[:5])
+        raise UserError(
+            f"{path} is a zip, but not one of torch.save: expected one entry */data.pkl, found {inside}. "
+            "If it is an archive around a checkpoint, unpack it first."
+        )
+    root = pickles[0].removesuffix("data.pkl")
+    order = entries.get(f"{root}byteorder")
+    if order and bytes(order.read(0, min(order.nbytes, 16))) != b"little":
+        raise UserError(f"{path} was written on a big-endian machine. Save it again on a little-endian one.")
+    if entries[pickles[0]].nbytes > torch_pickle.MAX_PICKLE:
+        raise UserError(
+            f"{path}: its pickle has {entries[pickles[0]].nbytes} bytes; {torch_pickle.MAX_PICKLE} is the cap."
+        )
+
+    def find_storage(persistent_id):
+        _, dtype, key, _, count = persistent_id
+        storage = entries.get(f"{root}data/{key}")
+        if storage is None or type(count) is not int or storage.nbytes != count * dtype.itemsize:
+            found = "none" if storage is None else f"{storage.nbytes} bytes"
+            raise damaged(path, f"storage {key} should hold {count} elements of {dtype}, found {found}")
+        return dtype, storage
+
+    pickled = entries[pickles[0]]
+    return torch_pickle.load(io.BytesIO(pickled.read(0, pickled.nbytes)), path, find_storage)
+
+
+def read_legacy(path):
+    """The value in a .pth from before PyTorch 1.6, its tensors still in the file."""
+    with open(path, "rb") as file:
+        pickles = torch_pickle.Bounded(file)
+        if torch_pickle.load(pickles, path, _no_storage) != LEGACY_MAGIC:
+            raise damaged(path, "it is neither a zip, nor safetensors, nor PyTorch's older format")
+        torch_pickle.load(pickles, path, _no_storage)
+        machine = torch_pickle.load(pickles, path, _no_storage)
+        if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+            raise damaged(path, "it does not say that it was written on a little-endian machine")
+        # Where the storages lie stands behind the structure: read that once to count them, and again to place them.
+        structure = file.tell()
+        sizes = {}
+        torch_pickle.load(pickles, path, lambda persistent_id: _legacy_size(path, sizes, *persistent_id[1:]))
+        keys = torch_pickle.load(pickles, path, _no_storage)
+        storages = _legacy_storages(path, file, keys, sizes)
+        file.seek(structure)
+        return torch_pickle.load(torch_pickle.Bounded(file), path, lambda persistent_id: storages[persistent_id[2]])
+
+
+def _no_storage(_):
+    raise ValueError("a storage where none can be")
+
+
+def _legacy_size(path, sizes, dtype, key, _, count, view):
+    """Notes a storage's type and size; (dtype, a storage of that size that cannot be read yet)."""
+    if view is not None:
+        raise UserError(f"{path}: storages that are views (PyTorch 0.3) are not read. Save it again in PyTorch 1.6.")
+    if type(count) is not int or count < 0 or sizes.setdefault(key, (dtype, count)) != (dtype, count):
+        raise damaged(path, f"storage {key} declares {count} elements of {dtype}")
+    return dtype, Storage(path, 0, count * dtype.itemsize, f"storage {key}")
+
+
+def _legacy_storages(path, file, keys, sizes):
+    """(dtype, Storage) by key. In the file every storage is its element count and its bytes."""
+    if not isinstance(keys, list) or len(keys) != len(sizes) or set(keys) != set(sizes):
+        raise damaged(path, "its list of storages is not that of its tensors")
+    storages = {}
+    for key in keys:
+        dtype, count = sizes[key]
+        if file.read(8) != struct.pack("<q", count):
+            raise damaged(path, f"storage {key} should hold {count} elements")
+        storages[key] = dtype, Storage(path, file.tell(), count * dtype.itemsize, f"storage {key}")
+        file.seek(count * dtype.itemsize, io.SEEK_CUR)
+    check_apart(path, [storage for _, storage in storages.values()])
+    return storages
+
+
+def _aligned(name, offset):
+    """A zip entry whose bytes, should its header start at `offset`, start at a multiple of `ALIGNMENT`."""
+    info = zipfile.ZipInfo(name)
+    padding = -(offset + 30 + len(name) + 4) % ALIGNMENT
+    info.extra = b"FB" + struct.pack("<H", padding) + bytes(padding)
+    return info
+
+
+def write(path, tensors, wrapper):
+    """Writes a .pth that `torch.load` reads, with weights_only too; one tensor is in memory at a time.
+
+    Args:
+      path: the file to write.
+      tensors: `NewTensor` by name, in the order that the file shall have.
+      wrapper: the key under which their dict stands, or None for the dict alone.
+    """
+    key_of_make = {}
+    keys = {name: str(key_of_make.setdefault(id(tensor.make), len(key_of_make))) for name, tensor in tensors.items()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", torch_pickle.dump(tensors, keys, wrapper))
+        archive.writestr("archive/byteorder", "little")
+        written = set()
+        for name, tensor in tensors.items():
+            if keys[name] not in written:
+                written.add(keys[name])
+                info = _aligned(f"archive/data/{keys[name]}", archive.fp.tell())
+                info.file_size = tensor.nbytes
+                with archive.open(info, "w") as entry:
+                    entry.write(tensor.data())
+        archive.writestr("archive/version", "3\n")

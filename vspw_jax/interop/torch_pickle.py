@@ -1,0 +1,356 @@
+"""Reads the pickles of PyTorch checkpoints without running anything, and writes one.
+
+A pickle is a program for a stack machine that may call any function it names. This interpreter knows the opcodes that
+`torch.save` uses and calls only what stands in `CALLS`; it refuses every other name. Its memory is bounded by the
+pickle's size, which the caller limits.
+"""
+
+import collections
+import dataclasses
+import pickletools
+import struct
+
+from vspw_jax.errors import UserError
+from vspw_jax.interop.stored_tensors import DTYPES, StoredTensor, damaged, row_major
+
+MAX_PICKLE = 64 * 2**20
+"""Bytes. A pickle holds names and shapes alone, a few hundred bytes a tensor."""
+
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+"""torch's storage classes and their element types."""
+
+
+class Refused(Exception):
+    """The pickle holds what the message names."""
+
+
+@dataclasses.dataclass(eq=False)
+class Inert:
+    """What stands for an object of a harmless class: its name and what it was built from. Nothing is called."""
+
+    name: str
+    args: tuple = ()
+    state: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Global:
+    """A module's attribute that the pickle names."""
+
+    name: str
+
+
+def _tensor(storage, offset, shape, strides, *_):
+    dtype, stored = storage
+    return StoredTensor(stored, dtype, tuple(shape), tuple(strides), offset)
+
+
+def _parameter(data, *_):
+    return data
+
+
+def _typed(function, _, args, __):
+    return call(function.name, args)
+
+
+def _numpy_dtype(name, *flags):
+    if "O" in str(name):
+        raise Refused("object arrays")
+    return Inert("numpy.dtype", (name, *flags))
+
+
+def _ordered(pairs=()):
+    return collections.OrderedDict((_key(key), value) for key, value in pairs)
+
+
+CALLS = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._tensor._rebuild_from_type_v2": _typed,
+    "torch.Size": lambda sizes: tuple(sizes),
+    "torch.device": lambda *place: Inert("torch.device", place),
+    "collections.OrderedDict": _ordered,
+    "collections.defaultdict": lambda factory=None, pairs=(): _ordered(pairs),
+    "builtins.set": lambda items=(): {_key(item) for item in items},
+    "__builtin__.set": lambda items=(): {_key(item) for item in items},
+    "_codecs.encode": lambda text, encoding: text.encode("latin-1"),
+    "numpy.dtype": _numpy_dtype,
+}
+"""What a REDUCE may call. Every function here only rearranges values that were read already."""
+
+INERT = {
+    "argparse.Namespace",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
+    "torch.torch_version.TorchVersion",
+    *(f"torch.{dtype}" for dtype in DTYPES),
+}
+"""Names that mmcv, mmengine and unilm leave in a checkpoint's metadata; see `Inert`."""
+
+
+def _key(key):
+    """A dict's key or set's member: flat, since hashing a deeply nested one would overrun the C stack."""
+    if not isinstance(key, str | int | float | bytes | None):
+        raise ValueError(f"a {type(key).__name__} as a key")
+    return key
+
+
+def _resolve(name):
+    module, _, attribute = name.rpartition(".")
+    if module in ("torch", "torch.cuda", "torch.storage") and attribute in STORAGES:
+        return DTYPES[STORAGES[attribute]]
+    if name in CALLS or name in INERT:
+        return Global(name)
+    raise Refused(f"the name {name}")
+
+
+def call(name, args):
+    """What calling the global gives."""
+    return CALLS[name](*args) if name in CALLS else Inert(name, tuple(args))
+
+
+class _Machine:
+    """The pickle machine's stack and memo. A method per opcode that is more than pushing its argument."""
+
+    MARK = object()
+    PUSH = {
+        "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "STRING", "BINSTRING",
+        "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
+    }  # fmt: skip
+    VALUES = {
+        "NONE": lambda: None,
+        "NEWTRUE": lambda: True,
+        "NEWFALSE": lambda: False,
+        "EMPTY_DICT": dict,
+        "EMPTY_LIST": list,
+        "EMPTY_TUPLE": tuple,
+        "EMPTY_SET": set,
+    }
+    TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+    def __init__(self, find_storage):
+        self.stack, self.memo, self.find_storage = [], {}, find_storage
+
+    def run(self, stream):
+        for opcode, arg, _ in pickletools.genops(stream):
+            name = opcode.name
+            if name in self.PUSH:
+                self.stack.append(arg)
+            elif name in self.VALUES:
+                self.stack.append(self.VALUES[name]())
+            elif name in self.TUPLES:
+                self.stack[-self.TUPLES[name] :] = [tuple(self.pop(self.TUPLES[name]))]
+            elif name not in ("PROTO", "FRAME", "STOP"):
+                method = getattr(self, f"do_{name}", None)
+                if method is None:
+                    raise Refused(f"the opcode {name}")
+                method(arg)
+        if len(self.stack) != 1 or self.stack[0] is self.MARK:
+            raise ValueError("it ends with no single value")
+        return self.stack[0]
+
+    def pop(self, count):
+        """The last `count` values, which stay on the stack."""
+        values = self.stack[-count:]
+        if len(values) != count or any(value is self.MARK for value in values):
+            raise ValueError("its stack runs empty")
+        return values
+
+    def to_mark(self):
+        """Takes what lies above the last mark, and the mark."""
+        for start in range(len(self.stack) - 1, -1, -1):
+            if self.stack[start] is self.MARK:
+                values = self.stack[start + 1 :]
+                del self.stack[start:]
+                return values
+        raise ValueError("a mark is missing")
+
+    def do_MARK(self, _):
+        self.stack.append(self.MARK)
+
+    def do_POP(self, _):
+        self.stack.pop()
+
+    def do_TUPLE(self, _):
+        self.stack.append(tuple(self.to_mark()))
+
+    def do_BINPUT(self, number):
+        self.memo[number] = self.pop(1)[0]
+
+    do_LONG_BINPUT = do_BINPUT
+
+    def do_MEMOIZE(self, _):
+        self.do_BINPUT(len(self.memo))
+
+    def do_BINGET(self, number):
+        self.stack.append(self.memo[number])
+
+    do_LONG_BINGET = do_BINGET
+
+    def do_APPEND(self, _):
+        self.extend([self.stack.pop()])
+
+    def do_APPENDS(self, _):
+        self.extend(self.to_mark())
+
+    def extend(self, values):
+        target = self.pop(1)[0]
+        if type(target) is not list:
+            raise ValueError(f"it appends to a {type(target).__name__}")
+        target.extend(values)
+
+    def do_ADDITEMS(self, _):
+        members = self.to_mark()
+        target = self.pop(1)[0]
+        if type(target) is not set:
+            raise ValueError(f"it adds members to a {type(target).__name__}")
+        target.update(_key(member) for member in members)
+
+    def do_SETITEM(self, _):
+        key, value = self.pop(2)
+        del self.stack[-2:]
+        self.set_items([key, value])
+
+    def do_SETITEMS(self, _):
+        self.set_items(self.to_mark())
+
+    def set_items(self, values):
+        target = self.pop(1)[0]
+        if not isinstance(target, dict):
+            raise ValueError(f"it sets items of a {type(target).__name__}")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            target[_key(key)] = value
+
+    def do_GLOBAL(self, names):
+        self.stack.append(_resolve(names.replace(" ", ".", 1)))
+
+    def do_STACK_GLOBAL(self, _):
+        module, attribute = self.pop(2)
+        self.stack[-2:] = [_resolve(f"{module}.{attribute}")]
+
+    def do_BINPERSID(self, _):
+        self.stack[-1:] = [self.find_storage(self.pop(1)[0])]
+
+    def do_REDUCE(self, _):
+        function, args = self.pop(2)
+        if not isinstance(function, Global) or not isinstance(args, tuple):
+            raise ValueError("it calls what is no function")
+        self.stack[-2:] = [call(function.name, args)]
+
+    do_NEWOBJ = do_REDUCE
+
+    def do_BUILD(self, _):
+        target, state = self.pop(2)
+        del self.stack[-1]
+        if isinstance(target, Inert):
+            target.state = state
+        elif not isinstance(target, dict | StoredTensor):  # Attributes of these, such as _metadata, say nothing here.
+            raise ValueError(f"it sets the state of a {type(target).__name__}")
+
+
+def load(stream, path, find_storage):
+    """The value of the pickle at the stream's position: dicts, lists, scalars, `StoredTensor` and `Inert`.
+
+    Args:
+      stream: a binary file; a `Bounded` one where its size is not known to be small.
+      path: for messages.
+      find_storage: from a persistent id, a tuple that starts with "storage", to (dtype, Storage).
+
+    Raises:
+      UserError: the pickle is damaged, or names what no checkpoint of tensors needs.
+    """
+    try:
+        return _Machine(find_storage).run(stream)
+    except Refused as refused:
+        raise UserError(
+            f"{path} was not read: its pickle holds {refused}, which a checkpoint of tensors does not need. Nothing of "
+            "it was run. If you trust where it comes from, load it in PyTorch and save its tensors alone: "
+            "torch.save({'state_dict': checkpoint['state_dict']}, 'X.pth')."
+        ) from None
+    except (ValueError, TypeError, LookupError, AttributeError, struct.error, OverflowError, EOFError) as error:
+        raise damaged(path, f"its pickle cannot be read ({error})") from error
+
+
+class Bounded:
+    """A file's reading side that gives at most `limit` bytes in all."""
+
+    def __init__(self, file, limit=MAX_PICKLE):
+        self.file, self.left = file, limit
+
+    def _take(self, count, read):
+        if count > self.left:
+            raise ValueError(f"it is longer than {MAX_PICKLE} bytes")
+        data = read(count)
+        self.left -= len(data)
+        return data
+
+    def read(self, count):
+        return self._take(count, self.file.read)
+
+    def readline(self):
+        return self._take(min(self.left, 4096), self.file.readline)
+
+    def tell(self):
+        return self.file.tell()
+
+
+def _text(text):
+    data = text.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _integer(number):
+    if -(2**31) <= number < 2**31:
+        return b"J" + struct.pack("<i", number)
+    return b"\x8a\x08" + struct.pack("<q", number)
+
+
+def _numbers(numbers):
+    return b"(" + b"".join(map(_integer, numbers)) + b"t"
+
+
+_EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
+
+
+def _rebuild(key, tensor):
+    """The program that makes one tensor over the whole of storage `key`."""
+    kind = {dtype: name for name, dtype in STORAGES.items()}[tensor.dtype.name]
+    count = tensor.nbytes // tensor.dtype.itemsize
+    storage = (
+        b"(" + _text("storage") + f"ctorch\n{kind}\n".encode() + _text(key) + _text("cpu") + _integer(count) + b"tQ"
+    )
+    strides = row_major(tensor.shape)
+    view = storage + _integer(0) + _numbers(tensor.shape) + _numbers(strides) + b"\x89" + _EMPTY_ORDERED_DICT
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + view + b"tR"
+
+
+def dump(tensors, storage_keys, wrapper):
+    """The pickle (protocol 2) of {wrapper: OrderedDict of tensors}, or of the OrderedDict alone without a wrapper.
+
+    Args:
+      tensors: `NewTensor` by name.
+      storage_keys: name of its storage, by the tensor's name.
+      wrapper: the outer dict's key, or None.
+    """
+    items = b"".join(_text(name) + _rebuild(storage_keys[name], tensor) for name, tensor in tensors.items())
+    inner = _EMPTY_ORDERED_DICT + b"(" + items + b"u"
+    return b"\x80\x02" + (inner if wrapper is None else b"}" + _text(wrapper) + inner + b"s") + b"."
