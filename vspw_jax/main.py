@@ -33,7 +33,8 @@ _INPUT = flags.DEFINE_string("input", None, "predict: a video file or a folder o
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "predict: folder to write; default <workdir>/predictions/<input's name>. export: file to write, .pth or .safetensors.",
+    "predict: folder to write; default <workdir>/predictions/<input's name>. "
+    "export: file to write, .pth or .safetensors.",
 )
 _LAYOUT = flags.DEFINE_enum("layout", "mmseg", tuple(layouts.LAYOUTS), "export: how the tensors are named.")
 flags.mark_flag_as_required("config")

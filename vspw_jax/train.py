@@ -19,8 +19,8 @@ def train(config, workdir):
       The final state; see `train_step`.
 
     Raises:
-      UserError: data or `config.init_from` missing or unfit, the workdir another run's, devices that cannot share the batch, a loss
-        that is no longer finite.
+      UserError: data or `config.init_from` missing or unfit, the workdir another run's, devices that cannot share
+        the batch, a loss that is no longer finite.
     """
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
     frames = records.Frames(config.data.records, config.data.train_split)
