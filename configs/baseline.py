@@ -45,6 +45,7 @@ def get_config(size="full"):
     decoder.dim = 1024  # Released, as all of the decoder.
     decoder.heads = 32
     decoder.points = 4  # Sampling points of the pixel decoder's deformable attention.
+    decoder.encoder_ffn_dim = 4096  # Of the pixel decoder's encoder layers, the next of the decoder's layers.
     decoder.ffn_dim = 4096
     decoder.encoder_layers = 6
     decoder.decoder_layers = 9
@@ -121,7 +122,8 @@ def shrink(config):
     config.model.remat = "none"
     config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
     config.model.encoder.update(adapter_channels=24, adapter_heads=4)
-    config.model.decoder.update(dim=96, heads=4, ffn_dim=192, encoder_layers=3, decoder_layers=3, num_queries=32)
+    config.model.decoder.update(dim=96, heads=4, encoder_ffn_dim=192, ffn_dim=192)
+    config.model.decoder.update(encoder_layers=3, decoder_layers=3, num_queries=32)
     config.loss.segmentation.update(num_points=512, capacity=12)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
     config.train.update(steps=1200, batch=4)

@@ -67,7 +67,7 @@ class Mask2Former(nnx.Module):
     Args:
       input_dim: width of the encoder's maps.
       num_classes: real classes; the class logits have one more, "no object", last.
-      config: dim, heads, points, ffn_dim, encoder_layers, decoder_layers, num_queries, norm_groups.
+      config: dim, heads, points, encoder_ffn_dim, ffn_dim, encoder_layers, decoder_layers, num_queries, norm_groups.
       remat: a key of `layers.REMAT_POLICIES`.
     """
 

@@ -53,7 +53,7 @@ class PixelDecoder(nnx.Module):
 
     Args:
       input_dim: width of the encoder's maps.
-      config: dim, heads, points, ffn_dim, encoder_layers, norm_groups (`configs/baseline.py` explains).
+      config: dim, heads, points, encoder_ffn_dim, encoder_layers, norm_groups (`configs/baseline.py` explains).
       remat: a key of `layers.REMAT_POLICIES`.
     """
 
@@ -66,7 +66,9 @@ class PixelDecoder(nnx.Module):
         self.input_norms = nnx.List([layers.group_norm(config.dim, config.norm_groups, **options) for _ in range(3)])
         self.level_encoding = nnx.Param(jax.random.normal(rngs.params(), (3, config.dim)))
         self.encoder = layers.stack_modules(
-            lambda rngs: EncoderLayer(config.dim, config.heads, config.points, config.ffn_dim, dtype=dtype, rngs=rngs),
+            lambda rngs: EncoderLayer(
+                config.dim, config.heads, config.points, config.encoder_ffn_dim, dtype=dtype, rngs=rngs
+            ),
             config.encoder_layers,
             rngs,
         )
