@@ -24,7 +24,7 @@ from vspw_jax.errors import UserError, run_program
 from vspw_jax.inference.predict import predict_frames
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inference.video import DEFAULT_RATE, read_frames
-from vspw_jax.interop import convert, layouts
+from vspw_jax.interop import convert, namings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
@@ -36,7 +36,7 @@ _OUTPUT = flags.DEFINE_string(
     "predict: folder to write; default <workdir>/predictions/<input's name>. "
     "export: file to write, .pth or .safetensors.",
 )
-_LAYOUT = flags.DEFINE_enum("layout", "mmseg", tuple(layouts.LAYOUTS), "export: how the tensors are named.")
+_NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
 flags.mark_flag_as_required("config")
 
 
@@ -121,7 +121,7 @@ def run_export(config, workdir):
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
     _, weights = trained_weights(config, workdir, sharding.make_mesh())
-    convert.save_weights(config.model, weights.values(), _OUTPUT.value, _LAYOUT.value)
+    convert.save_weights(config.model, weights.values(), _OUTPUT.value, _NAMING.value)
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
 
 

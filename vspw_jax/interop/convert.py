@@ -19,8 +19,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from vspw_jax.errors import UserError
-from vspw_jax.interop import checkpoint_file, layouts, loading, relative_position, sizes
-from vspw_jax.interop.name_maps import POSITIONS, WHOLE
+from vspw_jax.interop import checkpoint_file, loading, namings, relative_position, sizes
+from vspw_jax.interop.name_maps import POSITIONS
 from vspw_jax.interop.stored_tensors import NewTensor
 from vspw_jax.models import segmenter
 from vspw_jax.models.encoders import beit
@@ -99,10 +99,10 @@ def model_from_torch(path):
       UserError: a file that cannot be read, or that holds no whole network.
     """
     file = checkpoint_file.read(path)
-    layout = layouts.recognise(file.tensors, path)
-    if not layout.whole:
+    naming = namings.recognise(file.tensors, path)
+    if not naming.whole:
         raise UserError(
-            f"{path} holds a part of a network (names: {layout.title}), so it alone says too little. Start a network "
+            f"{path} holds a part of a network (names: {naming.title}), so it alone says too little. Start a network "
             "from it with --config.init_from=PATH."
         )
     config, assumed = sizes.read(file)
@@ -124,14 +124,14 @@ def model_from_torch(path):
 def _joined(rows, leaves):
     """The whole tensor in PyTorch's axes, of rows that all have its key."""
     parts = [row.view(np.asarray(leaves[row.ours])) for row in sorted(rows, key=lambda row: row.part)]
-    return parts[0] if rows[0].part == WHOLE else np.concatenate(parts)
+    return np.concatenate(parts) if rows[0].part else parts[0]
 
 
-def new_tensors(config, weights, layout):
-    """`NewTensor`s by name for a file of `layout`, from nested dicts of arrays of a network of `config.model`."""
+def new_tensors(config, weights, naming):
+    """`NewTensor`s by name for a file of `naming`, from nested dicts of arrays of a network of `config.model`."""
     leaves = leaves_by_path(*weights)
     rows_by_key = collections.defaultdict(list)
-    for row in layout.rows(config, ()):
+    for row in naming.rows(config, ()):
         rows_by_key[row.theirs].append(row)
     window = tuple(size // beit.PATCH for size in config.image_size)
     make_index = functools.partial(relative_position.index, window)
@@ -142,29 +142,29 @@ def new_tensors(config, weights, layout):
         dtype = np.dtype(np.int64 if jnp.issubdtype(leaf.dtype, jnp.integer) else np.float32)
         make = functools.partial(_joined, rows, leaves)
         tensors[key] = NewTensor(rows[0].their_shape(leaf.shape), dtype, make)
-        if rows[0].counts == POSITIONS and layout.position_index:
+        if rows[0].counts == POSITIONS and naming.position_index:
             index_key = key.removesuffix("bias_table") + "index"
             tensors[index_key] = NewTensor((tokens, tokens), np.dtype(np.int64), make_index)
     return tensors
 
 
-def save_weights(config, weights, path, layout="mmseg"):
+def save_weights(config, weights, path, naming="mmseg"):
     """Writes nested dicts of arrays of a network of `config.model`; see `save_torch`."""
-    if layout not in layouts.LAYOUTS:
-        raise UserError(f"The layout is {layout!r}: expected one of {', '.join(layouts.LAYOUTS)}.")
-    chosen = layouts.LAYOUTS[layout]
+    if naming not in namings.NAMINGS:
+        raise UserError(f"The naming is {naming!r}: expected one of {', '.join(namings.NAMINGS)}.")
+    chosen = namings.NAMINGS[naming]
     checkpoint_file.write(path, new_tensors(config, weights, chosen), chosen.wrapper)
 
 
-def save_torch(model, path, layout="mmseg"):
+def save_torch(model, path, naming="mmseg"):
     """Writes a model as .pth or .safetensors, buffers included; PyTorch's original code loads it with strict=True.
 
     Args:
       model: a `segmenter.Segmenter`.
       path: its suffix chooses the format.
-      layout: a key of `layouts.LAYOUTS`. "mmseg" has the whole network, the others what they name of it.
+      naming: a key of `namings.NAMINGS`. "mmseg" has the whole network, the others what they name of it.
 
     Raises:
-      UserError: an unknown layout or suffix, or the file cannot be written.
+      UserError: an unknown naming or suffix, or the file cannot be written.
     """
-    save_weights(model.config, [nnx.to_pure_dict(nnx.state(model))], path, layout)
+    save_weights(model.config, [nnx.to_pure_dict(nnx.state(model))], path, naming)

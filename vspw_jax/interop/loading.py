@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vspw_jax.errors import UserError
-from vspw_jax.interop import layouts
+from vspw_jax.interop import namings
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import Rule, rule_for
 from vspw_jax.interop.name_maps import Row
@@ -31,14 +31,14 @@ class Plan:
     """What of a file goes where.
 
     Attributes:
-      file, layout: the file and how it names its tensors.
+      file, naming: the file and how it names its tensors.
       pieces: `Piece`s by our path.
       left_out: names of the file that are not read, by reason.
       fresh: our paths that stay as initialised.
     """
 
     file: CheckpointFile
-    layout: layouts.Layout
+    naming: namings.Naming
     pieces: dict
     left_out: dict
     fresh: list
@@ -56,7 +56,7 @@ class Plan:
 
     def report(self):
         """What is read, changed, left out and left fresh, a line each."""
-        lines = [f"{self.file.path}: names are {self.layout.title}"]
+        lines = [f"{self.file.path}: names are {self.naming.title}"]
         rules = collections.Counter(piece.rule.text for pieces in self.pieces.values() for piece in pieces)
         lines += [f"  {count:4d} {text}" for text, count in rules.items()]
         lines += [f"  {len(names):4d} not read ({collapse(names)}): {why}" for why, names in self.left_out.items()]
@@ -89,8 +89,8 @@ def plan(config, shapes, file):
     Raises:
       UserError: tensors missing, unknown or of another shape; all are listed.
     """
-    layout = layouts.recognise(file.tensors, file.path)
-    rows = layout.rows(config, file.tensors)
+    naming = namings.recognise(file.tensors, file.path)
+    rows = naming.rows(config, file.tensors)
     pieces, problems = collections.defaultdict(list), collections.defaultdict(list)
     for row in rows:
         leaf, tensor = shapes[row.ours], file.tensors.get(row.theirs)
@@ -107,16 +107,16 @@ def plan(config, shapes, file):
     unread = [name for name in file.tensors if name not in {row.theirs for row in rows}]
     left_out = collections.defaultdict(list)
     for name in unread:
-        why = next((why for pattern, why in layout.left_out.items() if re.search(pattern, name)), None)
+        why = next((why for pattern, why in naming.left_out.items() if re.search(pattern, name)), None)
         if why is None:
             problems["extra"].append(f"{name} {file.tensors[name].shape}")
         else:
             left_out[why].append(name)
     fresh = [path for path in shapes if path not in pieces]
-    if layout.whole:
+    if naming.whole:
         problems["nameless"] = [path for path in fresh if path not in {row.ours for row in rows}]
-    _refuse(file, layout, {kind: lines for kind, lines in problems.items() if lines})
-    return Plan(file, layout, dict(pieces), dict(left_out), fresh)
+    _refuse(file, naming, {kind: lines for kind, lines in problems.items() if lines})
+    return Plan(file, naming, dict(pieces), dict(left_out), fresh)
 
 
 PROBLEMS = {
@@ -127,13 +127,13 @@ PROBLEMS = {
 }
 
 
-def _refuse(file, layout, problems):
+def _refuse(file, naming, problems):
     if problems:
         parts = "\n".join(
             f"{PROBLEMS[kind]} ({len(lines)}):\n  " + "\n  ".join(lines) for kind, lines in problems.items()
         )
         raise UserError(
-            f"{file.path} does not fit the network of this config. Its names are {layout.title}.\n{parts}\n"
+            f"{file.path} does not fit the network of this config. Its names are {naming.title}.\n{parts}\n"
             "Set the config's sizes to the checkpoint's (--mode=inspect --config.init_from=PATH shows them), or choose "
             "the recipe that it was trained with."
         )

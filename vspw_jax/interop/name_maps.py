@@ -3,14 +3,14 @@
 A row says where a tensor stands here (slash-joined path, index into stacked axes, slice of a joined tensor) and there
 (key, slice of a joined tensor), and how its axes lie there. Rows are made by walking the network, so that both
 directions use the same table. A new encoder or decoder is one function of rows and one line in `ENCODERS` or
-`DECODERS`; `layouts.py` says which files there are. Key layouts: czczup/ViT-Adapter's mmseg checkpoints.
+`DECODERS`; `namings.py` says which files there are. Key layouts: czczup/ViT-Adapter's mmseg checkpoints.
 """
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Axes:
+class Layout:
     """How a tensor's axes lie in PyTorch: `to_torch` transposes ours, `pad` appends axes of length 1."""
 
     to_torch: tuple | None = None
@@ -26,15 +26,12 @@ class Axes:
         return (*(shape if self.to_torch is None else (shape[axis] for axis in self.to_torch)), *(1,) * self.pad)
 
 
-SAME = Axes()
-LINEAR = Axes((1, 0))
-CONV_1X1 = Axes((1, 0), pad=2)
-CONV = Axes((3, 2, 0, 1))
-UPSAMPLE = Axes((0, 3, 1, 2))
+SAME = Layout()
+LINEAR = Layout((1, 0))
+CONV_1X1 = Layout((1, 0), pad=2)
+CONV = Layout((3, 2, 0, 1))
+UPSAMPLE = Layout((0, 3, 1, 2))
 """ConvTranspose2d: (in, out, ky, kx) there, (in, ky, kx, out) here."""
-
-WHOLE = (0, 1)
-"""The part of a tensor that is all of it."""
 
 POSITIONS = "positions"
 CLASSES = "classes"
@@ -44,11 +41,11 @@ CLASSES_AND_NONE = "classes and no-object"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One tensor. A part (number, count) is a slice of the first axis in PyTorch, one of `count` equal ones.
+    """One tensor. A part (number, count) is one of `count` equal slices of the first axis in PyTorch.
 
     Attributes:
       ours, theirs: path here, key there.
-      axes: how its axes lie there.
+      layout: how its axes lie there.
       index: picks from our stacked axes.
       part: the slice of their tensor that this is.
       our_part: the slice of ours that it fills.
@@ -57,16 +54,17 @@ class Row:
 
     ours: str
     theirs: str
-    axes: Axes = SAME
+    layout: Layout = SAME
     index: tuple = ()
-    part: tuple = WHOLE
-    our_part: tuple = WHOLE
+    part: tuple | None = None
+    our_part: tuple | None = None
     counts: str | None = None
 
     def their_shape(self, our_shape):
         """The shape of the whole tensor there, ours being of `our_shape`."""
-        shape = self.axes.export_shape(our_shape[len(self.index) :])
-        return (shape[0] * self.part[1] // self.our_part[1], *shape[1:]) if shape else shape
+        shape = self.layout.export_shape(our_shape[len(self.index) :])
+        times, among = (part[1] if part else 1 for part in (self.part, self.our_part))
+        return (shape[0] * times // among, *shape[1:]) if shape else shape
 
     def cut(self, tensor):
         """This part of their tensor."""
@@ -74,14 +72,14 @@ class Row:
 
     def view(self, array):
         """The place of this part in our array, as a view in PyTorch's axes: read it to export, write it to import."""
-        return slice_of(self.axes.export(array[(*self.index, ...)]), self.our_part)
+        return slice_of(self.layout.export(array[(*self.index, ...)]), self.our_part)
 
 
 def slice_of(tensor, part):
-    """Slice `number` of `count` equal ones of the first axis."""
-    number, count = part
-    if part == WHOLE:
+    """Slice `number` of `count` equal ones of the first axis; None is all of it."""
+    if part is None:
         return tensor
+    number, count = part
     size = tensor.shape[0] // count
     return tensor[number * size : (number + 1) * size]
 

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import pickletools
 import struct
+import warnings
 
 from vspw_jax.errors import UserError
 from vspw_jax.interop.stored_tensors import DTYPES, StoredTensor, damaged, row_major
@@ -103,6 +104,7 @@ INERT = {
     "torch.nn.parameter.Parameter",
     "torch.torch_version.TorchVersion",
     *(f"torch.{dtype}" for dtype in DTYPES),
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("dict", "float", "int", "list", "str")),
 }
 """Names that mmcv, mmengine and unilm leave in a checkpoint's metadata; see `Inert`."""
 
@@ -279,7 +281,9 @@ def load(stream, path, find_storage):
       UserError: the pickle is damaged, or names what no checkpoint of tensors needs.
     """
     try:
-        return _Machine(find_storage).run(stream)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of escapes in a hostile pickle's text.
+            return _Machine(find_storage).run(stream)
     except Refused as refused:
         raise UserError(
             f"{path} was not read: its pickle holds {refused}, which a checkpoint of tensors does not need. Nothing of "

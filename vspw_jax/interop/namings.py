@@ -1,6 +1,6 @@
 """The files that can be read: how each names its tensors, and what in it is not for us.
 
-A new kind of file is one function of rows (`name_maps.py`) and one entry in `LAYOUTS`.
+A new kind of file is one function of rows (`name_maps.py`) and one entry in `NAMINGS`.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ from vspw_jax.interop import hugging_face_names, name_maps
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Naming:
     """One way to name a network's tensors.
 
     Attributes:
       title: for people.
-      marks: pattern of a name that such files have and those after them in `LAYOUTS` have not.
+      marks: pattern of a name that such files have and those after them in `NAMINGS` have not.
       rows: from (config.model, names in a file) to `Row`s; the names settle the form where there are several,
         none give the form that we write.
       wrapper: the key under which the tensors stand in a .pth that we write.
@@ -68,8 +68,8 @@ def _hugging_face_mask2former(config, names):
 _INDEX = {r"relative_position_index$": "position indices follow from the crop; export makes them anew"}
 _PRETRAINING = "of a pretraining or image classification head, which a segmentation network has not"
 
-LAYOUTS = {
-    "mmseg": Layout(
+NAMINGS = {
+    "mmseg": Naming(
         title="mmsegmentation's (ViT-Adapter, BEiT UperNet)",
         marks=r"^(backbone|decode_head)\.",
         rows=_mmseg,
@@ -78,7 +78,7 @@ LAYOUTS = {
         position_index=True,
         left_out=_INDEX | {r"^decode_head\.conv_seg\.": "a layer that older releases held and never used"},
     ),
-    "unilm": Layout(
+    "unilm": Naming(
         title="unilm's (BEiT, BEiTv2)",
         marks=r"^blocks\.\d+\.",
         rows=_unilm,
@@ -86,7 +86,7 @@ LAYOUTS = {
         position_index=True,
         left_out=_INDEX | {r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": _PRETRAINING},
     ),
-    "hugging_face_mask2former": Layout(
+    "hugging_face_mask2former": Naming(
         title="Hugging Face's (Mask2Former)",
         marks=r"^model\.(pixel_level_module|transformer_module)\.",
         rows=_hugging_face_mask2former,
@@ -96,7 +96,7 @@ LAYOUTS = {
             r"^model\.pixel_level_module\.encoder\.fpn": "the plain BEiT's pyramid, in whose place the adapter stands",
         },
     ),
-    "hugging_face_beit": Layout(
+    "hugging_face_beit": Naming(
         title="Hugging Face's (BEiT)",
         marks=r"(^|\.)embeddings\.cls_token$",
         rows=_hugging_face_beit,
@@ -108,14 +108,14 @@ LAYOUTS = {
 
 
 def recognise(names, path):
-    """The layout that a file's tensors are named in.
+    """How a file's tensors are named.
 
     Raises:
       UserError: none that is known.
     """
-    for layout in LAYOUTS.values():
-        if any(re.search(layout.marks, name) for name in names):
-            return layout
-    known = ", ".join(layout.title for layout in LAYOUTS.values())
+    for naming in NAMINGS.values():
+        if any(re.search(naming.marks, name) for name in names):
+            return naming
+    known = ", ".join(naming.title for naming in NAMINGS.values())
     some = ", ".join(list(names)[:5]) or "no tensors"
     raise UserError(f"{path} names its tensors in no way that is known: found {some}; known are {known}.")

@@ -1,0 +1,45 @@
+"""Small networks with drawn weights, and the config that shapes them."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import baseline
+from tests.conftest import TINY
+from vspw_jax.models import segmenter
+
+
+def tiny_model(**changes):
+    """config.model of the smallest network, with changes such as num_classes=150."""
+    config = baseline.get_config("demo")
+    fields = {path: value for path, value in TINY.items() if path.startswith("model.")}
+    config.update_from_flattened_dict(fields | {"model.image_size": (96, 64)})
+    config.model.update(changes)
+    return config.model
+
+
+def drawn(config, seed=0):
+    """A network of `config.model` with all variables drawn: batch norms' means, variances and counts too."""
+    graphdef, state = jax.eval_shape(lambda key: nnx.split(segmenter.build(config, key)), jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        if np.issubdtype(leaf.dtype, np.integer):
+            return jax.numpy.asarray(rng.integers(0, 10_000, leaf.shape), leaf.dtype)
+        return jax.numpy.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+
+    return nnx.merge(graphdef, jax.tree.map(draw, nnx.to_pure_dict(state)))
+
+
+def variables(model):
+    """Arrays by path."""
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model)))
+    return {"/".join(str(key.key) for key in keys): np.asarray(leaf) for keys, leaf in leaves}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """(config.model, network) to be read, not changed."""
+    config = tiny_model()
+    return config, drawn(config)

@@ -1,0 +1,78 @@
+"""The table of names against the released networks' lists of tensors, at full size and without allocating them."""
+
+import csv
+import pathlib
+
+import numpy as np
+import pytest
+
+from configs import baseline
+from tests.interop.conftest import variables
+from vspw_jax import train_step
+from vspw_jax.interop import convert, namings
+
+KEYS = pathlib.Path(__file__).parent / "keys"
+
+
+def listed(name):
+    with (KEYS / f"{name}.csv").open(newline="") as file:
+        return {
+            row["key"]: () if row["shape"] == "scalar" else tuple(map(int, row["shape"].split("x")))
+            for row in csv.DictReader(file)
+        }
+
+
+def exported(config, naming):
+    _, *weights = train_step.describe(config)
+    tensors = convert.new_tensors(config.model, weights, namings.NAMINGS[naming])
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("num_classes", [150, 171])
+def test_the_896_network_has_the_released_tensors(num_classes):
+    config = baseline.get_config()
+    config.model.update(image_size=(896, 896), num_classes=num_classes)
+    wanted = listed("mask2former_896_ade20k")
+    wanted["decode_head.cls_embed.weight"], wanted["decode_head.cls_embed.bias"] = (
+        (num_classes + 1, 1024),
+        (num_classes + 1,),
+    )
+    assert len(wanted) == 942
+    assert exported(config, "mmseg") == wanted
+
+
+def test_beitv2_is_the_encoder_and_a_head():
+    config = baseline.get_config()
+    config.model.image_size = (224, 224)
+    wanted = {name: shape for name, shape in listed("beitv2_large").items() if not name.startswith(("fc_norm", "head"))}
+    assert exported(config, "unilm") == wanted
+
+
+def parameters(config):
+    _, params, _ = train_step.describe(config)
+    return sum(np.prod(leaf.shape, dtype=np.int64) for leaf in convert.leaves_by_path(params).values()) / 1e6
+
+
+def test_the_published_sizes():
+    """Of czczup/ViT-Adapter segmentation/README.md: 571 M and 120 M."""
+    config = baseline.get_config()
+    config.model.update(image_size=(896, 896), num_classes=150)
+    assert round(parameters(config), 2) == 570.74
+    config.model.image_size = (512, 512)
+    config.model.encoder.update(dim=768, depth=12, heads=12, adapter_heads=12)
+    config.model.decoder.update(dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=2048, num_queries=100)
+    assert round(parameters(config), 1) == 120.2
+
+
+@pytest.mark.parametrize("naming", namings.NAMINGS)
+def test_every_place_of_a_variable_has_one_name(tiny, naming):
+    """Rows fill each of the places they claim once; a whole naming claims all places of the network."""
+    config, model = tiny
+    rows = namings.NAMINGS[naming].rows(config, ())
+    filled = {path: np.zeros(array.shape, np.int32) for path, array in variables(model).items()}
+    for row in rows:
+        row.view(filled[row.ours])[...] += 1
+    assert {int(array.max(initial=0)) for array in filled.values()} <= {0, 1}
+    assert all(array.min() == array.max() for array in filled.values())
+    if namings.NAMINGS[naming].whole:
+        assert all(array.min() == 1 for array in filled.values())
