@@ -1,9 +1,12 @@
 """Small networks with drawn weights, and the config that shapes them."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import FrozenConfigDict
 
 from configs import baseline
 from tests.conftest import TINY
@@ -19,9 +22,14 @@ def tiny_model(**changes):
     return config.model
 
 
+@functools.cache
+def _abstract(config):
+    return jax.eval_shape(lambda key: nnx.split(segmenter.build(config, key)), jax.random.key(0))
+
+
 def drawn(config, seed=0):
     """A network of `config.model` with all variables drawn: batch norms' means, variances and counts too."""
-    graphdef, state = jax.eval_shape(lambda key: nnx.split(segmenter.build(config, key)), jax.random.key(0))
+    graphdef, state = _abstract(FrozenConfigDict(config))
     rng = np.random.default_rng(seed)
 
     def draw(leaf):

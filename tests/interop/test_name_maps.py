@@ -1,6 +1,7 @@
 """The table of names against the released networks' lists of tensors, at full size and without allocating them."""
 
 import csv
+import functools
 import pathlib
 
 import numpy as np
@@ -22,46 +23,47 @@ def listed(name):
         }
 
 
-def exported(config, naming):
-    _, *weights = train_step.describe(config)
+@functools.cache
+def full_size(crop, num_classes=124):
+    """(config, abstract params and model_state) of the full recipe."""
+    config = baseline.get_config()
+    config.model.update(image_size=(crop, crop), num_classes=num_classes)
+    return config, train_step.describe(config)[1:]
+
+
+def exported(config, weights, naming):
     tensors = convert.new_tensors(config.model, weights, namings.NAMINGS[naming])
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize("num_classes", [150, 171])
 def test_the_896_network_has_the_released_tensors(num_classes):
-    config = baseline.get_config()
-    config.model.update(image_size=(896, 896), num_classes=num_classes)
     wanted = listed("mask2former_896_ade20k")
     wanted["decode_head.cls_embed.weight"], wanted["decode_head.cls_embed.bias"] = (
         (num_classes + 1, 1024),
         (num_classes + 1,),
     )
     assert len(wanted) == 942
-    assert exported(config, "mmseg") == wanted
+    assert exported(*full_size(896, num_classes), "mmseg") == wanted
 
 
 def test_beitv2_is_the_encoder_and_a_head():
-    config = baseline.get_config()
-    config.model.image_size = (224, 224)
     wanted = {name: shape for name, shape in listed("beitv2_large").items() if not name.startswith(("fc_norm", "head"))}
-    assert exported(config, "unilm") == wanted
+    assert exported(*full_size(224), "unilm") == wanted
 
 
-def parameters(config):
-    _, params, _ = train_step.describe(config)
+def millions(params):
     return sum(np.prod(leaf.shape, dtype=np.int64) for leaf in convert.leaves_by_path(params).values()) / 1e6
 
 
 def test_the_published_sizes():
     """Of czczup/ViT-Adapter segmentation/README.md: 571 M and 120 M."""
+    assert round(millions(full_size(896, 150)[1][0]), 2) == 570.74
     config = baseline.get_config()
-    config.model.update(image_size=(896, 896), num_classes=150)
-    assert round(parameters(config), 2) == 570.74
-    config.model.image_size = (512, 512)
+    config.model.update(image_size=(512, 512), num_classes=150)
     config.model.encoder.update(dim=768, depth=12, heads=12, adapter_heads=12)
     config.model.decoder.update(dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=2048, num_queries=100)
-    assert round(parameters(config), 1) == 120.2
+    assert round(millions(train_step.describe(config)[1]), 1) == 120.2
 
 
 @pytest.mark.parametrize("naming", namings.NAMINGS)

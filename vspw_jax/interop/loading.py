@@ -59,19 +59,15 @@ class Plan:
         lines = [f"{self.file.path}: names are {self.naming.title}"]
         rules = collections.Counter(piece.rule.text for pieces in self.pieces.values() for piece in pieces)
         lines += [f"  {count:4d} {text}" for text, count in rules.items()]
-        lines += [f"  {len(names):4d} not read ({collapse(names)}): {why}" for why, names in self.left_out.items()]
+        for why, names in self.left_out.items():
+            kinds = dict.fromkeys(re.sub(r"\d+", "*", name) for name in names)
+            lines.append(f"  {len(names):4d} not read ({', '.join(kinds)}): {why}")
         if self.fresh:
+            modules = dict.fromkeys("/".join(path.split("/")[:2]) for path in self.fresh)
             lines.append(
-                f"  {len(self.fresh):4d} parameters here as initialised, not in the file: {collapse(self.fresh)}"
+                f"  {len(self.fresh):4d} variables stay as initialised, as the file has none: {', '.join(modules)}"
             )
         return "\n".join(lines)
-
-
-def collapse(names, limit=4):
-    """A few words for many names: numbers and all but the first parts left out."""
-    heads = dict.fromkeys(re.sub(r"\d+", "*", name) for name in names)
-    shown = list(heads)[:limit]
-    return ", ".join(shown) + (f" and {len(heads) - limit} more kinds" if len(heads) > limit else "")
 
 
 def _same_kind(tensor, dtype):
@@ -91,17 +87,18 @@ def plan(config, shapes, file):
     """
     naming = namings.recognise(file.tensors, file.path)
     rows = naming.rows(config, file.tensors)
-    pieces, problems = collections.defaultdict(list), collections.defaultdict(list)
+    pieces, problems = collections.defaultdict(list), collections.defaultdict(dict)
     for row in rows:
         leaf, tensor = shapes[row.ours], file.tensors.get(row.theirs)
         wanted = row.their_shape(leaf.shape)
         if tensor is None:
             if not row.theirs.endswith("num_batches_tracked"):  # Old files have none; torch then starts from 0 too.
-                problems["missing"].append(f"{row.theirs} {wanted}, for {row.ours}")
+                problems["missing"][row.theirs] = f"{row.theirs} {wanted}, for {row.ours}"
             continue
         rule = rule_for(row, tensor, wanted, file.tensors, config)
         if rule is None or not _same_kind(tensor, leaf.dtype):
-            problems["misshapen"].append(f"{row.theirs} {tensor.shape} {tensor.dtype}; wanted {wanted}, for {row.ours}")
+            found = f"{row.theirs} {tensor.shape} {tensor.dtype}"
+            problems["misshapen"][row.theirs] = f"{found}; wanted {wanted}, for {row.ours}"
         else:
             pieces[row.ours].append(Piece(row, tensor, rule))
     unread = [name for name in file.tensors if name not in {row.theirs for row in rows}]
@@ -109,13 +106,13 @@ def plan(config, shapes, file):
     for name in unread:
         why = next((why for pattern, why in naming.left_out.items() if re.search(pattern, name)), None)
         if why is None:
-            problems["extra"].append(f"{name} {file.tensors[name].shape}")
+            problems["extra"][name] = f"{name} {file.tensors[name].shape}"
         else:
             left_out[why].append(name)
     fresh = [path for path in shapes if path not in pieces]
     if naming.whole:
-        problems["nameless"] = [path for path in fresh if path not in {row.ours for row in rows}]
-    _refuse(file, naming, {kind: lines for kind, lines in problems.items() if lines})
+        problems["nameless"] = {path: path for path in fresh if path not in {row.ours for row in rows}}
+    _refuse(file, naming, {kind: list(lines.values()) for kind, lines in problems.items() if lines})
     return Plan(file, naming, dict(pieces), dict(left_out), fresh)
 
 
