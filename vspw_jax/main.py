@@ -127,7 +127,8 @@ def run_export(config, workdir):
 
 def run_inspect(config, workdir):
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
-    return [inspect.describe(config), *inspect.describe_checkpoint(config)]
+    of_checkpoint = inspect.describe_checkpoint(config)  # First: it fails sooner.
+    return [inspect.describe(config), *of_checkpoint]
 
 
 MODES = {

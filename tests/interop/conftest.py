@@ -13,13 +13,18 @@ from tests.conftest import TINY
 from vspw_jax.models import segmenter
 
 
-def tiny_model(**changes):
-    """config.model of the smallest network, with changes such as num_classes=150."""
+def tiny_recipe(**changes):
+    """The smallest network's recipe, with changes of config.model such as num_classes=150."""
     config = baseline.get_config("demo")
     fields = {path: value for path, value in TINY.items() if path.startswith("model.")}
     config.update_from_flattened_dict(fields | {"model.image_size": (96, 64)})
     config.model.update(changes)
-    return config.model
+    return config
+
+
+def tiny_model(**changes):
+    """Its config.model."""
+    return tiny_recipe(**changes).model
 
 
 @functools.cache

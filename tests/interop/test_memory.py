@@ -32,7 +32,7 @@ def test_loading_peaks_below_1_3_times_what_is_kept(tmp_path):
     convert.save_torch(drawn(tiny_model()), tmp_path / "tiny.pth")
     config = tiny_model(image_size=(640, 640))
     config.encoder.update(dim=384, depth=8)
-    config.decoder.update(dim=384, encoder_ffn_dim=1024, ffn_dim=1024)
+    config.decoder.update(dim=384, encoder_ffn_dim=1536, ffn_dim=1536, decoder_layers=4)
     model = drawn(config)
     weights = [convert.nnx.to_pure_dict(convert.nnx.state(model))]
     kept = sum(leaf.nbytes for leaf in convert.leaves_by_path(*weights).values())

@@ -114,9 +114,11 @@ def model_from_torch(path):
     print(the_plan.report())
 
     def read(keys, leaf):
-        zeros = functools.partial(np.zeros, leaf.shape, leaf.dtype)  # Counts of batches, where a file has none.
         name = _path(keys)
-        return jnp.asarray(the_plan.leaf(name, leaf.shape, leaf.dtype, zeros) if name in the_plan.pieces else zeros())
+        if name not in the_plan.pieces:  # Counts of batches, where a file has none.
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        # Not jnp.asarray, which keeps the NumPy array beside its copy.
+        return jax.device_put(the_plan.leaf(name, leaf.shape, leaf.dtype, None))
 
     return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(read, state)), ConfigDict({"model": config})
 

@@ -1,0 +1,123 @@
+"""Training from a PyTorch checkpoint, export from a workdir, and what --mode=inspect shows."""
+
+import functools
+import os
+import pickle
+import subprocess
+import sys
+import types
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.interop.conftest import drawn, tiny_recipe
+from vspw_jax import inspect, main, sharding, train, train_step
+from vspw_jax.checkpoint import Checkpoints
+from vspw_jax.errors import UserError
+from vspw_jax.interop import checkpoint_file, convert, namings
+
+
+def export(monkeypatch, config, workdir, path, naming="mmseg"):
+    monkeypatch.setattr(main, "_OUTPUT", types.SimpleNamespace(value=path and str(path)))
+    monkeypatch.setattr(main, "_NAMING", types.SimpleNamespace(value=naming))
+    return main.run_export(config, workdir)
+
+
+def test_a_workdir_started_from_a_file_exports_that_file(tiny, tiny_config, tmp_path, monkeypatch, capsys):
+    """A training run whose only step changes nothing: what it read is what it exports, bit for bit."""
+    tiny_config.train.steps = 1
+    tiny_config.init_from = str(tmp_path / "A.pth")
+    convert.save_torch(drawn(tiny_config.model), tmp_path / "A.pth")
+
+    def new_state(config, transformation, mesh):
+        _, params, model_state = train_step.split_model(drawn(config.model, seed=1))
+        state = dict(
+            params=params, model_state=model_state, opt_state=transformation.init(params), step=jnp.zeros((), int)
+        )
+        return jax.device_put(state, sharding.replicated(mesh))
+
+    metrics = dict(loss=1.0, gradient_norm=1.0, learning_rate=1.0)
+    one_device = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])  # Orbax slices what several hold.
+    monkeypatch.setattr(sharding, "make_mesh", one_device)
+    monkeypatch.setattr(train_step, "new_state", new_state)
+    monkeypatch.setattr(train_step, "make_train_step", lambda *_: lambda state, batch: (state, metrics))
+    train.train(tiny_config, tmp_path / "run")
+    assert "388 read as they are" in capsys.readouterr().out
+    assert export(monkeypatch, tiny_config, tmp_path / "run", tmp_path / "B.safetensors")
+    before, after = (checkpoint_file.read(tmp_path / name).tensors for name in ("A.pth", "B.safetensors"))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        np.testing.assert_array_equal(tensor.read(), after[name].read(), err_msg=name)
+
+    # A workdir that has a checkpoint goes on from that, whatever init_from says by now.
+    tiny_config.init_from = str(tmp_path / "absent.pth")
+    tiny_config.train.steps = 1
+    train.train(tiny_config, tmp_path / "run")
+
+
+def test_training_refuses_a_file_that_does_not_fit_before_it_compiles(tiny_config, tmp_path, monkeypatch):
+    convert.save_torch(drawn(tiny_recipe(num_classes=150).model), tmp_path / "A.pth")
+    tiny_config.model.encoder.depth = 8
+    tiny_config.init_from = str(tmp_path / "A.pth")
+    monkeypatch.setattr(train_step, "new_state", lambda *_: pytest.fail("compiled"))
+    with pytest.raises(UserError, match="missing from the file"):
+        train.train(tiny_config, tmp_path / "run")
+
+
+def test_export_needs_a_name_and_a_checkpoint(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--output=X.pth"):
+        export(monkeypatch, tiny_recipe(), tmp_path, None)
+    with pytest.raises(UserError, match="no checkpoint"):
+        export(monkeypatch, tiny_recipe(), tmp_path, tmp_path / "X.pth")
+
+
+@pytest.mark.parametrize("naming", namings.NAMINGS)
+def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
+    config = tiny_recipe()
+    model = drawn(config.model)
+    _, params, model_state = train_step.split_model(model)
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(3, dict(params=params, model_state=model_state, opt_state={"x": jnp.ones(1)}, step=3))
+    checkpoints.close()
+    export(monkeypatch, config, tmp_path, tmp_path / "X.pth", naming)
+    convert.save_torch(model, tmp_path / "Y.pth", naming)
+    assert (tmp_path / "X.pth").read_bytes()[-1000:] == (tmp_path / "Y.pth").read_bytes()[-1000:]
+    found, wanted = (checkpoint_file.read(tmp_path / name).tensors for name in ("X.pth", "Y.pth"))
+    assert all(np.array_equal(found[name].read(), tensor.read()) for name, tensor in wanted.items())
+
+
+def test_inspect_shows_what_is_in_a_file_and_what_would_be_taken(tmp_path):
+    config = tiny_recipe()
+    assert inspect.describe_checkpoint(config) == []
+    convert.save_torch(drawn(tiny_recipe(num_classes=150, image_size=(64, 64)).model), tmp_path / "A.pth")
+    config.init_from = str(tmp_path / "A.pth")
+    text = "\n".join(inspect.describe_checkpoint(config))
+    for part in (
+        "A.pth: 376 tensors",
+        "under 'state_dict'",
+        "4 x backbone.blocks.*.attn.qkv.weight (96, 32) float32",
+        "4 x backbone.blocks.*.attn.relative_position_index (17, 17) int64",
+        "4 relative position tables resized from 4x4 to 6x4 patches",
+        "2 classifier of 150 classes for our 124: by ade20k_to_vspw.csv",
+    ):
+        assert part in text
+    config.model.encoder.depth = 8
+    assert "Training would refuse it:" in "\n".join(inspect.describe_checkpoint(config))
+
+
+def test_a_hostile_file_ends_the_program_with_status_2(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'PWNED'}",)
+
+    with zipfile.ZipFile(tmp_path / "X.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"state_dict": {"weight": Hostile()}}, 2))
+    command = [sys.executable, "-m", "vspw_jax.main", "--config=configs/baseline.py:demo", "--mode=inspect"]
+    command += [f"--config.init_from={tmp_path / 'X.pth'}", f"--workdir={tmp_path / 'run'}"]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    assert result.returncode == 2
+    assert "posix.system" in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "PWNED").exists()
