@@ -15,9 +15,7 @@ def get_config(size="full"):
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
     config = ConfigDict()
     config.seed = 0
-    config.init_from = (
-        ""  # A PyTorch checkpoint (.pth, .safetensors) to start a new workdir from; released: BEiTv2-L's.
-    )
+    config.init_from = ""  # A PyTorch checkpoint that a new workdir starts from; paper and released: BEiTv2-L's.
 
     config.model = ConfigDict()
     config.model.image_size = (480, 480)  # Crop, height and width; paper section 3.2. Multiples of 32.

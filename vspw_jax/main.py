@@ -8,6 +8,8 @@
     python -m vspw_jax.main --config=configs/nce.py --config.init_from=X.pth              start from PyTorch's weights
     python -m vspw_jax.main --config=configs/nce.py --mode=export --output=Y.pth          give them back
 
+--mode=evaluate, predict and export take --config.init_from too, as long as the workdir has no checkpoint of its own.
+
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
 
@@ -59,12 +61,21 @@ def make_data(config):
 
 
 def trained_weights(config, workdir, mesh):
-    """(graphdef, weights) of the workdir's newest checkpoint."""
+    """(graphdef, weights) of the workdir's newest checkpoint, or where there is none of `config.init_from`."""
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
-    if checkpoints.latest_step() is None:
-        raise UserError(f"There is no checkpoint in {workdir}. Train one with --mode=train, or name its --workdir=DIR.")
-    checkpoint.claim_workdir(workdir, config)
-    return train_step.restore_weights(config, checkpoints, mesh)
+    if checkpoints.latest_step() is not None:
+        checkpoint.claim_workdir(workdir, config)
+        return train_step.restore_weights(config, checkpoints, mesh)
+    if not config.init_from:
+        raise UserError(
+            f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
+            "PyTorch checkpoint with --config.init_from=PATH."
+        )
+    graphdef, *weights = train_step.describe(config)
+    plan = convert.plan(config.model, weights, config.init_from)
+    print(plan.report())
+    params, model_state = convert.read_weights(plan, weights, sharding.replicated(mesh))
+    return graphdef, {"params": params, "model_state": model_state}
 
 
 def trained_predictor(config, workdir):

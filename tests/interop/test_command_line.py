@@ -89,6 +89,20 @@ def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
     assert all(np.array_equal(found[name].read(), tensor.read()) for name, tensor in wanted.items())
 
 
+def test_a_file_is_evaluated_or_exported_without_training(tmp_path, monkeypatch):
+    config = tiny_recipe()
+    convert.save_torch(drawn(config.model), tmp_path / "A.pth")
+    config.init_from = str(tmp_path / "A.pth")
+    export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+    assert (tmp_path / "A.pth").read_bytes() == (tmp_path / "B.pth").read_bytes()
+    config.model.num_classes = 150
+    with pytest.raises(UserError, match=r"leaves 2 variables as initialised, such as decoder/cls_embed"):
+        export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+    convert.save_torch(drawn(tiny_recipe().model), tmp_path / "A.pth", "unilm")
+    with pytest.raises(UserError, match="only training makes use of it"):
+        export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+
+
 def test_inspect_shows_what_is_in_a_file_and_what_would_be_taken(tmp_path):
     config = tiny_recipe()
     assert inspect.describe_checkpoint(config) == []

@@ -111,7 +111,7 @@ def test_another_depth_is_refused(exported, tmp_path):
         convert.load_torch(drawn(config), exported[0])
 
 
-def test_every_number_type_is_read_and_kept_as_float32(tiny, exported, tmp_path):
+def test_every_number_type_is_read_and_kept_as_float32(tiny, exported, tmp_path, capsys):
     arrays = dict(exported[1])
     name = "backbone.level_embed"
     for dtype in (np.float16, jnp.bfloat16, np.float64):
@@ -120,6 +120,7 @@ def test_every_number_type_is_read_and_kept_as_float32(tiny, exported, tmp_path)
         found = variables(model)["encoder/level_embed"]
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, arrays[name].astype(np.float32))
+        assert f"1 of these are {np.dtype(dtype).name} there and float32 here" in capsys.readouterr().out
 
 
 def test_a_count_of_batches_may_be_absent_but_not_too_large(tiny, exported, tmp_path, capsys):

@@ -54,7 +54,9 @@ def test_tensors_of_torch_are_read_whatever_their_type_and_view(tmp_path, legacy
         "strided": base[:, ::2, 1::3],
         "parameter": torch.nn.Parameter(base[0]),
         "twice": base,
+        "noted": torch.ones(2),
     }
+    state["noted"].note = "tensors with attributes are pickled in another way"
     path = tmp_path / "X.pth"
     torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=not legacy)
     file = checkpoint_file.read(path)

@@ -64,6 +64,30 @@ def _loaded(plan, path, old):
     return jax.make_array_from_callback(old.shape, old.sharding, array.__getitem__)
 
 
+def read_weights(plan, weights, sharding=None):
+    """Nested dicts of shapes with the arrays of the plan's file in their place.
+
+    Raises:
+      UserError: the file does not give all of them.
+    """
+    unsettled = plan.unsettled()
+    if unsettled:
+        raise UserError(
+            f"{plan.file.path} leaves {len(unsettled)} variables as initialised, such as {unsettled[0]}, so that only "
+            "training makes use of it.\n" + plan.report()
+        )
+
+    def read(keys, leaf):
+        name = _path(keys)
+        # A count of batches that the file lacks is 0. Not jnp.asarray, which keeps the NumPy array beside its copy.
+        array = (
+            plan.leaf(name, leaf.shape, leaf.dtype, None) if name in plan.pieces else np.zeros(leaf.shape, leaf.dtype)
+        )
+        return jax.device_put(array, sharding)
+
+    return [jax.tree_util.tree_map_with_path(read, tree) for tree in weights]
+
+
 def _variable(model, keys):
     """The variable of a module at a path of attribute names and list positions."""
     step = lambda node, key: node[key] if isinstance(key, int) else getattr(node, key)
@@ -112,15 +136,7 @@ def model_from_torch(path):
     state = nnx.to_pure_dict(abstract)
     the_plan = loading.plan(config, leaves_by_path(state), file)
     print(the_plan.report())
-
-    def read(keys, leaf):
-        name = _path(keys)
-        if name not in the_plan.pieces:  # Counts of batches, where a file has none.
-            return jnp.zeros(leaf.shape, leaf.dtype)
-        # Not jnp.asarray, which keeps the NumPy array beside its copy.
-        return jax.device_put(the_plan.leaf(name, leaf.shape, leaf.dtype, None))
-
-    return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(read, state)), ConfigDict({"model": config})
+    return nnx.merge(graphdef, *read_weights(the_plan, [state])), ConfigDict({"model": config})
 
 
 def _joined(rows, leaves):

@@ -54,11 +54,19 @@ class Plan:
             view(array)[...] = theirs
         return array
 
+    def unsettled(self):
+        """Our paths whose values the file alone does not give. Counts of batches, which old files lack, are none."""
+        partial = [path for path, pieces in self.pieces.items() if not all(piece.rule.settles for piece in pieces)]
+        return partial + [path for path in self.fresh if not path.endswith("/count")]
+
     def report(self):
         """What is read, changed, left out and left fresh, a line each."""
         lines = [f"{self.file.path}: names are {self.naming.title}"]
-        rules = collections.Counter(piece.rule.text for pieces in self.pieces.values() for piece in pieces)
-        lines += [f"  {count:4d} {text}" for text, count in rules.items()]
+        pieces = [piece for pieces in self.pieces.values() for piece in pieces]
+        lines += [f"  {n:4d} {text}" for text, n in collections.Counter(piece.rule.text for piece in pieces).items()]
+        others = [piece.tensor.dtype.name for piece in pieces if jnp.issubdtype(piece.tensor.dtype, jnp.floating)]
+        others = collections.Counter(name for name in others if name != "float32")
+        lines += [f"  {n:4d} of these are {name} there and float32 here" for name, n in others.items()]
         for why, names in self.left_out.items():
             kinds = dict.fromkeys(re.sub(r"\d+", "*", name) for name in names)
             lines.append(f"  {len(names):4d} not read ({', '.join(kinds)}): {why}")

@@ -22,10 +22,17 @@ CLASS_MAPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How a tensor becomes ours: `apply(theirs, fresh)`, where `fresh()` is our initial value; `text` says it."""
+    """How a tensor becomes ours.
+
+    Attributes:
+      text: says it.
+      apply: from (theirs, fresh) to ours, where `fresh()` is our initial value.
+      settles: the result does not depend on our initial value.
+    """
 
     text: str
     apply: Callable
+    settles: bool = True
 
 
 AS_IT_IS = Rule("read as they are", lambda theirs, _: theirs)
@@ -115,4 +122,4 @@ def _map_classes(num_theirs, num_ours, extra):
         else "no table relates them, so none starts from the file"
     )
     text = f"classifier of {num_theirs} classes for our {num_ours}: {by}, {num_ours - len(sources)} as initialised"
-    return Rule(text + (", no-object from the file" if extra else ""), apply)
+    return Rule(text + (", no-object from the file" if extra else ""), apply, settles=False)

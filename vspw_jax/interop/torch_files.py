@@ -146,6 +146,8 @@ def _aligned(name, offset):
 def write(path, tensors, wrapper):
     """Writes a .pth that `torch.load` reads, with weights_only too; one tensor is in memory at a time.
 
+    The same tensors give the same bytes, whenever they are written.
+
     Args:
       path: the file to write.
       tensors: `NewTensor` by name, in the order that the file shall have.
@@ -154,8 +156,8 @@ def write(path, tensors, wrapper):
     key_of_make = {}
     keys = {name: str(key_of_make.setdefault(id(tensor.make), len(key_of_make))) for name, tensor in tensors.items()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", torch_pickle.dump(tensors, keys, wrapper))
-        archive.writestr("archive/byteorder", "little")
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), torch_pickle.dump(tensors, keys, wrapper))
+        archive.writestr(zipfile.ZipInfo("archive/byteorder"), "little")
         written = set()
         for name, tensor in tensors.items():
             if keys[name] not in written:
@@ -164,4 +166,4 @@ def write(path, tensors, wrapper):
                 info.file_size = tensor.nbytes
                 with archive.open(info, "w") as entry:
                     entry.write(tensor.data())
-        archive.writestr("archive/version", "3\n")
+        archive.writestr(zipfile.ZipInfo("archive/version"), "3\n")
