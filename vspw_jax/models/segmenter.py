@@ -1,5 +1,7 @@
 """The segmentation network: an encoder and a decoder named in the config.
 
+An encoder makes four maps of images; a decoder makes a dict of float32 arrays of them, each name ending in its axes.
+
 Shapes: B clips, T frames, N = B*T images, H and W pixels or cells, Q queries, C channels or classes, L predictions.
 """
 
@@ -9,6 +11,7 @@ from flax import nnx
 from ml_collections import FrozenConfigDict
 
 from vspw_jax.errors import UserError
+from vspw_jax.models import layers
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 
@@ -44,26 +47,29 @@ class Segmenter(nnx.Module):
           key_B: a JAX key a clip for stochastic depth, or None for none.
 
         Returns:
-          A dict: `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW` at 1/4, the same after every
-          decoder layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`, and `encoder`, four maps
-          BTHWC at 1/4 to 1/32. All float32.
+          A dict, all float32: `encoder`, four maps BTHWC at 1/4 to 1/32, and what the decoder gives. Mask2Former:
+          `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW` at 1/4, and the same after every decoder
+          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`.
         """
-        batch, frames = image_BTHWC.shape[:2]
+        clips = image_BTHWC.shape[:2]
         keys_N = None
         if key_B is not None:
-            keys_N = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(frames)))(key_B)
+            keys_N = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(clips[1])))(key_B)
             keys_N = keys_N.reshape(-1)
-        maps = self.encoder(image_BTHWC.reshape(-1, *image_BTHWC.shape[2:]), train, keys_N)
-        class_logits, mask_logits = (
-            logits.reshape(logits.shape[0], batch, frames, *logits.shape[2:]) for logits in self.decoder(maps)
+        images = image_BTHWC.reshape(-1, *image_BTHWC.shape[2:])
+        maps = self.encoder(images, train, layers.fold_keys(keys_N, 0))
+        outputs = dict(
+            _by_clip(name, x, clips) for name, x in self.decoder(maps, train, layers.fold_keys(keys_N, 1)).items()
         )
-        return {
-            "class_logits_BTQC": class_logits[-1],
-            "mask_logits_BTQHW": mask_logits[-1],
-            "layer_class_logits_LBTQC": class_logits,
-            "layer_mask_logits_LBTQHW": mask_logits,
-            "encoder": [x.reshape(batch, frames, *x.shape[1:]).astype(jnp.float32) for x in maps],
-        }
+        outputs["encoder"] = [x.reshape(*clips, *x.shape[1:]).astype(jnp.float32) for x in maps]
+        return outputs
+
+
+def _by_clip(name, x, clips):
+    """Splits the axis N of a decoder's output, as its name tells it, into B and T: `logits_NHWC` to `logits_BTHWC`."""
+    stem, axes = name.rsplit("_", 1)
+    axis = axes.index("N")
+    return f"{stem}_{axes.replace('N', 'BT')}", x.reshape(*x.shape[:axis], *clips, *x.shape[axis + 1 :])
 
 
 def build(config, key):

@@ -94,8 +94,11 @@ class Mask2Former(nnx.Module):
         mask_logits = jnp.einsum("nqc,nhwc->nqhw", self.mask_embed[-1](x), mask_feature_NHWC)
         return class_logits.astype(jnp.float32), mask_logits.astype(jnp.float32)
 
-    def __call__(self, maps):
-        """Class logits (L, N, Q, K) and mask logits (L, N, Q, H, W), L = decoder layers + 1, the last the result."""
+    def __call__(self, maps, train=False, keys_N=None):
+        """Logits of the last prediction, and of all L = decoder layers + 1 of them as `layer_...`; C is K here.
+
+        The network has neither batch statistics nor randomness: `train` and `keys_N` change nothing.
+        """
         mask_feature, memories = self.pixel_decoder(maps)
         dtype = mask_feature.dtype
         shapes = [memory.shape[1:3] for memory in memories]
@@ -112,5 +115,10 @@ class Mask2Former(nnx.Module):
             mask = attention_mask(predictions[-1][1], shapes[level])
             x = layers.rematerialised(layer, self.remat)(x, query_embed, tokens[level], positions[level], mask)
             predictions.append(self._predict(x, mask_feature))
-        class_logits, mask_logits = zip(*predictions, strict=True)
-        return jnp.stack(class_logits), jnp.stack(mask_logits)
+        class_logits, mask_logits = (jnp.stack(logits) for logits in zip(*predictions, strict=True))
+        return {
+            "class_logits_NQC": class_logits[-1],
+            "mask_logits_NQHW": mask_logits[-1],
+            "layer_class_logits_LNQC": class_logits,
+            "layer_mask_logits_LNQHW": mask_logits,
+        }
