@@ -107,6 +107,11 @@ def get_config(size="full"):
     config.run.picture_every = 1000
     config.run.afterwards = ("evaluate",)  # What follows training: "evaluate", "predict".
 
+    return sized(config, size, shrink)
+
+
+def sized(config, size, shrink):
+    """The recipe at the size asked for, "full" or "demo"; `shrink` turns it into its demo."""
     if size == "demo":
         shrink(config)
     elif size != "full":
@@ -116,13 +121,18 @@ def get_config(size="full"):
 
 def shrink(config):
     """Turns a recipe into its demo: the same network, narrow and shallow, on generated video, from random weights."""
-    config.model.image_size = (96, 96)
-    config.model.remat = "none"
+    shrink_run(config)
     config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
     config.model.encoder.update(adapter_channels=24, adapter_heads=4)
     config.model.decoder.update(dim=96, heads=4, encoder_ffn_dim=192, ffn_dim=192)
     config.model.decoder.update(encoder_layers=3, decoder_layers=3, num_queries=32)
     config.loss.segmentation.update(num_points=512, capacity=12)
+
+
+def shrink_run(config):
+    """All of a demo but its network: crop, optimizer, steps, generated video."""
+    config.model.image_size = (96, 96)
+    config.model.remat = "none"
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
     config.train.update(steps=1200, batch=4)
     config.data.records = "data/demo/records"

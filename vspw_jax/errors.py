@@ -10,6 +10,13 @@ class UserError(Exception):
     """
 
 
+def choose(table, name, field):
+    """The entry of a dict that a config's field names; UserError lists what there is."""
+    if name not in table:
+        raise UserError(f"{field} is {name!r}: expected one of {', '.join(sorted(table))}.")
+    return table[name]
+
+
 def run_program(main):
     """Runs main() and exits: status 0 when done, 2 with the message alone for a UserError."""
     try:

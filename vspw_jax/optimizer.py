@@ -16,7 +16,8 @@ NO_DECAY = r"(^|/)(bias|scale|[qv]_bias|gamma(_[12])?)$"
 """Biases, norms and layer scales: all that is one-dimensional in the released network."""
 
 FIRST_LAYER = r"^encoder/(cls_token|patch_embed/.*)$"
-BLOCKS = r"^encoder/interactions/blocks/"
+BLOCKS = r"^encoder/(interactions/)?blocks/"
+"""Stacked along two leading axes: run or interaction, block of it."""
 QUERY_EMBEDDINGS = r"^decoder/(mask_embed/.*|cls_embed/.*|level_embed|query_embed|query_feat)$"
 
 
@@ -47,8 +48,8 @@ def layer_scales(params, config, depth):
 
     def scale(path, leaf):
         if re.match(BLOCKS, path):
-            interactions, blocks = leaf.shape[:2]
-            layer = np.arange(1, interactions * blocks + 1).reshape(interactions, blocks, *(1,) * (leaf.ndim - 2))
+            runs, blocks = leaf.shape[:2]
+            layer = np.arange(1, runs * blocks + 1).reshape(runs, blocks, *(1,) * (leaf.ndim - 2))
         elif re.match(FIRST_LAYER, path) or (config.embeddings_at_layer_0 and re.match(QUERY_EMBEDDINGS, path)):
             layer = 0
         else:

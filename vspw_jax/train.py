@@ -24,7 +24,8 @@ def train(config, workdir):
     """
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
     frames = records.Frames(config.data.records, config.data.train_split)
-    pipeline.check_capacity(frames, config.loss.segmentation.capacity)
+    if "capacity" in config.loss.segmentation:
+        pipeline.check_capacity(frames, config.loss.segmentation.capacity)
     mesh = sharding.make_mesh(config.train.batch, config.loss.nce.groups if config.loss.nce.weight else 0)
     checkpoint.claim_workdir(workdir, config)
 

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from vspw_jax import sharding
-from vspw_jax.losses import cross_frame_nce, segmentation
+from vspw_jax.losses import cross_frame_nce, per_pixel, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.layers import DATA_AXIS
 from vspw_jax.optimizer import warmup_poly
@@ -67,21 +67,43 @@ def restore_weights(config, checkpoints, mesh):
     return graphdef, checkpoints.restore(sharding.replicated_shapes(mesh, like))
 
 
-def clip_losses(outputs, batch, key_B, config):
-    """Weighted loss terms of this device's clips, by name; the loss is their sum, over terms and over devices."""
-    label_BTHW = batch["label_BTHW"]
+def total(x):
+    """The sum over devices."""
+    return lax.psum(x, DATA_AXIS)
+
+
+def mask_terms(outputs, label_BTHW, key_B, config):
+    """Loss terms of a query decoder."""
     frames = label_BTHW.shape[1]
     key_N = jax.vmap(lambda key: jax.random.split(key, frames))(key_B).reshape(-1)
-    terms = segmentation.mask_classification_loss(
-        *(
-            outputs[name].reshape(outputs[name].shape[0], -1, *outputs[name].shape[3:])
-            for name in ("layer_class_logits_LBTQC", "layer_mask_logits_LBTQHW")
-        ),
-        label_BTHW.reshape(-1, *label_BTHW.shape[2:]),
-        key_N,
-        config.segmentation,
-        total=lambda x: lax.psum(x, DATA_AXIS),
+    logits = (
+        outputs[name].reshape(outputs[name].shape[0], -1, *outputs[name].shape[3:])
+        for name in ("layer_class_logits_LBTQC", "layer_mask_logits_LBTQHW")
     )
+    label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
+    return segmentation.mask_classification_loss(*logits, label_NHW, key_N, config, total)
+
+
+def pixel_terms(outputs, label_BTHW, key_B, config):
+    """Loss terms of a per-pixel decoder with an auxiliary head."""
+    label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
+    names = {"pixel": "logits_BTHWC", "auxiliary": "auxiliary_logits_BTHWC"}
+    return {
+        term: per_pixel.cross_entropy(
+            outputs[name].reshape(-1, *outputs[name].shape[2:]), label_NHW, config.averaged_over, total
+        )
+        for term, name in names.items()
+    }
+
+
+SEGMENTATION_TERMS = {"mask2former": mask_terms, "upernet": pixel_terms}
+"""The loss that each decoder is trained with, by its name."""
+
+
+def clip_losses(outputs, batch, key_B, decoder, config):
+    """Weighted loss terms of this device's clips, by name; the loss is their sum, over terms and over devices."""
+    label_BTHW = batch["label_BTHW"]
+    terms = SEGMENTATION_TERMS[decoder](outputs, label_BTHW, key_B, config.segmentation)
     losses = {name: config.weight * config.segmentation.weights[name] * term for name, term in terms.items()}
     if config.nce.weight:
         local_groups = config.nce.groups // lax.axis_size(DATA_AXIS)
@@ -107,7 +129,7 @@ def make_train_step(config, graphdef, optimizer, mesh):
             key_B = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
             model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
             outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
-            losses = clip_losses(outputs, batch, loss_keys, config.loss)
+            losses = clip_losses(outputs, batch, loss_keys, config.model.decoder.name, config.loss)
             new_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             return sum(losses.values()), (losses, new_state)
 

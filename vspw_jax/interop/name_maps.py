@@ -7,6 +7,7 @@ directions use the same table. A new encoder or decoder is one function of rows 
 """
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +186,58 @@ def vit_adapter(ours, theirs, config):
     yield from _named(f"{ours}/up", f"{theirs}.up", (), UPSAMPLE)
     for number in range(4):
         yield from batch_norm(f"{ours}/norms/{number}", f"{theirs}.norm{number + 1}")
+
+
+def beit_pyramid_blocks(ours, config):
+    """(path, index) of the transformer's blocks, in order."""
+    run = math.gcd(*config.out_blocks)
+    return [(f"{ours}/blocks", divmod(block, run)) for block in range(config.depth)]
+
+
+def upsampling(ours, first, norm, second, third):
+    """The deconvolutions of `encoders/beit_pyramid.py`, given what the tensors of "fpn1" and "fpn2" are called."""
+    yield from _named(f"{ours}/fpn1/first", first, (), UPSAMPLE)
+    yield from batch_norm(f"{ours}/fpn1/norm", norm)
+    yield from _named(f"{ours}/fpn1/second", second, (), UPSAMPLE)
+    yield from _named(f"{ours}/fpn2", third, (), UPSAMPLE)
+
+
+def beit_pyramid(ours, theirs, config):
+    """Rows of `encoders/beit_pyramid.py`; `theirs` is "backbone" in microsoft/unilm's mmseg checkpoints."""
+    yield Row(f"{ours}/cls_token", f"{theirs}.cls_token")
+    yield from _named(f"{ours}/patch_embed/proj", f"{theirs}.patch_embed.proj", (), CONV)
+    for number, (here, index) in enumerate(beit_pyramid_blocks(ours, config)):
+        yield from beit_block(here, f"{theirs}.blocks.{number}", index)
+    yield from upsampling(ours, *(f"{theirs}.{name}" for name in ("fpn1.0", "fpn1.1", "fpn1.3", "fpn2.0")))
+
+
+UPERNET_NAMES = {
+    "pooled": "psp_modules.{}.1",
+    "bottleneck": "bottleneck",
+    "conv": "conv",
+    "norm": "bn",
+    "classifier": "conv_seg",
+}
+"""What mmseg calls the parts of UperNet; {} is the number of the pooling scale."""
+
+
+def upernet(ours, theirs, config, auxiliary="auxiliary_head", names=UPERNET_NAMES):
+    """Rows of `decoders/upernet.py`; `theirs` is "decode_head" in mmseg checkpoints."""
+
+    def module(here, there, layout):
+        yield from _named(f"{ours}/{here}/conv", f"{there}.{names['conv']}", (), layout, bias=False)
+        yield from batch_norm(f"{ours}/{here}/norm", f"{there}.{names['norm']}")
+
+    for number in range(len(config.pool_scales)):
+        yield from module(f"pooled_convs/{number}", f"{theirs}.{names['pooled'].format(number)}", CONV_1X1)
+    yield from module("bottleneck", f"{theirs}.{names['bottleneck']}", CONV)
+    for number in range(3):
+        yield from module(f"lateral_convs/{number}", f"{theirs}.lateral_convs.{number}", CONV_1X1)
+        yield from module(f"fpn_convs/{number}", f"{theirs}.fpn_convs.{number}", CONV)
+    yield from module("fpn_bottleneck", f"{theirs}.fpn_bottleneck", CONV)
+    yield from module("auxiliary_conv", f"{auxiliary}.convs.0", CONV)
+    yield from _named(f"{ours}/classifier/conv", f"{theirs}.{names['classifier']}", (), CONV_1X1)
+    yield from _named(f"{ours}/auxiliary_classifier/conv", f"{auxiliary}.{names['classifier']}", (), CONV_1X1)
 
 
 def attention(ours, theirs):

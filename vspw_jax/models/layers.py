@@ -67,6 +67,14 @@ def drop_path(x_NSC, rate, keys_N):
     return x_NSC * scale_N.reshape(-1, *(1,) * (x_NSC.ndim - 1))
 
 
+def drop_channels(x_NHWC, rate, keys_N):
+    """torch's Dropout2d: drops each channel of an image's map with probability `rate`, each image by its own key."""
+    if keys_N is None:
+        return x_NHWC
+    kept_NC = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x_NHWC.shape[-1:]))(keys_N)
+    return x_NHWC * (kept_NC / (1.0 - rate)).astype(x_NHWC.dtype)[:, None, None]
+
+
 def resize_bilinear(x_NHWC, height, width):
     """Bilinear resize as torch's F.interpolate(mode="bilinear", align_corners=False): no antialiasing."""
     shape = (x_NHWC.shape[0], height, width, x_NHWC.shape[3])

@@ -10,20 +10,16 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from vspw_jax.errors import UserError
+from vspw_jax.errors import choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders.mask2former import Mask2Former
+from vspw_jax.models.decoders.upernet import UperNet
+from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 
-ENCODERS = {"vit_adapter": ViTAdapter}
-DECODERS = {"mask2former": Mask2Former}
+ENCODERS = {"beit": BeitPyramid, "vit_adapter": ViTAdapter}
+DECODERS = {"mask2former": Mask2Former, "upernet": UperNet}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def _choose(table, name, field):
-    if name not in table:
-        raise UserError(f"{field} is {name!r}: expected one of {', '.join(sorted(table))}.")
-    return table[name]
 
 
 class Segmenter(nnx.Module):
@@ -31,9 +27,9 @@ class Segmenter(nnx.Module):
 
     def __init__(self, config, rngs):
         self.config = FrozenConfigDict(config)
-        options = dict(dtype=_choose(DTYPES, config.dtype, "model.dtype"), rngs=rngs)
-        encoder = _choose(ENCODERS, config.encoder.name, "model.encoder.name")
-        decoder = _choose(DECODERS, config.decoder.name, "model.decoder.name")
+        options = dict(dtype=choose(DTYPES, config.dtype, "model.dtype"), rngs=rngs)
+        encoder = choose(ENCODERS, config.encoder.name, "model.encoder.name")
+        decoder = choose(DECODERS, config.decoder.name, "model.decoder.name")
         self.encoder = encoder(config.encoder, config.image_size, config.remat, **options)
         self.decoder = decoder(config.encoder.dim, config.num_classes, config.decoder, config.remat, **options)
 
@@ -44,12 +40,13 @@ class Segmenter(nnx.Module):
           image_BTHWC: normalised float32 frames of the model's image_size.
           train: batch statistics from the batch (averaged over the mapped axis "data", which must be bound) and
             their running means updated in place; else the running means are used.
-          key_B: a JAX key a clip for stochastic depth, or None for none.
+          key_B: a JAX key a clip for stochastic depth and drop-out, or None for none.
 
         Returns:
           A dict, all float32: `encoder`, four maps BTHWC at 1/4 to 1/32, and what the decoder gives. Mask2Former:
           `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW` at 1/4, and the same after every decoder
-          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`.
+          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet: `logits_BTHWC` at 1/4 and
+          `auxiliary_logits_BTHWC`.
         """
         clips = image_BTHWC.shape[:2]
         keys_N = None
@@ -78,6 +75,11 @@ def build(config, key):
 
 
 def class_scores(outputs):
-    """Scores BTHWC of the real classes at 1/4: the sum over queries of class softmax times mask sigmoid."""
+    """Scores BTHWC of the real classes at 1/4, from a network's outputs.
+
+    The softmax of per-pixel logits, or of a query decoder the sum over queries of class softmax times mask sigmoid.
+    """
+    if "logits_BTHWC" in outputs:
+        return jax.nn.softmax(outputs["logits_BTHWC"], axis=-1)
     probabilities = jax.nn.softmax(outputs["class_logits_BTQC"], axis=-1)[..., :-1]
     return jnp.einsum("btqc,btqhw->bthwc", probabilities, jax.nn.sigmoid(outputs["mask_logits_BTQHW"]))

@@ -1,0 +1,117 @@
+"""Plain BEiT as a pyramid: the features of four blocks, up- and downsampled to four scales.
+
+Source: microsoft/unilm beit/semantic_segmentation/backbone/beit.py.
+Shapes: N images, H and W patches (1/16), S = H*W + 1 tokens (class token first), C width.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vspw_jax.errors import UserError
+from vspw_jax.models import layers
+from vspw_jax.models.encoders import beit
+
+
+def run_length(out_blocks):
+    """The longest equal runs into which the blocks divide so that every block of `out_blocks` ends a run."""
+    return math.gcd(*out_blocks)
+
+
+class Upsample4x(nnx.Module):
+    """Two transposed convolutions of stride 2 with batch norm and exact GELU between: "fpn1" of the source."""
+
+    def __init__(self, dim, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        self.first = layers.Upsample2x(dim, dim, **options)
+        self.norm = layers.batch_norm(dim, **options)
+        self.second = layers.Upsample2x(dim, dim, **options)
+
+    def __call__(self, x_NHWC, train):
+        x = self.norm(self.first(x_NHWC), use_running_average=not train)
+        return self.second(jax.nn.gelu(x, approximate=False))
+
+
+class BeitPyramid(nnx.Module):
+    """BEiT: image to four maps of width `dim` at 1/4, 1/8, 1/16, 1/32, without a norm at the end.
+
+    The blocks' variables are stacked under `blocks`, leading axes (run, block of the run); see `run_length`.
+
+    Args:
+      config: dim, depth, heads, mlp_ratio, layer_scale, drop_path (linear from 0 over the blocks), out_blocks (after
+        how many blocks each map is taken, fine to coarse, the last after all).
+      image_size: (height, width) of the input in pixels, multiples of 16; fixes the relative position tables.
+      remat: a key of `layers.REMAT_POLICIES`, for the blocks.
+
+    Raises:
+      UserError: an image_size or out_blocks that does not fit.
+    """
+
+    def __init__(self, config, image_size, remat, *, dtype, rngs):
+        check_sizes(config, image_size)
+        options = dict(dtype=dtype, rngs=rngs)
+        self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
+        self.window = tuple(size // beit.PATCH for size in image_size)
+        self.drop_path, self.depth, self.out_blocks = config.drop_path, config.depth, tuple(config.out_blocks)
+        run = run_length(self.out_blocks)
+
+        def make_block(rngs):
+            return beit.Block(
+                config.dim, config.heads, config.mlp_ratio, self.window, config.layer_scale, dtype=dtype, rngs=rngs
+            )
+
+        self.cls_token = nnx.Param(layers.normal_02(rngs.params(), (1, 1, config.dim)))
+        self.patch_embed = beit.PatchEmbedding(config.dim, **options)
+        self.blocks = layers.stack_modules(
+            lambda rngs: layers.stack_modules(make_block, run, rngs), config.depth // run, rngs
+        )
+        self.fpn1 = Upsample4x(config.dim, **options)
+        self.fpn2 = layers.Upsample2x(config.dim, config.dim, **options)
+
+    def features(self, image_NHWC, keys_N=None):
+        """The patch tokens as maps (N, H, W, C) after each block of `out_blocks`."""
+        x = self.patch_embed(image_NHWC.astype(self.dtype))
+        token = jnp.broadcast_to(self.cls_token[...].astype(self.dtype), (x.shape[0], 1, x.shape[2]))
+        run = run_length(self.out_blocks)
+
+        def apply_block(block, x, layer):
+            number, rate = layer
+            return block(x, rate, layers.fold_keys(keys_N, number)), None
+
+        def apply_run(blocks, x, run_layers):
+            x, _ = layers.scan_modules(blocks, apply_block, x, run_layers, self.remat)
+            return x, x
+
+        # What leaves the scan is kept for every run, not for every block.
+        numbers = jnp.arange(self.depth).reshape(-1, run)
+        rates = jnp.linspace(0, self.drop_path, self.depth).reshape(-1, run)
+        _, after_runs = layers.scan_modules(self.blocks, apply_run, jnp.concatenate([token, x], 1), (numbers, rates))
+        return [after_runs[end // run - 1, :, 1:].reshape(x.shape[0], *self.window, -1) for end in self.out_blocks]
+
+    def __call__(self, image_NHWC, train=False, keys_N=None):
+        """Four maps (N, h, w, dim) at 1/4, 1/8, 1/16, 1/32 of images (N, *image_size, 3)."""
+        if image_NHWC.shape[1:3] != self.image_size:
+            raise UserError(
+                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: the "
+                "relative position tables fix it. Build it with this image_size, or crop or slide over the images."
+            )
+        quarter, eighth, sixteenth, last = self.features(image_NHWC, keys_N)
+        return [self.fpn1(quarter, train), self.fpn2(eighth), sixteenth, nnx.max_pool(last, (2, 2), (2, 2))]
+
+
+def check_sizes(config, image_size):
+    """Raises UserError unless patches fill the image and four ascending `out_blocks` end with the last block."""
+    if any(size % beit.PATCH or size < 2 * beit.PATCH for size in image_size):
+        nearest = tuple(max(32, round(size / beit.PATCH) * beit.PATCH) for size in image_size)
+        raise UserError(
+            f"The crop is {tuple(image_size)} pixels, but BEiT's patches need multiples of {beit.PATCH}, at least 32. "
+            f"Set --config.model.image_size='{nearest}'."
+        )
+    blocks = tuple(config.out_blocks)
+    if len(blocks) != 4 or sorted(set(blocks)) != list(blocks) or blocks[0] < 1 or blocks[-1] != config.depth:
+        raise UserError(
+            f"model.encoder.out_blocks is {blocks}: expected four ascending counts of blocks, the last the depth, "
+            f"{config.depth}. Set --config.model.encoder.out_blocks, such as (8, 12, 16, 24) for a depth of 24."
+        )
