@@ -71,6 +71,23 @@ def test_layer_decay_counts_patches_blocks_and_the_rest():
     assert scales["decoder"]["layers"][0]["fc1"]["kernel"] == 1
 
 
+def test_layer_decay_of_plain_beit():
+    """Eight blocks in four runs of two; the necks and both heads have the full rate."""
+    params = {
+        "encoder": {
+            "cls_token": np.ones((1, 1, 4)),
+            "blocks": {"mlp": {"fc1": {"kernel": np.ones((4, 2, 4, 8))}}},
+            "fpn1": {"norm": {"scale": np.ones(4)}},
+        },
+        "decoder": {"classifier": {"conv": {"kernel": np.ones((4, 8))}}},
+    }
+    scales = optimizer.layer_scales(params, ConfigDict({**CONFIG, "embeddings_at_layer_0": False}), 8)
+    numbers = np.arange(8).reshape(4, 2, 1, 1)
+    np.testing.assert_allclose(scales["encoder"]["blocks"]["mlp"]["fc1"]["kernel"], 0.9 ** (8 - numbers), rtol=1e-6)
+    assert scales["encoder"]["cls_token"] == pytest.approx(0.9**9)
+    assert scales["encoder"]["fpn1"]["norm"]["scale"] == scales["decoder"]["classifier"]["conv"]["kernel"] == 1
+
+
 @pytest.mark.parametrize(("switch", "scale"), [(True, 0.9**25), (False, 1.0)])
 def test_decoder_embeddings_follow_the_released_code_by_a_switch(switch, scale):
     config = ConfigDict({**CONFIG, "embeddings_at_layer_0": switch})

@@ -1,0 +1,79 @@
+"""The per-pixel cross-entropy against float64 NumPy, and against PyTorch where it is installed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vspw_jax.errors import UserError
+from vspw_jax.losses import per_pixel
+
+CLASSES = 5
+
+
+def problem(logits_size=(4, 4), label_size=(4, 4), seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=3, size=(3, *logits_size, CLASSES)).astype(np.float32)
+    return logits, rng.choice([*range(CLASSES), 255], (3, *label_size)).astype(np.int32)
+
+
+def pixel_losses(logits, label):
+    """-log softmax at the label, float64; zero at void pixels."""
+    logits = logits.astype(np.float64)
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    losses = -np.take_along_axis(log_softmax, np.where(label == 255, 0, label)[..., None], axis=-1)[..., 0]
+    return np.where(label == 255, 0.0, losses)
+
+
+@pytest.mark.parametrize("averaged_over", ["labelled", "all"])
+def test_mean_over_the_pixels_that_count(averaged_over):
+    logits, label = problem()
+    count = (label != 255).sum() if averaged_over == "labelled" else label.size
+    wanted = pixel_losses(logits, label).sum() / count
+    assert float(per_pixel.cross_entropy(logits, label, averaged_over)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_devices_parts_add_up_to_the_batchs_mean():
+    """Images with few labels do not weigh more than others: the mean is over all labelled pixels of the batch."""
+    logits, label = problem()
+    label[0, 1:] = 255
+    together = per_pixel.cross_entropy(logits, label)
+    parts = jax.vmap(
+        lambda logits, label: per_pixel.cross_entropy(
+            logits[None], label[None], total=lambda x: jax.lax.psum(x, "device")
+        ),
+        axis_name="device",
+    )(logits, label)
+    assert float(parts.sum()) == pytest.approx(float(together), rel=1e-5)
+
+
+def test_nothing_labelled_costs_nothing():
+    logits, label = problem()
+    value, gradient = jax.value_and_grad(per_pixel.cross_entropy)(jnp.asarray(logits), np.full_like(label, 255))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_huge_logits_stay_finite():
+    logits, label = problem()
+    value, gradient = jax.value_and_grad(per_pixel.cross_entropy)(1e4 * jnp.asarray(logits), label)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+def test_an_unknown_mean_is_refused():
+    with pytest.raises(UserError, match="averaged_over is 'some': expected one of all, labelled"):
+        per_pixel.cross_entropy(*problem(), "some")
+
+
+@pytest.mark.parametrize("label_size", [(16, 16), (13, 9), (3, 5)])
+def test_logits_are_resized_as_torch_does(label_size):
+    """Loss and gradient, enlarging by whole and broken factors, and shrinking."""
+    torch = pytest.importorskip("torch")
+    logits, label = problem(logits_size=(4, 5), label_size=label_size)
+    value, gradient = jax.value_and_grad(per_pixel.cross_entropy)(jnp.asarray(logits), label)
+    theirs = torch.from_numpy(logits.transpose(0, 3, 1, 2).copy()).double().requires_grad_()
+    resized = torch.nn.functional.interpolate(theirs, size=label_size, mode="bilinear", align_corners=False)
+    loss = torch.nn.functional.cross_entropy(resized, torch.from_numpy(label).long(), ignore_index=255)
+    loss.backward()
+    assert float(value) == pytest.approx(loss.item(), rel=1e-5)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-7)

@@ -1,0 +1,273 @@
+"""BEiT with UperNet against Hugging Face's modules with the same random weights: every stage, loss and gradients.
+
+BeitForSemanticSegmentation picks hidden states one block too early for published weights (index 7 is the output of
+block 7, counted from 1, where the released code takes block 8's), so its parts are run one after another here.
+"""
+
+import operator
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from configs import upernet
+from vspw_jax import optimizer, sharding, train_step
+from vspw_jax.interop import hugging_face_beit
+from vspw_jax.models import segmenter
+
+torch = pytest.importorskip("torch")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    transformers = pytest.importorskip("transformers")
+
+CLASSES, DIM = 7, 32
+PER_BLOCK, WHOLE = 1e-5, 1e-4
+"""Relative errors allowed: the largest difference over the largest value."""
+
+STILL = ("encoder/fpn1/first/bias", "encoder/fpn1/second/bias", "encoder/fpn2/bias")
+"""Biases that a batch norm takes out again: their gradients are zero, and rounding alone is left."""
+
+CASES = {
+    "square": ((48, 48), 4, (1, 2, 3, 4)),
+    "uneven blocks": ((80, 80), 6, (2, 3, 4, 6)),
+    "wide": ((64, 96), 8, (2, 4, 6, 8)),
+    "tall, odd": ((112, 48), 4, (1, 2, 3, 4)),
+}
+"""Crop, depth, blocks after which features are taken."""
+
+
+def relative_error(ours, theirs):
+    theirs = np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+
+
+def small_config(size, depth, out_blocks):
+    config = upernet.get_config("demo")
+    config.model.update(image_size=size, num_classes=CLASSES)
+    config.model.encoder.update(dim=DIM, depth=depth, heads=4, out_blocks=out_blocks)
+    config.model.decoder.update(dim=DIM, auxiliary_dim=16, dropout=0.0)
+    return config
+
+
+def their_model(config):
+    """BeitForSemanticSegmentation of the same sizes; every parameter and running statistic is random."""
+    encoder = config.model.encoder
+    model = transformers.BeitForSemanticSegmentation(
+        transformers.BeitConfig(
+            hidden_size=encoder.dim,
+            num_hidden_layers=encoder.depth,
+            num_attention_heads=encoder.heads,
+            intermediate_size=4 * encoder.dim,
+            image_size=config.model.image_size,
+            patch_size=16,
+            use_relative_position_bias=True,
+            use_absolute_position_embeddings=False,
+            layer_norm_eps=1e-6,
+            drop_path_rate=0.0,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            out_indices=[1, 2, 3, 4],
+            auxiliary_channels=config.model.decoder.auxiliary_dim,
+            num_labels=config.model.num_classes,
+        )
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            draw = torch.randn(tensor.shape, generator=generator)
+            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith(("weight", "lambda_1", "lambda_2"))):
+                tensor.copy_(1 + 0.2 * draw.clamp(-3, 3))
+            elif tensor.ndim > 1 and "table" not in name:
+                tensor.copy_(draw / tensor[0].numel() ** 0.5)
+            elif tensor.is_floating_point():
+                tensor.copy_(0.5 * draw)
+        for layer in model.beit.layers:
+            # It reshapes the table to (width, height): right for square windows alone. Exchanging them mends it.
+            bias = layer.relative_position_bias
+            bias.window_size = bias.window_size[::-1]
+    return model.eval()
+
+
+def fill(arrays, rows, tensors):
+    """Writes tensors into our arrays, a dict by path, as the rows say."""
+    for row in rows:
+        place = row.layout.export(arrays[row.ours][row.index])
+        if row.our_part:
+            number, count = row.our_part
+            place = np.split(place, count)[number]
+        assert place.shape == tensors[row.theirs].shape, row
+        place[...] = tensors[row.theirs]
+
+
+def load(config, rows, tensors):
+    """(graphdef, params, model_state) of our network, filled with tensors; every one of both sides must be used."""
+    graphdef, *state = train_step.split_model(segmenter.build(config.model, jax.random.key(0)))
+    arrays = {}
+    for tree in state:
+        optimizer.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
+    rows = list(rows)
+    fill(arrays, rows, tensors)
+    assert not [path for path, array in arrays.items() if np.isnan(array).any()]
+    assert {name for name in tensors if "num_batches_tracked" not in name} == {row.theirs for row in rows}
+    return graphdef, *(
+        optimizer.map_with_path(lambda path, _: jnp.asarray(arrays[path], jnp.float32), tree) for tree in state
+    )
+
+
+def their_tensors(model):
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def hugging_face_rows(config):
+    return hugging_face_beit.segmenter(config.model, hugging_face_beit.VERSION_5)
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
+def pair(request):
+    """Both networks, an image and all stages of theirs."""
+    config = small_config(*request.param)
+    theirs = their_model(config)
+    ours = nnx.merge(*load(config, hugging_face_rows(config), their_tensors(theirs)))
+    image_NHWC = np.random.default_rng(0).normal(size=(2, *config.model.image_size, 3)).astype(np.float32)
+    with torch.no_grad():
+        image = torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
+        states = theirs.beit(image, output_hidden_states=True).hidden_states
+        window = [side // 16 for side in config.model.image_size]
+        features = [
+            states[block][:, 1:].transpose(1, 2).reshape(2, -1, *window) for block in config.model.encoder.out_blocks
+        ]
+        maps = theirs.fpn(features)
+        outputs = dict(
+            states=states,
+            features=features,
+            maps=maps,
+            psp=theirs.decode_head.psp_forward(list(maps)),
+            logits=theirs.decode_head(list(maps)),
+            auxiliary=theirs.auxiliary_head(list(maps)),
+        )
+    return dict(config=config, ours=ours, image=jnp.asarray(image_NHWC), theirs=outputs)
+
+
+def channels_last(tensor):
+    return tensor.numpy().transpose(0, 2, 3, 1)
+
+
+def test_every_block(pair):
+    graphdef, variables = nnx.split(pair["ours"].encoder.blocks)
+    states, depth = pair["theirs"]["states"], pair["config"].model.encoder.depth
+    apply = jax.jit(lambda variables, x: nnx.merge(graphdef, variables)(x, 0.0))
+    assert len(states) == depth + 1
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), variables)
+    for number in range(depth):
+        block = jax.tree.map(operator.itemgetter(number), flat)
+        assert relative_error(apply(block, states[number].numpy()), states[number + 1]) < PER_BLOCK
+
+
+def test_patch_embedding(pair):
+    tokens = pair["ours"].encoder.patch_embed(pair["image"])
+    assert relative_error(tokens, pair["theirs"]["states"][0][:, 1:]) < PER_BLOCK
+
+
+def test_features_after_the_blocks_named(pair):
+    for ours, theirs in zip(
+        pair["ours"].encoder.features(pair["image"]), map(channels_last, pair["theirs"]["features"]), strict=True
+    ):
+        assert relative_error(ours, theirs) < PER_BLOCK * pair["config"].model.encoder.depth
+
+
+def test_four_maps(pair):
+    maps = pair["ours"].encoder(pair["image"])
+    for ours, theirs in zip(maps, map(channels_last, pair["theirs"]["maps"]), strict=True):
+        assert relative_error(ours, theirs) < WHOLE
+
+
+def test_pyramid_pooling_and_both_heads(pair):
+    """Each from the reference's maps, so that errors do not add up."""
+    maps = [jnp.asarray(channels_last(x)) for x in pair["theirs"]["maps"]]
+    decoder = pair["ours"].decoder
+    assert relative_error(decoder.pool_pyramid(maps[-1], False), channels_last(pair["theirs"]["psp"])) < PER_BLOCK
+    outputs = decoder(maps)
+    assert relative_error(outputs["logits_NHWC"], channels_last(pair["theirs"]["logits"])) < PER_BLOCK
+    assert relative_error(outputs["auxiliary_logits_NHWC"], channels_last(pair["theirs"]["auxiliary"])) < PER_BLOCK
+
+
+def test_whole_network(pair):
+    outputs = pair["ours"](pair["image"][:, None])
+    for name in ("logits", "auxiliary"):
+        ours = outputs["logits_BTHWC" if name == "logits" else "auxiliary_logits_BTHWC"][:, 0]
+        assert relative_error(ours, channels_last(pair["theirs"][name])) < WHOLE
+
+
+def training_gradients(config, state, batch):
+    """Loss and gradients by parameter path, batch norms in training, as a training step takes them."""
+    graphdef, params, model_state = state
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, model_state)
+        outputs = model(batch["image_BTHWC"], train=True)
+        terms = train_step.clip_losses(outputs, batch, None, config.model.decoder.name, config.loss)
+        return sum(terms.values())
+
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    mapped = jax.shard_map(
+        lambda params: jax.value_and_grad(loss)(params), mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False
+    )
+    return jax.jit(mapped)(params)
+
+
+def test_loss_and_gradients_of_a_training_step():
+    config = small_config((64, 96), 4, (1, 2, 3, 4))
+    theirs = their_model(config).train()
+    state = load(config, hugging_face_rows(config), their_tensors(theirs))
+    theirs = theirs.double()
+    # With this seed no ReLU's input is so near to zero that float32 gives it another sign than float64.
+    rng = np.random.default_rng(3)
+    image = rng.normal(size=(4, 1, 64, 96, 3)).astype(np.float32)
+    label = np.kron(rng.choice([*range(CLASSES), 255], (4, 1, 8, 12)), np.ones((8, 8))).astype(np.int32)
+    loss, gradients = training_gradients(config, state, {"image_BTHWC": image, "label_BTHW": label})
+
+    their_image = torch.from_numpy(image[:, 0].transpose(0, 3, 1, 2).copy()).double()
+    states = theirs.beit(their_image, output_hidden_states=True)
+    maps = theirs.fpn([x[:, 1:].transpose(1, 2).reshape(4, -1, 4, 6) for x in states.hidden_states[1:]])
+    their_loss = 0.0
+    for weight, logits in ((1.0, theirs.decode_head(list(maps))), (0.4, theirs.auxiliary_head(list(maps)))):
+        logits = torch.nn.functional.interpolate(logits, size=(64, 96), mode="bilinear", align_corners=False)
+        target = torch.from_numpy(label[:, 0]).long()
+        their_loss += weight * torch.nn.functional.cross_entropy(logits, target, ignore_index=255)
+    their_loss.backward()
+    assert float(loss) == pytest.approx(their_loss.item(), rel=1e-5)
+
+    wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
+    rows = [row for row in hugging_face_rows(config) if row.theirs in wanted]
+    expected = {}
+    optimizer.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), gradients)
+    fill(expected, rows, wanted)
+    errors = {}
+
+    def compare(path, leaf):
+        if path in STILL:
+            assert max(np.abs(leaf).max(), np.abs(expected[path]).max()) < 1e-7
+        else:
+            errors[path] = relative_error(leaf, expected[path])
+
+    optimizer.map_with_path(compare, gradients)
+    assert max(errors.values()) < WHOLE, {path: error for path, error in errors.items() if error >= WHOLE}
+
+
+def test_files_with_the_names_of_version_4(tmp_path):
+    """transformers saves the old names, and reads them: both tables of names lead to the same network."""
+    safetensors_numpy = pytest.importorskip("safetensors.numpy")
+    config = small_config((48, 48), 4, (1, 2, 3, 4))
+    theirs = their_model(config)
+    theirs.save_pretrained(tmp_path)
+    tensors = safetensors_numpy.load_file(tmp_path / "model.safetensors")
+    assert "beit.encoder.layer.0.attention.attention.query.weight" in tensors
+    _, *old = load(config, hugging_face_beit.segmenter(config.model, hugging_face_beit.VERSION_4), tensors)
+    _, *new = load(config, hugging_face_rows(config), their_tensors(theirs))
+    for left, right in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
+        np.testing.assert_array_equal(left, right)
