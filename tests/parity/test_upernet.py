@@ -104,6 +104,11 @@ def fill(arrays, rows, tensors):
         place[...] = tensors[row.theirs]
 
 
+def parameters(names):
+    """All but the counts of batches that a batch norm has seen."""
+    return {name for name in names if not name.endswith("num_batches_tracked")}
+
+
 def load(config, rows, tensors):
     """(graphdef, params, model_state) of our network, filled with tensors; every one of both sides must be used."""
     graphdef, *state = train_step.split_model(segmenter.build(config.model, jax.random.key(0)))
@@ -113,9 +118,9 @@ def load(config, rows, tensors):
     rows = list(rows)
     fill(arrays, rows, tensors)
     assert not [path for path, array in arrays.items() if np.isnan(array).any()]
-    assert {name for name in tensors if "num_batches_tracked" not in name} == {row.theirs for row in rows}
+    assert parameters(tensors) == parameters(row.theirs for row in rows)
     return graphdef, *(
-        optimizer.map_with_path(lambda path, _: jnp.asarray(arrays[path], jnp.float32), tree) for tree in state
+        optimizer.map_with_path(lambda path, leaf: jnp.asarray(arrays[path], leaf.dtype), tree) for tree in state
     )
 
 
