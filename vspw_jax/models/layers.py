@@ -98,16 +98,20 @@ def layer_norm(dim, epsilon, *, dtype, rngs):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch norm that counts its training batches, as torch's does in num_batches_tracked."""
+    """flax's, with what torch's keeps: unbiased variances, of count - 1 degrees of freedom, and a count of batches."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
-    def __call__(self, x, use_running_average):
+    def __call__(self, x_NHWC, use_running_average):
+        kept = self.momentum * self.var[...]
+        output = super().__call__(x_NHWC, use_running_average)
         if not use_running_average:
+            count = x_NHWC.size // x_NHWC.shape[-1] * lax.axis_size(self.axis_name)
+            self.var[...] = kept + (self.var[...] - kept) * (count / max(1, count - 1))
             self.count[...] += 1
-        return super().__call__(x, use_running_average=use_running_average)
+        return output
 
 
 def batch_norm(dim, *, dtype, rngs):
