@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from vspw_jax import train_step
 from vspw_jax.interop import name_maps
 from vspw_jax.models import layers
-from vspw_jax.models.encoders import beit
+from vspw_jax.models.encoders import relative_attention
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -126,7 +126,7 @@ def test_prior_and_patch_embedding(size):
 
 def test_relative_position_bias(size):
     table = at(encoder(size)[1]["interactions"]["blocks"]["attn"], 0, 0)["relative_position_bias_table"]
-    bias = beit.relative_position_bias(table, (size[0] // 16, size[1] // 16))
+    bias = relative_attention.relative_position_bias(table, (size[0] // 16, size[1] // 16))
     np.testing.assert_array_equal(thinned(bias), golden(size)["bias"])
 
 

@@ -1,4 +1,4 @@
-"""BEiT vision transformer: patch embedding, blocks with relative position bias and layer scale.
+"""BEiT vision transformer: patch embedding, blocks with layer scale.
 
 Source: microsoft/unilm beit/semantic_segmentation/backbone/beit.py (BEiT, BEiTv2).
 Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G heads, D channels a head, C width.
@@ -9,38 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vspw_jax.models import layers
+from vspw_jax.models.encoders import relative_attention
 
 PATCH = 16
-CLASS_TOKEN_ROWS = 3
-"""Last rows of a relative position table: class->patch, patch->class, class->class."""
-
-
-def toeplitz(offsets, size):
-    """From values by offset, last axis of 2*size - 1 for query - key = 1-size..size-1, to (..., query, key).
-
-    Shifts rows by padding and reshaping, so that neither it nor its gradient gathers or scatters.
-    """
-    reversed_rows = jnp.broadcast_to(offsets[..., None, ::-1], (*offsets.shape[:-1], size, 2 * size - 1))
-    padded = jnp.pad(reversed_rows, [(0, 0)] * offsets.ndim + [(0, 1)])
-    flat = padded.reshape(*offsets.shape[:-1], -1)[..., size - 1 : size - 1 + size * (2 * size - 1)]
-    return flat.reshape(*offsets.shape[:-1], size, 2 * size - 1)[..., :size]
-
-
-def relative_position_bias(table_RG, window):
-    """Attention bias (G, S, S) from a BEiT table of (2H-1)(2W-1) + 3 rows.
-
-    Row (dy + H-1) * (2W-1) + dx + W-1 holds query minus key (dy, dx); the last three rows the class token's.
-    """
-    height, width = window
-    offsets_RG, to_patch, to_class, class_class = table_RG[:-3], table_RG[-3:-2], table_RG[-2:-1], table_RG[-1:]
-    offsets = offsets_RG.T.reshape(-1, 2 * height - 1, 2 * width - 1)
-    by_x = toeplitz(offsets, width)  # head, dy, query x, key x
-    by_xy = toeplitz(jnp.moveaxis(by_x, 1, -1), height)  # head, query x, key x, query y, key y
-    patches = by_xy.transpose(0, 3, 1, 4, 2).reshape(-1, height * width, height * width)
-    first_column = jnp.broadcast_to(to_class.T[:, :, None], (patches.shape[0], height * width, 1))
-    first_row = jnp.broadcast_to(to_patch.T[:, :, None], (patches.shape[0], 1, height * width))
-    top = jnp.concatenate([class_class.T[:, :, None], first_row], axis=2)
-    return jnp.concatenate([top, jnp.concatenate([first_column, patches], axis=2)], axis=1)
 
 
 class PatchEmbedding(nnx.Module):
@@ -60,7 +31,7 @@ class Attention(nnx.Module):
 
     def __init__(self, dim, heads, window, *, dtype, rngs):
         self.heads, self.window = heads, window
-        rows = (2 * window[0] - 1) * (2 * window[1] - 1) + CLASS_TOKEN_ROWS
+        rows = (2 * window[0] - 1) * (2 * window[1] - 1) + relative_attention.CLASS_TOKEN_ROWS
         self.qkv = layers.linear(dim, 3 * dim, use_bias=False, dtype=dtype, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(dim))
         self.v_bias = nnx.Param(jnp.zeros(dim))
@@ -71,9 +42,8 @@ class Attention(nnx.Module):
         query, key, value = jnp.split(self.qkv(x_NSC), 3, axis=-1)
         query = query + self.q_bias[...].astype(query.dtype)
         value = value + self.v_bias[...].astype(value.dtype)
-        bias_GSS = relative_position_bias(self.relative_position_bias_table[...], self.window)
-        query, key, value = (x.reshape(*x.shape[:2], self.heads, -1) for x in (query, key, value))
-        output = jax.nn.dot_product_attention(query, key, value, bias=bias_GSS[None].astype(query.dtype))
+        heads = (x.reshape(*x.shape[:2], self.heads, -1) for x in (query, key, value))
+        output = relative_attention.attention(*heads, self.relative_position_bias_table[...], self.window)
         return self.proj(output.reshape(x_NSC.shape))
 
 

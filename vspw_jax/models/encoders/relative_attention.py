@@ -1,0 +1,107 @@
+"""Self-attention with BEiT's relative position bias, in a plain form and one in linear memory.
+
+Source: microsoft/unilm beit/semantic_segmentation/backbone/beit.py.
+Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G heads, D channels a head, R table rows.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+CLASS_TOKEN_ROWS = 3
+"""Last rows of a relative position table: class->patch, patch->class, class->class."""
+
+BLOCK_LOGITS = 2**23
+"""Attention logits of an image that are held at once: heads x queries x keys. In float32, 32 MiB."""
+
+
+def toeplitz(offsets, size):
+    """From values by offset, last axis of 2*size - 1 for query - key = 1-size..size-1, to (..., query, key).
+
+    Shifts rows by padding and reshaping, so that neither it nor its gradient gathers or scatters.
+    """
+    reversed_rows = jnp.broadcast_to(offsets[..., None, ::-1], (*offsets.shape[:-1], size, 2 * size - 1))
+    padded = jnp.pad(reversed_rows, [(0, 0)] * offsets.ndim + [(0, 1)])
+    flat = padded.reshape(*offsets.shape[:-1], -1)[..., size - 1 : size - 1 + size * (2 * size - 1)]
+    return flat.reshape(*offsets.shape[:-1], size, 2 * size - 1)[..., :size]
+
+
+def _split_table(table_RG, window):
+    """Values by offset (G, 2H-1, 2W-1), and (G, 1, 1) of class->patch, patch->class, class->class."""
+    offsets = table_RG[:-CLASS_TOKEN_ROWS].T.reshape(-1, 2 * window[0] - 1, 2 * window[1] - 1)
+    return offsets, *table_RG[-CLASS_TOKEN_ROWS:, :, None, None]
+
+
+def relative_position_bias(table_RG, window):
+    """Attention bias (G, S, S) from a BEiT table of (2H-1)(2W-1) + 3 rows.
+
+    Row (dy + H-1) * (2W-1) + dx + W-1 holds query minus key (dy, dx); the last three rows the class token's.
+    """
+    height, width = window
+    patches = height * width
+    offsets, to_patch, to_class, class_class = _split_table(table_RG, window)
+    by_x = toeplitz(offsets, width)  # head, dy, query x, key x
+    by_xy = toeplitz(jnp.moveaxis(by_x, 1, -1), height)  # head, query x, key x, query y, key y
+    bias = by_xy.transpose(0, 3, 1, 4, 2).reshape(-1, patches, patches)
+    first_column = jnp.broadcast_to(to_class, (bias.shape[0], patches, 1))
+    first_row = jnp.broadcast_to(to_patch, (bias.shape[0], 1, patches))
+    top = jnp.concatenate([class_class, first_row], axis=2)
+    return jnp.concatenate([top, jnp.concatenate([first_column, bias], axis=2)], axis=1)
+
+
+def plain_attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window):
+    """Softmax attention with the whole bias (G, S, S) at once."""
+    bias_GSS = relative_position_bias(table_RG, window).astype(query_NSGD.dtype)
+    return jax.nn.dot_product_attention(query_NSGD, key_NSGD, value_NSGD, bias=bias_GSS[None])
+
+
+def blockwise_attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window, rows):
+    """The same over blocks of `rows` rows of query patches, each block's bias cut out of the table when it is due.
+
+    The backward pass computes a block's attention again, so that no pass holds more than one block's.
+    """
+    height, width = window
+    dtype = query_NSGD.dtype
+    offsets, to_patch, to_class, class_class = _split_table(table_RG.astype(dtype), window)
+    # Flipped, the biases of a row of queries with all keys are one slice: (head, key y - query y, query x, key x).
+    by_x = toeplitz(offsets, width)[:, ::-1]
+
+    @jax.checkpoint
+    def one_block(first_row, query_NBGD):
+        row_biases = [
+            lax.dynamic_slice_in_dim(by_x, height - 1 - first_row - row, height, axis=1).transpose(0, 2, 1, 3)
+            for row in range(rows)
+        ]
+        bias = jnp.concatenate(row_biases, axis=1).reshape(-1, rows * width, height * width)
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (1, 0))).at[:, :, :1].set(to_class)
+        return jax.nn.dot_product_attention(query_NBGD, key_NSGD, value_NSGD, bias=bias[None])
+
+    num_blocks = -(-height // rows)
+    patches = jnp.pad(query_NSGD[:, 1:], ((0, 0), (0, (num_blocks * rows - height) * width), (0, 0), (0, 0)))
+    blocks = jnp.moveaxis(patches.reshape(patches.shape[0], num_blocks, rows * width, *patches.shape[2:]), 1, 0)
+    outputs = lax.map(lambda block: one_block(*block), (jnp.arange(num_blocks) * rows, blocks))
+    outputs = jnp.moveaxis(outputs, 0, 1).reshape(patches.shape)[:, : height * width]
+
+    class_bias = jnp.broadcast_to(to_patch, (to_patch.shape[0], 1, height * width))
+    class_bias = jnp.concatenate([class_class, class_bias], axis=2)
+    class_output = jax.nn.dot_product_attention(query_NSGD[:, :1], key_NSGD, value_NSGD, bias=class_bias[None])
+    return jnp.concatenate([class_output, outputs], axis=1)
+
+
+def block_rows(window, heads):
+    """Rows of query patches a block, so that it has at most BLOCK_LOGITS logits; None where one block holds all."""
+    height, width = window
+    most = max(1, BLOCK_LOGITS // (heads * width * (height * width + 1)))
+    num_blocks = -(-height // most)
+    return None if num_blocks == 1 else -(-height // num_blocks)
+
+
+def attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window):
+    """Softmax attention (N, S, G, D) with the biases of `table_RG`: in blocks where heads x S x S is large.
+
+    With 16 heads that is from 27x27 patches, crop 432, on. There it is also the faster form on CPU.
+    """
+    rows = block_rows(window, query_NSGD.shape[2])
+    if rows is None:
+        return plain_attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window)
+    return blockwise_attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window, rows)
