@@ -1,0 +1,274 @@
+"""The network beside the same network in PyTorch: time of a forward pass and of a training step, and peak memory.
+
+    python -m benchmarks.network --size=demo|base|large [--crop=224] [--batch=1] [--rounds=5] [--threads=2]
+
+Both have the same weights and images, in float32, on the same cores. Outputs and gradients are compared first, and no
+figure is printed if they differ by more than 1e-4. Then they take turns; medians and their ratio (below 1: JAX is the
+faster) are printed. "Step" is the forward and backward pass in training mode of the outputs' sum weighted by drawn
+numbers, without an optimizer. Peak memory is what a process of its own gains in one step, gradients included, weights
+not: PyTorch as it is, JAX with each `remat`.
+
+While times are taken the allocator keeps freed memory (glibc's MALLOC_MMAP_MAX_ and MALLOC_TRIM_THRESHOLD_), for both:
+by default it goes back to the system after every pass, which costs PyTorch more than JAX.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx, traverse_util
+from jax.sharding import PartitionSpec as P
+
+from benchmarks import torch_network
+from configs import baseline
+from vspw_jax import sharding, train_step
+from vspw_jax.errors import UserError, run_program
+from vspw_jax.interop import name_maps
+
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
+TOLERANCE = 1e-4
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def recipe(size, crop, remat):
+    """The baseline at one of the sizes, without stochastic depth."""
+    config = baseline.get_config("demo" if size == "demo" else "full")
+    model = config.model
+    model.image_size, model.remat = (crop, crop), "none" if remat == "torch" else remat
+    model.encoder.drop_path = 0.0
+    if size == "base":
+        model.encoder.update(dim=768, depth=12, heads=12, adapter_heads=12)
+        model.decoder.update(dim=256, heads=8, ffn_dim=1024)
+    return config
+
+
+def drawn_weights(config):
+    """Weights by path, none of them zero: {"a/b": array}."""
+    rng = np.random.default_rng(0)
+    _, params, model_state = train_step.describe(config)
+    weights = {}
+    for path, leaf in (traverse_util.flatten_dict(params) | traverse_util.flatten_dict(model_state)).items():
+        if path[-1] in ("scale", "var", "gamma", "gamma_1", "gamma_2"):
+            drawn = rng.uniform(0.5, 1.0, leaf.shape)
+        else:
+            drawn = 0.03 * rng.normal(size=leaf.shape)
+        weights["/".join(map(str, path))] = drawn.astype(np.float32)
+    return weights
+
+
+def drawn_images(config, batch):
+    return np.random.default_rng(1).normal(size=(batch, *config.model.image_size, 3)).astype(np.float32)
+
+
+def directions(outputs):
+    """Numbers that weigh the outputs in the scalar whose gradient is taken."""
+    rng = np.random.default_rng(2)
+    return [rng.normal(size=x.shape).astype(np.float32) / np.sqrt(np.prod(x.shape)) for x in outputs]
+
+
+class Jax:
+    """This codebase's network: `forward()` and `step()` return NumPy-like arrays, computed."""
+
+    def __init__(self, config, weights, batch):
+        graphdef, params, model_state = train_step.describe(config)
+        self.params, self.model_state = (self._filled(tree, weights) for tree in (params, model_state))
+        self.images = jnp.asarray(drawn_images(config, batch))
+        mesh = sharding.make_mesh(devices=jax.devices()[:1])
+
+        def run(params, model_state, images, train):
+            outputs = nnx.merge(graphdef, params, model_state)(images[:, None], train)
+            return outputs["layer_class_logits_LBTQC"][:, :, 0], outputs["layer_mask_logits_LBTQHW"][:, :, 0]
+
+        def step(params, model_state, images, weighing):
+            def loss(params):
+                outputs = run(params, model_state, images, True)
+                return sum((x * weight).sum() for x, weight in zip(outputs, weighing, strict=True))
+
+            return jax.grad(loss)(params)
+
+        arguments = (self.params, self.model_state, self.images)
+        forward = jax.jit(lambda *arguments: run(*arguments, False))
+        self.weighing = [jnp.asarray(x) for x in directions(jax.eval_shape(forward, *arguments))]
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(),) * 4, out_specs=P(), check_vma=False)
+        started = time.perf_counter()
+        self._step = jax.jit(mapped).lower(*arguments, self.weighing).compile()
+        self.compile_seconds = time.perf_counter() - started
+        self._forward = forward
+
+    @staticmethod
+    def _filled(tree, weights):
+        paths = traverse_util.flatten_dict(tree)
+        return traverse_util.unflatten_dict({path: jnp.asarray(weights["/".join(map(str, path))]) for path in paths})
+
+    def forward(self):
+        return jax.block_until_ready(self._forward(self.params, self.model_state, self.images))
+
+    def step(self):
+        """Gradients by path."""
+        gradients = self._step(self.params, self.model_state, self.images, self.weighing)
+        paths = traverse_util.flatten_dict(jax.block_until_ready(gradients))
+        return {"/".join(map(str, path)): x for path, x in paths.items()}
+
+
+class Torch:
+    """The peer, with the same methods; gradients are by its own names."""
+
+    def __init__(self, config, weights, batch):
+        self.model = torch_network.Segmenter(config.model)
+        torch_network.load(self.model, name_rows(config), weights)
+        self.images = torch.from_numpy(drawn_images(config, batch).transpose(0, 3, 1, 2).copy())
+        with torch.no_grad():
+            self.weighing = [torch.from_numpy(x) for x in directions(self.model.eval()(self.images)[:2])]
+
+    def forward(self):
+        with torch.inference_mode():
+            return self.model.eval()(self.images)[:2]
+
+    def step(self):
+        self.model.train().zero_grad(set_to_none=True)
+        outputs = self.model(self.images)[:2]
+        sum((x * weight).sum() for x, weight in zip(outputs, self.weighing, strict=True)).backward()
+        return {name: parameter.grad for name, parameter in self.model.named_parameters()}
+
+
+def name_rows(config):
+    model = config.model
+    yield from name_maps.vit_adapter("encoder", "backbone", model.encoder)
+    yield from name_maps.mask2former("decoder", "decode_head", model.decoder)
+
+
+def relative_error(found, wanted):
+    return float(np.abs(np.asarray(found) - np.asarray(wanted)).max() / np.abs(np.asarray(wanted)).max())
+
+
+def check_equal(config, ours, theirs):
+    """Compares outputs, and gradients in units of the largest; returns both errors.
+
+    Raises:
+      UserError: one of them is above the tolerance.
+    """
+    output_error = max(relative_error(*pair) for pair in zip(ours.forward(), theirs.forward(), strict=True))
+    found, wanted = ours.step(), theirs.step()
+    largest = max(float(x.abs().max()) for x in wanted.values())
+    gradient_error = 0.0
+    for row in name_rows(config):
+        if row.ours not in found:
+            continue
+        expected = np.asarray(wanted[row.theirs])
+        if row.part:
+            expected = np.split(expected, row.part[1])[row.part[0]]
+        difference = row.layout.export(np.asarray(found[row.ours])[row.index]) - expected
+        gradient_error = max(gradient_error, float(np.abs(difference).max()) / largest)
+    if not max(output_error, gradient_error) < TOLERANCE:
+        raise UserError(f"The networks differ: {output_error=:.1e} {gradient_error=:.1e}, tolerance {TOLERANCE}.")
+    return output_error, gradient_error
+
+
+def take_turns(functions, rounds, clock):
+    """Median seconds by `clock` of each function, called in turn after one call to warm up."""
+    for function in functions:
+        function()
+    seconds = [[] for _ in functions]
+    for _ in range(rounds):
+        for function, times in zip(functions, seconds, strict=True):
+            started = clock()
+            function()
+            times.append(clock() - started)
+    return [statistics.median(times) for times in seconds]
+
+
+def process_memory(field):
+    """A line of /proc/self/status, in MiB."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+
+
+def gained_memory(network):
+    """MiB that the process gains in one step, at the peak."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # What loading and compilation left.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # The peak is counted from here on.
+    before = process_memory("VmRSS")
+    network.step()
+    return process_memory("VmHWM") - before
+
+
+def measure_memory(flags):
+    config = recipe(flags.size, flags.crop, flags.memory_of)
+    network = (Torch if flags.memory_of == "torch" else Jax)(config, drawn_weights(config), flags.batch)
+    print(json.dumps({"MiB": gained_memory(network), "compile_s": getattr(network, "compile_seconds", 0)}))
+
+
+def measured_memory(flags, network):
+    """`measure_memory` in a process of its own, with the allocator as it comes."""
+    environment = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
+    command = [sys.executable, "-m", "benchmarks.network", f"--size={flags.size}", f"--crop={flags.crop}"]
+    command += [f"--batch={flags.batch}", f"--threads={flags.threads}", f"--memory-of={network}"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def compare(flags):
+    config = recipe(flags.size, flags.crop, flags.remat)
+    weights = drawn_weights(config)
+    ours, theirs = Jax(config, weights, flags.batch), Torch(config, weights, flags.batch)
+    count = sum(x.size for x in weights.values())
+    print(
+        f"{flags.size}, crop {flags.crop}, batch {flags.batch}, {flags.threads} threads, {flags.clock} clock, {count / 1e6:.1f} M weights"
+    )
+    errors = check_equal(config, ours, theirs)
+    print(f"relative error of outputs {errors[0]:.1e}, of gradients {errors[1]:.1e}", flush=True)
+    for name in ("forward", "step"):
+        seconds = take_turns([getattr(ours, name), getattr(theirs, name)], flags.rounds, CLOCKS[flags.clock])
+        print(
+            f"{name:<8} JAX {seconds[0]:.3f} s  PyTorch {seconds[1]:.3f} s  ratio {seconds[0] / seconds[1]:.2f}",
+            flush=True,
+        )
+    print(f"remat {flags.remat}, step compiled in {ours.compile_seconds:.0f} s")
+    if flags.memory:
+        peer = measured_memory(flags, "torch")["MiB"]
+        for remat in ("none", "dots", "full"):
+            gained = measured_memory(flags, remat)["MiB"]
+            print(f"memory   JAX, remat {remat:<4} {gained:.0f} MiB  PyTorch {peer:.0f} MiB  ratio {gained / peer:.2f}")
+
+
+def parse_flags():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=("demo", "base", "large"), default="demo")
+    parser.add_argument("--crop", type=int, help="pixels, a multiple of 32; default 96 for demo, else 224")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: with 1 thread, where others use the cores"
+    )
+    parser.add_argument("--remat", choices=("none", "dots", "full"), default="none", help="of the timed JAX step")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--memory-of", choices=("torch", "none", "dots", "full"), help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    flags.crop = flags.crop or (96 if flags.size == "demo" else 224)
+    return flags
+
+
+def main():
+    flags = parse_flags()
+    if not flags.memory_of and not os.environ.keys() >= ALLOCATOR.keys():
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.network", *sys.argv[1:]], os.environ | ALLOCATOR)
+    # Before the first computation: thread pools are sized by the cores that the process may use.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])
+    torch.set_num_threads(flags.threads)
+    jax.config.update("jax_platforms", "cpu")
+    (measure_memory if flags.memory_of else compare)(flags)
+
+
+if __name__ == "__main__":
+    run_program(main)
