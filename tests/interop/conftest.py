@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from configs import baseline
+from configs import baseline, upernet
 from tests.conftest import TINY
 from vspw_jax.models import segmenter
 
@@ -25,6 +25,16 @@ def tiny_recipe(**changes):
 def tiny_model(**changes):
     """Its config.model."""
     return tiny_recipe(**changes).model
+
+
+def tiny_upernet(**changes):
+    """config.model of a small BEiT with UperNet."""
+    model = upernet.get_config("demo").model
+    model.encoder.update(dim=32, heads=2)
+    model.decoder.update(dim=32, auxiliary_dim=16)
+    model.update(image_size=(64, 64), num_classes=7)
+    model.update(changes)
+    return model
 
 
 @functools.cache

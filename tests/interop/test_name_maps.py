@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from configs import baseline
-from tests.interop.conftest import variables
+from configs import baseline, upernet
+from tests.interop.conftest import drawn, tiny_upernet, variables
 from vspw_jax import train_step
 from vspw_jax.interop import convert, namings
 
@@ -47,6 +47,14 @@ def test_the_896_network_has_the_released_tensors(num_classes):
     assert exported(*full_size(896, num_classes), "mmseg") == wanted
 
 
+def test_plain_beit_with_upernet_has_the_released_tensors():
+    config = upernet.get_config()
+    config.model.update(image_size=(640, 640), num_classes=150)
+    wanted = listed("upernet_640_ade20k")
+    assert len(wanted) == 504
+    assert exported(config, train_step.describe(config)[1:], "mmseg") == wanted
+
+
 def test_beitv2_is_the_encoder_and_a_head():
     wanted = {name: shape for name, shape in listed("beitv2_large").items() if not name.startswith(("fc_norm", "head"))}
     assert exported(*full_size(224), "unilm") == wanted
@@ -67,9 +75,12 @@ def test_the_published_sizes():
 
 
 @pytest.mark.parametrize("naming", namings.NAMINGS)
-def test_every_place_of_a_variable_has_one_name(tiny, naming):
+@pytest.mark.parametrize("network", ["vit_adapter, mask2former", "beit, upernet"])
+def test_every_place_of_a_variable_has_one_name(tiny, naming, network):
     """Rows fill each of the places they claim once; a whole naming claims all places of the network."""
-    config, model = tiny
+    if naming.endswith(("mask2former", "upernet")) and not network.endswith(naming.split("_")[-1]):
+        pytest.skip("such files hold another network")
+    config, model = tiny if network.endswith("mask2former") else (tiny_upernet(), drawn(tiny_upernet()))
     rows = namings.NAMINGS[naming].rows(config, ())
     filled = {path: np.zeros(array.shape, np.int32) for path, array in variables(model).items()}
     for row in rows:

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import upernet
 from vspw_jax import optimizer, sharding, train_step
-from vspw_jax.interop import hugging_face_beit
+from vspw_jax.interop import namings
 from vspw_jax.models import segmenter
 
 torch = pytest.importorskip("torch")
@@ -96,10 +96,7 @@ def their_model(config):
 def fill(arrays, rows, tensors):
     """Writes tensors into our arrays, a dict by path, as the rows say."""
     for row in rows:
-        place = row.layout.export(arrays[row.ours][row.index])
-        if row.our_part:
-            number, count = row.our_part
-            place = np.split(place, count)[number]
+        place = row.view(arrays[row.ours])
         assert place.shape == tensors[row.theirs].shape, row
         place[...] = tensors[row.theirs]
 
@@ -128,8 +125,8 @@ def their_tensors(model):
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def hugging_face_rows(config):
-    return hugging_face_beit.segmenter(config.model, hugging_face_beit.VERSION_5)
+def hugging_face_rows(config, names=("layers.0.attention.q_proj.weight", "beit.embeddings.cls_token")):
+    return namings.NAMINGS["hugging_face_upernet"].rows(config.model, names)
 
 
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
@@ -272,7 +269,7 @@ def test_files_with_the_names_of_version_4(tmp_path):
     theirs.save_pretrained(tmp_path)
     tensors = safetensors_numpy.load_file(tmp_path / "model.safetensors")
     assert "beit.encoder.layer.0.attention.attention.query.weight" in tensors
-    _, *old = load(config, hugging_face_beit.segmenter(config.model, hugging_face_beit.VERSION_4), tensors)
+    _, *old = load(config, hugging_face_rows(config, tensors), tensors)
     _, *new = load(config, hugging_face_rows(config), their_tensors(theirs))
     for left, right in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
         np.testing.assert_array_equal(left, right)

@@ -10,6 +10,7 @@ from vspw_jax.interop.name_maps import (
     LINEAR,
     POSITIONS,
     SAME,
+    UPERNET_NAMES,
     Row,
     attention,
     class_head,
@@ -18,6 +19,8 @@ from vspw_jax.interop.name_maps import (
     deformable_attention,
     linear,
     norm,
+    upernet,
+    upsampling,
 )
 
 BEIT_4 = {
@@ -28,6 +31,8 @@ BEIT_4 = {
     "fc1": "intermediate.dense",
     "fc2": "output.dense",
     "shared table": "encoder.relative_position_bias.relative_position_bias_table",
+    "upsampling": ("fpn1.0", "fpn1.1", "fpn1.3", "fpn2.0"),
+    "upernet": {**UPERNET_NAMES, "classifier": "classifier"},
 }
 BEIT_5 = {
     "block": "layers.{}",
@@ -37,6 +42,14 @@ BEIT_5 = {
     "fc1": "mlp.fc1",
     "fc2": "mlp.fc2",
     "shared table": "shared_position_bias.relative_position_bias_table",
+    "upsampling": ("fpn.fpn1.conv_transpose1", "fpn.fpn1.normalization", "fpn.fpn1.conv_transpose2", "fpn.fpn2"),
+    "upernet": {
+        "pooled": "psp_modules.blocks.{}.conv",
+        "bottleneck": "psp_bottleneck",
+        "conv": "convolution",
+        "norm": "normalization",
+        "classifier": "classifier",
+    },
 }
 
 
@@ -62,6 +75,12 @@ def beit(theirs, names, config):
     yield from conv("encoder/patch_embed/proj", f"{theirs}embeddings.patch_embeddings.projection")
     for number, (ours, index) in enumerate(BLOCKS[config.encoder.name]("encoder", config.encoder)):
         yield from beit_block(ours, theirs + names["block"].format(number), index, names)
+
+
+def beit_upernet(names, config):
+    """Rows of BeitForSemanticSegmentation beside its BEiT: necks and both heads."""
+    yield from upsampling("encoder", *names["upsampling"])
+    yield from upernet("decoder", "decode_head", config.decoder, names=names["upernet"])
 
 
 def pixel_decoder(ours, theirs, config):

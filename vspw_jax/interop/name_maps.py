@@ -205,7 +205,7 @@ def upsampling(ours, first, norm, second, third):
 def beit_pyramid(ours, theirs, config):
     """Rows of `encoders/beit_pyramid.py`; `theirs` is "backbone" in microsoft/unilm's mmseg checkpoints."""
     yield Row(f"{ours}/cls_token", f"{theirs}.cls_token")
-    yield from _named(f"{ours}/patch_embed/proj", f"{theirs}.patch_embed.proj", (), CONV)
+    yield from conv(f"{ours}/patch_embed/proj", f"{theirs}.patch_embed.proj")
     for number, (here, index) in enumerate(beit_pyramid_blocks(ours, config)):
         yield from beit_block(here, f"{theirs}.blocks.{number}", index)
     yield from upsampling(ours, *(f"{theirs}.{name}" for name in ("fpn1.0", "fpn1.1", "fpn1.3", "fpn2.0")))
@@ -236,8 +236,8 @@ def upernet(ours, theirs, config, auxiliary="auxiliary_head", names=UPERNET_NAME
         yield from module(f"fpn_convs/{number}", f"{theirs}.fpn_convs.{number}", CONV)
     yield from module("fpn_bottleneck", f"{theirs}.fpn_bottleneck", CONV)
     yield from module("auxiliary_conv", f"{auxiliary}.convs.0", CONV)
-    yield from _named(f"{ours}/classifier/conv", f"{theirs}.{names['classifier']}", (), CONV_1X1)
-    yield from _named(f"{ours}/auxiliary_classifier/conv", f"{auxiliary}.{names['classifier']}", (), CONV_1X1)
+    for here, there in (("classifier", theirs), ("auxiliary_classifier", auxiliary)):
+        yield from class_head(conv_1x1(f"{ours}/{here}/conv", f"{there}.{names['classifier']}"), CLASSES)
 
 
 def attention(ours, theirs):
@@ -286,13 +286,13 @@ def mask2former(ours, theirs, config):
         yield from linear(f"{ours}/mask_embed/{number}", f"{theirs}.mask_embed.{2 * number}")
 
 
-ENCODERS = {"vit_adapter": vit_adapter}
+ENCODERS = {"beit": beit_pyramid, "vit_adapter": vit_adapter}
 """Rows of every encoder, by `config.encoder.name`."""
 
-BLOCKS = {"vit_adapter": vit_adapter_blocks}
+BLOCKS = {"beit": beit_pyramid_blocks, "vit_adapter": vit_adapter_blocks}
 """Where the BEiT blocks of every encoder stand, for files that hold a BEiT alone."""
 
-DECODERS = {"mask2former": mask2former}
+DECODERS = {"mask2former": mask2former, "upernet": upernet}
 """Rows of every decoder, by `config.decoder.name`."""
 
 

@@ -45,22 +45,37 @@ def _unilm(config, names):
     return list(name_maps.share_positions(rows, shared) if shared in names else rows)
 
 
+def _hugging_face_version(names):
+    in_memory = any(re.search(r"layers\.\d+\.attention\.q_proj\.", name) for name in names)
+    return hugging_face_names.BEIT_5 if in_memory else hugging_face_names.BEIT_4
+
+
 def _hugging_face_beit(config, names):
     prefixes = [name.removesuffix("embeddings.cls_token") for name in names if name.endswith("embeddings.cls_token")]
     prefix = prefixes[0] if prefixes else ""
-    in_memory = any(re.search(r"layers\.\d+\.attention\.q_proj\.", name) for name in names)
-    version = hugging_face_names.BEIT_5 if in_memory else hugging_face_names.BEIT_4
+    version = _hugging_face_version(names)
     shared = prefix + version["shared table"]
     rows = hugging_face_names.beit(prefix, version, config)
     return list(name_maps.share_positions(rows, shared) if shared in names else rows)
 
 
-def _hugging_face_mask2former(config, names):
-    if (config.encoder.name, config.decoder.name) != ("vit_adapter", "mask2former"):
+def _require(config, title, encoder, decoder):
+    if (config.encoder.name, config.decoder.name) != (encoder, decoder):
         raise UserError(
-            "A Mask2Former of Hugging Face starts a network of vit_adapter and mask2former; this one is of "
+            f"{title} of Hugging Face starts a network of {encoder} and {decoder}; this one is of "
             f"{config.encoder.name} and {config.decoder.name}."
         )
+
+
+def _hugging_face_upernet(config, names):
+    _require(config, "A BEiT with UperNet", "beit", "upernet")
+    names = names or ("beit.embeddings.cls_token",)
+    rows = hugging_face_names.beit_upernet(_hugging_face_version(names), config)
+    return _hugging_face_beit(config, names) + list(rows)
+
+
+def _hugging_face_mask2former(config, names):
+    _require(config, "A Mask2Former", "vit_adapter", "mask2former")
     names = names or ("model.pixel_level_module.encoder.embeddings.cls_token",)
     return _hugging_face_beit(config, names) + list(hugging_face_names.mask2former("model.", config))
 
@@ -69,6 +84,12 @@ _INDEX = {r"relative_position_index$": "position indices follow from the crop; e
 _PRETRAINING = "of a pretraining or image classification head, which a segmentation network has not"
 
 NAMINGS = {
+    "hugging_face_upernet": Naming(
+        title="Hugging Face's (BEiT with UperNet)",
+        marks=r"^decode_head\.classifier\.",
+        rows=_hugging_face_upernet,
+        left_out=_INDEX,
+    ),
     "mmseg": Naming(
         title="mmsegmentation's (ViT-Adapter, BEiT UperNet)",
         marks=r"^(backbone|decode_head)\.",

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
-from vspw_jax.models.encoders.beit import CLASS_TOKEN_ROWS
+from vspw_jax.models.encoders.relative_attention import CLASS_TOKEN_ROWS
 
 
 def num_rows(window):

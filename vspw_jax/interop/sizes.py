@@ -51,6 +51,18 @@ def beit_sizes(shapes):
     return fields, tuple(beit.PATCH * size for size in window)
 
 
+def beit_pyramid(shapes):
+    """(config.encoder, image size, what was assumed) of a plain BEiT."""
+    fields, image_size = beit_sizes(shapes)
+    depth = fields["depth"]
+    # As published for 12 and 24 blocks, else after every quarter.
+    sixths = (2, 3, 4, 6) if depth % 6 == 0 else (1.5, 3, 4.5, 6)
+    out_blocks = tuple(int(depth * part / 6) for part in sixths)
+    fields |= dict(name="beit", layer_scale=1e-6, drop_path=0.2, out_blocks=out_blocks)
+    assumed = [f"maps after blocks {', '.join(map(str, out_blocks))}", "stochastic depth 0.2 in training"]
+    return fields, image_size, assumed
+
+
 def vit_adapter(shapes):
     """(config.encoder, image size, what was assumed) of a ViT-Adapter."""
     fields, image_size = beit_sizes(shapes)
@@ -93,8 +105,23 @@ def mask2former(shapes):
     return fields, shapes.size("decode_head.cls_embed.weight", 0) - 1, assumed
 
 
-ENCODERS = {"backbone.spm.": vit_adapter}
-DECODERS = {"decode_head.pixel_decoder.": mask2former}
+def upernet(shapes):
+    """(config.decoder, real classes, what was assumed) of a UperNet."""
+    scales = (1, 2, 3, 6)
+    fields = dict(
+        name="upernet",
+        dim=shapes.size("decode_head.conv_seg.weight", 1),
+        pool_scales=scales,
+        dropout=0.1,
+        auxiliary_dim=shapes.size("auxiliary_head.conv_seg.weight", 1),
+        auxiliary_level=2,
+    )
+    assumed = [f"pooling to {', '.join(map(str, scales))} bins a side", "an auxiliary head on the map at 1/16"]
+    return fields, shapes.size("decode_head.conv_seg.weight", 0), assumed + ["drop-out 0.1 in training"]
+
+
+ENCODERS = {"backbone.spm.": vit_adapter, "backbone.fpn1.": beit_pyramid}
+DECODERS = {"decode_head.pixel_decoder.": mask2former, "decode_head.psp_modules.": upernet}
 """By how the names start that only this encoder or decoder has."""
 
 

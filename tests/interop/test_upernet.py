@@ -1,0 +1,70 @@
+"""BEiT with UperNet to files and back, in the names of mmseg and of transformers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.interop.conftest import drawn, tiny_upernet, variables
+from vspw_jax.interop import checkpoint_file, convert
+
+
+def assert_same(ours, theirs):
+    ours, theirs = variables(ours), variables(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("naming", ["mmseg", "hugging_face_upernet"])
+def test_import_then_export_gives_every_tensor_back(naming, tmp_path):
+    config = tiny_upernet(image_size=(96, 64))
+    model = drawn(config)
+    convert.save_torch(model, tmp_path / "A.pth", naming)
+    loaded = convert.load_torch(drawn(config, seed=1), tmp_path / "A.pth")
+    assert_same(loaded, model)
+    convert.save_torch(loaded, tmp_path / "B.pth", naming)
+    first, second = (checkpoint_file.read(tmp_path / name).tensors for name in ("A.pth", "B.pth"))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        np.testing.assert_array_equal(tensor.read(), second[name].read())
+
+
+def test_sizes_are_read_off_the_tensors(tmp_path, capsys):
+    model = drawn(tiny_upernet())
+    convert.save_torch(model, tmp_path / "A.pth")
+    found, config = convert.model_from_torch(tmp_path / "A.pth")
+    assert_same(found, model)
+    assert "maps after blocks" in capsys.readouterr().out
+    assert config.model.decoder.to_dict() == tiny_upernet().decoder.to_dict()
+    assert config.model.encoder.out_blocks == (1, 2, 3, 4)
+    assert config.model.encoder.dim == 32 and config.model.image_size == (64, 64) and config.model.num_classes == 7
+
+
+def test_both_heads_of_other_classes_start_through_the_label_map(tmp_path, capsys):
+    convert.save_torch(drawn(tiny_upernet(num_classes=150)), tmp_path / "A.pth")
+    convert.load_torch(drawn(tiny_upernet(num_classes=124)), tmp_path / "A.pth")
+    printed = capsys.readouterr().out
+    assert "   4 classifier of 150 classes for our 124: by ade20k_to_vspw.csv" in printed
+
+
+def test_an_exported_network_is_loaded_by_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model = drawn(tiny_upernet())
+    convert.save_torch(model, tmp_path / "model.safetensors", "hugging_face_upernet")
+    config = transformers.BeitConfig(
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=128,
+        image_size=64,
+        use_relative_position_bias=True,
+        out_indices=[1, 2, 3, 4],
+        auxiliary_channels=16,
+        num_labels=7,
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    theirs, report = transformers.BeitForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    found = theirs.state_dict()["decode_head.psp_bottleneck.convolution.weight"].numpy()
+    np.testing.assert_array_equal(found.transpose(2, 3, 1, 0), variables(model)["decoder/bottleneck/conv/kernel"])
