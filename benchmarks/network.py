@@ -229,7 +229,6 @@ def compare(flags):
     config = recipe(flags.size, flags.crop, flags.remat)
     weights = drawn_weights(config)
     ours, theirs = Jax(config, weights, flags.batch), Torch(config, weights, flags.batch)
-    count = sum(x.size for x in weights.values())
     print(f"{flags.size}, crop {flags.crop}, batch {flags.batch}, {flags.threads} threads, {flags.clock} clock")
     errors = check_equal(config, ours, theirs)
     print(f"relative error of outputs {errors[0]:.1e}, of gradients {errors[1]:.1e}", flush=True)

@@ -74,7 +74,13 @@ def test_export_needs_a_name_and_a_checkpoint(tmp_path, monkeypatch):
         export(monkeypatch, tiny_recipe(), tmp_path, tmp_path / "X.pth")
 
 
-@pytest.mark.parametrize("naming", namings.NAMINGS)
+def test_a_naming_of_another_network_is_refused(tmp_path):
+    with pytest.raises(UserError, match="of beit and upernet; this one is of vit_adapter and mask2former"):
+        convert.save_torch(drawn(tiny_recipe().model), tmp_path / "X.pth", "hugging_face_upernet")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("naming", [name for name in namings.NAMINGS if name != "hugging_face_upernet"])
 def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
     config = tiny_recipe()
     model = drawn(config.model)
