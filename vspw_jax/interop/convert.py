@@ -1,8 +1,8 @@
 """Weights between this codebase and PyTorch's checkpoint files.
 
-    model = convert.load_torch(model, "X.pth")       strict; prints what was resized, mapped or left out
+    model = convert.load_torch(model, "X.pth")         strict; prints what was resized, mapped or left out
     model, config = convert.model_from_torch("X.pth")  sizes read off the tensors
-    convert.save_torch(model, "Y.pth")               loads in the original code with strict=True
+    convert.save_torch(model, "Y.pth")                 loads in the original code with strict=True
 
 Kept are values, not precision: everything is float32 here and in exported files. Half precision survives that exactly.
 What a file holds beside its tensors (optimizer, meta) is not kept.
@@ -80,9 +80,8 @@ def read_weights(plan, weights, sharding=None):
     def read(keys, leaf):
         name = _path(keys)
         # A count of batches that the file lacks is 0. Not jnp.asarray, which keeps the NumPy array beside its copy.
-        array = (
-            plan.leaf(name, leaf.shape, leaf.dtype, None) if name in plan.pieces else np.zeros(leaf.shape, leaf.dtype)
-        )
+        known = name in plan.pieces
+        array = plan.leaf(name, leaf.shape, leaf.dtype, None) if known else np.zeros(leaf.shape, leaf.dtype)
         return jax.device_put(array, sharding)
 
     return [jax.tree_util.tree_map_with_path(read, tree) for tree in weights]
@@ -132,7 +131,10 @@ def model_from_torch(path):
     config, assumed = sizes.read(file)
     print(f"{path}: sizes {config.to_dict()}\nAssumed, as the tensors do not say: {'; '.join(assumed)}.")
     build = lambda key: nnx.split(segmenter.build(config, key))
-    graphdef, abstract = jax.eval_shape(build, jax.random.key(0))
+    try:
+        graphdef, abstract = jax.eval_shape(build, jax.random.key(0))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: its tensors' sizes make no network ({error}).") from error
     state = nnx.to_pure_dict(abstract)
     the_plan = loading.plan(config, leaves_by_path(state), file)
     print(the_plan.report())

@@ -70,11 +70,9 @@ class Plan:
         for why, names in self.left_out.items():
             kinds = dict.fromkeys(re.sub(r"\d+", "*", name) for name in names)
             lines.append(f"  {len(names):4d} not read ({', '.join(kinds)}): {why}")
+        modules = ", ".join(dict.fromkeys("/".join(path.split("/")[:2]) for path in self.fresh))
         if self.fresh:
-            modules = dict.fromkeys("/".join(path.split("/")[:2]) for path in self.fresh)
-            lines.append(
-                f"  {len(self.fresh):4d} variables stay as initialised, as the file has none: {', '.join(modules)}"
-            )
+            lines.append(f"  {len(self.fresh):4d} variables stay as initialised, as the file has none: {modules}")
         return "\n".join(lines)
 
 
@@ -95,48 +93,48 @@ def plan(config, shapes, file):
     """
     naming = namings.recognise(file.tensors, file.path)
     rows = naming.rows(config, file.tensors)
-    pieces, problems = collections.defaultdict(list), collections.defaultdict(dict)
+    pieces, missing, misshapen = collections.defaultdict(list), {}, {}
     for row in rows:
         leaf, tensor = shapes[row.ours], file.tensors.get(row.theirs)
         wanted = row.their_shape(leaf.shape)
         if tensor is None:
             if not row.theirs.endswith("num_batches_tracked"):  # Old files have none; torch then starts from 0 too.
-                problems["missing"][row.theirs] = f"{row.theirs} {wanted}, for {row.ours}"
+                missing[row.theirs] = f"{row.theirs} {wanted}, for {row.ours}"
             continue
         rule = rule_for(row, tensor, wanted, file.tensors, config)
         if rule is None or not _same_kind(tensor, leaf.dtype):
             found = f"{row.theirs} {tensor.shape} {tensor.dtype}"
-            problems["misshapen"][row.theirs] = f"{found}; wanted {wanted}, for {row.ours}"
+            misshapen[row.theirs] = f"{found}; wanted {wanted}, for {row.ours}"
         else:
             pieces[row.ours].append(Piece(row, tensor, rule))
-    unread = [name for name in file.tensors if name not in {row.theirs for row in rows}]
-    left_out = collections.defaultdict(list)
-    for name in unread:
-        why = next((why for pattern, why in naming.left_out.items() if re.search(pattern, name)), None)
-        if why is None:
-            problems["extra"][name] = f"{name} {file.tensors[name].shape}"
-        else:
-            left_out[why].append(name)
-    fresh = [path for path in shapes if path not in pieces]
-    if naming.whole:
-        problems["nameless"] = {path: path for path in fresh if path not in {row.ours for row in rows}}
-    _refuse(file, naming, {kind: list(lines.values()) for kind, lines in problems.items() if lines})
-    return Plan(file, naming, dict(pieces), dict(left_out), fresh)
+    left_out = _left_out(naming, file.tensors.keys() - {row.theirs for row in rows}, file)
+    extra = left_out.pop(None, [])
+    named = {row.ours for row in rows}
+    nameless = [path for path in shapes if path not in named] if naming.whole else []
+    problems = {
+        "missing from the file": list(missing.values()),
+        "in the file, but not in the network": [f"{name} {file.tensors[name].shape}" for name in extra],
+        "of another shape or type": list(misshapen.values()),
+        "in the network, but without a name in such files": nameless,
+    }
+    _refuse(file, naming, problems)
+    return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces])
 
 
-PROBLEMS = {
-    "missing": "missing from the file",
-    "extra": "in the file, but not in the network",
-    "misshapen": "of another shape or type",
-    "nameless": "in the network, but without a name in such files",
-}
+def _left_out(naming, unread, file):
+    """Names that no row reads, in the file's order, by the reason why they need not be; None where there is none."""
+    by_reason = collections.defaultdict(list)
+    for name in file.tensors:
+        if name in unread:
+            reasons = (why for pattern, why in naming.left_out.items() if re.search(pattern, name))
+            by_reason[next(reasons, None)].append(name)
+    return dict(by_reason)
 
 
 def _refuse(file, naming, problems):
-    if problems:
-        parts = "\n".join(
-            f"{PROBLEMS[kind]} ({len(lines)}):\n  " + "\n  ".join(lines) for kind, lines in problems.items()
-        )
+    found = {kind: lines for kind, lines in problems.items() if lines}
+    if found:
+        parts = "\n".join(f"{kind} ({len(lines)}):\n  " + "\n  ".join(lines) for kind, lines in found.items())
         raise UserError(
             f"{file.path} does not fit the network of this config. Its names are {naming.title}.\n{parts}\n"
             "Set the config's sizes to the checkpoint's (--mode=inspect --config.init_from=PATH shows them), or choose "

@@ -171,8 +171,8 @@ def vit_adapter(ours, theirs, config):
     yield Row(f"{ours}/level_embed", f"{theirs}.level_embed")
     yield from conv(f"{ours}/patch_embed/proj", f"{theirs}.patch_embed.proj")
     yield from adapter_prior(f"{ours}/prior", f"{theirs}.spm")
-    for (ours_block, index), block in zip(vit_adapter_blocks(ours, config), range(config.depth), strict=True):
-        yield from beit_block(ours_block, f"{theirs}.blocks.{block}", index)
+    for number, (here, index) in enumerate(vit_adapter_blocks(ours, config)):
+        yield from beit_block(here, f"{theirs}.blocks.{number}", index)
     for number in range(4):
         here, there, index = f"{ours}/interactions", f"{theirs}.interactions.{number}", (number,)
         yield from norm(f"{here}/injector/query_norm", f"{there}.injector.query_norm", index)

@@ -48,7 +48,15 @@ def _zip_entries(path):
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             entries = {info.filename: _entry_storage(path, file, info) for info in infos}
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        ValueError,
+        OverflowError,
+        OSError,
+        EOFError,
+        struct.error,
+    ) as error:
         raise damaged(path, f"its zip directory cannot be read ({error})") from error
     if len(entries) != len(infos):
         raise damaged(path, "two of its entries have one name")
@@ -115,23 +123,24 @@ def _legacy_size(path, sizes, dtype, key, _, count, view):
     """Notes a storage's type and size; (dtype, a storage of that size that cannot be read yet)."""
     if view is not None:
         raise UserError(f"{path}: storages that are views (PyTorch 0.3) are not read. Save it again in PyTorch 1.6.")
-    if type(count) is not int or count < 0 or sizes.setdefault(key, (dtype, count)) != (dtype, count):
+    if type(key) is not str or type(count) is not int or count < 0:
+        raise damaged(path, f"a storage is named {key!r:.50} and has {count!r:.50} elements")
+    if sizes.setdefault(key, (dtype, count)) != (dtype, count):
         raise damaged(path, f"storage {key} declares {count} elements of {dtype}")
     return dtype, Storage(path, 0, count * dtype.itemsize, f"storage {key}")
 
 
 def _legacy_storages(path, file, keys, sizes):
     """(dtype, Storage) by key. In the file every storage is its element count and its bytes."""
-    if not isinstance(keys, list) or len(keys) != len(sizes) or set(keys) != set(sizes):
+    if not isinstance(keys, list) or not all(type(key) is str for key in keys) or sorted(keys) != sorted(sizes):
         raise damaged(path, "its list of storages is not that of its tensors")
-    storages = {}
+    storages, size = {}, path.stat().st_size
     for key in keys:
         dtype, count = sizes[key]
-        if file.read(8) != struct.pack("<q", count):
+        if file.tell() + 8 + count * dtype.itemsize > size or file.read(8) != struct.pack("<q", count):
             raise damaged(path, f"storage {key} should hold {count} elements")
         storages[key] = dtype, Storage(path, file.tell(), count * dtype.itemsize, f"storage {key}")
         file.seek(count * dtype.itemsize, io.SEEK_CUR)
-    check_apart(path, [storage for _, storage in storages.values()])
     return storages
 
 
