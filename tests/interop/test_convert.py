@@ -281,9 +281,10 @@ def test_a_model_needs_a_whole_and_known_network(tiny, exported, tmp_path):
     arrays = {name: x for name, x in exported[1].items() if name != "backbone.cls_token"}
     with pytest.raises(UserError, match="backbone.cls_token is missing"):
         convert.model_from_torch(write(tmp_path / "D.pth", arrays))
-    weights = {"backbone.interactions.0.extractor.attn.attention_weights.weight": np.zeros((2, 32), np.float32)}
-    with pytest.raises(UserError, match="sizes make no network"):
-        convert.model_from_torch(write(tmp_path / "E.pth", exported[1] | weights))
+    for shape, message in (((10, 33), "sizes make no network"), ((10, 64), "does not fit the network")):
+        weights = {"decode_head.query_feat.weight": np.zeros(shape, np.float32)}
+        with pytest.raises(UserError, match=message):
+            convert.model_from_torch(write(tmp_path / "E.pth", exported[1] | weights))
 
 
 def test_an_unknown_naming_is_refused(tiny, tmp_path):
