@@ -3,8 +3,9 @@
     python -m benchmarks.network --size=demo|base|large [--crop=224] [--batch=1] [--rounds=5] [--threads=2]
 
 Both have the same weights and images, in float32, on the same cores. Outputs and gradients are compared first, and no
-figure is printed if they differ by more than 1e-4. Then they take turns; medians and their ratio (below 1: JAX is the
-faster) are printed. "Step" is the forward and backward pass in training mode of the outputs' sum weighted by drawn
+figure is printed if outputs differ by more than 1e-4 or gradients by more than 1e-3 (at size base PyTorch's own
+gradients in float32 are 1.8e-4 from those in float64). Then they take turns; medians and their ratio (below 1: JAX is
+the faster) are printed. "Step" is the forward and backward pass in training mode of the outputs' sum weighted by drawn
 numbers, without an optimizer. Peak memory is what a process of its own gains in one step, gradients included, weights
 not: PyTorch as it is, JAX with each `remat`.
 
@@ -36,7 +37,7 @@ from vspw_jax.errors import UserError, run_program
 from vspw_jax.interop import name_maps
 
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
-TOLERANCE = 1e-4
+OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -177,7 +178,7 @@ def check_equal(config, ours, theirs):
     """
     output = max(relative_error(*pair) for pair in zip(ours.forward(), theirs.forward(), strict=True))
     gradient = gradient_error(config, ours.step(), theirs.step())
-    if not max(output, gradient) < TOLERANCE:
+    if not (output < OUTPUT_TOLERANCE and gradient < GRADIENT_TOLERANCE):
         raise UserError(f"The networks differ: error of outputs {output:.1e}, gradients {gradient:.1e}.")
     return output, gradient
 
@@ -229,7 +230,9 @@ def compare(flags):
     config = recipe(flags.size, flags.crop, flags.remat)
     weights = drawn_weights(config)
     ours, theirs = Jax(config, weights, flags.batch), Torch(config, weights, flags.batch)
-    print(f"{flags.size}, crop {flags.crop}, batch {flags.batch}, {flags.threads} threads, {flags.clock} clock")
+    count = sum(x.size for x in weights.values())
+    print(f"{flags.size}, {count / 1e6:.1f} M weights, crop {flags.crop}, batch {flags.batch}")
+    print(f"{flags.threads} threads, {flags.clock} clock, remat {flags.remat}")
     errors = check_equal(config, ours, theirs)
     print(f"relative error of outputs {errors[0]:.1e}, of gradients {errors[1]:.1e}", flush=True)
     for name in ("forward", "step"):
@@ -238,7 +241,7 @@ def compare(flags):
             f"{name:<8} JAX {seconds[0]:.3f} s  PyTorch {seconds[1]:.3f} s  ratio {seconds[0] / seconds[1]:.2f}",
             flush=True,
         )
-    print(f"remat {flags.remat}, step compiled in {ours.compile_seconds:.0f} s")
+    print(f"step compiled in {ours.compile_seconds:.0f} s")
     if flags.memory:
         peer = measured_memory(flags, "torch")["MiB"]
         for remat in ("none", "dots", "full"):
