@@ -18,13 +18,18 @@ def digest(folder):
     return hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()
 
 
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def test_vspw_layout(generated_vspw):
     video = (generated_vspw / "val.txt").read_text().split()[0]
     folder = generated_vspw / "data" / video
     assert sorted(path.name for path in (folder / "origin").iterdir()) == [f"{n:08d}.jpg" for n in range(1, 11)]
     assert sorted(path.name for path in (folder / "mask").iterdir()) == [f"{n:08d}.png" for n in range(1, 11)]
-    mask = Image.open(folder / "mask" / "00000001.png")
-    assert mask.mode == "P" and mask.size == (64, 48)
+    with Image.open(folder / "mask" / "00000001.png") as mask:
+        assert mask.mode == "P" and mask.size == (64, 48)
     assert json.loads((generated_vspw / "label_num_dic_final.json").read_text())["sky"] == "29"
     test_video = (generated_vspw / "test.txt").read_text().split()[0]
     assert not (generated_vspw / "data" / test_video / "mask").exists()
@@ -34,7 +39,7 @@ def test_masks_hold_raw_ids_of_what_was_drawn(generated_vspw):
     video = (generated_vspw / "val.txt").read_text().split()[0]
     number = int(video.split("_")[0])
     _, labels = generated.clip(0, number, 10, 48, 64)
-    raw = np.asarray(Image.open(generated_vspw / "data" / video / "mask" / "00000003.png"))
+    raw = pixels(generated_vspw / "data" / video / "mask" / "00000003.png")
     names = np.array(["others", *classes.names()])
     drawn = np.array([*generated.CLASSES, *["others"] * (256 - len(generated.CLASSES))])
     np.testing.assert_array_equal(names[raw], drawn[labels[2]])
@@ -53,7 +58,7 @@ def test_coco_stuff_layout_and_ids(tmp_path):
     masks = sorted((tmp_path / "coco" / "annotations" / "train2017").iterdir())
     assert [path.name for path in images] == [f"{number:012d}.jpg" for number in range(1, 10)]
     assert [path.stem for path in masks] == [path.stem for path in images]
-    values = set(np.concatenate([np.unique(np.asarray(Image.open(path))) for path in masks]).tolist())
+    values = set(np.concatenate([np.unique(pixels(path)) for path in masks]).tolist())
     used = {int(row["pixelmap_value_0_181"]) for row in classes.table("coco_stuff_classes")}
     assert values <= used | {255} and {156, 170} <= values  # sky-other, wall-brick
 
