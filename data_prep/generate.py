@@ -58,7 +58,8 @@ def coco_stuff_lookup():
 
 
 def _write_frame(image, label, image_path, mask_path):
-    cv2.imwrite(str(image_path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    # cv2.imwrite keeps quiet about a full disk.
+    image_path.write_bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
     if mask_path:
         mask = Image.fromarray(label)
         mask.putpalette(classes.palette().tobytes())

@@ -186,6 +186,8 @@ def convert(source, output, max_bad=0):
     if _already_converted(splits, output):
         return []
     output.mkdir(parents=True, exist_ok=True)
+    for leftover in output.glob(f"*/{records.INCOMPLETE_PREFIX}*"):
+        shutil.rmtree(leftover)
     _check_room(source, splits, output)
     builder = Vspw(source=source, max_bad=max_bad, data_dir=output)
     tfds.disable_progress_bar()

@@ -34,6 +34,7 @@ TINY = {
     "loss.segmentation.capacity": 8,
     "loss.segmentation.num_points": 32,
     "loss.nce.groups": 8,
+    "optimizer.warmup_steps": 0,
     "train.batch": 8,
     "train.steps": 4,
     "data.augment.base_size": (64, 48),

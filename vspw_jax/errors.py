@@ -1,5 +1,6 @@
 """What the user must put right, and how programs report it."""
 
+import errno
 import sys
 
 
@@ -17,10 +18,32 @@ def choose(table, name, field):
     return table[name]
 
 
+def no_room(error):
+    """Whether a full disk, or a full quota, is what an exception comes from."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # Libraries in C++ (ArrayRecord, TensorStore) raise errors of their own with the system's text in them.
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def run_program(main):
-    """Runs main() and exits: status 0 when done, 2 with the message alone for a UserError."""
+    """Runs main() and exits: status 0 when done, 2 with the message alone for a UserError or a full disk."""
     try:
         main()
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        message = str(error)
+    except Exception as error:
+        if not no_room(error):
+            raise
+        message = (
+            f"There is no room left on the disk: {str(error).strip().splitlines()[0]}\n"
+            "What is whole stays. Free some space, then run the same command again."
+        )
+    else:
+        return
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -14,6 +14,7 @@ from vspw_jax.inference import overlay
 from vspw_jax.metrics.confusion import ConfusionMatrix
 from vspw_jax.metrics.video_consistency import VideoConsistency
 from vspw_jax.progress import progress
+from vspw_jax.whole_files import whole_file
 
 SCORES_FILE = "evaluation.json"
 PICTURE_FILE = "comparison.png"
@@ -87,8 +88,10 @@ def evaluate(config, predictor, workdir):
         raise UserError(f"Split {config.data.eval_split!r} of {frames.path} has no masks: nothing to evaluate against.")
     videos = predicted_videos(predictor, frames, config.data.threads)
     result = score_videos(videos, config.model.num_classes, len(frames))
-    (workdir / SCORES_FILE).write_text(json.dumps(result, indent=2) + "\n")
-    Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(workdir / PICTURE_FILE)
+    with whole_file(workdir / SCORES_FILE) as path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    with whole_file(workdir / PICTURE_FILE) as path:
+        Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(path)
     return result
 
 

@@ -13,7 +13,11 @@
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
 
+import argparse
+import difflib
 import pathlib
+import re
+import runpy
 
 import jax
 from absl import app, flags, logging
@@ -161,13 +165,45 @@ def main(_):
     print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
 
 
+def check_recipe(argv):
+    """Raises UserError where --config names no recipe, or a --config.field=value no field of it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    flag = parser.parse_known_args(argv)[0].config
+    if not flag:
+        return
+    path, *size = flag.split(":", 1)
+    path = pathlib.Path(path)
+    if not path.is_file():
+        recipes = sorted(str(recipe) for recipe in pathlib.Path("configs").glob("*.py"))
+        raise UserError(f"There is no recipe {path}: expected a Python file, such as {', '.join(recipes) or 'X.py'}.")
+    fields = set(checkpoint.flatten(runpy.run_path(str(path))["get_config"](*size)))
+    sections = {".".join(field.split(".")[:end]) for field in fields for end in range(1, field.count(".") + 1)}
+    for name in re.findall(r"^--?(?:no)?config\.([^=\s]+)", "\n".join(argv), re.MULTILINE):
+        if name not in fields | sections:
+            near = difflib.get_close_matches(name, fields, n=3) or [
+                field for field in sorted(fields) if field.split(".")[-1] == name.split(".")[-1]
+            ]
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(sorted(fields))}."
+            raise UserError(f"{flag} has no field {name!r}. {hint}")
+
+
 def parse_flags(argv):
     """Parses the command line and loads the recipe; UserError for what is wrong with either."""
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        check_recipe(argv[1:])
+        unused = flags.FLAGS(argv)[1:]
+    except (flags.Error, ValueError, OSError) as error:
         raise UserError(f"{error}\nSee python -m vspw_jax.main --help") from error
+    if unused:
+        raise UserError(f"Unexpected arguments: {' '.join(unused)}. Every option begins with --, as in --mode=train.")
+    return argv[:1]
+
+
+def command_line():
+    """Runs the program on sys.argv and exits."""
+    run_program(lambda: app.run(main, flags_parser=parse_flags))
 
 
 if __name__ == "__main__":
-    run_program(lambda: app.run(main, flags_parser=parse_flags))
+    command_line()

@@ -6,6 +6,7 @@ import time
 import tensorboardX
 
 from vspw_jax.progress import progress
+from vspw_jax.whole_files import whole_file
 
 QUIET = ("gradient_norm", "learning_rate")
 """What is logged but not shown on the progress line."""
@@ -35,7 +36,8 @@ class Observer:
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= first_step]
-            path.write_text("".join(f"{line}\n" for line in kept))
+            with whole_file(path) as partial:
+                partial.write_text("".join(f"{line}\n" for line in kept))
 
     def scalars(self, step, metrics):
         """Logs scalars by name, with the rate since the last call."""

@@ -1,5 +1,8 @@
 """The training run, to be read from top to bottom."""
 
+import contextlib
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -20,18 +23,18 @@ def train(config, workdir):
 
     Raises:
       UserError: data or `config.init_from` missing or unfit, the workdir another run's, devices that cannot share
-        the batch, a loss that is no longer finite.
+        the batch, no room on the disk, a loss that is no longer finite.
     """
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
     frames = records.Frames(config.data.records, config.data.train_split)
     if "capacity" in config.loss.segmentation:
         pipeline.check_capacity(frames, config.loss.segmentation.capacity)
     mesh = sharding.make_mesh(config.train.batch, config.loss.nce.groups if config.loss.nce.weight else 0)
-    checkpoint.claim_workdir(workdir, config)
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
     graphdef, params, model_state = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
+    checkpoint.claim_workdir(workdir, config)
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     initial = None
     if config.init_from and checkpoints.latest_step() is None:
@@ -44,6 +47,7 @@ def train(config, workdir):
     else:
         state = train_step.restore_state(config, transformation, checkpoints, mesh)
     first_step = int(state["step"])
+    checkpoints.check_room(state, saves=math.ceil((config.train.steps - first_step) / config.run.save_every))
 
     # 3. The step, the stream of batches from here on, and what shows the run.
     step_function = train_step.make_train_step(config, graphdef, transformation, mesh)
@@ -60,21 +64,21 @@ def train(config, workdir):
     predictor = Predictor(config, graphdef, mesh)
     pictured = records.Frames(config.data.records, config.data.eval_split)
 
-    # 4. The loop; only its logging waits for the devices.
-    for step in range(first_step + 1, config.train.steps + 1):
-        state, metrics = step_function(state, sharding.to_global(mesh, next(batches)))
-        is_last = step == config.train.steps
-        if step % config.run.log_every == 0 or is_last:
-            check_finite(metrics, step)
-            observer.scalars(step, metrics)
-        if step % config.run.save_every == 0 or is_last:
-            checkpoints.save(step, state)
-        if step % config.run.picture_every == 0:
-            predictor.weights = state
-            for number, picture in enumerate(comparisons(predictor, pictured)):
-                observer.picture(step, f"{config.data.eval_split}/{number}", picture)
-    observer.close()
-    checkpoints.close()
+    # 4. The loop; only its logging waits for the devices. However it ends, a save that has begun is finished.
+    with contextlib.closing(checkpoints), contextlib.closing(observer):
+        for step in range(first_step + 1, config.train.steps + 1):
+            state, metrics = step_function(state, sharding.to_global(mesh, next(batches)))
+            is_last = step == config.train.steps
+            is_saved = step % config.run.save_every == 0 or is_last
+            if step % config.run.log_every == 0 or is_saved:
+                check_finite(metrics, step)
+                observer.scalars(step, metrics)
+            if is_saved:
+                checkpoints.save(step, state)
+            if step % config.run.picture_every == 0:
+                predictor.weights = state
+                for number, picture in enumerate(comparisons(predictor, pictured)):
+                    observer.picture(step, f"{config.data.eval_split}/{number}", picture)
     return state
 
 

@@ -19,6 +19,9 @@ from PIL import Image
 from vspw_jax import classes
 from vspw_jax.errors import UserError
 
+INCOMPLETE_PREFIX = "incomplete."
+"""How TFDS names the folder that it writes into; it is renamed when whole."""
+
 CONVERT_COMMAND = "python -m data_prep.vspw --source=VSPW_DIR --output={records}"
 
 
@@ -69,7 +72,8 @@ def decode_mask(png):
 def find(path):
     """The folder with dataset_info.json: `path` itself or the only one some levels below it."""
     path = pathlib.Path(path)
-    found = sorted(info.parent for pattern in ("", "*/", "*/*/") for info in path.glob(f"{pattern}dataset_info.json"))
+    infos = [info for pattern in ("", "*/", "*/*/") for info in path.glob(f"{pattern}dataset_info.json")]
+    found = sorted(info.parent for info in infos if not info.parent.name.startswith(INCOMPLETE_PREFIX))
     if len(found) != 1:
         state = f"{len(found)} converted data sets ({', '.join(map(str, found))})" if found else "no converted data"
         raise UserError(
@@ -120,7 +124,13 @@ class Frames:
 
     def __getitem__(self, number):
         """A record as a dict: video and frame are str, image_jpeg and mask_png bytes."""
-        record = self._source[number]
+        try:
+            record = self._source[number]
+        except RuntimeError as error:
+            raise UserError(
+                f"Record {number} of split {self.split!r} in {self.path} is damaged: {str(error).splitlines()[0]}\n"
+                f"Delete the folder and convert again: {CONVERT_COMMAND.format(records=self.path)}"
+            ) from error
         return {name: value.decode() if name in ("video", "frame") else value for name, value in record.items()}
 
     def named_images(self, video):
@@ -132,9 +142,15 @@ class Frames:
     def image_and_label(self, number):
         """The frame's pixels (H, W, 3) uint8 and train ids (H, W) uint8; all void where it has no mask."""
         record = self[number]
-        image = decode_image(record["image_jpeg"])
-        mask = record["mask_png"]
-        return image, decode_mask(mask) if mask else np.full(image.shape[:2], classes.VOID, np.uint8)
+        image, mask = decode_image(record["image_jpeg"]), record["mask_png"]
+        label = decode_mask(mask) if mask else np.full(image.shape[:2], classes.VOID, np.uint8)
+        if label.shape != image.shape[:2]:
+            raise UserError(
+                f"Frame {record['frame']} of video {record['video']} in {self.path}: the mask is {label.shape[1]}x"
+                f"{label.shape[0]} pixels, its frame {image.shape[1]}x{image.shape[0]}. Mend the source, delete this "
+                f"folder and convert again: {CONVERT_COMMAND.format(records=self.path)}"
+            )
+        return image, label
 
 
 def _check_shards(path, split):

@@ -9,6 +9,7 @@ from vspw_jax import classes
 from vspw_jax.inference import overlay
 from vspw_jax.inference.video import video_writer
 from vspw_jax.progress import progress
+from vspw_jax.whole_files import whole_file
 
 OVERLAY_HEIGHT = 480
 
@@ -23,7 +24,13 @@ def _batches(frames, size):
 def _save_mask(label, path):
     mask = Image.fromarray(label)
     mask.putpalette(classes.palette().tobytes())
-    mask.save(path)
+    with whole_file(path) as partial:
+        mask.save(partial)
+
+
+def _save_overlay(picture, path):
+    with whole_file(path) as partial:
+        Image.fromarray(picture).save(partial, quality=92)
 
 
 def predict_frames(predictor, frames, count, rate, output):
@@ -50,7 +57,7 @@ def predict_frames(predictor, frames, count, rate, output):
                 _save_mask(label, output / "masks" / f"{name}.png")
                 picture = overlay.enlarge(overlay.overlay(image, label), OVERLAY_HEIGHT)
                 picture = np.concatenate([picture, overlay.legend(legend_classes, picture.shape[0])], axis=1)
-                Image.fromarray(picture).save(output / "overlays" / f"{name}.jpg", quality=92)
+                _save_overlay(picture, output / "overlays" / f"{name}.jpg")
                 append(picture)
                 bar.update()
     bar.close()

@@ -7,6 +7,7 @@ import av
 import cv2
 
 from vspw_jax.errors import UserError
+from vspw_jax.whole_files import whole_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEFAULT_RATE = 15
@@ -39,9 +40,15 @@ def _file_frames(path):
         raise UserError(f"{path} cannot be read as a video: {error}") from error
 
     def read():
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0), start=1):
-                yield f"{number:08d}", frame.to_ndarray(format="rgb24")
+        number = 0
+        try:
+            with av.open(str(path)) as container:
+                for number, frame in enumerate(container.decode(video=0), start=1):
+                    yield f"{number:08d}", frame.to_ndarray(format="rgb24")
+        except av.FFmpegError as error:
+            raise UserError(f"{path} cannot be read after frame {number}: {error}") from error
+        if not number:
+            raise UserError(f"{path} holds no frames.")
 
     return read(), count, rate
 
@@ -68,20 +75,16 @@ def video_writer(path, rate):
     The first frame fixes the size, less a row or column where it is odd; others are scaled to it. The file takes its
     name when it is whole.
     """
-    path = pathlib.Path(path)
-    partial = path.with_name("partial-" + path.name)
-    container = av.open(str(partial), "w", format="mp4")
-    stream = container.add_stream("libx264", rate=max(round(rate), 1), options={"crf": "18"})
-    stream.pix_fmt = "yuv420p"
+    with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=max(round(rate), 1), options={"crf": "18"})
+        stream.pix_fmt = "yuv420p"
 
-    def append(image_HWC):
-        if not stream.codec_context.is_open:
-            stream.height, stream.width = (side // 2 * 2 for side in image_HWC.shape[:2])
-        if image_HWC.shape[:2] != (stream.height, stream.width):
-            image_HWC = cv2.resize(image_HWC, (stream.width, stream.height))
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(image_HWC, format="rgb24")))
+        def append(image_HWC):
+            if not stream.codec_context.is_open:
+                stream.height, stream.width = (side // 2 * 2 for side in image_HWC.shape[:2])
+            if image_HWC.shape[:2] != (stream.height, stream.width):
+                image_HWC = cv2.resize(image_HWC, (stream.width, stream.height))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image_HWC, format="rgb24")))
 
-    yield append
-    container.mux(stream.encode())
-    container.close()
-    partial.replace(path)
+        yield append
+        container.mux(stream.encode())

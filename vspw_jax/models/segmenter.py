@@ -5,12 +5,14 @@ An encoder makes four maps of images; a decoder makes a dict of float32 arrays o
 Shapes: B clips, T frames, N = B*T images, H and W pixels or cells, Q queries, C channels or classes, L predictions.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from vspw_jax.errors import choose
+from vspw_jax.errors import UserError, choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.decoders.upernet import UperNet
@@ -22,10 +24,29 @@ DECODERS = {"mask2former": Mask2Former, "upernet": UperNet}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+def check_divisions(config):
+    """Raises UserError where the heads or the norm's groups of `config.model` do not divide their width."""
+    encoder, decoder = config.encoder, config.decoder
+    values = int(encoder.dim * encoder.get("adapter_value_ratio", 1))
+    divisions = (
+        ("model.encoder.heads", encoder.heads, encoder.dim),
+        ("model.encoder.adapter_heads", encoder.get("adapter_heads", 1), values),
+        ("model.decoder.heads", decoder.get("heads", 1), decoder.dim),
+        ("model.decoder.norm_groups", decoder.get("norm_groups", 1), decoder.dim),
+    )
+    for field, parts, width in divisions:
+        if parts < 1 or width % parts:
+            raise UserError(
+                f"{field} is {parts}, which does not divide the {width} channels there. "
+                f"Set --config.{field}={math.gcd(width, max(parts, 1))}, or another model.{field.split('.')[1]}.dim."
+            )
+
+
 class Segmenter(nnx.Module):
     """Encoder and decoder over clips; frames are independent of each other here."""
 
     def __init__(self, config, rngs):
+        check_divisions(config)
         self.config = FrozenConfigDict(config)
         options = dict(dtype=choose(DTYPES, config.dtype, "model.dtype"), rngs=rngs)
         encoder = choose(ENCODERS, config.encoder.name, "model.encoder.name")
