@@ -1,0 +1,176 @@
+"""Checkpoints come back as they were, half-written ones are not taken for whole; a workdir has one config."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import nce
+from vspw_jax import checkpoint
+from vspw_jax.errors import UserError, no_room
+
+
+def make_state(seed, step):
+    draw = np.random.default_rng(seed).normal
+    return {
+        "params": {"a": jnp.asarray(draw(size=(40, 50)), jnp.float32), "b": jnp.asarray(draw(size=3), jnp.bfloat16)},
+        "model_state": {"mean": jnp.asarray(draw(size=4), jnp.float32)},
+        "opt_state": ({"mu": jnp.asarray(draw(size=(40, 50)), jnp.float32)}, ()),
+        "step": jnp.asarray(step, jnp.int32),
+    }
+
+
+def like(state):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+
+
+def assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A workdir with checkpoints of steps 2 and 4."""
+    with_steps = checkpoint.Checkpoints(tmp_path, keep=3)
+    for step in (2, 4):
+        with_steps.save(step, make_state(step, step))
+    with_steps.close()
+    return tmp_path
+
+
+def test_a_state_comes_back_as_it_was(saved):
+    checkpoints = checkpoint.Checkpoints(saved, keep=3)
+    assert checkpoints.latest_step() == 4
+    state = make_state(4, 4)
+    assert_same(checkpoints.restore(like(state)), state)
+    weights = {name: state[name] for name in ("params", "model_state")}
+    assert_same(checkpoints.restore(like(weights)), weights)
+
+
+def test_the_oldest_goes(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+    for step in range(1, 5):
+        checkpoints.save(step, make_state(step, step))
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4"]
+
+
+def test_a_step_is_saved_once(saved):
+    checkpoints = checkpoint.Checkpoints(saved, keep=3)
+    checkpoints.save(4, make_state(0, 4))
+    checkpoints.close()
+    assert_same(checkpoint.Checkpoints(saved, keep=3).restore(like(make_state(4, 4))), make_state(4, 4))
+
+
+def test_a_save_cut_short_is_no_checkpoint(saved):
+    """A killed process leaves a folder of another name, whatever is in it; the run goes on and saves that step."""
+    shutil.copytree(saved / "checkpoints" / "4", saved / "checkpoints" / "6.orbax-checkpoint-tmp")
+    checkpoints = checkpoint.Checkpoints(saved, keep=3)
+    assert checkpoints.latest_step() == 4
+    checkpoints.save(6, make_state(6, 6))
+    checkpoints.close()
+    assert_same(checkpoint.Checkpoints(saved, keep=3).restore(like(make_state(0, 0))), make_state(6, 6))
+
+
+def truncate(folder):
+    largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def lose_the_weights(folder):
+    shutil.rmtree(folder / "weights")
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, lose_the_weights])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(saved, damage):
+    damage(saved / "checkpoints" / "4")
+    with pytest.raises(UserError, match="checkpoints/4 cannot be read.*\n.*Delete that folder"):
+        checkpoint.Checkpoints(saved, keep=3).restore(like(make_state(4, 4)))
+    shutil.rmtree(saved / "checkpoints" / "4")
+    assert_same(checkpoint.Checkpoints(saved, keep=3).restore(like(make_state(2, 2))), make_state(2, 2))
+
+
+def test_room_is_needed_for_what_will_be_saved(tmp_path, monkeypatch):
+    checkpoints, state = checkpoint.Checkpoints(tmp_path, keep=2), make_state(0, 0)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = lambda number: monkeypatch.setattr(
+        checkpoint.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, number)
+    )
+    free(3 * size)
+    checkpoints.check_room(state, saves=100)
+    free(3 * size - 1)
+    checkpoints.check_room(state, saves=2)
+    with pytest.raises(UserError, match="3 of them need.*\n.*--config.run.keep=1"):
+        checkpoints.check_room(state, saves=100)
+    free(size - 1)
+    with pytest.raises(UserError, match="No room for checkpoints in .*1 of them need"):
+        checkpoints.save(2, state)
+    assert checkpoints.latest_step() is None
+
+
+def test_the_same_config_claims_a_workdir_again(tmp_path):
+    for _ in range(2):
+        checkpoint.claim_workdir(tmp_path / "run", nce.get_config("demo"))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train.batch"] == 4
+
+
+def test_another_config_is_refused_and_what_differs_is_named(tmp_path):
+    config = nce.get_config("demo")
+    checkpoint.claim_workdir(tmp_path, config)
+    config.train.batch, config.optimizer.learning_rate = 8, 0.5
+    with pytest.raises(UserError) as error:
+        checkpoint.claim_workdir(tmp_path, config)
+    lines = str(error.value).splitlines()
+    assert lines[1:3] == ["  optimizer.learning_rate: 0.001 there, 0.5 now", "  train.batch: 4 there, 8 now"]
+    assert "--workdir=DIR" in lines[3]
+
+
+def test_fields_of_the_machine_may_differ(tmp_path):
+    config = nce.get_config("demo")
+    checkpoint.claim_workdir(tmp_path, config)
+    config.run.update(log_every=1, keep=9)
+    config.data.update(threads=7, prefetch=1, eval_split="test")
+    config.model.remat = "full"
+    config.evaluate.batch = 1
+    checkpoint.claim_workdir(tmp_path, config)
+
+
+@pytest.mark.parametrize("length", [0, 200])
+def test_half_a_config_file_is_named(tmp_path, length):
+    checkpoint.claim_workdir(tmp_path, nce.get_config("demo"))
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text()[:length])
+    with pytest.raises(UserError, match="config.json is damaged.*\n.*delete that file"):
+        checkpoint.claim_workdir(tmp_path, nce.get_config("demo"))
+
+
+def test_a_claim_cut_short_leaves_no_config_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.claim_workdir(tmp_path, nce.get_config("demo"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_that_cannot_be_one_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written: .*--workdir=DIR"):
+        checkpoint.claim_workdir(tmp_path / "file" / "run", nce.get_config("demo"))
+
+
+def test_a_full_disk_is_known_by_what_libraries_raise():
+    assert no_room(OSError(28, "No space left on device"))
+    assert no_room(RuntimeError("write() failed: No space left on device; writing x"))
+    wrapped = ValueError("save failed")
+    wrapped.__cause__ = OSError(28, "No space left on device")
+    assert no_room(wrapped) and not no_room(OSError(2, "No such file")) and not no_room(ValueError("space"))
