@@ -2,16 +2,21 @@
 
 import os
 import pathlib
+import sys
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Compiling takes nearly all of the tests' time; unoptimised code is compiled in half of it.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+from absl import flags
 
 from configs import nce
 from data_prep import generate, vspw
+from vspw_jax import main
 
+REPOSITORY = pathlib.Path(__file__).parents[1]
 CAMVID = pathlib.Path(__file__).parents[2] / "shared" / "data" / "camvid_vspw"
 
 
@@ -36,7 +41,7 @@ TINY = {
     "loss.nce.groups": 8,
     "optimizer.warmup_steps": 0,
     "train.batch": 8,
-    "train.steps": 4,
+    "train.steps": 6,
     "data.augment.base_size": (64, 48),
     "evaluate.stride": (16, 16),
     "run.log_every": 1,
@@ -67,6 +72,33 @@ def tiny_config(generated_records):
         node[name] = value
     config.data.records = str(generated_records)
     return config
+
+
+@pytest.fixture
+def tiny_flags(generated_records):
+    """The same recipe as flags of the command line."""
+    fields = {**TINY, "data.records": generated_records}
+    return [f"--config={REPOSITORY / 'configs' / 'nce.py'}:demo", *(f"--config.{k}={v}" for k, v in fields.items())]
+
+
+@pytest.fixture
+def command_line(monkeypatch, capfd, compile_cache):
+    """Runs the program in this process: command_line("--mode=train", ...) gives (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+        for name in ("config", "workdir", "mode", "input", "output"):
+            flags.FLAGS[name].unparse()
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main.command_line()
+        jax.config.update("jax_compilation_cache_dir", compile_cache)
+        return (ended.value.code or 0, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

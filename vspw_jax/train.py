@@ -29,6 +29,7 @@ def train(config, workdir):
     frames = records.Frames(config.data.records, config.data.train_split)
     if "capacity" in config.loss.segmentation:
         pipeline.check_capacity(frames, config.loss.segmentation.capacity)
+        check_queries(config)
     mesh = sharding.make_mesh(config.train.batch, config.loss.nce.groups if config.loss.nce.weight else 0)
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
@@ -80,6 +81,17 @@ def train(config, workdir):
                 for number, picture in enumerate(comparisons(predictor, pictured)):
                     observer.picture(step, f"{config.data.eval_split}/{number}", picture)
     return state
+
+
+def check_queries(config):
+    """Raises UserError where a frame may hold more classes than there are queries to give them to."""
+    capacity, queries = config.loss.segmentation.capacity, config.model.decoder.num_queries
+    if capacity > queries:
+        raise UserError(
+            f"loss.segmentation.capacity is {capacity}, model.decoder.num_queries {queries}: every class of a frame "
+            f"needs a query of its own. Set --config.model.decoder.num_queries={capacity} or more, or lower the "
+            "capacity."
+        )
 
 
 def check_finite(metrics, step):

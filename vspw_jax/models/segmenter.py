@@ -24,8 +24,13 @@ DECODERS = {"mask2former": Mask2Former, "upernet": UperNet}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def check_divisions(config):
-    """Raises UserError where the heads or the norm's groups of `config.model` do not divide their width."""
+def check_sizes(config):
+    """Raises UserError where the image size is no pair, or heads or groups of `config.model` do not divide a width."""
+    if len(config.image_size) != 2:
+        raise UserError(
+            f"model.image_size is {tuple(config.image_size)}: expected height and width, given once, as in "
+            "--config.model.image_size='(480, 480)'."
+        )
     encoder, decoder = config.encoder, config.decoder
     values = int(encoder.dim * encoder.get("adapter_value_ratio", 1))
     divisions = (
@@ -46,7 +51,7 @@ class Segmenter(nnx.Module):
     """Encoder and decoder over clips; frames are independent of each other here."""
 
     def __init__(self, config, rngs):
-        check_divisions(config)
+        check_sizes(config)
         self.config = FrozenConfigDict(config)
         options = dict(dtype=choose(DTYPES, config.dtype, "model.dtype"), rngs=rngs)
         encoder = choose(ENCODERS, config.encoder.name, "model.encoder.name")

@@ -1,0 +1,162 @@
+"""Data that is missing, damaged or unfit ends with status 2, is named, and leaves nothing that looks whole."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import generate, vspw
+from vspw_jax import train_step
+from vspw_jax.data import pipeline, records
+from vspw_jax.errors import UserError
+
+
+@pytest.fixture
+def converted(generated_records, tmp_path):
+    """A copy of the converted data, to be damaged."""
+    return shutil.copytree(generated_records, tmp_path / "records")
+
+
+def shard(converted, split="train"):
+    return next(converted.rglob(f"*-{split}.array_record-*"))
+
+
+def test_no_data_folder(refused, program_refused, tiny_flags, tmp_path):
+    missing = tmp_path / "missing"
+    parts = [f"no converted data at {missing}", f"--output={missing}", "--config.data.records=DIR"]
+    refused(parts, *tiny_flags, f"--config.data.records={missing}", f"--workdir={tmp_path / 'run'}")
+    parts = [f"{missing} does not look like VSPW", "train.txt", "no such folder"]
+    program_refused(parts, vspw.main, [f"--source={missing}", f"--output={tmp_path / 'records'}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_a_truncated_shard(refused, tiny_flags, converted, tmp_path, kept):
+    path = shard(converted)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    parts = ["Damaged shards", path.name, "expected 50 records", "python -m data_prep.vspw"]
+    refused(parts, *tiny_flags, f"--config.data.records={converted}", f"--workdir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lost_shard(refused, tiny_flags, converted, tmp_path):
+    shard(converted).unlink()
+    parts = ["Damaged shards", "no such file", "python -m data_prep.vspw"]
+    refused(parts, *tiny_flags, f"--config.data.records={converted}", f"--workdir={tmp_path / 'run'}")
+
+
+def flip_bits(converted):
+    """Damages one record so that the shard still opens."""
+    path = shard(converted)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 3
+    data[middle] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_altered_bytes_inside_a_record_are_found_and_named(converted, generated_records):
+    flip_bits(converted)
+    damaged, whole = records.Frames(converted, "train"), records.Frames(generated_records, "train")
+    failed = []
+    for number in range(len(whole)):
+        try:
+            assert damaged[number] == whole[number]
+        except UserError as error:
+            failed.append(number)
+            assert f"Record {number} of split 'train'" in str(error) and "python -m data_prep.vspw" in str(error)
+    assert len(failed) == 1
+
+
+def test_altered_bytes_end_a_run(refused, tiny_flags, converted, tmp_path, monkeypatch):
+    """The message comes through the threads that read ahead."""
+    flip_bits(converted)
+    state = {"params": {}, "model_state": {}, "opt_state": {}, "step": np.zeros((), int)}
+    monkeypatch.setattr(train_step, "new_state", lambda *_: state)
+    monkeypatch.setattr(train_step, "make_train_step", lambda *_: lambda state, _: (state, {"loss": 1.0}))
+    arguments = [f"--config.data.records={converted}", "--config.data.epoch=frame", "--config.train.steps=1000"]
+    arguments += ["--config.run.picture_every=9999", "--config.run.save_every=9999", f"--workdir={tmp_path / 'run'}"]
+    refused(["Record", "is damaged", "python -m data_prep.vspw"], *tiny_flags, *arguments)
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+@pytest.fixture
+def source(generated_vspw, tmp_path):
+    """A copy of the folder in VSPW's layout, to be damaged."""
+    return shutil.copytree(generated_vspw, tmp_path / "source")
+
+
+def test_a_mask_of_another_size_than_its_frame(program_refused, source, tmp_path):
+    mask = next(source.glob("data/0_*/mask/00000003.png"))
+    Image.fromarray(np.ones((48, 60), np.uint8)).save(mask)
+    parts = [str(mask), "is 60x48 pixels, its frame 64x48", "--max-bad=N"]
+    program_refused(parts, vspw.main, [f"--source={source}", f"--output={tmp_path / 'records'}"])
+    assert not records.exist(tmp_path / "records")
+
+
+def test_a_mask_of_another_size_in_converted_data(source, tmp_path, monkeypatch, tiny_config):
+    """Records that another converter wrote."""
+    mask = next(source.glob("data/0_*/mask/00000003.png"))
+    Image.fromarray(np.ones((48, 60), np.uint8)).save(mask)
+    monkeypatch.setattr(
+        vspw, "read_frame", lambda image, mask: (image.read_bytes(), mask.read_bytes() if mask else b"", 1)
+    )
+    vspw.convert(source, tmp_path / "records")
+    tiny_config.data.records, tiny_config.data.epoch = str(tmp_path / "records"), "frame"
+    with pytest.raises(UserError, match="Frame 00000003 of video 0_.* the mask is 60x48 pixels, its frame 64x48"):
+        batches = pipeline.training_batches(tiny_config.data, 10, tiny_config.model.image_size, 0)
+        for _ in range(10):
+            next(batches)
+
+
+def test_a_video_without_frames_and_an_unknown_split(program_refused, refused, tiny_flags, source, tmp_path):
+    with (source / "val.txt").open("a") as file:
+        file.write("999_missing\n")
+    program_refused(["999_missing"], vspw.main, [f"--source={source}", f"--output={tmp_path / 'records'}"])
+    parts = ["no split 'dev'", "test, train, val"]
+    refused(parts, *tiny_flags, "--config.data.train_split=dev", f"--workdir={tmp_path / 'run'}")
+
+
+def test_an_existing_output_of_the_generator(program_refused, source):
+    program_refused([f"{source} exists", "--output"], generate.main, [f"--output={source}"])
+
+
+def test_a_conversion_that_was_killed_is_begun_anew(source, tmp_path):
+    """TFDS writes aside; the folder aside can even hold all the metadata when the process dies."""
+    vspw.convert(source, tmp_path / "whole")
+    aside = tmp_path / "records" / "vspw" / "incomplete.ABC123_1.0.0"
+    shutil.copytree(records.find(tmp_path / "whole"), aside)
+    assert not records.exist(tmp_path / "records")
+    vspw.convert(source, tmp_path / "records")
+    assert not aside.exists() and len(records.Frames(tmp_path / "records", "train")) == 50
+
+
+BAD_INPUTS = {
+    "missing": (lambda path: None, "does not exist"),
+    "empty folder": (lambda path: path.mkdir(), "holds no frames"),
+    "no video": (lambda path: path.write_bytes(b"junk" * 100), "cannot be read as a video"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
+def test_bad_input_to_predict(refused, tiny_flags, tmp_path, monkeypatch, make, message):
+    make(tmp_path / "input.mp4")
+    monkeypatch.setattr("vspw_jax.main.trained_predictor", lambda *_: None)
+    arguments = ["--mode=predict", f"--input={tmp_path / 'input.mp4'}", f"--workdir={tmp_path / 'run'}"]
+    refused([str(tmp_path / "input.mp4"), message], *tiny_flags, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_video_that_is_cut_off_is_named_with_the_last_frame(tmp_path):
+    from vspw_jax.inference import video
+
+    with video.video_writer(tmp_path / "a.mp4", 10) as append:
+        for number in range(30):
+            append(np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8))
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    start = re.search(b"mdat", data).end()
+    data[start + len(data) // 3 :] = bytes(len(data) - start - len(data) // 3)
+    (tmp_path / "b.mp4").write_bytes(data)
+    with pytest.raises(UserError, match="b.mp4 cannot be read"):
+        list(video.read_frames(tmp_path / "b.mp4")[0])

@@ -1,0 +1,76 @@
+"""Recipes and flags that are wrong end with status 2 and a message that says what was found, expected and helps."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+BAD_FLAGS = {
+    "misspelt field": (["--config.train.stepz=3"], ["has no field 'train.stepz'", "Did you mean train.steps"]),
+    "field without its section": (["--config.steps=3"], ["has no field 'steps'", "train.steps"]),
+    "unknown field": (["--config.banana=3"], ["has no field 'banana'", "train.steps"]),
+    "no number": (["--config.train.steps=abc"], ["--config.train.steps=abc", "invalid literal for int()"]),
+    "unknown mode": (["--mode=fly"], ["--mode=fly", "train|evaluate|predict"]),
+    "unknown flag": (["--bogus"], ["Unknown command line flag 'bogus'"]),
+    "stray word": (["evaluate"], ["Unexpected arguments: evaluate"]),
+    "odd crop": (["--config.model.image_size=(100, 96)"], ["(100, 96)", "multiples of 32", "(96, 96)"]),
+    "crop of one side": (["--config.model.image_size=(64,)"], ["image_size is (64,)", "height and width"]),
+    "heads of the encoder": (["--config.model.encoder.heads=3"], ["model.encoder.heads is 3", "32 channels"]),
+    "heads of the adapter": (["--config.model.encoder.adapter_heads=3"], ["model.encoder.adapter_heads is 3", "16"]),
+    "heads of the decoder": (["--config.model.decoder.heads=5"], ["model.decoder.heads is 5", "32 channels"]),
+    "groups of the norms": (["--config.model.decoder.norm_groups=7"], ["model.decoder.norm_groups is 7", "32"]),
+    "depth": (["--config.model.encoder.depth=6"], ["model.encoder.depth is 6", "multiple of 4"]),
+    "type": (["--config.model.dtype=float8"], ["model.dtype is 'float8'", "bfloat16, float32"]),
+    "decoder": (["--config.model.decoder.name=fcn"], ["model.decoder.name is 'fcn'", "mask2former"]),
+    "batch": (["--config.train.batch=3"], ["train.batch is 3 clips", "--config.train.batch"]),
+    "groups": (["--config.loss.nce.groups=5"], ["loss.nce.groups is 5", "--config.loss.nce.groups"]),
+    "capacity": (["--config.loss.segmentation.capacity=2"], ["room for 2", "--config.loss.segmentation.capacity="]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "parts"), BAD_FLAGS.values(), ids=BAD_FLAGS.keys())
+def test_a_wrong_flag(refused, tiny_flags, tmp_path, arguments, parts):
+    replaced = arguments[0].split("=")[0] + "="
+    others = [flag for flag in tiny_flags if not flag.startswith(replaced)]
+    refused(parts, *others, *arguments, f"--workdir={tmp_path / 'runs' / 'run'}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_recipe(refused, tmp_path, monkeypatch, request):
+    refused(["--config"])
+    monkeypatch.chdir(request.config.rootpath)
+    refused(["no recipe configs/nope.py", "configs/nce.py"], "--config=configs/nope.py")
+    refused(["unknown size 'big'", "'full' or 'demo'"], "--config=configs/nce.py:big")
+
+
+def run_alone(request, folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(request.config.rootpath)}
+    command = [sys.executable, "-m", "vspw_jax.main", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_full_size_without_data_gives_the_command_of_conversion(request, tmp_path):
+    """As a process of its own: one line is all that it prints."""
+    ended = run_alone(request, tmp_path, f"--config={request.config.rootpath / 'configs' / 'nce.py'}")
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr.splitlines() == [
+        "Error: There is no converted data at data/vspw/records: expected one folder with dataset_info.json.",
+        "Convert VSPW with: python -m data_prep.vspw --source=VSPW_DIR --output=data/vspw/records",
+        "or point to converted data with: --config.data.records=DIR",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_of_another_run(refused, tiny_flags, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text('{"train.batch": 16}\n')
+    parts = [f"{workdir} holds a run of another config", "train.batch: 16 there, 8 now", "--workdir=DIR"]
+    refused(parts, *tiny_flags, f"--workdir={workdir}")
+    assert [path.name for path in workdir.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+def test_nothing_trained_yet(refused, tiny_flags, tmp_path, mode):
+    refused(["no checkpoint in", "--mode=train"], *tiny_flags, f"--mode={mode}", f"--workdir={tmp_path / 'run'}")
