@@ -57,6 +57,7 @@ def compile_cache(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("compile_cache"))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.jit(lambda x: x + 1)(1)  # The first compilation fixes the folder: the program's own settings come later.
     return folder
 
 
