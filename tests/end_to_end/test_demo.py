@@ -1,0 +1,171 @@
+"""The whole way by the command line: draw, convert, train, evaluate, predict; then every mode on what it left."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from vspw_jax.inference import video
+
+SMALL_DATA = {"train": 8, "val": 2, "frames": 18, "height": 48, "width": 64}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture
+def demo_flags(tiny_flags, folder):
+    """The demo at its smallest, under `folder`."""
+    flags = [flag for flag in tiny_flags if not flag.startswith("--config.data.records")]
+    flags += [f"--config.data.generate.{name}={value}" for name, value in SMALL_DATA.items()]
+    flags += [f"--config.data.generate.{name}={folder / 'data' / name}" for name in ("source", "records")]
+    return [*flags, f"--config.data.records={folder / 'data' / 'records'}", f"--workdir={folder / 'runs' / 'demo'}"]
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    """What the demo printed, once it was run."""
+    return {}
+
+
+@pytest.fixture
+def demo(demo_flags, folder, outputs, compile_cache, request):
+    """(stdout, stderr) of the demo, in a process of its own and a folder with nothing in it."""
+    if not outputs:
+        (folder / "runs").mkdir()
+        (folder / "runs" / "compile_cache").symlink_to(compile_cache)
+        environment = {**os.environ, "PYTHONPATH": str(request.config.rootpath)}
+        command = [sys.executable, "-m", "vspw_jax.main", *demo_flags]
+        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        outputs["demo"] = ended.stdout, ended.stderr
+    return outputs["demo"]
+
+
+@pytest.fixture
+def workdir(demo, folder):
+    return folder / "runs" / "demo"
+
+
+def check_predictions(output, frames, size):
+    """Masks are palette images of train ids, overlays and the video show every frame."""
+    masks, overlays = sorted((output / "masks").iterdir()), sorted((output / "overlays").iterdir())
+    assert [path.stem for path in masks] == [path.stem for path in overlays] and len(masks) == frames
+    for path in masks:
+        with Image.open(path) as mask:
+            assert mask.mode == "P" and mask.size == size
+            assert np.asarray(mask).max() < 124
+    read, count, _ = video.read_frames(output / "overlay.mp4")
+    assert count == frames == len(list(read))
+    assert cv2.imread(str(overlays[0])).shape[0] >= 480 // size[1] * size[1]
+    assert not list(output.rglob("partial-*"))
+
+
+def test_the_demo_says_what_it_did(demo, folder):
+    output, progress = demo
+    for name in ("mIoU", "fwIoU", "pixel accuracy", "VC8", "VC16", "this model", "always"):
+        assert name in output
+    for name in ("evaluation.json", "comparison.png", "overlay.mp4", "tensorboard"):
+        assert name in output
+    for stage in ("drawing train", "converting val", "training", "evaluating", "predicting"):
+        assert stage in progress
+    assert "Traceback" not in progress and "Warning" not in progress
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "runs"]
+
+
+def test_the_log_of_training(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    for line in lines:
+        assert line.keys() >= {"loss", "cls", "mask", "dice", "nce", "learning_rate", "images_per_second"}
+        assert all(np.isfinite(value) for value in line.values())
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4", "6"]
+
+
+def test_the_scores(workdir):
+    scores = json.loads((workdir / "evaluation.json").read_text())
+    for part in (scores, scores["commonest_class"]):
+        for name in ("mIoU", "fwIoU", "pixel_accuracy", "VC8", "VC16"):
+            assert 0 <= part[name] <= 1
+    assert scores["IoU"] and all(0 <= value <= 1 for value in scores["IoU"].values())
+    assert scores["mIoU"] == pytest.approx(np.mean(list(scores["IoU"].values())))
+    assert cv2.imread(str(workdir / "comparison.png")).ndim == 3
+
+
+def test_the_first_video_is_predicted(workdir):
+    (output,) = (workdir / "predictions").iterdir()
+    check_predictions(output, SMALL_DATA["frames"], (64, 48))
+
+
+def test_the_same_command_again_trains_no_more(command_line, demo_flags, workdir):
+    before = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
+    log = (workdir / "metrics.jsonl").read_text()
+    scores = json.loads((workdir / "evaluation.json").read_text())
+    status, _, errors = command_line(*demo_flags, "--config.run.afterwards=('evaluate',)")
+    assert status == 0, errors
+    assert {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")} == before
+    assert (workdir / "metrics.jsonl").read_text() == log
+    assert json.loads((workdir / "evaluation.json").read_text()) == scores
+
+
+def test_evaluating_another_split(command_line, demo_flags, workdir):
+    kept = (workdir / "evaluation.json").read_text()
+    status, output, errors = command_line(*demo_flags, "--mode=evaluate", "--config.data.eval_split=train")
+    assert status == 0, errors
+    assert "Split train" in output and "VC16" in output
+    assert json.loads((workdir / "evaluation.json").read_text()) != json.loads(kept)
+
+
+def test_predicting_a_folder_and_a_video_file(command_line, demo_flags, workdir, folder):
+    source = next((folder / "data" / "source" / "data").glob("*")) / "origin"
+    frames = folder / "some_frames"
+    frames.mkdir()
+    for path in sorted(source.iterdir())[:5]:
+        shutil.copy(path, frames)
+    status, output, errors = command_line(*demo_flags, "--mode=predict", f"--input={frames}")
+    assert status == 0, errors
+    assert str(workdir / "predictions" / "some_frames") in output
+    check_predictions(workdir / "predictions" / "some_frames", 5, (64, 48))
+
+    with video.video_writer(folder / "clip.mp4", 10) as append:
+        for path in sorted(frames.iterdir()):
+            append(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB))
+    elsewhere = folder / "elsewhere"
+    status, output, errors = command_line(
+        *demo_flags, "--mode=predict", f"--input={folder / 'clip.mp4'}", f"--output={elsewhere}"
+    )
+    assert status == 0, errors
+    assert str(elsewhere) in output
+    check_predictions(elsewhere, 5, (64, 48))
+
+
+def test_predicting_with_another_config_is_refused(command_line, demo_flags, workdir):
+    status, _, errors = command_line(*demo_flags, "--mode=predict", "--config.model.num_classes=7")
+    assert status == 2 and "model.num_classes: 124 there, 7 now" in errors
+
+
+def test_inspecting_the_recipe_needs_neither_data_nor_workdir(command_line, tiny_flags, tmp_path):
+    arguments = [f"--config.data.records={tmp_path / 'none'}", f"--workdir={tmp_path / 'run'}", "--mode=inspect"]
+    status, output, errors = command_line(*tiny_flags, *arguments)
+    assert status == 0, errors
+    for part in ("num_queries: 10", "decoder/cls_embed/kernel", "Parameters: ", "TFLOP"):
+        assert part in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_full_recipe_has_the_released_parameters(command_line, request, tmp_path):
+    """Crop 896 and ADE20K's classes: 570.74 M, as the released network; nothing of it is allocated."""
+    arguments = ["--config.model.image_size=(896, 896)", "--config.model.num_classes=150", "--mode=inspect"]
+    recipe = request.config.rootpath / "configs" / "nce.py"
+    status, output, errors = command_line(f"--config={recipe}", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert status == 0, errors
+    assert "Parameters: 570,744,407 (570.74 M)" in output
