@@ -30,7 +30,7 @@ TINY = {
     "model.encoder.drop_path": 0.2,
     "model.decoder.dim": 32,
     "model.decoder.heads": 2,
-    "model.decoder.encoder_ffn_dim": 48,
+    "model.decoder.encoder_ffn_dim": 32,
     "model.decoder.ffn_dim": 32,
     "model.decoder.norm_groups": 8,
     "model.decoder.encoder_layers": 1,
