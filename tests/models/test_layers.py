@@ -1,13 +1,45 @@
-"""Layers that differ from flax's."""
+"""Layers written for speed against flax's convolutions, and batch norm's statistics against torch's."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from vspw_jax import sharding
 from vspw_jax.models import layers
+from vspw_jax.models.encoders import beit
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 1, 1, 4)])
+def test_depthwise3x3_is_the_grouped_convolution(shape):
+    conv = layers.conv3x3(4, 4, use_bias=True, groups=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    conv.bias[...] = jnp.arange(4.0)
+    x = jax.random.normal(jax.random.key(1), shape)
+    np.testing.assert_allclose(layers.depthwise3x3(conv, x), conv(x), rtol=1e-5, atol=1e-5)
+
+
+def test_patch_embedding_is_the_strided_convolution():
+    embedding = beit.PatchEmbedding(6, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    embedding.proj.bias[...] = jnp.arange(6.0)
+    image = jax.random.normal(jax.random.key(1), (2, 32, 48, 3))
+    np.testing.assert_allclose(embedding(image), layers.to_tokens(embedding.proj(image)), rtol=1e-5, atol=1e-5)
+
+
+def test_running_variance_is_unbiased():
+    """As in torch: 0.9 of the old and 0.1 of the sum of squares over count - 1, over all devices."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 2, 4)).astype(np.float32)  # Two devices of three images.
+
+    def one_device(x):
+        norm = layers.batch_norm(4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+        norm(x, use_running_average=False)
+        return norm.mean[...], norm.var[...]
+
+    mean, var = jax.vmap(one_device, axis_name=layers.DATA_AXIS)(x)
+    values = x.reshape(-1, 4)
+    np.testing.assert_allclose(mean, np.tile(0.1 * values.mean(axis=0), (2, 1)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(var, np.tile(0.9 + 0.1 * values.var(axis=0, ddof=1), (2, 1)), rtol=1e-5)
 
 
 def test_batch_norm_counts_training_batches_alone():
