@@ -7,6 +7,8 @@ import sys
 # Compiling takes nearly all of the tests' time; unoptimised code is compiled in half of it.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The cache's folder would be part of its keys, and processes that the tests start name it otherwise.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
 import jax
 import pytest

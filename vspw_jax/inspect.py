@@ -24,7 +24,8 @@ def abstract_batch(config):
 
 def step_cost(config):
     """XLA's count of floating point operations of a training step, all devices together; scans are unrolled."""
-    mesh = sharding.make_mesh()
+    # On one device, which need not be one that could hold it: the batch may not divide among those that are here.
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
     graphdef, params, _ = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
     state = jax.eval_shape(lambda key: train_step.init_state(config, transformation, key), jax.random.key(0))
