@@ -33,7 +33,7 @@ def stack_modules(make, count, rngs):
     return nnx.merge(graphdef, jax.vmap(lambda key: nnx.state(make(nnx.Rngs(params=key))))(keys))
 
 
-def scan_modules(stacked, apply, carry, xs=None, remat="none"):
+def scan_modules(stacked, apply, carry, xs=None, remat="none", unroll=1):
     """`lax.scan` over the modules of `stack_modules`: carry, y = apply(module, carry, x)."""
     graphdef, variables = nnx.split(stacked)
 
@@ -41,13 +41,17 @@ def scan_modules(stacked, apply, carry, xs=None, remat="none"):
         variables, x = inputs
         return apply(nnx.merge(graphdef, variables), carry, x)
 
-    return lax.scan(rematerialised(body, remat), carry, (variables, xs))
+    # A loop's passes cannot be merged with each other, so the guard against it is needed only without one.
+    return lax.scan(rematerialised(body, remat, prevent_cse=unroll is True), carry, (variables, xs), unroll=unroll)
 
 
-def rematerialised(function, remat):
-    """The function, its intermediate values recomputed in the backward pass as the policy `remat` says."""
+def rematerialised(function, remat, prevent_cse=True):
+    """The function, its intermediate values recomputed in the backward pass as the policy `remat` says.
+
+    `prevent_cse` keeps the compiler from finding the forward pass's values again and so saving them after all.
+    """
     policy = REMAT_POLICIES[remat]
-    return function if policy is None else jax.checkpoint(function, policy=policy, prevent_cse=False)
+    return function if policy is None else jax.checkpoint(function, policy=policy, prevent_cse=prevent_cse)
 
 
 def fold_keys(keys_N, data):
