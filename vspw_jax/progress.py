@@ -14,7 +14,7 @@ class _Lines:
     """Turns tqdm's carriage returns into lines, for logs."""
 
     def write(self, text):
-        text = text.strip("\r\n")
+        text = text.strip()
         if text:
             sys.stderr.write(text + "\n")
 
