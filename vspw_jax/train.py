@@ -85,7 +85,8 @@ def train(config, workdir):
 
 def check_queries(config):
     """Raises UserError where a frame may hold more classes than there are queries to give them to."""
-    capacity, queries = config.loss.segmentation.capacity, config.model.decoder.num_queries
+    capacity = config.loss.segmentation.get("capacity", 0)
+    queries = config.model.decoder.get("num_queries", capacity)
     if capacity > queries:
         raise UserError(
             f"loss.segmentation.capacity is {capacity}, model.decoder.num_queries {queries}: every class of a frame "

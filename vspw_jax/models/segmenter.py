@@ -34,10 +34,10 @@ def check_sizes(config):
     encoder, decoder = config.encoder, config.decoder
     values = int(encoder.dim * encoder.get("adapter_value_ratio", 1))
     divisions = (
-        ("model.encoder.heads", encoder.heads, encoder.dim),
+        ("model.encoder.heads", encoder.get("heads", 1), encoder.dim),
         ("model.encoder.adapter_heads", encoder.get("adapter_heads", 1), values),
-        ("model.decoder.heads", decoder.get("heads", 1), decoder.dim),
-        ("model.decoder.norm_groups", decoder.get("norm_groups", 1), decoder.dim),
+        ("model.decoder.heads", decoder.get("heads", 1), decoder.get("dim", 0)),
+        ("model.decoder.norm_groups", decoder.get("norm_groups", 1), decoder.get("dim", 0)),
     )
     for field, parts, width in divisions:
         if parts < 1 or width % parts:
