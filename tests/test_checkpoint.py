@@ -1,5 +1,6 @@
 """Checkpoints come back as they were, half-written ones are not taken for whole; a workdir has one config."""
 
+import gc
 import json
 import shutil
 
@@ -92,11 +93,14 @@ def lose_the_weights(folder):
     shutil.rmtree(folder / "weights")
 
 
+# Orbax, when one array cannot be read, drops the reading of the others.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning")
 @pytest.mark.parametrize("damage", [truncate, empty, lose_the_weights])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(saved, damage):
     damage(saved / "checkpoints" / "4")
     with pytest.raises(UserError, match="checkpoints/4 cannot be read.*\n.*Delete that folder"):
         checkpoint.Checkpoints(saved, keep=3).restore(like(make_state(4, 4)))
+    gc.collect()
     shutil.rmtree(saved / "checkpoints" / "4")
     assert_same(checkpoint.Checkpoints(saved, keep=3).restore(like(make_state(2, 2))), make_state(2, 2))
 
