@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from vspw_jax.interop import name_maps
+from vspw_jax.interop import hugging_face_names
 from vspw_jax.losses import segmentation
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.encoders import beit
@@ -62,7 +62,7 @@ def drawn(module, seed):
 
 
 def give(ours, rows, module, prefix):
-    """Sets all of a PyTorch module's parameters from arrays by path, as the rows of `name_maps` say."""
+    """Sets all of a PyTorch module's parameters from arrays by path, as the rows of `hugging_face_names` say."""
     parts = {}
     for row in rows:
         tensor = row.layout.export(np.asarray(ours[row.ours])[row.index])
@@ -93,9 +93,9 @@ def decoders():
     transformer = modeling_mask2former.Mask2FormerTransformerModule(CONFIG.dim, config).eval()
     params = dict(flatten(nnx.to_pure_dict(nnx.state(ours)), "decoder/"))
     class_layer = {f"decoder/cls_embed/{name}": params[f"decoder/cls_embed/{name}"] for name in ("kernel", "bias")}
-    rows = list(name_maps.hugging_face_pixel_decoder("decoder/pixel_decoder", "pixels", CONFIG))
+    rows = list(hugging_face_names.pixel_decoder("decoder/pixel_decoder", "pixels", CONFIG))
     given = class_layer.keys() | give(params, rows, pixels, "pixels.")
-    rows = list(name_maps.hugging_face_transformer("decoder", "transformer", CONFIG))
+    rows = list(hugging_face_names.transformer("decoder", "transformer", CONFIG))
     given |= give(params, rows, transformer, "transformer.")
     assert given == params.keys()
     return ours, pixels, transformer, tuple(class_layer.values())
@@ -107,8 +107,7 @@ def both_logits(decoders, size):
     draw = np.random.default_rng(sum(size)).normal
     maps = [draw(size=(2, size[0] // s, size[1] // s, WIDTH)).astype(np.float32) for s in (4, 8, 16, 32)]
     found = jax.jit(lambda maps: ours(maps))([jnp.asarray(x) for x in maps])
-    if isinstance(found, dict):
-        found = found["layer_class_logits_LNQC"], found["layer_mask_logits_LNQHW"]
+    found = found["layer_class_logits_LNQC"], found["layer_mask_logits_LNQHW"]
     with torch.no_grad():
         features = pixels([torch.tensor(x.transpose(0, 3, 1, 2)) for x in maps])
         output = transformer(features.multi_scale_features, features.mask_features)
