@@ -126,8 +126,7 @@ def shrink(config):
     config.model.encoder.update(adapter_channels=24, adapter_heads=4)
     config.model.decoder.update(dim=96, heads=4, encoder_ffn_dim=192, ffn_dim=192)
     config.model.decoder.update(encoder_layers=3, decoder_layers=3, num_queries=32)
-    config.loss.segmentation.update(num_points=256, capacity=12)
-    config.loss.segmentation.weights.cls = 2.0  # Released. From random weights, classes are what is learned last.
+    config.loss.segmentation.update(num_points=512, capacity=12)
 
 
 def shrink_run(config):
@@ -135,11 +134,11 @@ def shrink_run(config):
     config.model.image_size = (96, 96)
     config.model.remat = "none"
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
-    config.train.update(steps=1000, batch=4)
+    config.train.update(steps=1200, batch=4)
     config.data.records = "data/demo/records"
     config.data.generate = ConfigDict(dict(train=60, val=9, frames=20, height=120, width=192, seed=0))
     config.data.generate.source, config.data.generate.records = "data/demo/vspw", config.data.records
-    config.data.augment.update(base_size=(192, 120), resize_ratio=(0.75, 1.5))
+    config.data.augment.update(base_size=(192, 120))
     config.data.update(threads=2, prefetch=4)
     config.evaluate.stride = (64, 64)
     config.run.update(log_every=20, save_every=300, picture_every=300, afterwards=("evaluate", "predict"))

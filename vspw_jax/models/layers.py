@@ -23,6 +23,8 @@ REMAT_POLICIES = {
 normal_02 = nnx.initializers.normal(0.02)
 """timm's trunc_normal_(std=.02): it cuts at +-2, a hundred deviations off, so it is a plain normal."""
 xavier_uniform = nnx.initializers.xavier_uniform()
+torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""torch.nn.Linear's own: uniform in +-1/sqrt(inputs), for layers that the released code leaves as made."""
 fan_out_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 

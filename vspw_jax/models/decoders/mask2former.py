@@ -83,8 +83,9 @@ class Mask2Former(nnx.Module):
         self.query_embed = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
         self.query_feat = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
         self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (3, dim)))
-        self.cls_embed = layers.linear(dim, num_classes + 1, **options)
-        self.mask_embed = nnx.List([layers.linear(dim, dim, **options) for _ in range(3)])
+        heads = dict(kernel_init=layers.torch_uniform, **options)
+        self.cls_embed = layers.linear(dim, num_classes + 1, **heads)
+        self.mask_embed = nnx.List([layers.linear(dim, dim, **heads) for _ in range(3)])
 
     def _predict(self, x_NQC, mask_feature_NHWC):
         x = self.post_norm(x_NQC)
