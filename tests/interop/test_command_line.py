@@ -86,7 +86,7 @@ def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
     model = drawn(config.model)
     _, params, model_state = train_step.split_model(model)
     checkpoints = Checkpoints(tmp_path, 1)
-    checkpoints.save(3, dict(params=params, model_state=model_state, opt_state={"x": jnp.ones(1)}, step=3))
+    checkpoints.save(3, dict(params=params, model_state=model_state, opt_state={"x": jnp.ones(1)}, step=jnp.int32(3)))
     checkpoints.close()
     export(monkeypatch, config, tmp_path, tmp_path / "X.pth", naming)
     convert.save_torch(model, tmp_path / "Y.pth", naming)

@@ -133,8 +133,8 @@ def model_from_torch(path):
     build = lambda key: nnx.split(segmenter.build(config, key))
     try:
         graphdef, abstract = jax.eval_shape(build, jax.random.key(0))
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: its tensors' sizes make no network ({error}).") from error
+    except (UserError, ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: its tensors' sizes make no network ({str(error).splitlines()[0]}).") from error
     state = nnx.to_pure_dict(abstract)
     the_plan = loading.plan(config, leaves_by_path(state), file)
     print(the_plan.report())
