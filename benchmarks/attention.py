@@ -23,7 +23,7 @@ def drawn_arguments(window, heads, head_dim):
     """Query, key, value and table."""
     keys = jax.random.split(jax.random.key(0), 4)
     tokens = (1, window[0] * window[1] + 1, heads, head_dim)
-    rows = (2 * window[0] - 1) * (2 * window[1] - 1) + relative_attention.CLASS_TOKEN_ROWS
+    rows = relative_attention.num_rows(window)
     return [*(jax.random.normal(key, tokens) for key in keys[:3]), jax.random.normal(keys[3], (rows, heads))]
 
 

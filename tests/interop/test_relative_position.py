@@ -5,6 +5,7 @@ import pytest
 from scipy.interpolate import RectBivariateSpline
 
 from vspw_jax.interop import relative_position
+from vspw_jax.models.encoders import relative_attention
 
 # Made by the released resize (interp2d of SciPy 1.11) from z[i, j] = sin(0.3 i) + 0.5 cos(0.2 j):
 # ratio q, last three source coordinates, sum, centre, first and last of row 0, first five of row 1.
@@ -65,7 +66,7 @@ def test_any_window_is_the_tensor_product_spline_of_scipy(source, target):
     new_rows, new_columns = (2 * size - 1 for size in target)
     table = np.random.default_rng(0).normal(size=(rows * columns + 3, 4))
     resized = relative_position.resize(table, source, target)
-    assert resized.shape == (relative_position.num_rows(target), 4)
+    assert resized.shape == (relative_attention.num_rows(target), 4)
     y = relative_position.source_coordinates(rows, new_rows)
     x = relative_position.source_coordinates(columns, new_columns)
     for head in range(4):
@@ -76,7 +77,7 @@ def test_any_window_is_the_tensor_product_spline_of_scipy(source, target):
 
 
 def test_the_same_window_changes_nothing():
-    table = np.random.default_rng(0).normal(size=(relative_position.num_rows((3, 5)), 2)).astype(np.float32)
+    table = np.random.default_rng(0).normal(size=(relative_attention.num_rows((3, 5)), 2)).astype(np.float32)
     np.testing.assert_array_equal(relative_position.resize(table, (3, 5), (3, 5)), table)
 
 
@@ -90,7 +91,7 @@ def test_the_index_follows_its_definition(window):
     """Row of query minus key, both patches in row-major order; then the three of the class token."""
     height, width = window
     index = relative_position.index(window)
-    count = relative_position.num_rows(window) - 3
+    count = relative_attention.num_rows(window) - 3
     places = [divmod(patch, width) for patch in range(height * width)]
     for query, (y, x) in enumerate(places):
         for key, (other_y, other_x) in enumerate(places):
@@ -104,10 +105,10 @@ def test_the_index_follows_its_definition(window):
 def test_windows_are_told_by_their_rows():
     assert relative_position.windows_of(732) == [(14, 14)]
     assert relative_position.windows_of(12324) == [(56, 56)]
-    assert relative_position.windows_of(relative_position.num_rows((3, 5))) == []
-    assert relative_position.windows_of(relative_position.num_rows((3, 5)), 15) == [(3, 5), (5, 3)]
-    assert relative_position.windows_of(relative_position.num_rows((2, 14)), 28) == [(2, 14), (14, 2)]
+    assert relative_position.windows_of(relative_attention.num_rows((3, 5))) == []
+    assert relative_position.windows_of(relative_attention.num_rows((3, 5)), 15) == [(3, 5), (5, 3)]
+    assert relative_position.windows_of(relative_attention.num_rows((2, 14)), 28) == [(2, 14), (14, 2)]
     # (2*2-1) * (2*14-1) is 9 * 9: without the number of patches it looks square.
-    assert relative_position.windows_of(relative_position.num_rows((2, 14))) == [(5, 5)]
+    assert relative_position.windows_of(relative_attention.num_rows((2, 14))) == [(5, 5)]
     for rows, tokens in ((0, 4), (3, None), (11, 5), (5, 1), (84, 7)):
         assert relative_position.windows_of(rows, tokens) == []

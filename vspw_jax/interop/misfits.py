@@ -11,7 +11,7 @@ import numpy as np
 from vspw_jax import classes
 from vspw_jax.interop import relative_position
 from vspw_jax.interop.name_maps import CLASSES, CLASSES_AND_NONE, POSITIONS
-from vspw_jax.models.encoders import beit
+from vspw_jax.models.encoders import beit, relative_attention
 
 CLASS_MAPS = {
     (150, classes.NUM_CLASSES): ("ade20k_to_vspw", "ade_trainid_0_149"),
@@ -67,7 +67,7 @@ def source_window(num_rows, index, target=None):
     """
     if index is not None and len(index.shape) == 2:
         windows = relative_position.windows_of(num_rows, index.shape[0] - 1)
-    elif target and num_rows == relative_position.num_rows(target):
+    elif target and num_rows == relative_attention.num_rows(target):
         windows = [target]
     else:
         windows = relative_position.windows_of(num_rows)

@@ -13,12 +13,6 @@ from scipy.interpolate import make_interp_spline
 from vspw_jax.models.encoders.relative_attention import CLASS_TOKEN_ROWS
 
 
-def num_rows(window):
-    """Rows of a window's table."""
-    height, width = window
-    return (2 * height - 1) * (2 * width - 1) + CLASS_TOKEN_ROWS
-
-
 def index(window):
     """PyTorch's buffer relative_position_index (S, S), int64: the table's row for query s and key t."""
     height, width = window

@@ -37,11 +37,10 @@ class Attention(nnx.Module):
 
     def __init__(self, dim, heads, window, *, dtype, rngs):
         self.heads, self.window = heads, window
-        rows = (2 * window[0] - 1) * (2 * window[1] - 1) + relative_attention.CLASS_TOKEN_ROWS
         self.qkv = layers.linear(dim, 3 * dim, use_bias=False, dtype=dtype, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(dim))
         self.v_bias = nnx.Param(jnp.zeros(dim))
-        self.relative_position_bias_table = nnx.Param(jnp.zeros((rows, heads)))
+        self.relative_position_bias_table = nnx.Param(jnp.zeros((relative_attention.num_rows(window), heads)))
         self.proj = layers.linear(dim, dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_NSC):

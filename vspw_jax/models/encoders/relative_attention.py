@@ -15,6 +15,12 @@ BLOCK_LOGITS = 2**23
 """Attention logits of an image that are held at once: heads x queries x keys. In float32, 32 MiB."""
 
 
+def num_rows(window):
+    """Rows of the table of a window (H, W)."""
+    height, width = window
+    return (2 * height - 1) * (2 * width - 1) + CLASS_TOKEN_ROWS
+
+
 def toeplitz(offsets, size):
     """From values by offset, last axis of 2*size - 1 for query - key = 1-size..size-1, to (..., query, key).
 
