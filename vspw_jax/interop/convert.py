@@ -61,7 +61,7 @@ def fill(plan, weights):
 def _loaded(plan, path, old):
     """The array at `path` from the plan's file, where the array `old` lies."""
     array = plan.leaf(path, old.shape, old.dtype, lambda: np.asarray(old))
-    return jax.make_array_from_callback(old.shape, old.sharding, array.__getitem__)
+    return jax.make_array_from_callback(old.shape, old.sharding, array.__getitem__).block_until_ready()
 
 
 def read_weights(plan, weights, sharding=None):
@@ -82,7 +82,8 @@ def read_weights(plan, weights, sharding=None):
         # A count of batches that the file lacks is 0. Not jnp.asarray, which keeps the NumPy array beside its copy.
         known = name in plan.pieces
         array = plan.leaf(name, leaf.shape, leaf.dtype, None) if known else np.zeros(leaf.shape, leaf.dtype)
-        return jax.device_put(array, sharding)
+        # Waiting for the copy lets the NumPy array go before the next one is read.
+        return jax.device_put(array, sharding).block_until_ready()
 
     return [jax.tree_util.tree_map_with_path(read, tree) for tree in weights]
 
