@@ -49,7 +49,7 @@ def recipe(size, crop, remat):
     model.encoder.drop_path = 0.0
     if size == "base":
         model.encoder.update(dim=768, depth=12, heads=12, adapter_heads=12)
-        model.decoder.update(dim=256, heads=8, ffn_dim=1024)
+        model.decoder.update(dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=1024)
     return config
 
 

@@ -275,7 +275,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.attentions = nn.ModuleList([DeformableAttention(config.dim, config.heads, 3, config.points)])
-        self.ffns = nn.ModuleList([HeadFeedForward(config.dim, config.ffn_dim)])
+        self.ffns = nn.ModuleList([HeadFeedForward(config.dim, config.encoder_ffn_dim)])
         self.norms = nn.ModuleList([nn.LayerNorm(config.dim) for _ in range(2)])
 
     def forward(self, x, position, shapes):
@@ -397,7 +397,10 @@ def load(model, rows, arrays):
     for row in rows:
         tensor = torch.from_numpy(np.array(row.layout.export(np.asarray(arrays[row.ours])[row.index])))
         tensors.setdefault(row.theirs, {})[row.part[0] if row.part else 0] = tensor
-    joined = {key: torch.cat([parts[i] for i in sorted(parts)]) for key, parts in tensors.items()}
+    joined = {
+        key: torch.cat([parts[i] for i in sorted(parts)]) if len(parts) > 1 else parts[0]
+        for key, parts in tensors.items()
+    }
     missing, unexpected = model.load_state_dict(joined, strict=False)
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from vspw_jax.models import deformable_attention
-from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres, sample_and_sum
+from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres, sample_every_head
 
 SHAPES = ((2, 3), (4, 6), (5, 1))
 TOKENS = sum(height * width for height, width in SHAPES)
@@ -39,7 +39,8 @@ def inputs(low, high, seed=0):
 
 
 def run(value, locations, weights):
-    return sample_and_sum(jnp.asarray(value), SHAPES, jnp.asarray(locations), jnp.asarray(weights))
+    value, locations, weights = (jnp.asarray(x)[None] for x in (value, locations, weights))
+    return sample_every_head(value, SHAPES, locations, weights)[0]
 
 
 @pytest.mark.parametrize(

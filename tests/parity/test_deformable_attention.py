@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vspw_jax.models.deformable_attention import sample_and_sum
+from vspw_jax.models.deformable_attention import sample_every_head
 
 torch = pytest.importorskip("torch")
 
@@ -49,7 +49,7 @@ def test_equals_grid_sample(kind, shapes):
     (wanted * torch.tensor(direction)).sum().backward()
 
     def loss(value, locations, weights):
-        output = sample_and_sum(value, shapes, locations, weights)
+        output = sample_every_head(value[None], shapes, locations[None], weights[None])[0]
         return (output * direction).sum(), output
 
     gradients, output = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(*map(jnp.asarray, (value, locations, weights)))
