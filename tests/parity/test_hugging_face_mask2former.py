@@ -61,21 +61,24 @@ def drawn(module, seed):
     return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(draw, nnx.to_pure_dict(params)))
 
 
-def give(ours, rows, module, prefix):
-    """Sets all of a PyTorch module's parameters from arrays by path, as the rows of `hugging_face_names` say."""
+def exported(ours, rows, prefix):
+    """Arrays by path as PyTorch's tensors by name, as the rows of `hugging_face_names` say."""
     parts = {}
     for row in rows:
         tensor = row.layout.export(np.asarray(ours[row.ours])[row.index])
-        parts.setdefault(row.theirs.removeprefix(prefix), []).append(torch.tensor(tensor))
-    module.load_state_dict(
-        {name: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
-    )
-    return {row.ours for row in rows}
+        parts.setdefault(row.theirs.removeprefix(prefix), []).append(tensor)
+    return {name: torch.tensor(np.concatenate(x) if len(x) > 1 else x[0]) for name, x in parts.items()}
+
+
+ROWS = {
+    "pixels.": list(hugging_face_names.pixel_decoder("decoder/pixel_decoder", "pixels", CONFIG)),
+    "transformer.": list(hugging_face_names.transformer("decoder", "transformer", CONFIG)),
+}
 
 
 @pytest.fixture(scope="module")
 def decoders():
-    """(ours, their pixel decoder, their transformer, the class layer's kernel and bias), all with the same weights."""
+    """(ours, their pixel decoder, their transformer, the class layer's bias and kernel), all with the same weights."""
     ours = drawn(Mask2Former(WIDTH, CLASSES, CONFIG, "none", dtype=jnp.float32, rngs=nnx.Rngs(0)), seed=0)
     config = Mask2FormerConfig(
         feature_size=CONFIG.dim,
@@ -92,28 +95,36 @@ def decoders():
     pixels = modeling_mask2former.Mask2FormerPixelDecoder(config, [WIDTH] * 4).eval()
     transformer = modeling_mask2former.Mask2FormerTransformerModule(CONFIG.dim, config).eval()
     params = dict(flatten(nnx.to_pure_dict(nnx.state(ours)), "decoder/"))
-    class_layer = {f"decoder/cls_embed/{name}": params[f"decoder/cls_embed/{name}"] for name in ("kernel", "bias")}
-    rows = list(hugging_face_names.pixel_decoder("decoder/pixel_decoder", "pixels", CONFIG))
-    given = class_layer.keys() | give(params, rows, pixels, "pixels.")
-    rows = list(hugging_face_names.transformer("decoder", "transformer", CONFIG))
-    given |= give(params, rows, transformer, "transformer.")
-    assert given == params.keys()
-    return ours, pixels, transformer, tuple(class_layer.values())
+    class_layer = ["decoder/cls_embed/bias", "decoder/cls_embed/kernel"]
+    assert {row.ours for rows in ROWS.values() for row in rows} | set(class_layer) == params.keys()
+    for module, (prefix, rows) in zip((pixels, transformer), ROWS.items(), strict=True):
+        module.load_state_dict(exported(params, rows, prefix))
+    return ours, pixels, transformer, [torch.tensor(np.asarray(params[path])) for path in class_layer]
+
+
+def drawn_maps(size):
+    """Four maps of two images of `size`, such as an encoder gives."""
+    draw = np.random.default_rng(sum(size)).normal
+    return [draw(size=(2, size[0] // s, size[1] // s, WIDTH)).astype(np.float32) for s in (4, 8, 16, 32)]
+
+
+def their_logits(maps, pixels, transformer, class_layer):
+    """(class logits, mask logits) of all predictions."""
+    bias, kernel = class_layer
+    features = pixels([torch.tensor(x.transpose(0, 3, 1, 2)) for x in maps])
+    output = transformer(features.multi_scale_features, features.mask_features)
+    hidden = torch.stack([x.transpose(0, 1) for x in output.intermediate_hidden_states])
+    return hidden @ kernel + bias, torch.stack(list(output.masks_queries_logits))
 
 
 def both_logits(decoders, size):
     """(class logits, mask logits) of all predictions, ours and theirs, for random maps of an image of `size`."""
-    ours, pixels, transformer, (kernel, bias) = decoders
-    draw = np.random.default_rng(sum(size)).normal
-    maps = [draw(size=(2, size[0] // s, size[1] // s, WIDTH)).astype(np.float32) for s in (4, 8, 16, 32)]
+    ours, *theirs = decoders
+    maps = drawn_maps(size)
     found = jax.jit(lambda maps: ours(maps))([jnp.asarray(x) for x in maps])
-    found = found["layer_class_logits_LNQC"], found["layer_mask_logits_LNQHW"]
     with torch.no_grad():
-        features = pixels([torch.tensor(x.transpose(0, 3, 1, 2)) for x in maps])
-        output = transformer(features.multi_scale_features, features.mask_features)
-        hidden = torch.stack([x.transpose(0, 1) for x in output.intermediate_hidden_states])
-        classes = hidden @ torch.tensor(np.asarray(kernel)) + torch.tensor(np.asarray(bias))
-    return found, (classes, torch.stack(list(output.masks_queries_logits)))
+        wanted = their_logits(maps, *theirs)
+    return (found["layer_class_logits_LNQC"], found["layer_mask_logits_LNQHW"]), wanted
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (32, 128)], ids=["square", "tall", "wide"])
@@ -138,9 +149,12 @@ LOSS = ConfigDict(
 )
 
 
-def our_points(key, config):
-    """(points of the matching, function from a target to its (uncertain draws, further draws)) of an image's key."""
-    match_key, point_key = jax.random.split(jax.random.fold_in(key, 0))
+def our_points(key, number, config):
+    """(points of the matching, function from a target to its (uncertain draws, further draws)).
+
+    Of an image's key and a prediction's number.
+    """
+    match_key, point_key = jax.random.split(jax.random.fold_in(key, number))
     mask_keys = jax.random.split(point_key, config.capacity)
     kept = int(config.importance * config.num_points)
 
@@ -152,8 +166,8 @@ def our_points(key, config):
     return jax.random.uniform(match_key, (config.num_points, 2)), of_target
 
 
-def their_losses(class_logits, mask_logits, labels, keys, monkeypatch):
-    """(loss terms, matches) of Mask2FormerLoss, its random points replaced by ours."""
+def their_losses(class_logits, mask_logits, labels, keys, monkeypatch, number=0):
+    """(loss terms, matches) of Mask2FormerLoss for prediction `number`, its random points replaced by ours."""
     config = Mask2FormerConfig(
         num_labels=CLASSES,
         no_object_weight=LOSS.no_object_weight,
@@ -164,7 +178,8 @@ def their_losses(class_logits, mask_logits, labels, keys, monkeypatch):
         mask_weight=LOSS.matching.mask,
         dice_weight=LOSS.matching.dice,
     )
-    loss, points, matches = modeling_mask2former.Mask2FormerLoss(config, {}), [our_points(k, LOSS) for k in keys], []
+    points, matches = [our_points(key, number, LOSS) for key in keys], []
+    loss = modeling_mask2former.Mask2FormerLoss(config, {})
     images = iter(points)
 
     def matcher(*args, run=loss.matcher.forward):
@@ -185,10 +200,11 @@ def their_losses(class_logits, mask_logits, labels, keys, monkeypatch):
         torch.tensor((label == ids[:, None, None]).astype(np.float32))
         for label, ids in zip(labels, present, strict=True)
     ]
-    terms = loss(
-        torch.tensor(mask_logits), torch.tensor(class_logits), masks, [torch.tensor(ids.astype(int)) for ids in present]
-    )
+    terms = loss(mask_logits, class_logits, masks, [torch.tensor(ids.astype(int)) for ids in present])
     return terms, matches
+
+
+TERMS = {"cls": "loss_cross_entropy", "mask": "loss_mask", "dice": "loss_dice"}
 
 
 def test_the_loss_and_its_matching(monkeypatch, capsys):
@@ -203,13 +219,58 @@ def test_the_loss_and_its_matching(monkeypatch, capsys):
     keys = jax.random.split(jax.random.key(5), 3)
     run = jax.jit(lambda *args: segmentation.mask_classification_loss(*args, LOSS))
     ours = run(class_logits[None], mask_logits[None], labels, keys)
-    theirs, matches = their_losses(class_logits, mask_logits, labels, keys, monkeypatch)
+    logits = torch.tensor(class_logits), torch.tensor(mask_logits)
+    theirs, matches = their_losses(*logits, labels, keys, monkeypatch)
     assert [len(targets) for _, targets in matches] == [4, 2, 1]
-    names = {"cls": "loss_cross_entropy", "mask": "loss_mask", "dice": "loss_dice"}
-    errors = {name: abs(float(ours[name]) / float(theirs[key]) - 1) for name, key in names.items()}
+    errors = {name: abs(float(ours[name]) / float(theirs[key]) - 1) for name, key in TERMS.items()}
     with capsys.disabled():
         print("\nrelative errors of the loss terms:", {name: f"{error:.1e}" for name, error in errors.items()})
     assert max(errors.values()) < ALLOWED
+
+
+def test_gradients_of_the_total_loss(decoders, monkeypatch, capsys):
+    """Of every parameter of the decoder, through all predictions, their matchings and the attention masks."""
+    module, pixels, transformer, class_layer = decoders
+    maps, keys = drawn_maps((64, 64)), jax.random.split(jax.random.key(6), 2)
+    labels = np.random.default_rng(7).choice([0, 2, 5, 255], (2, 8, 8)).repeat(8, 1).repeat(8, 2).astype(np.int32)
+    weights = {"cls": 2.0, "mask": 5.0, "dice": 5.0}
+    graphdef, params = nnx.split(module)
+
+    def loss(params):
+        outputs = nnx.merge(graphdef, params)([jnp.asarray(x) for x in maps])
+        logits = outputs["layer_class_logits_LNQC"], outputs["layer_mask_logits_LNQHW"]
+        terms = segmentation.mask_classification_loss(*logits, labels, keys, LOSS)
+        return sum(weights[name] * term for name, term in terms.items())
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(nnx.to_pure_dict(params))
+    gradients = dict(flatten(gradients, "decoder/"))
+    for parameter in class_layer:
+        parameter.requires_grad_()
+    total = 0.0
+    for number, logits in enumerate(zip(*their_logits(maps, pixels, transformer, class_layer), strict=True)):
+        with monkeypatch.context() as patch:
+            terms, _ = their_losses(*logits, labels, keys, patch, number)
+        total += sum(weights[name] * terms[key] for name, key in TERMS.items())
+    total.backward()
+    total = total.item()
+
+    errors = {
+        path: relative_error(gradients[path], parameter.grad)
+        for path, parameter in zip(("decoder/cls_embed/bias", "decoder/cls_embed/kernel"), class_layer, strict=True)
+    }
+    for theirs, (prefix, rows) in zip((pixels, transformer), ROWS.items(), strict=True):
+        found = exported(gradients, rows, prefix)
+        for name, parameter in theirs.named_parameters():
+            wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            # Keys' biases change nothing, as softmax does not see what all keys share: their gradients are rounding.
+            scale = max(float(wanted.abs().max()), 1e-3)
+            errors[prefix + name] = float((found[name] - wanted).abs().max()) / scale
+    worst = max(errors, key=errors.get)
+    with capsys.disabled():
+        print(f"\ntotal loss {float(value):.4f}, {total:.4f}: gradients of {len(errors)} parameters, largest")
+        print(f"relative error {errors[worst]:.1e} ({worst})")
+    assert float(value) == pytest.approx(total, rel=ALLOWED)
+    assert errors[worst] < 1e-4
 
 
 BEIT = {
