@@ -98,11 +98,12 @@ class Jax:
             return jax.grad(loss)(params)
 
         arguments = (self.params, self.model_state, self.images)
-        forward = jax.jit(lambda *arguments: run(*arguments, False))
+        options = sharding.compiler_options(mesh)  # As train_step has them.
+        forward = jax.jit(lambda *arguments: run(*arguments, False), compiler_options=options)
         self.weighing = [jnp.asarray(x) for x in directions(jax.eval_shape(forward, *arguments))]
         mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(),) * 4, out_specs=P(), check_vma=False)
         started = time.perf_counter()
-        self._step = jax.jit(mapped).lower(*arguments, self.weighing).compile()
+        self._step = jax.jit(mapped, compiler_options=options).lower(*arguments, self.weighing).compile()
         self.compile_seconds = time.perf_counter() - started
         self._forward = forward
 
@@ -148,8 +149,13 @@ def name_rows(config):
     yield from name_maps.mask2former("decoder", "decode_head", model.decoder)
 
 
-def relative_error(found, wanted):
-    return float(np.abs(np.asarray(found) - np.asarray(wanted)).max() / np.abs(np.asarray(wanted)).max())
+def squares(x):
+    return float(np.square(np.asarray(x), dtype=np.float64).sum())
+
+
+def output_error(found, wanted):
+    """Length of the difference as a share of the length; not the largest one, for the reason below."""
+    return (squares(np.asarray(found) - np.asarray(wanted)) / squares(wanted)) ** 0.5
 
 
 def gradient_error(config, found, wanted):
@@ -165,8 +171,8 @@ def gradient_error(config, found, wanted):
             if row.part:
                 expected = np.split(expected, row.part[1])[row.part[0]]
             change = row.layout.export(np.asarray(found[row.ours])[row.index]) - expected
-            difference += float(np.square(change, dtype=np.float64).sum())
-    length = sum(float(np.square(np.asarray(x), dtype=np.float64).sum()) for x in wanted.values())
+            difference += squares(change)
+    length = sum(squares(x) for x in wanted.values())
     return (difference / length) ** 0.5
 
 
@@ -176,7 +182,7 @@ def check_equal(config, ours, theirs):
     Raises:
       UserError: one of them is above the tolerance.
     """
-    output = max(relative_error(*pair) for pair in zip(ours.forward(), theirs.forward(), strict=True))
+    output = max(output_error(*pair) for pair in zip(ours.forward(), theirs.forward(), strict=True))
     gradient = gradient_error(config, ours.step(), theirs.step())
     if not (output < OUTPUT_TOLERANCE and gradient < GRADIENT_TOLERANCE):
         raise UserError(f"The networks differ: error of outputs {output:.1e}, gradients {gradient:.1e}.")

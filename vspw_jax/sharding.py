@@ -29,6 +29,16 @@ def make_mesh(batch=None, nce_groups=0, devices=None):
     return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def compiler_options(mesh):
+    """XLA's options for a program on the devices of a mesh.
+
+    On CPU it would order operations for concurrency, which keeps many results alive at once: the base network's step
+    at crop 480 then takes 3.7 GiB in place of 2.9, and a tenth more time.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": False} if on_cpu else None
+
+
 def replicated(mesh):
     """Every device holds the whole array."""
     return NamedSharding(mesh, P())

@@ -154,4 +154,4 @@ def make_train_step(config, graphdef, optimizer, mesh):
             "learning_rate": learning_rate(state["step"]),
         }
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=sharding.compiler_options(mesh))

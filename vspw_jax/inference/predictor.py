@@ -42,7 +42,7 @@ class Predictor:
             scores = layers.resize_bilinear(sliding_window.class_scores(score, image, crop, stride), height, width)
             return scores.argmax(axis=-1).astype(jnp.uint8)
 
-        self._predict = jax.jit(predict)
+        self._predict = jax.jit(predict, compiler_options=sharding.compiler_options(mesh))
 
     def __call__(self, frames):
         """Train ids (N, H, W) uint8 of at most `batch` frames (H, W, 3) uint8 of one size."""
