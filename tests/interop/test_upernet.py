@@ -30,9 +30,10 @@ def test_import_then_export_gives_every_tensor_back(naming, tmp_path):
         np.testing.assert_array_equal(tensor.read(), second[name].read())
 
 
-def test_sizes_are_read_off_the_tensors(tmp_path, capsys):
+@pytest.mark.parametrize("naming", ["mmseg", "hugging_face_upernet"])
+def test_sizes_are_read_off_the_tensors(naming, tmp_path, capsys):
     model = drawn(tiny_upernet())
-    convert.save_torch(model, tmp_path / "A.pth")
+    convert.save_torch(model, tmp_path / "A.pth", naming)
     found, config = convert.model_from_torch(tmp_path / "A.pth")
     assert_same(found, model)
     assert "maps after blocks" in capsys.readouterr().out

@@ -183,7 +183,7 @@ def save_torch(model, path, naming="mmseg"):
     Args:
       model: a `segmenter.Segmenter`.
       path: its suffix chooses the format.
-      naming: a key of `namings.NAMINGS`. "mmseg" has the whole network, the others what they name of it.
+      naming: a key of `namings.NAMINGS`. "mmseg" has every whole network, the others what they name of it.
 
     Raises:
       UserError: an unknown naming or suffix, or the file cannot be written.

@@ -4,6 +4,8 @@ Files on the hub have the names of version 4, which version 5 still writes; in m
 Source: huggingface/transformers models/beit/modeling_beit.py, models/mask2former/modeling_mask2former.py.
 """
 
+import re
+
 from vspw_jax.interop.name_maps import (
     BLOCKS,
     CLASSES_AND_NONE,
@@ -51,6 +53,11 @@ BEIT_5 = {
         "classifier": "classifier",
     },
 }
+
+
+def version(names):
+    """`BEIT_4` or `BEIT_5`, by the names in a file; without any the version of files, 4."""
+    return BEIT_5 if any(re.search(r"layers\.\d+\.attention\.q_proj\.", name) for name in names) else BEIT_4
 
 
 def beit_block(ours, theirs, index, names):

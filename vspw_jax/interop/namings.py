@@ -45,15 +45,10 @@ def _unilm(config, names):
     return list(name_maps.share_positions(rows, shared) if shared in names else rows)
 
 
-def _hugging_face_version(names):
-    in_memory = any(re.search(r"layers\.\d+\.attention\.q_proj\.", name) for name in names)
-    return hugging_face_names.BEIT_5 if in_memory else hugging_face_names.BEIT_4
-
-
 def _hugging_face_beit(config, names):
     prefixes = [name.removesuffix("embeddings.cls_token") for name in names if name.endswith("embeddings.cls_token")]
     prefix = prefixes[0] if prefixes else ""
-    version = _hugging_face_version(names)
+    version = hugging_face_names.version(names)
     shared = prefix + version["shared table"]
     rows = hugging_face_names.beit(prefix, version, config)
     return list(name_maps.share_positions(rows, shared) if shared in names else rows)
@@ -70,7 +65,7 @@ def _require(config, title, encoder, decoder):
 def _hugging_face_upernet(config, names):
     _require(config, "A BEiT with UperNet", "beit", "upernet")
     names = names or ("beit.embeddings.cls_token",)
-    rows = hugging_face_names.beit_upernet(_hugging_face_version(names), config)
+    rows = hugging_face_names.beit_upernet(hugging_face_names.version(names), config)
     return _hugging_face_beit(config, names) + list(rows)
 
 
@@ -88,6 +83,7 @@ NAMINGS = {
         title="Hugging Face's (BEiT with UperNet)",
         marks=r"^decode_head\.classifier\.",
         rows=_hugging_face_upernet,
+        whole=True,
         left_out=_INDEX,
     ),
     "mmseg": Naming(

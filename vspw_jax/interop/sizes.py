@@ -1,4 +1,6 @@
-"""Reads a network's config off the shapes of a whole mmseg checkpoint.
+"""Reads a network's config off the shapes of a checkpoint that holds a whole network.
+
+Tensors go by mmseg's names here; Hugging Face's are looked up by them.
 
 A new encoder or decoder is one function and one line in `ENCODERS` or `DECODERS`.
 """
@@ -8,17 +10,43 @@ import re
 from ml_collections import ConfigDict
 
 from vspw_jax.errors import UserError
+from vspw_jax.interop import hugging_face_names
 from vspw_jax.interop.misfits import source_window
 from vspw_jax.models.encoders import beit
 
+TABLE = "backbone.blocks.0.attn.relative_position_bias_table"
+BLOCK = r"backbone\.blocks\.(\d+)\.norm1\.weight$"
+
+
+def _names(tensors):
+    """What a file calls the tensors of mmseg's names, where it does not call them so."""
+    if "beit.embeddings.cls_token" not in tensors:
+        return {}
+    names = hugging_face_names.version(tensors)
+    first = "beit." + names["block"].format(0)
+    shared = "beit." + names["shared table"]
+    return {
+        "backbone.cls_token": "beit.embeddings.cls_token",
+        TABLE: shared if shared in tensors else f"{first}.{names['table']}",
+        BLOCK: re.escape(f"beit.{names['block']}.layernorm_before.weight").replace(r"\{\}", r"(\d+)") + "$",
+        "backbone.blocks.0.mlp.fc1.weight": f"{first}.{names['fc1']}.weight",
+        "decode_head.conv_seg.weight": "decode_head.classifier.weight",
+        "auxiliary_head.conv_seg.weight": "auxiliary_head.classifier.weight",
+    }
+
 
 class _Shapes:
-    """Shapes of a file's tensors; a UserError for one that is not there or has no such axis."""
+    """Shapes of a file's tensors by mmseg's names; a UserError for one that is not there or has no such axis."""
 
-    def __init__(self, file):
-        self.file = file
+    def __init__(self, file, names):
+        self.file, self._names = file, names
+
+    def name(self, name):
+        """What the file calls it; for a pattern, the pattern of what the file calls it."""
+        return self._names.get(name, name)
 
     def size(self, name, axis):
+        name = self.name(name)
         tensor = self.file.tensors.get(name)
         if tensor is None or len(tensor.shape) <= axis or not tensor.shape[axis]:
             found = "is missing" if tensor is None else f"has shape {tensor.shape}"
@@ -27,15 +55,14 @@ class _Shapes:
 
     def count(self, pattern):
         """How many numbers the pattern's group takes, from 0 on."""
-        numbers = {int(match[1]) for match in map(re.compile(pattern).match, self.file.tensors) if match}
+        numbers = {int(match[1]) for match in map(re.compile(self.name(pattern)).match, self.file.tensors) if match}
         return next(number for number in range(len(numbers) + 1) if number not in numbers)
 
 
 def beit_sizes(shapes):
     """(fields of config.encoder that a BEiT fixes, image size)."""
-    table = "backbone.blocks.0.attn.relative_position_bias_table"
     dim = shapes.size("backbone.cls_token", 2)
-    num_rows = shapes.size(table, 0)
+    table, num_rows = shapes.name(TABLE), shapes.size(TABLE, 0)
     window = source_window(num_rows, shapes.file.tensors.get(table.replace("bias_table", "index")), None)
     if window is None:
         raise UserError(
@@ -44,8 +71,8 @@ def beit_sizes(shapes):
         )
     fields = dict(
         dim=dim,
-        depth=shapes.count(r"backbone\.blocks\.(\d+)\.norm1\.weight$"),
-        heads=shapes.size(table, 1),
+        depth=shapes.count(BLOCK),
+        heads=shapes.size(TABLE, 1),
         mlp_ratio=shapes.size("backbone.blocks.0.mlp.fc1.weight", 0) / dim,
     )
     return fields, tuple(beit.PATCH * size for size in window)
@@ -120,7 +147,7 @@ def upernet(shapes):
     return fields, shapes.size("decode_head.conv_seg.weight", 0), assumed + ["drop-out 0.1 in training"]
 
 
-ENCODERS = {"backbone.spm.": vit_adapter, "backbone.fpn1.": beit_pyramid}
+ENCODERS = {"backbone.spm.": vit_adapter, "backbone.fpn1.": beit_pyramid, "beit.embeddings.": beit_pyramid}
 DECODERS = {"decode_head.pixel_decoder.": mask2former, "decode_head.psp_modules.": upernet}
 """By how the names start that only this encoder or decoder has."""
 
@@ -133,12 +160,12 @@ def _choose(table, file):
 
 
 def read(file):
-    """(config.model, list of what was assumed) of a `CheckpointFile` with mmseg's names.
+    """(config.model, list of what was assumed) of a `CheckpointFile` with mmseg's or Hugging Face's names.
 
     Raises:
       UserError: a network that is not known, or sizes that cannot be told.
     """
-    shapes = _Shapes(file)
+    shapes = _Shapes(file, _names(file.tensors))
     encoder, image_size, assumed = _choose(ENCODERS, file)(shapes)
     decoder, num_classes, more = _choose(DECODERS, file)(shapes)
     config = ConfigDict(dict(image_size=image_size, num_classes=num_classes, dtype="float32", remat="none"))
