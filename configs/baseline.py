@@ -88,7 +88,10 @@ def get_config(size="full"):
     config.data.frames = 1  # T.
     config.data.frame_gap = 1  # Records from one frame of a clip to the next.
     config.data.epoch = "video"  # Or "frame"; see data/clips.py.
-    config.data.threads = 16  # That decode and augment; ours, as the next.
+    config.data.weight = 1.0  # Of this data set beside those of the mixture; see data/mixture.py.
+    config.data.mixture = ConfigDict()  # More data sets by name; see configs/multi_dataset.py.
+    config.data.workers = 0  # Processes that decode and augment; 0: threads of this one. Ours, as the next two.
+    config.data.threads = 16  # Of all those processes together.
     config.data.prefetch = 32  # Batches.
     augment = config.data.augment = ConfigDict()
     augment.base_size = (853, 480)  # CFFM: Resize (853, 480), the size of VSPW-480p.

@@ -68,7 +68,7 @@ def trained_weights(config, workdir, mesh):
     """(graphdef, weights) of the workdir's newest checkpoint, or where there is none of `config.init_from`."""
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     if checkpoints.latest_step() is not None:
-        checkpoint.claim_workdir(workdir, config)
+        checkpoint.check_workdir(workdir, config)
         return train_step.restore_weights(config, checkpoints, mesh)
     if not config.init_from:
         raise UserError(

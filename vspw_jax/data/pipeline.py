@@ -1,65 +1,85 @@
 """The training stream: shards to clips to augmented batches (Grain).
 
-Batch `step` of the stream is a pure function of (seed, step): resuming is starting at a step.
+The global batch of a step is a pure function of (seed, step), whatever the number of hosts, worker processes, threads
+and restarts: clips are numbered from the start of training, the clip of a number and its randomness follow from seed
+and number alone, and step n has the numbers n*batch and on. Resuming is starting at a step, on any number of hosts.
 Shapes: B clips, T frames, H and W pixels.
 """
 
 import dataclasses
 
 import grain
+import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
-from vspw_jax.data import clips, records, transforms
+from vspw_jax.data import clips, mixture, transforms
 from vspw_jax.errors import UserError
 
 
 @dataclasses.dataclass
 class TrainingClips:
-    """Makes the clip of an element number; a Grain random_map."""
+    """Makes a clip of a data set from the element numbers that fill it; a Grain random_map.
 
-    frames: records.Frames
+    One number makes a clip of a video. Of a data set of single images, which have no neighbours, there are as many
+    numbers as frames, and each image is cropped and coloured by itself: all of a step's frames are labelled.
+    """
+
+    member: mixture.Member
     config: ConfigDict
     crop: tuple
 
-    def __call__(self, number, rng):
-        """image_BTHWC and label_BTHW of one clip, less their B."""
-        video, first = clips.choose_clip(self.frames.videos, number, self.config.epoch, rng)
-        numbers = clips.clip_records(video, first, self.config.frames, self.config.frame_gap)
-        images, labels = zip(*(self.frames.image_and_label(number) for number in numbers), strict=True)
+    def __call__(self, numbers, rng):
+        """The fields of `training_batches` of one clip, less their B."""
+        parts = [self._frames(number, len(numbers), rng) for number in numbers]
+        images, labels = (np.concatenate(frames) for frames in zip(*parts, strict=True))
+        return {"image_BTHWC": images, "label_BTHW": labels, "is_clip_B": np.bool_(len(numbers) == 1)}
+
+    def _frames(self, number, parts, rng):
+        member = self.member
+        video, first = member.epoch.choose(number, rng)
+        numbers = clips.clip_records(video, first, self.config.frames // parts, member.frame_gap)
+        images, labels = zip(*(member.frames.image_and_label(number) for number in numbers), strict=True)
         if len({image.shape for image in images}) > 1:
             raise UserError(f"Video {video.name} changes its frame size: {sorted({i.shape for i in images})}.")
-        image, label = transforms.augment(images, labels, self.config.augment, self.crop, rng)
-        return {"image_BTHWC": image, "label_BTHW": label}
+        return transforms.augment(images, labels, self.config.augment, self.crop, rng)
 
 
-def check_capacity(frames, capacity):
-    """Raises UserError where a frame holds more classes than the loss has room for."""
-    if frames.max_classes > capacity:
-        raise UserError(
-            f"A frame of {frames.path} ({frames.split}) holds {frames.max_classes} classes, but the loss has room for "
-            f"{capacity}. Set --config.loss.segmentation.capacity={frames.max_classes} or more."
-        )
+def _clips_of(member, config, crop, seed):
+    """All clips of a member, epoch after epoch, each epoch in an order of its own."""
+    return (
+        grain.MapDataset.range(len(member.epoch))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .batch(config.frames if member.holds_images else 1, drop_remainder=True)
+        .random_map(TrainingClips(member, config, tuple(crop)))
+    )
 
 
 def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=1):
     """This host's part of the training batches from `first_step` on, without end.
 
     Args:
-      config: `config.data`: records, train_split, frames, frame_gap, epoch, augment, threads, prefetch.
+      config: `config.data`: the fields of `mixture.members`, frames, augment, threads, prefetch, workers.
       batch: clips a step over all hosts; host h holds clips h*batch/num_hosts and on.
       crop: (height, width).
 
     Returns:
-      An iterator of dicts: image_BTHWC float32, label_BTHW int32 with void 255.
+      An iterator of dicts, to be closed: image_BTHWC float32, label_BTHW int32 with void 255, is_clip_B bool, whether
+      the frames of a clip are of one video. Shapes and types are the same for every mixture.
     """
-    frames = records.Frames(config.records, config.train_split)
-    stream = (
-        grain.MapDataset.range(clips.epoch_length(frames.videos, config.epoch))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(TrainingClips(frames, config, tuple(crop)))
-        .batch(batch // num_hosts)
-    )
-    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.prefetch)
-    return iter(stream[first_step * num_hosts + host :: num_hosts].to_iter_dataset(options))
+    members = mixture.members(config)
+    # Grain's mixing keeps the rule of this module: member and clip of a number are functions of the number alone. It
+    # cuts weights to hundredths of the smallest. The end of a stream without end is beyond its integers: hence `drop`.
+    stream = grain.MapDataset.mix(
+        [_clips_of(member, config, crop, seed + (number << 32)) for number, member in enumerate(members)],
+        [member.draws(config.frames) for member in members],
+    ).batch(batch // num_hosts, drop_remainder=True)
+    stream = stream[first_step * num_hosts + host :: num_hosts]
+    if config.workers and not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain asks for flags of its own, which only a program with absl's main parses.
+    processes = max(config.workers, 1)
+    threads, prefetch = (-(-total // processes) for total in (config.threads, config.prefetch))
+    stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
+    return iter(stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers)))
