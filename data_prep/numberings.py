@@ -45,6 +45,10 @@ def _numbering(title, rows, nothing_known):
     return Numbering(title, {value: name for value, name, _ in rows}, table)
 
 
+def _lowered(rows):
+    return [(value - 1, name, vspw_id) for value, name, vspw_id in rows]
+
+
 def _mapped(name, key):
     """VSPW's train id by a column of a label map, where the fit is to be trusted."""
     rows = classes.table(name)
@@ -54,7 +58,10 @@ def _mapped(name, key):
 def vspw():
     """VSPW: 1..124, "others" 0, void 255; 252 to 254 occur and are void."""
     rows = [(int(row["raw_id"]), row["name"], int(row["id"])) for row in classes.table()]
-    return {"raw": _numbering("VSPW's raw ids 1..124", rows, (0, 252, 253, 254, 255))}
+    return {
+        "raw": _numbering("VSPW's raw ids 1..124", rows, (0, 252, 253, 254, 255)),
+        "train": _numbering("VSPW's train ids 0..123", _lowered(rows), (252, 253, 254, 255)),
+    }
 
 
 def coco_stuff():
@@ -78,7 +85,10 @@ def ade20k():
         (int(row["ade_pixelmap_value_1_150"]), row["ade_name"], int(row["vspw_id"]) if row["fit"] in TRUSTED else None)
         for row in classes.table("ade20k_to_vspw")
     ]
-    return {"raw": _numbering("ADE20K's ids 1..150", rows, (0, 255))}
+    return {
+        "raw": _numbering("ADE20K's ids 1..150", rows, (0, 255)),
+        "train": _numbering("ADE20K's train ids 0..149", _lowered(rows), (254, 255)),
+    }
 
 
 DATASETS = {"vspw": vspw, "coco_stuff": coco_stuff, "ade20k": ade20k}

@@ -179,11 +179,10 @@ def hypotheses(metadata):
     known = choose(numberings.DATASETS, metadata.get("dataset", "vspw"), "metadata's dataset")()
     name = metadata.get("numbering")
     expected = known[name] if name in known else next(iter(known.values()))
-    others, tables = [], [expected.classes_V]
-    for other in (expected.shifted(-1), expected.shifted(1), *known.values()):
-        if not any(np.array_equal(other.classes_V, table) for table in tables):
+    others = []
+    for other in (*known.values(), expected.shifted(-1), expected.shifted(1)):
+        if all(other.names != numbering.names for numbering in (expected, *others)):
             others.append(other)
-            tables.append(other.classes_V)
     return expected, others
 
 
