@@ -1,0 +1,260 @@
+"""Checks converted data, and writes what it holds as verification.json and one HTML page with a picture per class.
+
+    python -m data_prep.verify --records=data/vspw/records
+
+Reads every record: counts against the published ones, unreadable frames, duplicated and missing ones, ids out of range,
+ids that are one off, fingerprint and class counts against the stored ones. Exit status 0 when all is well, 2 with one
+message that lists what is not. A release known to have faults passes with --accept=KIND,... (the word in brackets).
+"""
+
+import argparse
+import collections
+import dataclasses
+import pathlib
+
+import numpy as np
+import scipy.sparse
+
+from data_prep import label_shift, numberings, verification_page
+from data_prep.scan import scan
+from vspw_jax.data import records
+from vspw_jax.errors import UserError, choose, run_program
+
+LISTED = 5
+"""How many cases of one fault are named."""
+
+
+@dataclasses.dataclass
+class Findings:
+    """What is wrong, as (kind, text), and what is only worth saying."""
+
+    problems: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
+
+    def problem(self, kind, text):
+        """Notes a fault; kinds are what --accept takes."""
+        self.problems.append((kind, text))
+
+
+def _some(cases):
+    cases = list(cases)
+    more = f"; and {len(cases) - LISTED} more" if len(cases) > LISTED else ""
+    return "; ".join(map(str, cases[:LISTED])) + more
+
+
+def check_counts(findings, dataset, split, found, full):
+    """Videos and frames against the published counts; fewer is a subset unless `full`."""
+    videos, frames = len(found.names), found.frames
+    published = numberings.PUBLISHED[dataset].get(split)
+    if published is None:
+        findings.notes.append(f"{split}: {videos} videos, {frames} frames; no published count")
+    elif published == (videos, frames):
+        findings.notes.append(f"{split}: {videos:,} videos, {frames:,} frames, as published")
+    else:
+        text = f"{split}: {videos:,} of {published[0]:,} videos, {frames:,} of {published[1]:,} frames"
+        if full:
+            findings.problem("counts", f"{text}; --full asks for all")
+        else:
+            findings.notes.append(f"{text}: a subset, or another set, of {dataset}")
+
+
+def check_frames(findings, split, found, full):
+    """Frames that cannot be read, names that occur twice, and gaps, which releases have: an error only if `full`."""
+    if found.bad:
+        findings.problem("unreadable", f"{split}: {len(found.bad)} unusable frames: {_some(found.bad)}")
+    twice = [
+        f"{video}/{name}"
+        for video, names in found.names.items()
+        for name, count in collections.Counter(names).items()
+        if count > 1
+    ]
+    if twice:
+        findings.problem("names", f"{split}: {len(twice)} frame names occur twice: {_some(twice)}")
+    missing = [f"{video}/{name}" for video, names in found.names.items() for name in missing_frames(names)]
+    if missing:
+        text = f"{split}: {len(missing)} frames missing within videos: {_some(missing)}"
+        findings.problem("gaps", text) if full else findings.notes.append(text)
+
+
+def missing_frames(names):
+    """Names left out of a video's numbering, whose step is the commonest one between its frames."""
+    if len(names) < 3 or not all(name.isdigit() for name in names):
+        return []
+    numbers = sorted({int(name) for name in names})
+    step = collections.Counter(np.diff(numbers).tolist()).most_common(1)[0][0]
+    width = len(names[0])
+    gaps = (range(first + step, last, step) for first, last in zip(numbers, numbers[1:], strict=False))
+    return [f"{number:0{width}d}" for gap in gaps for number in gap]
+
+
+def check_duplicates(findings, scans):
+    """Equal JPEGs, byte for byte: a fault, unless they are successive frames of a video that stands still."""
+    owners = collections.defaultdict(list)
+    for split, found in scans.items():
+        for digest, cases in found.by_image.items():
+            owners[digest] += [(split, *case) for case in cases]
+    groups = [group for group in owners.values() if len(group) > 1]
+    leaks = [group for group in groups if len({split for split, _, _ in group}) > 1]
+    still = [group for group in groups if _stands_still(group)]
+    copies = [group for group in groups if group not in leaks and group not in still]
+    for kind, title, chosen in (("leaks", "are in two splits", leaks), ("duplicates", "occur more than once", copies)):
+        if chosen:
+            findings.problem(kind, f"{len(chosen)} images {title}, byte for byte: {_some(map(_equal, chosen))}")
+    if still:
+        findings.notes.append(f"{len(still)} images repeat in a video that stands still: {_some(map(_equal, still))}")
+
+
+def _stands_still(group):
+    """Whether equal images are successive frames of one video."""
+    videos = {(split, where.rsplit("/", 1)[0]) for split, _, where in group}
+    numbers = sorted(number for _, number, _ in group)
+    return len(videos) == 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
+def _equal(group):
+    return " = ".join(f"{split} {where}" for split, _, where in group)
+
+
+def check_ids(findings, split, found, numbering):
+    """Values that the numbering does not have."""
+    wrong = [v for v in found.first_seen if numbering.classes_V[v] == label_shift.IMPOSSIBLE]
+    if wrong:
+        cases = (f"{v} in {found.frames_V[v]} frames, first {found.first_seen[v]}" for v in sorted(wrong))
+        findings.problem("ids", f"{split}: values that {numbering.title} does not have: {_some(cases)}")
+
+
+def check_shift(findings, scans, expected, others):
+    """Whether the ids are one off or of another numbering, split by split and together; the `Verdict` on all."""
+    together = sum((found.sightings for found in scans.values()), label_shift.Sightings())
+    if not together.videos:
+        return None
+    by_split = {split: label_shift.judge(found.sightings, expected, others) for split, found in scans.items()}
+    verdict = label_shift.judge(together, expected, others)
+    wrong = {split: v for split, v in by_split.items() if v.is_clear and v.best is not expected}
+    if not wrong and verdict.is_clear and verdict.best is not expected:
+        wrong = {"all splits": verdict}
+    for split, found in wrong.items():
+        findings.problem(
+            "shift",
+            f"{split}: the masks look like {found.best.title}: expected {expected.title} "
+            f"(ahead by {found.lead:.1f} nats). {'; '.join(found.reasons)}",
+        )
+    if not verdict.is_clear:
+        kinds = int((together.seen_in_V[expected.classes_V >= 0] > 0).sum())
+        findings.notes.append(
+            f"whether ids are one off cannot be told from {together.videos} videos with {kinds} classes (best is "
+            f"{verdict.best.title}, ahead by {verdict.lead:.1f} of {label_shift.MARGIN:.0f} nats): look at the pictures"
+        )
+    elif not wrong:
+        findings.notes.append(f"ids are {expected.title} (ahead of others by {verdict.lead:.1f} nats)")
+    return verdict
+
+
+def check_stored(findings, split, found, metadata):
+    """Index and fingerprint of the metadata, and stored class counts, against the records."""
+    stored = metadata.get("fingerprint", {}).get(split)
+    computed = found.hasher.hexdigest()
+    if stored != computed:
+        findings.problem("fingerprint", f"{split}: the records' fingerprint is {computed}, the metadata says {stored}")
+    index = [[video, len(names)] for video, names in found.names.items()]
+    if index != [list(entry) for entry in metadata["videos"][split]]:
+        findings.problem("index", f"{split}: the metadata's index of videos is not that of the records")
+    if found.wrong_rows:
+        count = len(found.wrong_rows)
+        findings.problem(
+            "class_pixels", f"{split}: stored class counts of {count} frames differ: {_some(found.wrong_rows)}"
+        )
+
+
+def _class_pixels(findings, folder, split):
+    path = folder / f"class_pixels-{split}.npz"
+    if not path.is_file():
+        findings.problem("class_pixels", f"{split}: {path} is missing")
+        return None
+    return scipy.sparse.load_npz(path).tocsr()
+
+
+def hypotheses(metadata):
+    """The numbering that the metadata names, and those that the masks may hold instead."""
+    known = choose(numberings.DATASETS, metadata.get("dataset", "vspw"), "metadata's dataset")()
+    name = metadata.get("numbering")
+    expected = known[name] if name in known else next(iter(known.values()))
+    others = []
+    for other in (*known.values(), expected.shifted(-1), expected.shifted(1)):
+        if all(other.names != numbering.names for numbering in (expected, *others)):
+            others.append(other)
+    return expected, others
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What was checked and found; `expected` is the numbering of the masks, `verdict` the test's word on it."""
+
+    path: str
+    dataset: str
+    findings: Findings
+    scans: dict
+    expected: numberings.Numbering
+    verdict: label_shift.Verdict | None
+
+
+def verify(path, workers=1, full=False):
+    """Checks converted data.
+
+    Args:
+      path: folder of the converted data, as --config.data.records takes it.
+      workers: processes that read.
+      full: whether less than the published counts is an error.
+
+    Returns:
+      A `Verification`.
+
+    Raises:
+      UserError: no converted data at `path`.
+    """
+    folder, metadata = records.find(path), records.read_metadata(path)
+    dataset, findings, scans = metadata.get("dataset", "vspw"), Findings(), {}
+    expected, others = hypotheses(metadata)
+    for split in metadata["videos"]:
+        stored = _class_pixels(findings, folder, split)
+        try:
+            scans[split] = found = scan(folder, split, workers, stored)
+        except UserError as error:
+            findings.problem("unreadable", f"{split}: {error}")
+            continue
+        check_counts(findings, dataset, split, found, full)
+        check_frames(findings, split, found, full)
+        check_ids(findings, split, found, expected)
+        check_stored(findings, split, found, metadata)
+    check_duplicates(findings, scans)
+    return Verification(str(path), dataset, findings, scans, expected, check_shift(findings, scans, expected, others))
+
+
+def main(argv=None):
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", required=True, help="folder of the converted data")
+    parser.add_argument("--output", help="folder for verification.json and verification.html (default RECORDS/report)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read (default 1)")
+    parser.add_argument("--full", action="store_true", help="what is missing of the published set is an error")
+    parser.add_argument("--accept", default="", metavar="KIND,...", help="kinds of faults that are known and let pass")
+    options = parser.parse_args(argv)
+    checked = verify(options.records, options.workers, options.full)
+    output = pathlib.Path(options.output or pathlib.Path(options.records) / "report")
+    verification_page.write(checked, output)
+    accepted = {kind for kind in options.accept.split(",") if kind}
+    for note in checked.findings.notes:
+        print(note)
+    for kind, text in checked.findings.problems:
+        if kind in accepted:
+            print(f"accepted: [{kind}] {text}")
+    print(f"report: {output / 'verification.html'}")
+    wrong = [f"  [{kind}] {text}" for kind, text in checked.findings.problems if kind not in accepted]
+    if wrong:
+        raise UserError(f"{options.records} has {len(wrong)} faults:\n" + "\n".join(wrong))
+
+
+if __name__ == "__main__":
+    run_program(main)

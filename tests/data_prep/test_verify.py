@@ -1,0 +1,185 @@
+"""Verification: silent on whole data, and every fault named."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import generate, label_shift, numberings, scan, verify
+from vspw_jax.data import generated
+
+
+def sightings(masks_by_video, lookup=None):
+    """What the label shift test sees of masks (H, W), each through a table of 256 values."""
+    lookup, total = np.arange(256, dtype=np.uint8) if lookup is None else lookup, label_shift.Sightings()
+    for masks in masks_by_video:
+        facts = [scan.FrameFacts() for _ in masks]
+        for fact, mask in zip(facts, masks, strict=True):
+            scan.describe_mask(fact, lookup[mask])
+        total.add_video(*scan.grids(facts))
+    return total
+
+
+def one_off(by):
+    """A table that moves every id but 255 by one; 0 one back becomes 255, as `x - 1` of 8 bits does."""
+    table = (np.arange(256) + by).astype(np.uint8)
+    table[255] = 255
+    return table
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """The labels of forty drawn frames, indices into `generated.CLASSES`, as one-frame videos."""
+    return [[generated.clip(5, number, 1, 48, 64)[1][0]] for number in range(40)]
+
+
+def judge(dataset, numbering, seen):
+    return label_shift.judge(seen, *verify.hypotheses({"dataset": dataset, "numbering": numbering}))
+
+
+@pytest.mark.parametrize("frames", ["all", "one"])
+def test_real_masks_one_off_are_named(camvid, frames):
+    """CamVid, eleven classes: as it is, one too low, one too high; already one frame of one video suffices."""
+    videos = sorted((camvid / "data").iterdir())
+    paths = [sorted((video / "mask").iterdir())[:: 12 if frames == "all" else 1000] for video in videos]
+    masks = [[np.asarray(Image.open(path)) for path in video] for video in paths]
+    for by, title in ((0, "VSPW's raw ids 1..124"), (-1, "VSPW's train ids 0..123"), (1, "ids 1..124, shifted by +1")):
+        for part in [masks] if frames == "all" else [[video] for video in masks[::3]]:
+            verdict = judge("vspw", "raw", sightings(part, one_off(by)))
+            assert verdict.is_clear and verdict.best.title.endswith(title)
+            assert frames == "one" or verdict.lead > 3 * label_shift.MARGIN
+            assert bool(verdict.reasons) == bool(by)
+
+
+def test_drawn_masks_one_off_are_named(drawn):
+    """The drawn scenes hold bands of equal height and seven objects: forty frames are enough for a lead of 8 nats."""
+    for by, title in ((0, "VSPW's raw ids 1..124"), (-1, "VSPW's train ids 0..123"), (1, "ids 1..124, shifted by +1")):
+        verdict = judge("vspw", "raw", sightings(drawn, one_off(by)[generate.vspw_lookup()]))
+        assert verdict.is_clear and verdict.best.title.endswith(title)
+
+
+def test_numberings_of_coco_stuff_are_told_apart(drawn):
+    pixelmap = numberings.coco_stuff()["pixelmap"].names
+    for true, numbering in numberings.coco_stuff().items():
+        value = {name: value for value, name in numbering.names.items()}
+        renumbered = np.array([value.get(pixelmap.get(v), 255) for v in range(256)], np.uint8)
+        seen = sightings(drawn, renumbered[generate.coco_stuff_lookup()])
+        for expected in numberings.coco_stuff():
+            verdict = judge("coco_stuff", expected, seen)
+            assert verdict.is_clear and verdict.best.title == numberings.coco_stuff()[true].title
+
+
+def test_ade20k_one_off_is_named(drawn):
+    names = {name.split(";")[0]: value for value, name in numberings.ade20k()["raw"].names.items()}
+    names["ship_or_boat"], names["painting_or_poster"] = names["boat"], names["painting"]
+    lookup = np.full(256, 255, np.uint8)
+    lookup[: len(generated.CLASSES)] = [names.get(name, 255) for name in generated.CLASSES]
+    for by, title in ((0, "ADE20K's ids 1..150"), (-1, "ADE20K's train ids 0..149"), (1, "shifted by +1")):
+        verdict = judge("ade20k", "raw", sightings(drawn, one_off(by)[lookup]))
+        assert verdict.is_clear and verdict.best.title.endswith(title)
+
+
+@pytest.mark.parametrize("by, title", [(-1, "train ids 0..123"), (0, "raw ids 1..124"), (1, "shifted by +1")])
+def test_nothing_wrong_is_claimed_from_little(drawn, by, title):
+    """From one class nothing is claimed; from one frame nothing, or what is so."""
+    raw = one_off(by)[generate.vspw_lookup()]
+    for name in generated.CLASSES:
+        one_class = np.where(np.arange(256) == generated.CLASSES.index(name), raw, 255).astype(np.uint8)
+        assert not judge("vspw", "raw", sightings(drawn, one_class)).is_clear
+    for video in drawn:
+        verdict = judge("vspw", "raw", sightings([video], raw))
+        assert not verdict.is_clear or verdict.best.title.endswith(title)
+
+
+def record(label, image=None, jpeg=None, **fields):
+    """A record with a mask of raw ids and a grey frame of its size."""
+    image = np.full((*label.shape, 3), 90, np.uint8) if image is None else image
+    png = io.BytesIO()
+    Image.fromarray(label).save(png, "png")
+    jpeg = cv2.imencode(".jpg", image)[1].tobytes() if jpeg is None else jpeg
+    return {"video": "v", "frame": "1", "image_jpeg": jpeg, "mask_png": png.getvalue(), **fields}
+
+
+def test_unusable_frames_are_named():
+    label = np.full((32, 48), 5, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    whole = cv2.imencode(".jpg", noise)[1].tobytes()
+    assert scan.read_facts(record(label)).problem is None
+    assert scan.read_facts(record(label, mask_png=b"")).problem is None
+    assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=whole[: len(whole) // 2])).problem
+    assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=b"junk")).problem
+    assert "mask cannot be read" in scan.read_facts(record(label, mask_png=b"junk")).problem
+    assert "holds colours (mode RGB)" in scan.read_facts(record(noise, image=noise)).problem
+    assert "48x32 pixels, its frame 24x16" in scan.read_facts(record(label, image=noise[:16, :24])).problem
+
+
+def scanned(records):
+    """A `SplitScan` of records made here."""
+    found = scan.SplitScan()
+    for number, fields in enumerate(records):
+        found.add(number, scan.read_facts(fields))
+    return found
+
+
+def test_histogram_is_that_of_the_masks():
+    rng = np.random.default_rng(1)
+    labels = [rng.integers(0, 125, (20, 30), dtype=np.uint8) for _ in range(3)]
+    found = scanned([record(label, frame=str(number)) for number, label in enumerate(labels)])
+    np.testing.assert_array_equal(found.pixels_V, np.bincount(np.ravel(labels), minlength=256))
+    np.testing.assert_array_equal(found.frames_V, [sum(v in label for label in labels) for v in range(256)])
+    most = {v: max((int((label == v).sum()), -number) for number, label in enumerate(labels)) for v in range(125)}
+    assert found.largest == {v: (pixels, -number) for v, (pixels, number) in most.items() if pixels}
+
+
+def test_values_out_of_range_are_named_with_their_first_frame():
+    label = np.full((8, 8), 3, np.uint8)
+    odd = label.copy()
+    odd[0, :3] = 125, 200, 252
+    findings = verify.Findings()
+    found = scanned([record(label), record(odd, frame="2"), record(odd, frame="3")])
+    verify.check_ids(findings, "train", found, numberings.vspw()["raw"])
+    [(kind, text)] = findings.problems
+    assert kind == "ids" and "125 in 2 frames, first v/2; 200 in 2 frames, first v/2" in text and "252" not in text
+
+
+def test_gaps_follow_the_commonest_step():
+    assert verify.missing_frames(["00000030", "00000060", "00000120", "00000150", "00000180"]) == ["00000090"]
+    assert verify.missing_frames(["5", "6", "7"]) == [] and verify.missing_frames(["5", "9"]) == []
+    assert verify.missing_frames(["a", "b", "d"]) == []
+
+
+def test_copies_and_repeated_names_are_told_from_a_video_that_stands_still():
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    label = np.full((16, 16), 3, np.uint8)
+
+    def split(video, *numbers):
+        return scanned(
+            [record(label, image=images[n], video=video, frame=f"{place:02d}") for place, n in enumerate(numbers)]
+        )
+
+    findings = verify.Findings()
+    verify.check_duplicates(findings, {"train": split("a", 0, 0, 1, 2), "val": split("b", 3, 4, 5)})
+    assert findings.problems == [] and "train a/00 = train a/01" in findings.notes[0]
+    verify.check_duplicates(findings, {"train": split("a", 0, 1, 0), "val": split("b", 2, 3, 1)})
+    assert [kind for kind, _ in findings.problems] == ["leaks", "duplicates"]
+    assert "train a/01 = val b/02" in findings.problems[0][1] and "train a/00 = train a/02" in findings.problems[1][1]
+
+    findings = verify.Findings()
+    verify.check_frames(findings, "val", scanned([record(label), record(label)]), full=False)
+    assert findings.problems == [("names", "val: 1 frame names occur twice: v/1")]
+
+
+def test_counts_are_the_published_ones_or_a_subsets():
+    found = scan.SplitScan(frames=24_502)
+    found.names.update({str(video): [] for video in range(343)})
+    findings = verify.Findings()
+    verify.check_counts(findings, "vspw", "val", found, full=True)
+    assert not findings.problems and "as published" in findings.notes[0]
+    found.frames -= 1
+    verify.check_counts(findings, "vspw", "val", found, full=False)
+    assert not findings.problems and "24,501 of 24,502 frames: a subset" in findings.notes[1]
+    verify.check_counts(findings, "vspw", "val", found, full=True)
+    assert findings.problems[0][0] == "counts"
