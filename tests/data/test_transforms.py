@@ -118,7 +118,7 @@ def test_colours_are_as_a_float_reference_has_them(first):
     """Every step alone and levels in order, within the one level by which OpenCV's 8-bit HSV differs."""
 
     def distort(**steps):
-        return transforms.distort_colours(COLOURS[None, :, None], transforms.Colours(**steps))[0, :, 0].astype(float)
+        return transforms.distort_colours(COLOURS[:, None], transforms.Colours(**steps))[:, 0].astype(float)
 
     np.testing.assert_array_equal(distort(), COLOURS)
     np.testing.assert_array_equal(distort(brightness=-20.3), converted(COLOURS, beta=-20.3))
@@ -137,9 +137,9 @@ def test_colours_are_as_a_float_reference_has_them(first):
 
 def test_saturation_and_hue_each_pass_through_hsv():
     """Two passes with 8 bits between, as in mmseg: not always what one pass gives."""
-    clip = COLOURS[None, :, None]
-    both = transforms.distort_colours(clip, transforms.Colours(saturation=0.6, hue=11))
-    in_turn = transforms.distort_colours(clip, transforms.Colours(saturation=0.6))
+    image = COLOURS[:, None]
+    both = transforms.distort_colours(image, transforms.Colours(saturation=0.6, hue=11))
+    in_turn = transforms.distort_colours(image, transforms.Colours(saturation=0.6))
     in_turn = transforms.distort_colours(in_turn, transforms.Colours(hue=11))
     np.testing.assert_array_equal(both, in_turn)
 
@@ -152,6 +152,47 @@ def test_what_lies_beyond_the_frame_is_mean_colour_and_void():
     assert (labels[0, 24:] == 255).all() and (labels[0, :, 36:] == 255).all()
     assert (labels[0, :24, :36] != 255).all()
     assert (images[0, 24:] == 0).all() and (images[0, :, 36:] == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("base_size", [(36, 24), (96, 64), (200, 120)], ids=["small", "same", "large"])
+def test_a_crop_shows_its_place_in_the_resized_frame(base_size, seed):
+    """Red and green tell a pixel's place in the frame: within one of its pixels of where resizing first puts it."""
+    height, width = 64, 96
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([2 * columns, 2 * rows, 0 * rows], axis=-1).astype(np.uint8)
+    label = ((rows // 16 * 6 + columns // 16) % 7).astype(np.uint8)
+    config = CONFIG.copy_and_resolve_references()
+    config.base_size = base_size
+    rng = np.random.default_rng(seed)
+    size = transforms.random_size(height, width, config, rng)
+    top, left = transforms.choose_crop([label], CROP, config.max_class_share, rng, size)
+    flipped = rng.random() < 0.5
+    ((shown,), (labels,)) = transforms.augment([image], [label], config, CROP, np.random.default_rng(seed))
+
+    places = []
+    for first, length, source, scaled in zip((top, left), CROP, (height, width), size, strict=True):
+        wanted = (np.arange(first, min(first + length, scaled)) + 0.5) * source / scaled - 0.5
+        places.append(wanted.clip(0, source - 1))
+    shown = (shown * transforms.IMAGE_STD + transforms.IMAGE_MEAN)[: len(places[0]), : len(places[1]), :2] / 2
+    shown = shown[:, ::-1] if flipped else shown
+    assert np.abs(shown[..., 0] - places[1]).max() < 1 and np.abs(shown[..., 1] - places[0][:, None]).max() < 1
+    labels = labels[: len(places[0]), : len(places[1])]
+    labels = labels[:, ::-1] if flipped else labels
+    nearest = label[np.rint(shown[..., 1]).astype(int), np.rint(shown[..., 0]).astype(int)]
+    assert (nearest == labels).mean() > 0.75  # Edges apart, image and label are cut alike.
+
+
+def test_written_in_place_or_returned_a_clip_is_the_same():
+    image, label = coloured_label(np.random.default_rng(3), 24, 40)
+    out = np.full((2, *CROP, 3), 9, np.float32), np.full((2, *CROP), 9, np.int32)
+    config = CONFIG.copy_and_resolve_references()
+    config.photometric = True
+    for seed in range(10):
+        made = transforms.augment([image] * 2, [label] * 2, config, CROP, np.random.default_rng(seed))
+        transforms.augment([image] * 2, [label] * 2, config, CROP, np.random.default_rng(seed), out)
+        for one, other in zip(made, out, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_size_keeps_the_aspect_within_both_sides():

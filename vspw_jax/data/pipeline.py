@@ -7,6 +7,7 @@ Shapes: B clips, T frames, H and W pixels.
 """
 
 import dataclasses
+import functools
 
 import grain
 import numpy as np
@@ -17,44 +18,64 @@ from vspw_jax.data import clips, mixture, transforms
 from vspw_jax.errors import UserError
 
 
-@dataclasses.dataclass
-class TrainingClips:
-    """Makes a clip of a data set from the element numbers that fill it; a Grain random_map.
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What is drawn before anything is read.
 
-    One number makes a clip of a video. Of a data set of single images, which have no neighbours, there are as many
-    numbers as frames, and each image is cropped and coloured by itself: all of a step's frames are labelled.
+    Attributes:
+      member: the data set's number.
+      number: the clip's among its clips since the start of training.
+      elements: of the epoch, one for a clip of a video. Single images, which have no neighbours, fill a clip's frames
+        one by one, each cropped and coloured by itself: no frame is padding.
     """
 
-    member: mixture.Member
+    member: int
+    number: int
+    elements: tuple
+
+
+def _clips_of(member, number, config, seed):
+    """All clips of a member, epoch after epoch, each epoch in an order of its own."""
+    order = (
+        grain.MapDataset.range(len(member.epoch))
+        .shuffle(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+        .repeat()
+    )
+    # The end of a stream without end is beyond Grain's integers: hence `drop_remainder`.
+    elements = order.batch(config.frames if member.holds_images else 1, drop_remainder=True, batch_fn=tuple)
+    return elements.map_with_index(functools.partial(Clip, number))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Makes a batch from its clips; each is written into its place in the batch's arrays."""
+
+    members: list
     config: ConfigDict
     crop: tuple
+    seed: int
 
-    def __call__(self, numbers, rng):
-        """The fields of `training_batches` of one clip, less their B."""
-        parts = [self._frames(number, len(numbers), rng) for number in numbers]
-        images, labels = (np.concatenate(frames) for frames in zip(*parts, strict=True))
-        return {"image_BTHWC": images, "label_BTHW": labels, "is_clip_B": np.bool_(len(numbers) == 1)}
+    def __call__(self, batch):
+        """The fields of `training_batches`."""
+        shape = (len(batch), self.config.frames, *self.crop)
+        image_BTHWC, label_BTHW = np.empty((*shape, 3), np.float32), np.empty(shape, np.int32)
+        for clip, *out in zip(batch, image_BTHWC, label_BTHW, strict=True):
+            self._read(clip, *out)
+        is_clip_B = np.array([len(clip.elements) == 1 for clip in batch])
+        return {"image_BTHWC": image_BTHWC, "label_BTHW": label_BTHW, "is_clip_B": is_clip_B}
 
-    def _frames(self, number, parts, rng):
-        member = self.member
-        video, first = member.epoch.choose(number, rng)
-        numbers = clips.clip_records(video, first, self.config.frames // parts, member.frame_gap)
-        images, labels = zip(*(member.frames.image_and_label(number) for number in numbers), strict=True)
-        if len({image.shape for image in images}) > 1:
-            raise UserError(f"Video {video.name} changes its frame size: {sorted({i.shape for i in images})}.")
-        return transforms.augment(images, labels, self.config.augment, self.crop, rng)
-
-
-def _clips_of(member, config, crop, seed):
-    """All clips of a member, epoch after epoch, each epoch in an order of its own."""
-    return (
-        grain.MapDataset.range(len(member.epoch))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .batch(config.frames if member.holds_images else 1, drop_remainder=True)
-        .random_map(TrainingClips(member, config, tuple(crop)))
-    )
+    def _read(self, clip, image_THWC, label_THW):
+        member, length = self.members[clip.member], self.config.frames // len(clip.elements)
+        rng = np.random.default_rng([self.seed, clip.member, clip.number])
+        for part, element in enumerate(clip.elements):
+            video, first = member.epoch.choose(element, rng)
+            numbers = clips.clip_records(video, first, length, member.frame_gap)
+            images, labels = zip(*(member.frames.image_and_label(number) for number in numbers), strict=True)
+            if len({image.shape for image in images}) > 1:
+                raise UserError(f"Video {video.name} changes its frame size: {sorted({i.shape for i in images})}.")
+            frames = slice(part * length, (part + 1) * length)
+            out = image_THWC[frames], label_THW[frames]
+            transforms.augment(images, labels, self.config.augment, self.crop, rng, out)
 
 
 def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=1):
@@ -71,12 +92,13 @@ def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=
     """
     members = mixture.members(config)
     # Grain's mixing keeps the rule of this module: member and clip of a number are functions of the number alone. It
-    # cuts weights to hundredths of the smallest. The end of a stream without end is beyond its integers: hence `drop`.
+    # cuts weights to hundredths of the smallest.
     stream = grain.MapDataset.mix(
-        [_clips_of(member, config, crop, seed + (number << 32)) for number, member in enumerate(members)],
+        [_clips_of(member, number, config, seed) for number, member in enumerate(members)],
         [member.draws(config.frames) for member in members],
-    ).batch(batch // num_hosts, drop_remainder=True)
-    stream = stream[first_step * num_hosts + host :: num_hosts]
+    )
+    stream = stream.batch(batch // num_hosts, drop_remainder=True, batch_fn=list)
+    stream = stream[first_step * num_hosts + host :: num_hosts].map(Reader(members, config, tuple(crop), seed))
     if config.workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain asks for flags of its own, which only a program with absl's main parses.
     processes = max(config.workers, 1)

@@ -34,34 +34,45 @@ def random_size(height, width, config, rng):
     return fitted_size(height, width, long_side, short_side)
 
 
-def resize_clip(images, labels, height, width):
-    """Bilinear for images, nearest for labels."""
-    size = (width, height)
-    images = [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR) for image in images]
-    labels = [cv2.resize(label, size, interpolation=cv2.INTER_NEAREST) for label in labels]
-    return np.stack(images), np.stack(labels)
-
-
 def _is_varied(labels, max_share):
     """Whether two classes or more are in sight and none covers `max_share` or more of the labelled pixels."""
-    counts = np.bincount(labels.ravel(), minlength=256)[:VOID]
+    counts = sum(cv2.calcHist([label], [0], None, [256], [0, 256]).astype(np.int64) for label in labels)[:VOID]
     return (counts > 0).sum() > 1 and counts.max() / counts.sum() < max_share
 
 
-def choose_crop(labels_THW, crop, max_share, rng):
+def _window(shape, size, top, left, crop):
+    """What of a frame of `shape` a crop (height, width) of it at `size` shows: slices in whole pixels, and their size.
+
+    A crop that exceeds `size` is cut off, so that its size may be below `crop`.
+    """
+    slices, cropped = [], []
+    for source, scaled, first, length in zip(shape, size, (top, left), crop, strict=True):
+        cropped.append(min(length, scaled - first))
+        start, end = (int(place * source / scaled + 0.5) for place in (first, first + cropped[-1]))
+        slices.append(slice(min(start, source - 1), max(end, start + 1)))
+    return tuple(slices), tuple(cropped)
+
+
+def choose_crop(labels, crop, max_share, rng, size=None):
     """Top and left of a random crop (height, width), drawn again where one class covers too much of it.
 
     The first draw and up to CROP_TRIES - 1 of its successors are judged; after as many failures the next one is taken
     unseen, as mmseg does. With `max_share` of 1 or more nothing is judged. What exceeds the clip is cut off.
+
+    Args:
+      labels: T of (H, W); judged as they are, where mmseg counts the pixels of resized ones.
+      size: (height, width) to which they will be resized and in which the crop lies; theirs by default.
     """
-    height, width = labels_THW.shape[1:]
+    shape = labels[0].shape
+    size = size or shape
 
     def draw():
-        return rng.integers(0, max(height - crop[0], 0) + 1), rng.integers(0, max(width - crop[1], 0) + 1)
+        return tuple(rng.integers(0, max(length - part, 0) + 1) for length, part in zip(size, crop, strict=True))
 
     top, left = draw()
     for _ in range(CROP_TRIES if max_share < 1 else 0):
-        if _is_varied(labels_THW[:, top : top + crop[0], left : left + crop[1]], max_share):
+        window, _ = _window(shape, size, top, left, crop)
+        if _is_varied([label[window] for label in labels], max_share):
             break
         top, left = draw()
     return top, left
@@ -98,73 +109,83 @@ def random_colours(rng):
     )
 
 
-def _scaled(values, factor=1.0, offset=0.0):
-    """uint8 values times a factor plus an offset, clipped and cut to whole levels (mmseg convert())."""
-    return np.clip(values * np.float32(factor) + np.float32(offset), 0, 255).astype(np.uint8).astype(np.float32)
+LEVELS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+NORMALISED = (LEVELS.astype(np.float32) - IMAGE_MEAN) / IMAGE_STD
+"""By level and channel, (256, 3): the level itself, and normalised with ImageNet's statistics."""
 
 
-def distort_colours(images_THWC, colours):
-    """Applies one draw of colours to all frames, level for level as mmseg does on 8-bit images.
+def _scaled(levels, factor=1.0, offset=0.0):
+    """uint8 levels times a factor plus an offset, clipped and cut to whole levels (mmseg convert())."""
+    return np.clip(levels * np.float32(factor) + np.float32(offset), 0, 255).astype(np.uint8)
 
-    All but the passes through HSV are functions of a level, hence tables. Saturation and hue each make a pass of their
-    own, as in mmseg: the rounding in between shows.
+
+def _through_hsv(image, channel, table):
+    """One pass through HSV in which a channel's levels (256,) are replaced."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def distort_colours(image, colours, levels=LEVELS, out=None):
+    """Applies one draw of colours, level for level as mmseg does on 8-bit images.
+
+    All but the passes through HSV are functions of a level, hence tables, and so is what is done with the levels last.
+    Saturation and hue each make a pass of their own, as in mmseg: the rounding in between shows.
+
+    Args:
+      image: (H, W, 3) uint8.
+      levels: (256, 3), what becomes of a final level by channel: LEVELS or NORMALISED.
+      out: (H, W, 3) of the type of `levels` to write into, each row without gaps.
     """
-    levels = np.arange(256, dtype=np.float32)
-    before = levels if colours.brightness is None else _scaled(levels, offset=colours.brightness)
-    after = levels
+    before = after = np.arange(256, dtype=np.uint8)
+    if colours.brightness is not None:
+        before = _scaled(before, offset=colours.brightness)
     if colours.contrast is not None and colours.contrast_first:
         before = _scaled(before, colours.contrast)
     elif colours.contrast is not None:
         after = _scaled(after, colours.contrast)
-    passes = []
+    if colours.saturation is None and colours.hue is None:
+        return cv2.LUT(image, levels[after[before]][None], out)
+    if colours.brightness is not None or colours.contrast_first:
+        image = cv2.LUT(image, before)
     if colours.saturation is not None:
-        passes.append((1, _scaled(levels, colours.saturation)))
+        image = _through_hsv(image, 1, _scaled(np.arange(256), colours.saturation))
     if colours.hue is not None:
-        passes.append((0, (levels + colours.hue) % 180))
-
-    def distort(image):
-        image = image if before is levels else cv2.LUT(image, before.astype(np.uint8))
-        for channel, table in passes:
-            tables = np.stack([levels] * 3, axis=-1)
-            tables[:, channel] = table
-            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-            image = cv2.cvtColor(cv2.LUT(hsv, tables[None].astype(np.uint8)), cv2.COLOR_HSV2RGB)
-        return image if after is levels else cv2.LUT(image, after.astype(np.uint8))
-
-    return np.stack([distort(image) for image in images_THWC])
+        image = _through_hsv(image, 0, ((np.arange(256) + colours.hue) % 180).astype(np.uint8))
+    return cv2.LUT(image, levels[after][None], out)
 
 
-def normalise(images):
-    """uint8 RGB to float32 with ImageNet's mean and standard deviation."""
-    return (images.astype(np.float32) - IMAGE_MEAN) / IMAGE_STD
-
-
-def pad(images_THWC, labels_THW, crop):
-    """Pads below and right to the crop: normalised images with 0, labels with void."""
-    missing = [(0, crop[0] - labels_THW.shape[1]), (0, crop[1] - labels_THW.shape[2])]
-    images = np.pad(images_THWC, [(0, 0), *missing, (0, 0)])
-    return images, np.pad(labels_THW, [(0, 0), *missing], constant_values=VOID)
-
-
-def augment(images, labels, config, crop, rng):
+def augment(images, labels, config, crop, rng, out=None):
     """A training clip from the frames of a video.
+
+    Of a frame only what the crop shows is resized: the crop's edges come to lie on whole pixels of the frame, by which
+    its place and scale differ from mmseg's, that resizes all of the frame first, by less than a pixel of the frame.
 
     Args:
       images, labels: T frames (H, W, 3) uint8 and (H, W) uint8, all of one size.
       config: base_size (long, short), resize_ratio (low, high), max_class_share, photometric.
       crop: (height, width) of the result.
       rng: numpy Generator; the only source of randomness.
+      out: arrays of the result's shapes and types to write into.
 
     Returns:
-      image (T, *crop, 3) float32, normalised; label (T, *crop) int32, void 255.
+      image (T, *crop, 3) float32, normalised, 0 beyond the frame; label (T, *crop) int32, void 255.
     """
-    images, labels = resize_clip(images, labels, *random_size(*labels[0].shape, config, rng))
-    top, left = choose_crop(labels, crop, config.max_class_share, rng)
-    images = images[:, top : top + crop[0], left : left + crop[1]]
-    labels = labels[:, top : top + crop[0], left : left + crop[1]]
-    if rng.random() < 0.5:
-        images, labels = images[:, :, ::-1], labels[:, :, ::-1]
-    if config.photometric:
-        images = distort_colours(np.ascontiguousarray(images), random_colours(rng))
-    images, labels = pad(normalise(images), labels, crop)
-    return images, labels.astype(np.int32)
+    if out is None:
+        out = np.empty((len(images), *crop, 3), np.float32), np.empty((len(images), *crop), np.int32)
+    size = random_size(*labels[0].shape, config, rng)
+    top, left = choose_crop(labels, crop, config.max_class_share, rng, size)
+    window, (height, width) = _window(labels[0].shape, size, top, left, crop)
+    flipped = rng.random() < 0.5
+    colours = random_colours(rng) if config.photometric else Colours()
+
+    def cropped(pixels, interpolation):
+        pixels = cv2.resize(pixels[window], (width, height), interpolation=interpolation)
+        return cv2.flip(pixels, 1) if flipped else pixels
+
+    for image, label, out_image, out_label in zip(images, labels, *out, strict=True):
+        distort_colours(cropped(image, cv2.INTER_LINEAR), colours, NORMALISED, out_image[:height, :width])
+        out_label[:height, :width] = cropped(label, cv2.INTER_NEAREST)
+        for pixels, beyond in ((out_image, 0), (out_label, VOID)):
+            pixels[height:], pixels[:height, width:] = beyond, beyond
+    return out
