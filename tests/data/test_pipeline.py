@@ -33,6 +33,7 @@ def config(generated_records):
 
 def add_images(config, image_records, **fields):
     options = dict(records=str(image_records), split="train", weight=1.0, epoch="frame", frame_gap=1)
+    options |= dict(fits=("exact",), min_mapped=0.0, denominator="all")
     config.mixture.images = ConfigDict({**options, **fields})
     return config
 

@@ -6,15 +6,14 @@ is drawn from twice as often.
 """
 
 import dataclasses
+import hashlib
 
+from vspw_jax import classes
 from vspw_jax.data import clips, records
 from vspw_jax.errors import UserError, choose
 
 MAIN = "main"
 """What the data set of `config.data` itself is called among the members."""
-
-READING = ("fits", "min_mapped", "denominator")
-"""Fields of a member that `records.Frames` takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +50,20 @@ def identity(members):
 
 
 def _describe(frames):
-    metadata = records.read_metadata(frames.path)
-    fingerprint = metadata.get("fingerprint", {}).get(frames.split)
-    return f"{metadata.get('dataset')} {frames.split}, {len(frames)} frames, fingerprint {fingerprint}"
+    # Not the tables as a whole, but what they make of this data set's values: a renamed COCO class is no change.
+    table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(classes.names()).encode())
+    return (
+        f"{frames.dataset} {frames.split}, {sum(video.count for video in frames.videos)} frames, "
+        f"fingerprint {frames.fingerprint}, class table {table.hexdigest()[:16]}"
+    )
 
 
 def members(config):
     """The members of a mixture, MAIN first.
 
     Args:
-      config: `config.data`: records, train_split, epoch, frame_gap, weight, and mixture, a dict by name of records,
-        split, epoch, frame_gap, weight and the options of `records.Frames`.
+      config: `config.data`: records, train_split, epoch, frame_gap, weight, the options of `records.Frames`, and
+        mixture, the same by name of the data set, but for train_split, which is split there.
 
     Raises:
       UserError: data is missing or damaged, no frame of a member passes its filter, or a field has an unknown value.
@@ -76,12 +78,9 @@ def _member(name, field, config, split):
     epoch = choose(clips.EPOCHS, config.epoch, f"{field}.epoch")
     if config.weight <= 0:
         raise UserError(f"{field}.weight is {config.weight}: expected more than 0.")
-    frames = records.Frames(config.records, split, **{key: config[key] for key in READING if key in config})
+    frames = records.Frames(config.records, split, config.fits, config.min_mapped, config.denominator)
     if not frames.videos:
-        raise UserError(
-            f"No frame of {frames.path} ({split}) is left to train on: {field}.min_mapped is "
-            f"{config.get('min_mapped', 0.0)}. Lower it with --config.{field}.min_mapped=0.5."
-        )
+        raise UserError(f"Split {split!r} of {frames.path} has no frames to train on.")
     return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight)
 
 

@@ -9,6 +9,7 @@ Shapes: B clips, T frames, H and W pixels.
 import dataclasses
 import functools
 
+import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -78,6 +79,11 @@ class Reader:
             transforms.augment(images, labels, self.config.augment, self.crop, rng, out)
 
 
+def _decode_in_one_thread(*_):
+    """Batches are made side by side already: OpenCV's own threads would only get in each other's way."""
+    cv2.setNumThreads(1)
+
+
 def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=1):
     """This host's part of the training batches from `first_step` on, without end.
 
@@ -101,7 +107,8 @@ def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=
     stream = stream[first_step * num_hosts + host :: num_hosts].map(Reader(members, config, tuple(crop), seed))
     if config.workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain asks for flags of its own, which only a program with absl's main parses.
+    _decode_in_one_thread()
     processes = max(config.workers, 1)
     threads, prefetch = (-(-total // processes) for total in (config.threads, config.prefetch))
     stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
-    return iter(stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers)))
+    return iter(stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers), _decode_in_one_thread))

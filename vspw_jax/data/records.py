@@ -88,7 +88,7 @@ def decode_mask(png, lookup=None):
       lookup: train ids (256,) by source value, as `label_maps.lookup`; default VSPW's.
     """
     values = mask_values(png)
-    return classes.from_raw(values) if lookup is None else lookup[values]
+    return classes.from_raw(values) if lookup is None else cv2.LUT(values, lookup)
 
 
 def fingerprint(frames):
@@ -223,8 +223,14 @@ class Frames:
     def image_and_label(self, number):
         """The frame's pixels (H, W, 3) uint8 and train ids (H, W) uint8; all void where it has no mask."""
         record = self[number]
-        image, mask = decode_image(record["image_jpeg"]), record["mask_png"]
-        label = decode_mask(mask, self.lookup) if mask else np.full(image.shape[:2], classes.VOID, np.uint8)
+        try:
+            image, mask = decode_image(record["image_jpeg"]), record["mask_png"]
+            label = decode_mask(mask, self.lookup) if mask else np.full(image.shape[:2], classes.VOID, np.uint8)
+        except (UserError, OSError, SyntaxError, ValueError) as error:  # The last three are Pillow's.
+            raise UserError(
+                f"Frame {record['frame']} of video {record['video']} in {self.path} cannot be read: {error}\n"
+                f"Mend the source, delete this folder and convert again: {convert_command(self.path, self.dataset)}"
+            ) from error
         if label.shape != image.shape[:2]:
             raise UserError(
                 f"Frame {record['frame']} of video {record['video']} in {self.path}: the mask is {label.shape[1]}x"
