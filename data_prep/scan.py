@@ -230,6 +230,7 @@ def scan(path, split, workers=1, class_pixels=None):
     Raises:
       UserError: the split's shards are not whole.
     """
+    _open.cache_clear()  # The folder may hold other records than the last time.
     frames, result = _open(str(path), split), SplitScan()
     video_name, video = None, []
 

@@ -18,7 +18,7 @@ import scipy.sparse
 from data_prep import label_shift, numberings, verification_page
 from data_prep.scan import scan
 from vspw_jax.data import records
-from vspw_jax.errors import UserError, choose, run_program
+from vspw_jax.errors import UserError, run_program
 
 LISTED = 5
 """How many cases of one fault are named."""
@@ -174,18 +174,6 @@ def _class_pixels(findings, folder, split):
     return scipy.sparse.load_npz(path).tocsr()
 
 
-def hypotheses(metadata):
-    """The numbering that the metadata names, and those that the masks may hold instead."""
-    known = choose(numberings.DATASETS, metadata.get("dataset", "vspw"), "metadata's dataset")()
-    name = metadata.get("numbering")
-    expected = known[name] if name in known else next(iter(known.values()))
-    others = []
-    for other in (*known.values(), expected.shifted(-1), expected.shifted(1)):
-        if all(other.names != numbering.names for numbering in (expected, *others)):
-            others.append(other)
-    return expected, others
-
-
 @dataclasses.dataclass(frozen=True)
 class Verification:
     """What was checked and found; `expected` is the numbering of the masks, `verdict` the test's word on it."""
@@ -213,8 +201,8 @@ def verify(path, workers=1, full=False):
       UserError: no converted data at `path`.
     """
     folder, metadata = records.find(path), records.read_metadata(path)
-    dataset, findings, scans = metadata.get("dataset", "vspw"), Findings(), {}
-    expected, others = hypotheses(metadata)
+    dataset, findings, scans = metadata["dataset"], Findings(), {}
+    expected, others = numberings.hypotheses(dataset, metadata["numbering"])
     for split in metadata["videos"]:
         stored = _class_pixels(findings, folder, split)
         try:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_prep import generate, label_shift, numberings, scan, verify
-from vspw_jax.data import generated
+from vspw_jax.data import generated, label_maps
 
 
 def sightings(masks_by_video, lookup=None):
@@ -35,8 +35,12 @@ def drawn():
     return [[generated.clip(5, number, 1, 48, 64)[1][0]] for number in range(40)]
 
 
+VSPW_TITLES = {-1: "raw ids shifted by -1", 0: "VSPW's raw ids 1..124", 1: "raw ids 1..124, shifted by +1"}
+"""How the numbering is called whose ids are so much too high, at its end."""
+
+
 def judge(dataset, numbering, seen):
-    return label_shift.judge(seen, *verify.hypotheses({"dataset": dataset, "numbering": numbering}))
+    return label_shift.judge(seen, *numberings.hypotheses(dataset, numbering))
 
 
 @pytest.mark.parametrize("frames", ["all", "one"])
@@ -45,9 +49,9 @@ def test_real_masks_one_off_are_named(camvid, frames):
     videos = sorted((camvid / "data").iterdir())
     paths = [sorted((video / "mask").iterdir())[:: 12 if frames == "all" else 1000] for video in videos]
     masks = [[np.asarray(Image.open(path)) for path in video] for video in paths]
-    for by, title in ((0, "VSPW's raw ids 1..124"), (-1, "VSPW's train ids 0..123"), (1, "ids 1..124, shifted by +1")):
+    for by, title in VSPW_TITLES.items():
         for part in [masks] if frames == "all" else [[video] for video in masks[::3]]:
-            verdict = judge("vspw", "raw", sightings(part, one_off(by)))
+            verdict = judge("vspw", "raw_1_124", sightings(part, one_off(by)))
             assert verdict.is_clear and verdict.best.title.endswith(title)
             assert frames == "one" or verdict.lead > 3 * label_shift.MARGIN
             assert bool(verdict.reasons) == bool(by)
@@ -55,42 +59,44 @@ def test_real_masks_one_off_are_named(camvid, frames):
 
 def test_drawn_masks_one_off_are_named(drawn):
     """The drawn scenes hold bands of equal height and seven objects: forty frames are enough for a lead of 8 nats."""
-    for by, title in ((0, "VSPW's raw ids 1..124"), (-1, "VSPW's train ids 0..123"), (1, "ids 1..124, shifted by +1")):
-        verdict = judge("vspw", "raw", sightings(drawn, one_off(by)[generate.vspw_lookup()]))
+    for by, title in VSPW_TITLES.items():
+        verdict = judge("vspw", "raw_1_124", sightings(drawn, one_off(by)[generate.vspw_lookup()]))
         assert verdict.is_clear and verdict.best.title.endswith(title)
 
 
 def test_numberings_of_coco_stuff_are_told_apart(drawn):
-    pixelmap = numberings.coco_stuff()["pixelmap"].names
-    for true, numbering in numberings.coco_stuff().items():
-        value = {name: value for value, name in numbering.names.items()}
-        renumbered = np.array([value.get(pixelmap.get(v), 255) for v in range(256)], np.uint8)
-        seen = sightings(drawn, renumbered[generate.coco_stuff_lookup()])
-        for expected in numberings.coco_stuff():
+    names = [*label_maps.NUMBERINGS["coco_stuff"]]
+    known = [numberings.numbering("coco_stuff", name) for name in names]
+    drawn_as = generate.coco_stuff_lookup()
+    for true in known:
+        value = {name: value for value, name in true.names.items()}
+        renumbered = np.array([value.get(known[names.index("pixelmap_0_181")].names.get(v), 255) for v in range(256)])
+        seen = sightings(drawn, renumbered.astype(np.uint8)[drawn_as])
+        for expected in names:
             verdict = judge("coco_stuff", expected, seen)
-            assert verdict.is_clear and verdict.best.title == numberings.coco_stuff()[true].title
+            assert verdict.is_clear and verdict.best.title == true.title
 
 
 def test_ade20k_one_off_is_named(drawn):
-    names = {name.split(";")[0]: value for value, name in numberings.ade20k()["raw"].names.items()}
+    names = {name.split(";")[0]: v for v, name in numberings.numbering("ade20k", "raw_0_150").names.items()}
     names["ship_or_boat"], names["painting_or_poster"] = names["boat"], names["painting"]
-    lookup = np.full(256, 255, np.uint8)
-    lookup[: len(generated.CLASSES)] = [names.get(name, 255) for name in generated.CLASSES]
+    lookup = np.full(256, 0, np.uint8)
+    lookup[: len(generated.CLASSES)] = [names.get(name, 0) for name in generated.CLASSES]
     for by, title in ((0, "ADE20K's ids 1..150"), (-1, "ADE20K's train ids 0..149"), (1, "shifted by +1")):
-        verdict = judge("ade20k", "raw", sightings(drawn, one_off(by)[lookup]))
+        verdict = judge("ade20k", "raw_0_150", sightings(drawn, one_off(by)[lookup]))
         assert verdict.is_clear and verdict.best.title.endswith(title)
 
 
-@pytest.mark.parametrize("by, title", [(-1, "train ids 0..123"), (0, "raw ids 1..124"), (1, "shifted by +1")])
-def test_nothing_wrong_is_claimed_from_little(drawn, by, title):
+@pytest.mark.parametrize("by", [-1, 0, 1])
+def test_nothing_wrong_is_claimed_from_little(drawn, by):
     """From one class nothing is claimed; from one frame nothing, or what is so."""
     raw = one_off(by)[generate.vspw_lookup()]
     for name in generated.CLASSES:
         one_class = np.where(np.arange(256) == generated.CLASSES.index(name), raw, 255).astype(np.uint8)
-        assert not judge("vspw", "raw", sightings(drawn, one_class)).is_clear
+        assert not judge("vspw", "raw_1_124", sightings(drawn, one_class)).is_clear
     for video in drawn:
-        verdict = judge("vspw", "raw", sightings([video], raw))
-        assert not verdict.is_clear or verdict.best.title.endswith(title)
+        verdict = judge("vspw", "raw_1_124", sightings([video], raw))
+        assert not verdict.is_clear or verdict.best.title.endswith(VSPW_TITLES[by])
 
 
 def record(label, image=None, jpeg=None, **fields):
@@ -139,7 +145,7 @@ def test_values_out_of_range_are_named_with_their_first_frame():
     odd[0, :3] = 125, 200, 252
     findings = verify.Findings()
     found = scanned([record(label), record(odd, frame="2"), record(odd, frame="3")])
-    verify.check_ids(findings, "train", found, numberings.vspw()["raw"])
+    verify.check_ids(findings, "train", found, numberings.numbering("vspw", "raw_1_124"))
     [(kind, text)] = findings.problems
     assert kind == "ids" and "125 in 2 frames, first v/2; 200 in 2 frames, first v/2" in text and "252" not in text
 
