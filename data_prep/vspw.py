@@ -10,16 +10,15 @@ its frame stops the conversion; with --max-bad=N up to N of them are left out an
 
 import argparse
 import contextlib
+import hashlib
 import io
 import pathlib
 import shutil
 
-import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vspw_jax import classes
-from vspw_jax.data import records
+from vspw_jax.data import class_pixels, label_maps, records
 from vspw_jax.errors import UserError, run_program
 from vspw_jax.progress import progress
 
@@ -72,7 +71,7 @@ def _read(path):
 
 
 def read_frame(image_path, mask_path):
-    """(JPEG bytes, PNG bytes, number of classes), checked.
+    """(JPEG bytes, PNG bytes, pixels by source value), checked.
 
     Raises:
       UserError: naming the file and what is wrong with it.
@@ -84,13 +83,13 @@ def read_frame(image_path, mask_path):
         if not jpeg.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise UserError("is cut off: a JPEG ends with the bytes ff d9")
         if mask_path is None:
-            return jpeg, b"", 0
+            return jpeg, b"", {}
         path = mask_path
         png = _read(mask_path)
-        label = records.decode_mask(png)
-        if label.shape != size[::-1]:
-            raise UserError(f"is {label.shape[1]}x{label.shape[0]} pixels, its frame {size[0]}x{size[1]}")
-        return jpeg, png, len(np.setdiff1d(label, [classes.VOID]))
+        values = records.mask_values(png)
+        if values.shape != size[::-1]:
+            raise UserError(f"is {values.shape[1]}x{values.shape[0]} pixels, its frame {size[0]}x{size[1]}")
+        return jpeg, png, class_pixels.count(values)
     except (UserError, OSError, SyntaxError) as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -101,7 +100,7 @@ class Vspw(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(self, *, source, max_bad=0, **options):
-        self.source, self.max_bad, self.bad = pathlib.Path(source), max_bad, []
+        self.source, self.max_bad, self.bad, self.pixels = pathlib.Path(source), max_bad, [], {}
         super().__init__(file_format="array_record", **options)
 
     def _info(self):
@@ -109,27 +108,35 @@ class Vspw(tfds.core.GeneratorBasedBuilder):
             builder=self,
             features=records.features(),
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(videos={}, max_classes={}),
+            metadata=tfds.core.MetadataDict(
+                dataset="vspw", numbering="raw_1_124", videos={}, max_classes={}, fingerprint={}
+            ),
         )
 
     def _split_generators(self, _):
         return {split: self._generate_examples(split, videos) for split, videos in read_splits(self.source).items()}
 
     def _generate_examples(self, split, videos):
-        index, most, number = [], 0, 0
+        index, counts, digests, number = [], [], [], 0
         for video in progress(videos, f"converting {split}", "video"):
             first = number
             for name, image_path, mask_path in list_frames(self.source, video, needs_masks=split != "test"):
                 try:
-                    jpeg, png, num_classes = read_frame(image_path, mask_path)
+                    jpeg, png, pixels = read_frame(image_path, mask_path)
                 except UserError as error:
                     self._reject(error)
                     continue
                 yield number, {"video": video, "frame": name, "image_jpeg": jpeg, "mask_png": png}
-                number, most = number + 1, max(most, num_classes)
+                number += 1
+                counts.append(pixels)
+                digests.append((video, name, *(hashlib.sha256(data).hexdigest() for data in (jpeg, png))))
             index.append([video, number - first])
         self.info.metadata["videos"][split] = [entry for entry in index if entry[1]]
-        self.info.metadata["max_classes"][split] = most
+        self.info.metadata["max_classes"][split] = class_pixels.most_classes(
+            class_pixels.from_counts(counts), label_maps.lookup("vspw", "raw_1_124")
+        )
+        self.info.metadata["fingerprint"][split] = records.fingerprint(digests)
+        self.pixels[split] = class_pixels.from_counts(counts)
 
     def _reject(self, error):
         self.bad.append(str(error))
@@ -194,6 +201,8 @@ def convert(source, output, max_bad=0):
     # TFDS prints that it is "downloading"; nothing is, and the progress above it says what goes on.
     with contextlib.redirect_stdout(None):
         builder.download_and_prepare()
+    for split, pixels in builder.pixels.items():
+        class_pixels.save(records.find(output) / class_pixels.file_name(split), pixels)
     return builder.bad
 
 

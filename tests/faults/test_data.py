@@ -100,7 +100,7 @@ def test_a_mask_of_another_size_in_converted_data(source, tmp_path, monkeypatch,
     mask = next(source.glob("data/0_*/mask/00000003.png"))
     Image.fromarray(np.ones((48, 60), np.uint8)).save(mask)
     monkeypatch.setattr(
-        vspw, "read_frame", lambda image, mask: (image.read_bytes(), mask.read_bytes() if mask else b"", 1)
+        vspw, "read_frame", lambda image, mask: (image.read_bytes(), mask.read_bytes() if mask else b"", {1: 1})
     )
     vspw.convert(source, tmp_path / "records")
     tiny_config.data.records, tiny_config.data.epoch = str(tmp_path / "records"), "frame"

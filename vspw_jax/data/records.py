@@ -1,11 +1,14 @@
 """The record schema, and random access to converted frames.
 
-One record a frame, in video order: the JPEG and PNG files byte for byte, as the dataset ships them. TFDS holds them in
-ArrayRecord shards; its metadata holds the index from video to records. `data_prep/` writes what this module reads.
+One record a frame, in video order: the JPEG and PNG files byte for byte, as the data set ships them; an image data set
+has one "video" an image. ArrayRecord shards described by TFDS hold them. Its metadata.json holds the data set's name,
+the numbering of its labels, the index from video to records and a fingerprint; `class_pixels.py` has the file beside
+it. Source values become VSPW's train ids when read. `data_prep/` writes what this module reads.
 """
 
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import pathlib
@@ -17,12 +20,19 @@ from array_record.python import array_record_module
 from PIL import Image
 
 from vspw_jax import classes
+from vspw_jax.data import class_pixels, label_maps
 from vspw_jax.errors import UserError
 
 INCOMPLETE_PREFIX = "incomplete."
 """How TFDS names the folder that it writes into; it is renamed when whole."""
 
-CONVERT_COMMAND = "python -m data_prep.vspw --source=VSPW_DIR --output={records}"
+CONVERT_COMMAND = "python -m data_prep.{dataset} --source={source} --output={records}"
+METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
+
+
+def convert_command(records, dataset="vspw"):
+    """The command that converts a data set to `records`."""
+    return CONVERT_COMMAND.format(dataset=dataset, source=f"{dataset.upper()}_DIR", records=records)
 
 
 def features():
@@ -54,19 +64,44 @@ def decode_image(jpeg):
     return image
 
 
-def decode_mask(png):
-    """A mask's train ids, (H, W) uint8, void 255. A palette image is read by its indices, never by its colours.
+def mask_values(png):
+    """A mask's source values, (H, W) uint8. A palette image is read by its indices, never by its colours.
 
     Raises:
-      UserError: the image has colours instead of ids.
+      UserError: the image has colours instead of ids, or more than 8 bits a pixel.
     """
     mask = Image.open(io.BytesIO(png))
-    if mask.mode not in ("L", "P"):
-        channels = np.asarray(mask.convert("RGB"))
-        if (channels != channels[..., :1]).any():
-            raise UserError(f"a mask of mode {mask.mode} holds colours; expected one channel of ids (mode L or P)")
-        return classes.from_raw(channels[..., 0])
-    return classes.from_raw(np.asarray(mask))
+    if mask.mode in ("L", "P"):
+        return np.asarray(mask)
+    if mask.mode[0] in "IF":
+        raise UserError(f"a mask of mode {mask.mode} has more than 8 bits a pixel; expected one channel of 8 (L or P)")
+    channels = np.asarray(mask.convert("RGB"))
+    if (channels != channels[..., :1]).any():
+        raise UserError(f"a mask of mode {mask.mode} holds colours; expected one channel of ids (mode L or P)")
+    return channels[..., 0]
+
+
+def decode_mask(png, lookup=None):
+    """A mask's train ids, (H, W) uint8, void 255; see `mask_values`.
+
+    Args:
+      lookup: train ids (256,) by source value, as `label_maps.lookup`; default VSPW's.
+    """
+    values = mask_values(png)
+    return classes.from_raw(values) if lookup is None else lookup[values]
+
+
+def fingerprint(frames):
+    """SHA-256 (hex) of the frames of a split in order: it depends neither on shards nor on how they were written.
+
+    Args:
+      frames: iterable of (video, frame, SHA-256 of the JPEG's bytes, SHA-256 of the PNG's bytes), digests in hex; a
+        frame without mask has the digest of no bytes.
+    """
+    digest = hashlib.sha256()
+    for parts in frames:
+        digest.update("\0".join(parts).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def find(path):
@@ -78,7 +113,7 @@ def find(path):
         state = f"{len(found)} converted data sets ({', '.join(map(str, found))})" if found else "no converted data"
         raise UserError(
             f"There is {state} at {path}: expected one folder with dataset_info.json.\n"
-            f"Convert VSPW with: {CONVERT_COMMAND.format(records=path)}\n"
+            f"Convert VSPW with: {convert_command(path)}\n"
             "or point to converted data with: --config.data.records=DIR"
         )
     return found[0]
@@ -92,24 +127,69 @@ def exist(path):
         return False
 
 
+def split_videos(index, kept_N=None):
+    """A tuple of `Video` from the metadata's [[name, count], ...]; with `kept_N` the runs of kept frames alone."""
+    starts = np.cumsum([0] + [count for _, count in index]).tolist()
+    if kept_N is None:
+        return tuple(Video(name, start, count) for (name, count), start in zip(index, starts, strict=False))
+    videos = []
+    for (name, count), start in zip(index, starts, strict=False):
+        # Where frames within a video are left out, a Video each stands for the runs between them: no clip has a gap.
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], kept_N[start : start + count], [False]])))
+        videos += [Video(name, start + int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return tuple(videos)
+
+
 class Frames:
-    """Random access to the records of a split.
+    """Random access to the records of a split; labels are VSPW's train ids.
 
     Attributes:
-      videos: tuple of `Video`.
-      max_classes: the most classes that one frame of the split holds.
+      videos: tuple of `Video`; frames that the filter leaves out are in none.
+      max_classes: the most classes that one frame of `videos` holds.
+      dataset, numbering: which data set this is, and how its masks number their classes.
+      lookup: train ids (256,) by source value.
+      fingerprint: SHA-256 of the split's content, in hex.
+      kept: `class_pixels.Kept`: how many frames pass the filter by either denominator.
     """
 
-    def __init__(self, path, split):
+    def __init__(self, path, split, fits=label_maps.FITS, min_mapped=0.0, denominator="all"):
+        """Opens a split.
+
+        Args:
+          path: converted data.
+          fits: which fits of the class tables count, of `label_maps.FITS`.
+          min_mapped: frames with a smaller share of their pixels mapped to VSPW's classes are left out (0.8 in
+            arXiv 2306.03508, section 2.2).
+          denominator: whose share: of "all" pixels or of the "labelled" ones.
+
+        Raises:
+          UserError: no such data, split or fit; damaged shards; a filter that keeps nothing.
+        """
         self.path, self.split = find(path), split
+        metadata = read_metadata(self.path)
         builder = tfds.builder_from_directory(self.path)
         if split not in builder.info.splits:
             raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}.")
-        _check_shards(self.path, builder.info.splits[split])
-        counts = builder.info.metadata["videos"][split]
-        starts = np.cumsum([0] + [count for _, count in counts]).tolist()
-        self.videos = tuple(Video(name, start, count) for (name, count), start in zip(counts, starts, strict=False))
-        self.max_classes = builder.info.metadata["max_classes"][split]
+        self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
+        _check_shards(self.path, builder.info.splits[split], self.dataset)
+        self.fingerprint = metadata["fingerprint"][split]
+        self.lookup = label_maps.lookup(self.dataset, self.numbering, fits)
+        self._num_records = builder.info.splits[split].num_examples
+        self._choose(metadata["videos"][split], min_mapped, denominator)
+
+    def _choose(self, index, min_mapped, denominator):
+        pixels_N256 = class_pixels.load(self.path, self.split, self._num_records)
+        labelled = label_maps.labelled(self.dataset, self.numbering)
+        self.kept = class_pixels.count_kept(pixels_N256, self.lookup, labelled, min_mapped)
+        if min_mapped:
+            kept_N = class_pixels.mapped_share(pixels_N256, self.lookup, labelled, denominator) >= min_mapped
+            if not kept_N.any():
+                raise UserError(f"The filter leaves nothing of {self.path} ({self.split}): {self.kept}.")
+            self.videos = split_videos(index, kept_N)
+            pixels_N256 = pixels_N256[np.flatnonzero(kept_N)]
+        else:
+            self.videos = split_videos(index)
+        self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
 
     @functools.cached_property
     def _source(self):
@@ -120,7 +200,8 @@ class Frames:
         return {name: value for name, value in self.__dict__.items() if name != "_source"}
 
     def __len__(self):
-        return sum(video.count for video in self.videos)
+        """The number of records, which `[number]` takes; the frames that count are those of `videos`."""
+        return self._num_records
 
     def __getitem__(self, number):
         """A record as a dict: video and frame are str, image_jpeg and mask_png bytes."""
@@ -129,7 +210,7 @@ class Frames:
         except RuntimeError as error:
             raise UserError(
                 f"Record {number} of split {self.split!r} in {self.path} is damaged: {str(error).splitlines()[0]}\n"
-                f"Delete the folder and convert again: {CONVERT_COMMAND.format(records=self.path)}"
+                f"Delete the folder and convert again: {convert_command(self.path, self.dataset)}"
             ) from error
         return {name: value.decode() if name in ("video", "frame") else value for name, value in record.items()}
 
@@ -143,17 +224,17 @@ class Frames:
         """The frame's pixels (H, W, 3) uint8 and train ids (H, W) uint8; all void where it has no mask."""
         record = self[number]
         image, mask = decode_image(record["image_jpeg"]), record["mask_png"]
-        label = decode_mask(mask) if mask else np.full(image.shape[:2], classes.VOID, np.uint8)
+        label = decode_mask(mask, self.lookup) if mask else np.full(image.shape[:2], classes.VOID, np.uint8)
         if label.shape != image.shape[:2]:
             raise UserError(
                 f"Frame {record['frame']} of video {record['video']} in {self.path}: the mask is {label.shape[1]}x"
                 f"{label.shape[0]} pixels, its frame {image.shape[1]}x{image.shape[0]}. Mend the source, delete this "
-                f"folder and convert again: {CONVERT_COMMAND.format(records=self.path)}"
+                f"folder and convert again: {convert_command(self.path, self.dataset)}"
             )
         return image, label
 
 
-def _check_shards(path, split):
+def _check_shards(path, split, dataset):
     """Raises UserError where a shard is missing, truncated, or holds another number of records than it should."""
     problems = []
     for filename, expected in zip(sorted(split.filenames), split.shard_lengths, strict=True):
@@ -168,10 +249,22 @@ def _check_shards(path, split):
     if problems:
         raise UserError(
             f"Damaged shards in {path}:\n" + "\n".join(problems) + "\n"
-            f"Delete the folder and convert again: {CONVERT_COMMAND.format(records=path)}"
+            f"Delete the folder and convert again: {convert_command(path, dataset)}"
         )
 
 
 def read_metadata(path):
-    """The metadata that the converter left: `videos` and `max_classes` by split."""
-    return json.loads((find(path) / "metadata.json").read_text())
+    """The metadata that the converter left: a dict of METADATA_KEYS, all but the first two by split.
+
+    Raises:
+      UserError: no converted data, or of an older layout.
+    """
+    folder = find(path)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    missing = [key for key in METADATA_KEYS if key not in metadata]
+    if missing:
+        raise UserError(
+            f"{folder}/metadata.json lacks {', '.join(missing)}: an older version wrote these records. "
+            f"Delete the folder and convert again: {convert_command(path, metadata.get('dataset', 'vspw'))}"
+        )
+    return metadata
