@@ -6,6 +6,12 @@ hand from what the names mean, before anything was measured. A hypothesis scores
 what was seen than "any class"; ids that cannot occur under it cost a lot. What is named is the best hypothesis, where
 it leads by `MARGIN` or more; below that the test says that it cannot tell.
 
+Limits, as `benchmarks/label_shift.py` measures them: of CamVid (eleven classes) one frame is enough in 98 cases of 100
+and five always; of drawn scenes, whose bands and objects are unlike real ones, it takes twenty frames, three for ids
+one too low. From two or three classes alone it mostly cannot tell. Nothing wrong was named in any case; a set of odd
+pictures (cats alone, frames upside down) may yet deceive it, as what is expected is everyday video. It sees neither two
+classes exchanged nor shifts of more than one, and does not look at colours.
+
 Other classes of data sets than VSPW's are expected to look as the VSPW class that the class tables map them to.
 Shapes: V = 256 source values, C = 124 classes of VSPW.
 """

@@ -13,10 +13,9 @@ import dataclasses
 import pathlib
 
 import numpy as np
-import scipy.sparse
 
 from data_prep import label_shift, numberings, verification_page
-from data_prep.scan import scan
+from data_prep.scan import readers, scan
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, run_program
 
@@ -128,16 +127,16 @@ def check_shift(findings, scans, expected, others):
     together = sum((found.sightings for found in scans.values()), label_shift.Sightings())
     if not together.videos:
         return None
-    by_split = {split: label_shift.judge(found.sightings, expected, others) for split, found in scans.items()}
     verdict = label_shift.judge(together, expected, others)
+    by_split = {split: label_shift.judge(found.sightings, expected, others) for split, found in scans.items()}
     wrong = {split: v for split, v in by_split.items() if v.is_clear and v.best is not expected}
-    if not wrong and verdict.is_clear and verdict.best is not expected:
-        wrong = {"all splits": verdict}
-    for split, found in wrong.items():
+    if verdict.is_clear and verdict.best is not expected and all(v.best is verdict.best for v in wrong.values()):
+        wrong = {", ".join(scans): verdict}
+    for splits, found in wrong.items():
         findings.problem(
             "shift",
-            f"{split}: the masks look like {found.best.title}: expected {expected.title} "
-            f"(ahead by {found.lead:.1f} nats). {'; '.join(found.reasons)}",
+            f"{splits}: the masks look like {found.best.title}: expected {expected.title} (ahead by {found.lead:.1f} "
+            f"nats). {'; '.join(found.reasons)}. Mend the masks and convert again",
         )
     if not verdict.is_clear:
         kinds = int((together.seen_in_V[expected.classes_V >= 0] > 0).sum())
@@ -151,27 +150,15 @@ def check_shift(findings, scans, expected, others):
 
 
 def check_stored(findings, split, found, metadata):
-    """Index and fingerprint of the metadata, and stored class counts, against the records."""
-    stored = metadata.get("fingerprint", {}).get(split)
-    computed = found.hasher.hexdigest()
+    """Fingerprint and index of the metadata, and the class counts beside the shards, against the records."""
+    stored, computed = metadata["fingerprint"].get(split), found.fingerprint
     if stored != computed:
         findings.problem("fingerprint", f"{split}: the records' fingerprint is {computed}, the metadata says {stored}")
-    index = [[video, len(names)] for video, names in found.names.items()]
-    if index != [list(entry) for entry in metadata["videos"][split]]:
+    if [[video, len(names)] for video, names in found.names.items()] != metadata["videos"][split]:
         findings.problem("index", f"{split}: the metadata's index of videos is not that of the records")
     if found.wrong_rows:
-        count = len(found.wrong_rows)
-        findings.problem(
-            "class_pixels", f"{split}: stored class counts of {count} frames differ: {_some(found.wrong_rows)}"
-        )
-
-
-def _class_pixels(findings, folder, split):
-    path = folder / f"class_pixels-{split}.npz"
-    if not path.is_file():
-        findings.problem("class_pixels", f"{split}: {path} is missing")
-        return None
-    return scipy.sparse.load_npz(path).tocsr()
+        text = f"{split}: stored class counts of {len(found.wrong_rows)} frames differ: {_some(found.wrong_rows)}"
+        findings.problem("class_pixels", text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,13 +190,13 @@ def verify(path, workers=1, full=False):
     folder, metadata = records.find(path), records.read_metadata(path)
     dataset, findings, scans = metadata["dataset"], Findings(), {}
     expected, others = numberings.hypotheses(dataset, metadata["numbering"])
-    for split in metadata["videos"]:
-        stored = _class_pixels(findings, folder, split)
-        try:
-            scans[split] = found = scan(folder, split, workers, stored)
-        except UserError as error:
-            findings.problem("unreadable", f"{split}: {error}")
-            continue
+    with readers(workers) as run:
+        for split in metadata["videos"]:
+            try:
+                scans[split] = scan(folder, split, run)
+            except UserError as error:
+                findings.problem("unreadable", f"{split}: {error}")
+    for split, found in scans.items():
         check_counts(findings, dataset, split, found, full)
         check_frames(findings, split, found, full)
         check_ids(findings, split, found, expected)

@@ -1,14 +1,18 @@
 """Verification: silent on whole data, and every fault named."""
 
 import io
+import json
+import re
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import generate, label_shift, numberings, scan, verify
-from vspw_jax.data import generated, label_maps
+from data_prep import generate, label_shift, numberings, scan, verify, vspw
+from vspw_jax.data import generated, label_maps, records
+from vspw_jax.errors import UserError
 
 
 def sightings(masks_by_video, lookup=None):
@@ -117,7 +121,7 @@ def test_unusable_frames_are_named():
     assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=whole[: len(whole) // 2])).problem
     assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=b"junk")).problem
     assert "mask cannot be read" in scan.read_facts(record(label, mask_png=b"junk")).problem
-    assert "holds colours (mode RGB)" in scan.read_facts(record(noise, image=noise)).problem
+    assert "mode RGB holds colours" in scan.read_facts(record(noise, image=noise)).problem
     assert "48x32 pixels, its frame 24x16" in scan.read_facts(record(label, image=noise[:16, :24])).problem
 
 
@@ -189,3 +193,60 @@ def test_counts_are_the_published_ones_or_a_subsets():
     assert not findings.problems and "24,501 of 24,502 frames: a subset" in findings.notes[1]
     verify.check_counts(findings, "vspw", "val", found, full=True)
     assert findings.problems[0][0] == "counts"
+
+
+def test_whole_data_is_clean(generated_vspw, generated_records, tmp_path, capsys):
+    """Counts, histogram and page of the drawn set; two processes find what one does."""
+    verify.main([f"--records={generated_records}", f"--output={tmp_path}"])
+    assert "train: 5 of 2,806 videos, 50 of 198,244 frames: a subset" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "verification.json").read_text())
+    assert summary["problems"] == []
+    assert [entry["frames_with_masks"] for entry in summary["splits"].values()] == [50, 30, 0]
+    masks = [np.asarray(Image.open(path)) for path in generated_vspw.glob("data/*/mask/*.png")]
+    pixels = np.bincount(np.ravel(masks), minlength=256)
+    assert {entry["value"]: entry["pixels"] for entry in summary["classes"] if entry["pixels"]} == {
+        value: count for value, count in enumerate(pixels.tolist()) if count
+    }
+    page = (tmp_path / "verification.html").read_text()
+    shown = set(re.findall(r"<figcaption>(\d+) ", page))
+    assert shown == {str(value) for value in np.flatnonzero(pixels[1:125]) + 1} and page.count("<img") == len(shown)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+    assert verify.verify(generated_records, workers=2).findings == verify.verify(generated_records).findings
+
+
+def test_faults_of_records_are_listed_in_one_message(generated_records, tmp_path, capsys):
+    """Another fingerprint, other class counts and a truncated shard; what is accepted does not fail."""
+    shutil.copytree(generated_records, tmp_path / "records")
+    folder = records.find(tmp_path / "records")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["fingerprint"]["val"] = "0" * 64
+    metadata["videos"]["test"][0][0] = "other"
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    counts = scan.class_pixels.load(folder, "train", 50)
+    counts.data[0] += 1
+    scan.class_pixels.save(folder / "class_pixels-train.npz", counts)
+    with pytest.raises(UserError) as raised:
+        verify.main([f"--records={tmp_path / 'records'}"])
+    kinds = re.findall(r"^  \[(\w+)\] (\w+)", str(raised.value), re.MULTILINE)
+    assert kinds == [("class_pixels", "train"), ("fingerprint", "val"), ("index", "test")]
+    verify.main([f"--records={tmp_path / 'records'}", "--accept=class_pixels,fingerprint,index"])
+    assert capsys.readouterr().out.count("accepted: [") == 3
+
+    shard = next(folder.glob("*train*array_record*"))
+    shard.write_bytes(shard.read_bytes()[:1000])
+    findings = verify.verify(tmp_path / "records").findings
+    assert findings.problems[0][0] == "unreadable" and shard.name in findings.problems[0][1]
+    assert [kind for kind, _ in findings.problems[1:]] == ["fingerprint", "index"]
+
+
+def test_converted_masks_one_too_high_are_named(tmp_path):
+    """From masks on disk through the converter to the message."""
+    source = tmp_path / "source"
+    generate.generate(source, lambda aside: generate.write_vspw(aside, {"train": 24, "val": 16}, 1, 48, 64, 5))
+    for path in source.glob("data/*/mask/*.png"):
+        Image.fromarray(one_off(1)[np.asarray(Image.open(path))]).save(path)
+    vspw.convert(source, tmp_path / "records")
+    problems = verify.verify(tmp_path / "records").findings.problems
+    assert [kind for kind, _ in problems] == ["shift"]
+    assert "train, val: the masks look like VSPW's raw ids 1..124, shifted by +1" in problems[0][1]
