@@ -17,6 +17,9 @@ PUBLISHED = {
 }
 """Videos and frames by split: arXiv 2306.03508; COCO 2017; ADEChallengeData2016. An image counts as a video."""
 
+SPLITS = {"train2017": "train", "training": "train", "val2017": "val", "validation": "val"}
+"""Names that releases give to their splits."""
+
 TITLES = {
     "raw_1_124": "VSPW's raw ids 1..124",
     "pixelmap_0_181": "COCO-Stuff's pixelmaps 0..181",
@@ -43,6 +46,11 @@ class Numbering:
     title: str
     names: dict
     classes_V: np.ndarray
+
+
+def published(dataset, split):
+    """(videos, frames) of a split, or None where none are published."""
+    return PUBLISHED[dataset].get(SPLITS.get(split, split))
 
 
 def numbering(dataset, name):

@@ -44,7 +44,7 @@ def _some(cases):
 def check_counts(findings, dataset, split, found, full):
     """Videos and frames against the published counts; fewer is a subset unless `full`."""
     videos, frames = len(found.names), found.frames
-    published = numberings.PUBLISHED[dataset].get(split)
+    published = numberings.published(dataset, split)
     if published is None:
         findings.notes.append(f"{split}: {videos} videos, {frames} frames; no published count")
     elif published == (videos, frames):
@@ -69,21 +69,23 @@ def check_frames(findings, split, found, full):
     ]
     if twice:
         findings.problem("names", f"{split}: {len(twice)} frame names occur twice: {_some(twice)}")
-    missing = [f"{video}/{name}" for video, names in found.names.items() for name in missing_frames(names)]
-    if missing:
-        text = f"{split}: {len(missing)} frames missing within videos: {_some(missing)}"
+    gaps = [(video, len(names[0]), gap) for video, names in found.names.items() for gap in missing_numbers(names)]
+    if gaps:
+        cases = [f"{video}/{gap[0]:0{width}d}" + (" and on" if len(gap) > 1 else "") for video, width, gap in gaps]
+        text = f"{split}: {sum(len(gap) for *_, gap in gaps)} frames missing within videos: {_some(cases)}"
         findings.problem("gaps", text) if full else findings.notes.append(text)
 
 
-def missing_frames(names):
-    """Names left out of a video's numbering, whose step is the commonest one between its frames."""
+def missing_numbers(names):
+    """Ranges of numbers left out of a video's frame names; none where most of its frames have no common step."""
     if len(names) < 3 or not all(name.isdigit() for name in names):
         return []
     numbers = sorted({int(name) for name in names})
-    step = collections.Counter(np.diff(numbers).tolist()).most_common(1)[0][0]
-    width = len(names[0])
+    (step, count), *_ = collections.Counter(np.diff(numbers).tolist()).most_common(1) or [(1, 0)]
+    if count * 2 < len(numbers) - 1:
+        return []
     gaps = (range(first + step, last, step) for first, last in zip(numbers, numbers[1:], strict=False))
-    return [f"{number:0{width}d}" for gap in gaps for number in gap]
+    return [gap for gap in gaps if gap]
 
 
 def check_duplicates(findings, scans):
@@ -93,21 +95,26 @@ def check_duplicates(findings, scans):
         for digest, cases in found.by_image.items():
             owners[digest] += [(split, *case) for case in cases]
     groups = [group for group in owners.values() if len(group) > 1]
-    leaks = [group for group in groups if len({split for split, _, _ in group}) > 1]
-    still = [group for group in groups if _stands_still(group)]
-    copies = [group for group in groups if group not in leaks and group not in still]
-    for kind, title, chosen in (("leaks", "are in two splits", leaks), ("duplicates", "occur more than once", copies)):
-        if chosen:
-            findings.problem(kind, f"{len(chosen)} images {title}, byte for byte: {_some(map(_equal, chosen))}")
+    kinds = collections.defaultdict(list)
+    for group in groups:
+        kinds[_kind_of_copies(group)].append(group)
+    for kind, title in (("leaks", "are in two splits"), ("duplicates", "occur more than once")):
+        if kinds[kind]:
+            text = f"{len(kinds[kind])} images {title}, byte for byte: {_some(map(_equal, kinds[kind]))}"
+            findings.problem(kind, text)
+    still = kinds["still"]
     if still:
         findings.notes.append(f"{len(still)} images repeat in a video that stands still: {_some(map(_equal, still))}")
 
 
-def _stands_still(group):
-    """Whether equal images are successive frames of one video."""
-    videos = {(split, where.rsplit("/", 1)[0]) for split, _, where in group}
+def _kind_of_copies(group):
+    """Equal images of two splits are "leaks", successive frames of one video "still", others "duplicates"."""
+    if len({split for split, _, _ in group}) > 1:
+        return "leaks"
+    videos = {where.rsplit("/", 1)[0] for _, _, where in group}
     numbers = sorted(number for _, number, _ in group)
-    return len(videos) == 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+    still = len(videos) == 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+    return "still" if still else "duplicates"
 
 
 def _equal(group):
@@ -131,7 +138,7 @@ def check_shift(findings, scans, expected, others):
     by_split = {split: label_shift.judge(found.sightings, expected, others) for split, found in scans.items()}
     wrong = {split: v for split, v in by_split.items() if v.is_clear and v.best is not expected}
     if verdict.is_clear and verdict.best is not expected and all(v.best is verdict.best for v in wrong.values()):
-        wrong = {", ".join(scans): verdict}
+        wrong = {", ".join(split for split, found in scans.items() if found.masks): verdict}
     for splits, found in wrong.items():
         findings.problem(
             "shift",

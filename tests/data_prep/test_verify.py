@@ -155,9 +155,17 @@ def test_values_out_of_range_are_named_with_their_first_frame():
 
 
 def test_gaps_follow_the_commonest_step():
-    assert verify.missing_frames(["00000030", "00000060", "00000120", "00000150", "00000180"]) == ["00000090"]
-    assert verify.missing_frames(["5", "6", "7"]) == [] and verify.missing_frames(["5", "9"]) == []
-    assert verify.missing_frames(["a", "b", "d"]) == []
+    assert verify.missing_numbers(["00000030", "00000060", "00000120", "00000150", "00000180"]) == [range(90, 120, 30)]
+    assert verify.missing_numbers(["1", "2", "3", "9000000000"]) == [range(4, 9_000_000_000)]
+    for names in (["5", "6", "7"], ["5", "9"], ["a", "b", "d"], ["1", "5", "17", "40", "41"], ["7", "7", "7"]):
+        assert verify.missing_numbers(names) == []
+    found = scan.SplitScan()
+    found.names.update(v=["00000001", "00000002", "00000005", "00000006"])
+    findings = verify.Findings()
+    verify.check_frames(findings, "train", found, full=False)
+    assert findings.notes == ["train: 2 frames missing within videos: v/00000003 and on"] and not findings.problems
+    verify.check_frames(findings, "train", found, full=True)
+    assert findings.problems == [("gaps", findings.notes[0])]
 
 
 def test_copies_and_repeated_names_are_told_from_a_video_that_stands_still():
