@@ -145,7 +145,12 @@ def check_shift(findings, scans, expected, others):
             f"{splits}: the masks look like {found.best.title}: expected {expected.title} (ahead by {found.lead:.1f} "
             f"nats). {'; '.join(found.reasons)}. Mend the masks and convert again",
         )
-    if not verdict.is_clear:
+    if verdict.is_nonsense:
+        findings.notes.append(
+            f"no numbering explains how often, how large and how high the classes show (best is {verdict.best.title}, "
+            f"at {verdict.scores[verdict.best.title]:.1f} nats against any classes): look at the pictures"
+        )
+    elif not verdict.is_clear:
         kinds = int((together.seen_in_V[expected.classes_V >= 0] > 0).sum())
         findings.notes.append(
             f"whether ids are one off cannot be told from {together.videos} videos with {kinds} classes (best is "

@@ -103,6 +103,17 @@ def test_nothing_wrong_is_claimed_from_little(drawn, by):
         assert not verdict.is_clear or verdict.best.title.endswith(VSPW_TITLES[by])
 
 
+def test_classes_put_at_random_are_said_to_be_nonsense(drawn):
+    """Each drawn class becomes one of VSPW's by chance: no numbering is named."""
+    rng = np.random.default_rng(6)
+    answers = []
+    for _ in range(20):
+        lookup = np.full(256, 255, np.uint8)
+        lookup[: len(generated.CLASSES)] = rng.choice(np.arange(2, 124), len(generated.CLASSES), replace=False)
+        answers.append(judge("vspw", "raw_1_124", sightings(drawn, lookup)))
+    assert sum(answer.is_nonsense for answer in answers) >= 16 and not any(answer.is_clear for answer in answers)
+
+
 def record(label, image=None, jpeg=None, **fields):
     """A record with a mask of raw ids and a grey frame of its size."""
     image = np.full((*label.shape, 3), 90, np.uint8) if image is None else image
