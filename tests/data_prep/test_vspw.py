@@ -96,12 +96,12 @@ def test_converting_again_changes_nothing(source, tmp_path):
 
 def test_other_data_at_the_output_is_refused(source, generated_records):
     (source / "train.txt").write_text("0_drawn-0\n")
-    with pytest.raises(UserError, match="holds other videos"):
+    with pytest.raises(UserError, match="holds records of another source"):
         vspw.convert(source, generated_records)
 
 
 def test_no_room_is_found_before_writing(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(vspw.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(UserError, match="No room"):
         vspw.convert(source, tmp_path / "records")
     assert not records.exist(tmp_path / "records")
@@ -110,7 +110,7 @@ def test_no_room_is_found_before_writing(source, tmp_path, monkeypatch):
 def test_a_folder_that_is_not_vspw_says_what_was_expected(tmp_path):
     with pytest.raises(UserError, match="train.txt.*data/<video>/origin"):
         vspw.convert(tmp_path, tmp_path / "records")
-    with pytest.raises(UserError, match="does not look like VSPW"):
+    with pytest.raises(UserError, match="no such folder"):
         vspw.convert(tmp_path / "missing", tmp_path / "records")
 
 

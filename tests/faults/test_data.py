@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import generate, vspw
+from data_prep import frames, generate, vspw
 from vspw_jax import train_step
 from vspw_jax.data import pipeline, records
 from vspw_jax.errors import UserError
@@ -27,7 +27,7 @@ def test_no_data_folder(refused, program_refused, tiny_flags, tmp_path):
     missing = tmp_path / "missing"
     parts = [f"no converted data at {missing}", f"--output={missing}", "--config.data.records=DIR"]
     refused(parts, *tiny_flags, f"--config.data.records={missing}", f"--workdir={tmp_path / 'run'}")
-    parts = [f"{missing} does not look like VSPW", "train.txt", "no such folder"]
+    parts = [f"{missing}: no such folder", "--source=DIR"]
     program_refused(parts, vspw.main, [f"--source={missing}", f"--output={tmp_path / 'records'}"])
     assert list(tmp_path.iterdir()) == []
 
@@ -99,9 +99,11 @@ def test_a_mask_of_another_size_in_converted_data(source, tmp_path, monkeypatch,
     """Records that another converter wrote."""
     mask = next(source.glob("data/0_*/mask/00000003.png"))
     Image.fromarray(np.ones((48, 60), np.uint8)).save(mask)
-    monkeypatch.setattr(
-        vspw, "read_frame", lambda image, mask: (image.read_bytes(), mask.read_bytes() if mask else b"", {1: 1})
-    )
+
+    def unchecked(source, frame, form):
+        return source.read(frame.image), source.read(frame.mask) if frame.mask else b"", {1: 1}
+
+    monkeypatch.setattr(frames, "read_frame", unchecked)
     vspw.convert(source, tmp_path / "records")
     tiny_config.data.records, tiny_config.data.epoch = str(tmp_path / "records"), "frame"
     with pytest.raises(UserError, match="Frame 00000003 of video 0_.* the mask is 60x48 pixels, its frame 64x48"):
