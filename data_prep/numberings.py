@@ -1,7 +1,6 @@
-"""How data sets number their classes in mask files, and what their papers count.
+"""What masks may hold instead of what they should, and how much of a data set its papers count.
 
-A numbering is a table of 256 source values to VSPW's train ids, with `NOTHING_KNOWN` and `IMPOSSIBLE`; beside it stand
-the names of the classes. Sources: the tables in `vspw_jax/class_tables` and the converters.
+Shapes: V = 256 source values of a mask.
 """
 
 import dataclasses
@@ -9,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from data_prep.label_shift import IMPOSSIBLE, NOTHING_KNOWN, shifted
-from vspw_jax import classes
+from vspw_jax.data import label_maps
 
 PUBLISHED = {
     "vspw": {"train": (2806, 198_244), "val": (343, 24_502), "test": (387, 28_887)},
@@ -18,77 +17,66 @@ PUBLISHED = {
 }
 """Videos and frames by split: arXiv 2306.03508; COCO 2017; ADEChallengeData2016. An image counts as a video."""
 
+SPLITS = {"train2017": "train", "training": "train", "val2017": "val", "validation": "val"}
+"""Names that releases give to their splits."""
+
+TITLES = {
+    "raw_1_124": "VSPW's raw ids 1..124",
+    "pixelmap_0_181": "COCO-Stuff's pixelmaps 0..181",
+    "trainid_0_170": "mmseg's train ids 0..170",
+    "label_1_182": "COCO-Stuff's label ids 1..182",
+    "raw_0_150": "ADE20K's ids 1..150",
+    "reduced_0_149": "ADE20K's train ids 0..149",
+}
+
 TRUSTED = ("exact", "close")
 """Fits of a label map by which a class is expected to look like VSPW's; "broad" ones are not."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Numbering:
-    """Attributes: title, for messages; names by source value; classes_V, VSPW's train ids by source value."""
+    """What a mask's values stand for.
+
+    Attributes:
+      title: for messages.
+      names: of classes, by source value.
+      classes_V: VSPW's train ids by source value, NOTHING_KNOWN or IMPOSSIBLE.
+    """
 
     title: str
     names: dict
     classes_V: np.ndarray
 
-    def shifted(self, by):
-        """The same in masks whose ids are all `by` too high."""
-        names = {value + by: name for value, name in self.names.items()}
-        return Numbering(f"{self.title}, shifted by {by:+d}", names, shifted(self.classes_V, by))
+
+def published(dataset, split):
+    """(videos, frames) of a split, or None where none are published."""
+    return PUBLISHED[dataset].get(SPLITS.get(split, split))
 
 
-def _numbering(title, rows, nothing_known):
-    """From rows of (source value, name, VSPW train id or None)."""
+def numbering(dataset, name):
+    """A `Numbering` of `label_maps.NUMBERINGS`; UserError where there is none of that name."""
+    sources = label_maps.source_classes(dataset, name)
     table = np.full(256, IMPOSSIBLE)
-    table[list(nothing_known)] = NOTHING_KNOWN
-    for value, _, vspw_id in rows:
-        table[value] = NOTHING_KNOWN if vspw_id is None else vspw_id
-    return Numbering(title, {value: name for value, name, _ in rows}, table)
+    table[list(label_maps.NUMBERINGS[dataset][name].void)] = NOTHING_KNOWN
+    for source in sources:
+        table[source.value] = source.vspw_id if source.fit in TRUSTED else NOTHING_KNOWN
+    return Numbering(TITLES[name], {source.value: source.name for source in sources}, table)
 
 
-def _lowered(rows):
-    return [(value - 1, name, vspw_id) for value, name, vspw_id in rows]
+def one_off(right, by):
+    """The numbering of masks whose ids are all `by` too high."""
+    names = {value + by: name for value, name in right.names.items()}
+    title = f"{right.title}, shifted by {by:+d}"
+    if by == -1 and right.title == TITLES["raw_1_124"]:
+        title = "VSPW's train ids 0..123, raw ids shifted by -1"
+    return Numbering(title, names, shifted(right.classes_V, by))
 
 
-def _mapped(name, key):
-    """VSPW's train id by a column of a label map, where the fit is to be trusted."""
-    rows = classes.table(name)
-    return {row[key]: int(row["vspw_id"]) if row["fit"] in TRUSTED else None for row in rows}
-
-
-def vspw():
-    """VSPW: 1..124, "others" 0, void 255; 252 to 254 occur and are void."""
-    rows = [(int(row["raw_id"]), row["name"], int(row["id"])) for row in classes.table()]
-    return {
-        "raw": _numbering("VSPW's raw ids 1..124", rows, (0, 252, 253, 254, 255)),
-        "train": _numbering("VSPW's train ids 0..123", _lowered(rows), (252, 253, 254, 255)),
-    }
-
-
-def coco_stuff():
-    """COCO-Stuff's three numberings; see `class_tables/coco_stuff_classes.csv`."""
-    to_vspw = _mapped("coco_to_vspw", "coco_pixelmap_value")
-    used = [row for row in classes.table("coco_stuff_classes") if row["used"] == "yes"]
-
-    def rows(column):
-        return [(int(row[column]), row["name"], to_vspw[row["pixelmap_value_0_181"]]) for row in used]
-
-    return {
-        "pixelmap": _numbering("COCO-Stuff's pixel maps 0..181", rows("pixelmap_value_0_181"), (255,)),
-        "trainid": _numbering("mmseg's train ids 0..170", rows("mmseg_trainid_0_170"), (255,)),
-        "label": _numbering("COCO-Stuff's label ids 1..182", rows("label_id_1_182"), (0, 255)),
-    }
-
-
-def ade20k():
-    """ADE20K: 1..150, "other" 0."""
-    rows = [
-        (int(row["ade_pixelmap_value_1_150"]), row["ade_name"], int(row["vspw_id"]) if row["fit"] in TRUSTED else None)
-        for row in classes.table("ade20k_to_vspw")
-    ]
-    return {
-        "raw": _numbering("ADE20K's ids 1..150", rows, (0, 255)),
-        "train": _numbering("ADE20K's train ids 0..149", _lowered(rows), (254, 255)),
-    }
-
-
-DATASETS = {"vspw": vspw, "coco_stuff": coco_stuff, "ade20k": ade20k}
+def hypotheses(dataset, name):
+    """The numbering that masks should be in, and all that they may be in instead."""
+    expected, others = numbering(dataset, name), []
+    known = [numbering(dataset, other) for other in label_maps.NUMBERINGS[dataset]]
+    for other in (*known, one_off(expected, -1), one_off(expected, 1)):
+        if all(other.names != found.names for found in (expected, *others)):
+            others.append(other)
+    return expected, others

@@ -5,6 +5,8 @@ not grow with the pictures. Shapes: V = 256 source values of a mask.
 """
 
 import collections
+import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -15,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.label_shift import Sightings
-from vspw_jax.data import records
+from vspw_jax.data import class_pixels, records
 from vspw_jax.errors import UserError
 from vspw_jax.progress import progress
 
@@ -38,8 +40,8 @@ class FrameFacts:
 
     video: str = ""
     frame: str = ""
-    jpeg_sha256: bytes = b""
-    png_sha256: bytes = b""
+    jpeg_sha256: str = ""
+    png_sha256: str = ""
     has_mask: bool = False
     problem: str | None = None
     values: np.ndarray = ()
@@ -47,21 +49,6 @@ class FrameFacts:
     sampled: np.ndarray = ()
     area: np.ndarray = ()
     height: np.ndarray = ()
-
-
-def source_values(png):
-    """A mask's values as its file holds them, (H, W) uint8.
-
-    Raises:
-      UserError: the file holds colours.
-    """
-    mask = Image.open(io.BytesIO(png))
-    if mask.mode not in ("L", "P"):
-        channels = np.asarray(mask.convert("RGB"))
-        if (channels != channels[..., :1]).any():
-            raise UserError(f"its mask holds colours (mode {mask.mode})")
-        return channels[..., 0]
-    return np.asarray(mask)
 
 
 def _image_size(jpeg):
@@ -90,7 +77,7 @@ def describe_mask(facts, mask_HW):
 def read_facts(record):
     """The facts of one record as `records.Frames` gives it."""
     jpeg, png = record["image_jpeg"], record["mask_png"]
-    facts = FrameFacts(record["video"], record["frame"], *(hashlib.sha256(data).digest() for data in (jpeg, png)))
+    facts = FrameFacts(record["video"], record["frame"], *(hashlib.sha256(data).hexdigest() for data in (jpeg, png)))
     try:
         size = _image_size(jpeg)
     except (OSError, SyntaxError) as error:
@@ -99,7 +86,7 @@ def read_facts(record):
     if not png:
         return facts
     try:
-        mask = source_values(png)
+        mask = records.mask_values(png)
     except (UserError, OSError, SyntaxError) as error:
         facts.problem = f"its mask cannot be read ({error})"
         return facts
@@ -125,32 +112,22 @@ def _read_chunk(task):
     return found
 
 
-def facts_in_order(path, split, count, workers):
-    """Yields the facts of records 0..count-1."""
-    tasks = [(str(path), split, start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+@contextlib.contextmanager
+def readers(workers):
+    """Gives a `map` that keeps order and runs in so many processes; with 1 in this one."""
     if workers == 1:
-        for task in tasks:
-            yield from _read_chunk(task)
+        yield map
         return
     # Spawned, not forked: the readers of ArrayRecord hold threads.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for chunk in pool.imap(_read_chunk, tasks):
-            yield from chunk
+    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
 
 
-class Fingerprint:
-    """Temporary."""
-
-    def __init__(self):
-        self.h = hashlib.sha256()
-
-    def add(self, video, frame, jpeg, png):
-        """Adds."""
-        self.h.update(f"{video}\0{frame}\0".encode() + jpeg + png)
-
-    def hexdigest(self):
-        """Hex."""
-        return self.h.hexdigest()
+def facts_in_order(path, split, count, run=map):
+    """Yields the facts of records 0..count-1; `run` is what `readers` gives."""
+    tasks = [(str(path), split, start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    for chunk in run(_read_chunk, tasks):
+        yield from chunk
 
 
 @dataclasses.dataclass
@@ -166,7 +143,7 @@ class SplitScan:
       names: frame names by video, in order.
       by_image: (record, "video/frame") by SHA-256 of the JPEG.
       wrong_rows: "video/frame" whose class counts are not the stored ones.
-      hasher: of the fingerprint, fed in order.
+      digests: what the fingerprint is made of, as `records.fingerprint` takes it.
     """
 
     frames: int = 0
@@ -179,33 +156,36 @@ class SplitScan:
     names: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     by_image: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     wrong_rows: list = dataclasses.field(default_factory=list)
-    hasher: Fingerprint = dataclasses.field(default_factory=Fingerprint)
+    digests: list = dataclasses.field(default_factory=list)
     sightings: Sightings = dataclasses.field(default_factory=Sightings)
 
-    def add(self, number, facts, class_row=None):
-        """Folds one record in; `class_row` is its row of the stored class counts, (V,)."""
+    def add(self, number, facts, stored=None):
+        """Folds one record in; `stored` is what the class counts beside the shards say of it, {value: pixels}."""
         self.frames += 1
         where = f"{facts.video}/{facts.frame}" if facts.video else f"record {number}"
         if facts.problem:
             self.bad.append(f"{where}: {facts.problem}")
         if facts.video:
-            self.hasher.add(facts.video, facts.frame, facts.jpeg_sha256, facts.png_sha256)
+            self.digests.append((facts.video, facts.frame, facts.jpeg_sha256, facts.png_sha256))
             self.names[facts.video].append(facts.frame)
             self.by_image[facts.jpeg_sha256].append((number, where))
+        counts = dict(zip(np.asarray(facts.values).tolist(), np.asarray(facts.pixels).tolist(), strict=True))
+        if stored is not None and stored != counts:
+            self.wrong_rows.append(where)
         if not facts.has_mask:
             return
         self.masks += 1
         self.pixels_V[facts.values] += facts.pixels
         self.frames_V[facts.values] += 1
-        for value, pixels in zip(facts.values.tolist(), facts.pixels.tolist(), strict=True):
+        for value, pixels in counts.items():
             self.first_seen.setdefault(value, where)
             if pixels > self.largest.get(value, (0, 0))[0]:
                 self.largest[value] = (pixels, number)
-        if class_row is not None:
-            row = np.zeros(256, np.int64)
-            row[facts.values] = facts.pixels
-            if not np.array_equal(row, class_row):
-                self.wrong_rows.append(where)
+
+    @property
+    def fingerprint(self):
+        """Made anew from the bytes that were read."""
+        return records.fingerprint(self.digests)
 
 
 def grids(facts):
@@ -216,13 +196,14 @@ def grids(facts):
     return area_FV, height_FV
 
 
-def scan(path, split, workers=1, class_pixels=None):
-    """Reads a split.
+def _stored_counts(pixels_N256, number):
+    """A record's row as {value: pixels}."""
+    row = slice(*pixels_N256.indptr[number : number + 2])
+    return dict(zip(pixels_N256.indices[row].tolist(), pixels_N256.data[row].tolist(), strict=True))
 
-    Args:
-      path: folder of the converted data.
-      workers: processes that read; 1 reads in this one.
-      class_pixels: the stored counts (records x V, CSR) to compare with, or None.
+
+def scan(path, split, run=map):
+    """Reads a split of the converted data in the folder `path`; `run` is what `readers` gives.
 
     Returns:
       A `SplitScan`.
@@ -230,20 +211,21 @@ def scan(path, split, workers=1, class_pixels=None):
     Raises:
       UserError: the split's shards are not whole.
     """
+    _open.cache_clear()  # The folder may hold other records than the last time.
     frames, result = _open(str(path), split), SplitScan()
-    video_name, video = None, []
+    stored_N256 = class_pixels.load(frames.path, split, len(frames))
+    video = []
 
     def end_video():
         if video:
             result.sightings.add_video(*grids(video))
             video.clear()
 
-    stream = facts_in_order(path, split, len(frames), workers)
+    stream = facts_in_order(path, split, len(frames), run)
     for number, facts in enumerate(progress(stream, f"verifying {split}", "frame", total=len(frames))):
-        if facts.video != video_name:
+        if video and facts.video != video[-1].video:
             end_video()
-            video_name = facts.video
-        result.add(number, facts, None if class_pixels is None else class_pixels[[number]].toarray()[0])
+        result.add(number, facts, _stored_counts(stored_N256, number))
         if facts.has_mask:
             video.append(facts)
     end_video()

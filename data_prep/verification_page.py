@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from data_prep.label_shift import IMPOSSIBLE
-from data_prep.scan import source_values
 from vspw_jax.classes import VOID
 from vspw_jax.data import records
 from vspw_jax.errors import UserError
@@ -81,7 +80,7 @@ def _split(found, is_class_V):
         "frames": found.frames,
         "frames_with_masks": found.masks,
         "void_share": float(found.pixels_V[~is_class_V].sum() / max(found.pixels_V.sum(), 1)),
-        "fingerprint": found.hasher.hexdigest(),
+        "fingerprint": found.fingerprint,
     }
 
 
@@ -110,7 +109,7 @@ def pictures(path, scans, numbering):
         pixels, split, number = best[value]
         record = opened(split)[number]
         try:
-            image, mask = records.decode_image(record["image_jpeg"]), source_values(record["mask_png"])
+            image, mask = records.decode_image(record["image_jpeg"]), records.mask_values(record["mask_png"])
         except UserError:
             continue
         if mask.shape == image.shape[:2]:

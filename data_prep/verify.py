@@ -13,12 +13,11 @@ import dataclasses
 import pathlib
 
 import numpy as np
-import scipy.sparse
 
 from data_prep import label_shift, numberings, verification_page
-from data_prep.scan import scan
+from data_prep.scan import readers, scan
 from vspw_jax.data import records
-from vspw_jax.errors import UserError, choose, run_program
+from vspw_jax.errors import UserError, run_program
 
 LISTED = 5
 """How many cases of one fault are named."""
@@ -45,7 +44,7 @@ def _some(cases):
 def check_counts(findings, dataset, split, found, full):
     """Videos and frames against the published counts; fewer is a subset unless `full`."""
     videos, frames = len(found.names), found.frames
-    published = numberings.PUBLISHED[dataset].get(split)
+    published = numberings.published(dataset, split)
     if published is None:
         findings.notes.append(f"{split}: {videos} videos, {frames} frames; no published count")
     elif published == (videos, frames):
@@ -70,21 +69,23 @@ def check_frames(findings, split, found, full):
     ]
     if twice:
         findings.problem("names", f"{split}: {len(twice)} frame names occur twice: {_some(twice)}")
-    missing = [f"{video}/{name}" for video, names in found.names.items() for name in missing_frames(names)]
-    if missing:
-        text = f"{split}: {len(missing)} frames missing within videos: {_some(missing)}"
+    gaps = [(video, len(names[0]), gap) for video, names in found.names.items() for gap in missing_numbers(names)]
+    if gaps:
+        cases = [f"{video}/{gap[0]:0{width}d}" + (" and on" if len(gap) > 1 else "") for video, width, gap in gaps]
+        text = f"{split}: {sum(len(gap) for *_, gap in gaps)} frames missing within videos: {_some(cases)}"
         findings.problem("gaps", text) if full else findings.notes.append(text)
 
 
-def missing_frames(names):
-    """Names left out of a video's numbering, whose step is the commonest one between its frames."""
+def missing_numbers(names):
+    """Ranges of numbers left out of a video's frame names; none where most of its frames have no common step."""
     if len(names) < 3 or not all(name.isdigit() for name in names):
         return []
     numbers = sorted({int(name) for name in names})
-    step = collections.Counter(np.diff(numbers).tolist()).most_common(1)[0][0]
-    width = len(names[0])
+    (step, count), *_ = collections.Counter(np.diff(numbers).tolist()).most_common(1) or [(1, 0)]
+    if count * 2 < len(numbers) - 1:
+        return []
     gaps = (range(first + step, last, step) for first, last in zip(numbers, numbers[1:], strict=False))
-    return [f"{number:0{width}d}" for gap in gaps for number in gap]
+    return [gap for gap in gaps if gap]
 
 
 def check_duplicates(findings, scans):
@@ -94,21 +95,26 @@ def check_duplicates(findings, scans):
         for digest, cases in found.by_image.items():
             owners[digest] += [(split, *case) for case in cases]
     groups = [group for group in owners.values() if len(group) > 1]
-    leaks = [group for group in groups if len({split for split, _, _ in group}) > 1]
-    still = [group for group in groups if _stands_still(group)]
-    copies = [group for group in groups if group not in leaks and group not in still]
-    for kind, title, chosen in (("leaks", "are in two splits", leaks), ("duplicates", "occur more than once", copies)):
-        if chosen:
-            findings.problem(kind, f"{len(chosen)} images {title}, byte for byte: {_some(map(_equal, chosen))}")
+    kinds = collections.defaultdict(list)
+    for group in groups:
+        kinds[_kind_of_copies(group)].append(group)
+    for kind, title in (("leaks", "are in two splits"), ("duplicates", "occur more than once")):
+        if kinds[kind]:
+            text = f"{len(kinds[kind])} images {title}, byte for byte: {_some(map(_equal, kinds[kind]))}"
+            findings.problem(kind, text)
+    still = kinds["still"]
     if still:
         findings.notes.append(f"{len(still)} images repeat in a video that stands still: {_some(map(_equal, still))}")
 
 
-def _stands_still(group):
-    """Whether equal images are successive frames of one video."""
-    videos = {(split, where.rsplit("/", 1)[0]) for split, _, where in group}
+def _kind_of_copies(group):
+    """Equal images of two splits are "leaks", successive frames of one video "still", others "duplicates"."""
+    if len({split for split, _, _ in group}) > 1:
+        return "leaks"
+    videos = {where.rsplit("/", 1)[0] for _, _, where in group}
     numbers = sorted(number for _, number, _ in group)
-    return len(videos) == 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+    still = len(videos) == 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+    return "still" if still else "duplicates"
 
 
 def _equal(group):
@@ -128,18 +134,23 @@ def check_shift(findings, scans, expected, others):
     together = sum((found.sightings for found in scans.values()), label_shift.Sightings())
     if not together.videos:
         return None
-    by_split = {split: label_shift.judge(found.sightings, expected, others) for split, found in scans.items()}
     verdict = label_shift.judge(together, expected, others)
+    by_split = {split: label_shift.judge(found.sightings, expected, others) for split, found in scans.items()}
     wrong = {split: v for split, v in by_split.items() if v.is_clear and v.best is not expected}
-    if not wrong and verdict.is_clear and verdict.best is not expected:
-        wrong = {"all splits": verdict}
-    for split, found in wrong.items():
+    if verdict.is_clear and verdict.best is not expected and all(v.best is verdict.best for v in wrong.values()):
+        wrong = {", ".join(split for split, found in scans.items() if found.masks): verdict}
+    for splits, found in wrong.items():
         findings.problem(
             "shift",
-            f"{split}: the masks look like {found.best.title}: expected {expected.title} "
-            f"(ahead by {found.lead:.1f} nats). {'; '.join(found.reasons)}",
+            f"{splits}: the masks look like {found.best.title}: expected {expected.title} (ahead by {found.lead:.1f} "
+            f"nats). {'; '.join(found.reasons)}. Mend the masks and convert again",
         )
-    if not verdict.is_clear:
+    if verdict.is_nonsense:
+        findings.notes.append(
+            f"no numbering explains how often, how large and how high the classes show (best is {verdict.best.title}, "
+            f"at {verdict.scores[verdict.best.title]:.1f} nats against any classes): look at the pictures"
+        )
+    elif not verdict.is_clear:
         kinds = int((together.seen_in_V[expected.classes_V >= 0] > 0).sum())
         findings.notes.append(
             f"whether ids are one off cannot be told from {together.videos} videos with {kinds} classes (best is "
@@ -151,39 +162,15 @@ def check_shift(findings, scans, expected, others):
 
 
 def check_stored(findings, split, found, metadata):
-    """Index and fingerprint of the metadata, and stored class counts, against the records."""
-    stored = metadata.get("fingerprint", {}).get(split)
-    computed = found.hasher.hexdigest()
+    """Fingerprint and index of the metadata, and the class counts beside the shards, against the records."""
+    stored, computed = metadata["fingerprint"].get(split), found.fingerprint
     if stored != computed:
         findings.problem("fingerprint", f"{split}: the records' fingerprint is {computed}, the metadata says {stored}")
-    index = [[video, len(names)] for video, names in found.names.items()]
-    if index != [list(entry) for entry in metadata["videos"][split]]:
+    if [[video, len(names)] for video, names in found.names.items()] != metadata["videos"][split]:
         findings.problem("index", f"{split}: the metadata's index of videos is not that of the records")
     if found.wrong_rows:
-        count = len(found.wrong_rows)
-        findings.problem(
-            "class_pixels", f"{split}: stored class counts of {count} frames differ: {_some(found.wrong_rows)}"
-        )
-
-
-def _class_pixels(findings, folder, split):
-    path = folder / f"class_pixels-{split}.npz"
-    if not path.is_file():
-        findings.problem("class_pixels", f"{split}: {path} is missing")
-        return None
-    return scipy.sparse.load_npz(path).tocsr()
-
-
-def hypotheses(metadata):
-    """The numbering that the metadata names, and those that the masks may hold instead."""
-    known = choose(numberings.DATASETS, metadata.get("dataset", "vspw"), "metadata's dataset")()
-    name = metadata.get("numbering")
-    expected = known[name] if name in known else next(iter(known.values()))
-    others = []
-    for other in (*known.values(), expected.shifted(-1), expected.shifted(1)):
-        if all(other.names != numbering.names for numbering in (expected, *others)):
-            others.append(other)
-    return expected, others
+        text = f"{split}: stored class counts of {len(found.wrong_rows)} frames differ: {_some(found.wrong_rows)}"
+        findings.problem("class_pixels", text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,15 +200,15 @@ def verify(path, workers=1, full=False):
       UserError: no converted data at `path`.
     """
     folder, metadata = records.find(path), records.read_metadata(path)
-    dataset, findings, scans = metadata.get("dataset", "vspw"), Findings(), {}
-    expected, others = hypotheses(metadata)
-    for split in metadata["videos"]:
-        stored = _class_pixels(findings, folder, split)
-        try:
-            scans[split] = found = scan(folder, split, workers, stored)
-        except UserError as error:
-            findings.problem("unreadable", f"{split}: {error}")
-            continue
+    dataset, findings, scans = metadata["dataset"], Findings(), {}
+    expected, others = numberings.hypotheses(dataset, metadata["numbering"])
+    with readers(workers) as run:
+        for split in metadata["videos"]:
+            try:
+                scans[split] = scan(folder, split, run)
+            except UserError as error:
+                findings.problem("unreadable", f"{split}: {error}")
+    for split, found in scans.items():
         check_counts(findings, dataset, split, found, full)
         check_frames(findings, split, found, full)
         check_ids(findings, split, found, expected)

@@ -1,14 +1,18 @@
 """Verification: silent on whole data, and every fault named."""
 
 import io
+import json
+import re
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import generate, label_shift, numberings, scan, verify
-from vspw_jax.data import generated
+from data_prep import generate, label_shift, numberings, scan, verify, vspw
+from vspw_jax.data import generated, label_maps, records
+from vspw_jax.errors import UserError
 
 
 def sightings(masks_by_video, lookup=None):
@@ -35,8 +39,12 @@ def drawn():
     return [[generated.clip(5, number, 1, 48, 64)[1][0]] for number in range(40)]
 
 
+VSPW_TITLES = {-1: "raw ids shifted by -1", 0: "VSPW's raw ids 1..124", 1: "raw ids 1..124, shifted by +1"}
+"""How the numbering is called whose ids are so much too high, at its end."""
+
+
 def judge(dataset, numbering, seen):
-    return label_shift.judge(seen, *verify.hypotheses({"dataset": dataset, "numbering": numbering}))
+    return label_shift.judge(seen, *numberings.hypotheses(dataset, numbering))
 
 
 @pytest.mark.parametrize("frames", ["all", "one"])
@@ -45,9 +53,9 @@ def test_real_masks_one_off_are_named(camvid, frames):
     videos = sorted((camvid / "data").iterdir())
     paths = [sorted((video / "mask").iterdir())[:: 12 if frames == "all" else 1000] for video in videos]
     masks = [[np.asarray(Image.open(path)) for path in video] for video in paths]
-    for by, title in ((0, "VSPW's raw ids 1..124"), (-1, "VSPW's train ids 0..123"), (1, "ids 1..124, shifted by +1")):
+    for by, title in VSPW_TITLES.items():
         for part in [masks] if frames == "all" else [[video] for video in masks[::3]]:
-            verdict = judge("vspw", "raw", sightings(part, one_off(by)))
+            verdict = judge("vspw", "raw_1_124", sightings(part, one_off(by)))
             assert verdict.is_clear and verdict.best.title.endswith(title)
             assert frames == "one" or verdict.lead > 3 * label_shift.MARGIN
             assert bool(verdict.reasons) == bool(by)
@@ -55,42 +63,55 @@ def test_real_masks_one_off_are_named(camvid, frames):
 
 def test_drawn_masks_one_off_are_named(drawn):
     """The drawn scenes hold bands of equal height and seven objects: forty frames are enough for a lead of 8 nats."""
-    for by, title in ((0, "VSPW's raw ids 1..124"), (-1, "VSPW's train ids 0..123"), (1, "ids 1..124, shifted by +1")):
-        verdict = judge("vspw", "raw", sightings(drawn, one_off(by)[generate.vspw_lookup()]))
+    for by, title in VSPW_TITLES.items():
+        verdict = judge("vspw", "raw_1_124", sightings(drawn, one_off(by)[generate.vspw_lookup()]))
         assert verdict.is_clear and verdict.best.title.endswith(title)
 
 
 def test_numberings_of_coco_stuff_are_told_apart(drawn):
-    pixelmap = numberings.coco_stuff()["pixelmap"].names
-    for true, numbering in numberings.coco_stuff().items():
-        value = {name: value for value, name in numbering.names.items()}
-        renumbered = np.array([value.get(pixelmap.get(v), 255) for v in range(256)], np.uint8)
-        seen = sightings(drawn, renumbered[generate.coco_stuff_lookup()])
-        for expected in numberings.coco_stuff():
+    names = [*label_maps.NUMBERINGS["coco_stuff"]]
+    known = [numberings.numbering("coco_stuff", name) for name in names]
+    drawn_as = generate.coco_stuff_lookup()
+    for true in known:
+        value = {name: value for value, name in true.names.items()}
+        renumbered = np.array([value.get(known[names.index("pixelmap_0_181")].names.get(v), 255) for v in range(256)])
+        seen = sightings(drawn, renumbered.astype(np.uint8)[drawn_as])
+        for expected in names:
             verdict = judge("coco_stuff", expected, seen)
-            assert verdict.is_clear and verdict.best.title == numberings.coco_stuff()[true].title
+            assert verdict.is_clear and verdict.best.title == true.title
 
 
 def test_ade20k_one_off_is_named(drawn):
-    names = {name.split(";")[0]: value for value, name in numberings.ade20k()["raw"].names.items()}
+    names = {name.split(";")[0]: v for v, name in numberings.numbering("ade20k", "raw_0_150").names.items()}
     names["ship_or_boat"], names["painting_or_poster"] = names["boat"], names["painting"]
-    lookup = np.full(256, 255, np.uint8)
-    lookup[: len(generated.CLASSES)] = [names.get(name, 255) for name in generated.CLASSES]
+    lookup = np.full(256, 0, np.uint8)
+    lookup[: len(generated.CLASSES)] = [names.get(name, 0) for name in generated.CLASSES]
     for by, title in ((0, "ADE20K's ids 1..150"), (-1, "ADE20K's train ids 0..149"), (1, "shifted by +1")):
-        verdict = judge("ade20k", "raw", sightings(drawn, one_off(by)[lookup]))
+        verdict = judge("ade20k", "raw_0_150", sightings(drawn, one_off(by)[lookup]))
         assert verdict.is_clear and verdict.best.title.endswith(title)
 
 
-@pytest.mark.parametrize("by, title", [(-1, "train ids 0..123"), (0, "raw ids 1..124"), (1, "shifted by +1")])
-def test_nothing_wrong_is_claimed_from_little(drawn, by, title):
+@pytest.mark.parametrize("by", [-1, 0, 1])
+def test_nothing_wrong_is_claimed_from_little(drawn, by):
     """From one class nothing is claimed; from one frame nothing, or what is so."""
     raw = one_off(by)[generate.vspw_lookup()]
     for name in generated.CLASSES:
         one_class = np.where(np.arange(256) == generated.CLASSES.index(name), raw, 255).astype(np.uint8)
-        assert not judge("vspw", "raw", sightings(drawn, one_class)).is_clear
+        assert not judge("vspw", "raw_1_124", sightings(drawn, one_class)).is_clear
     for video in drawn:
-        verdict = judge("vspw", "raw", sightings([video], raw))
-        assert not verdict.is_clear or verdict.best.title.endswith(title)
+        verdict = judge("vspw", "raw_1_124", sightings([video], raw))
+        assert not verdict.is_clear or verdict.best.title.endswith(VSPW_TITLES[by])
+
+
+def test_classes_put_at_random_are_said_to_be_nonsense(drawn):
+    """Each drawn class becomes one of VSPW's by chance: no numbering is named."""
+    rng = np.random.default_rng(6)
+    answers = []
+    for _ in range(20):
+        lookup = np.full(256, 255, np.uint8)
+        lookup[: len(generated.CLASSES)] = rng.choice(np.arange(2, 124), len(generated.CLASSES), replace=False)
+        answers.append(judge("vspw", "raw_1_124", sightings(drawn, lookup)))
+    assert sum(answer.is_nonsense for answer in answers) >= 16 and not any(answer.is_clear for answer in answers)
 
 
 def record(label, image=None, jpeg=None, **fields):
@@ -111,7 +132,7 @@ def test_unusable_frames_are_named():
     assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=whole[: len(whole) // 2])).problem
     assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=b"junk")).problem
     assert "mask cannot be read" in scan.read_facts(record(label, mask_png=b"junk")).problem
-    assert "holds colours (mode RGB)" in scan.read_facts(record(noise, image=noise)).problem
+    assert "mode RGB holds colours" in scan.read_facts(record(noise, image=noise)).problem
     assert "48x32 pixels, its frame 24x16" in scan.read_facts(record(label, image=noise[:16, :24])).problem
 
 
@@ -139,15 +160,23 @@ def test_values_out_of_range_are_named_with_their_first_frame():
     odd[0, :3] = 125, 200, 252
     findings = verify.Findings()
     found = scanned([record(label), record(odd, frame="2"), record(odd, frame="3")])
-    verify.check_ids(findings, "train", found, numberings.vspw()["raw"])
+    verify.check_ids(findings, "train", found, numberings.numbering("vspw", "raw_1_124"))
     [(kind, text)] = findings.problems
     assert kind == "ids" and "125 in 2 frames, first v/2; 200 in 2 frames, first v/2" in text and "252" not in text
 
 
 def test_gaps_follow_the_commonest_step():
-    assert verify.missing_frames(["00000030", "00000060", "00000120", "00000150", "00000180"]) == ["00000090"]
-    assert verify.missing_frames(["5", "6", "7"]) == [] and verify.missing_frames(["5", "9"]) == []
-    assert verify.missing_frames(["a", "b", "d"]) == []
+    assert verify.missing_numbers(["00000030", "00000060", "00000120", "00000150", "00000180"]) == [range(90, 120, 30)]
+    assert verify.missing_numbers(["1", "2", "3", "9000000000"]) == [range(4, 9_000_000_000)]
+    for names in (["5", "6", "7"], ["5", "9"], ["a", "b", "d"], ["1", "5", "17", "40", "41"], ["7", "7", "7"]):
+        assert verify.missing_numbers(names) == []
+    found = scan.SplitScan()
+    found.names.update(v=["00000001", "00000002", "00000005", "00000006"])
+    findings = verify.Findings()
+    verify.check_frames(findings, "train", found, full=False)
+    assert findings.notes == ["train: 2 frames missing within videos: v/00000003 and on"] and not findings.problems
+    verify.check_frames(findings, "train", found, full=True)
+    assert findings.problems == [("gaps", findings.notes[0])]
 
 
 def test_copies_and_repeated_names_are_told_from_a_video_that_stands_still():
@@ -183,3 +212,60 @@ def test_counts_are_the_published_ones_or_a_subsets():
     assert not findings.problems and "24,501 of 24,502 frames: a subset" in findings.notes[1]
     verify.check_counts(findings, "vspw", "val", found, full=True)
     assert findings.problems[0][0] == "counts"
+
+
+def test_whole_data_is_clean(generated_vspw, generated_records, tmp_path, capsys):
+    """Counts, histogram and page of the drawn set; two processes find what one does."""
+    verify.main([f"--records={generated_records}", f"--output={tmp_path}"])
+    assert "train: 5 of 2,806 videos, 50 of 198,244 frames: a subset" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "verification.json").read_text())
+    assert summary["problems"] == []
+    assert [entry["frames_with_masks"] for entry in summary["splits"].values()] == [50, 30, 0]
+    masks = [np.asarray(Image.open(path)) for path in generated_vspw.glob("data/*/mask/*.png")]
+    pixels = np.bincount(np.ravel(masks), minlength=256)
+    assert {entry["value"]: entry["pixels"] for entry in summary["classes"] if entry["pixels"]} == {
+        value: count for value, count in enumerate(pixels.tolist()) if count
+    }
+    page = (tmp_path / "verification.html").read_text()
+    shown = set(re.findall(r"<figcaption>(\d+) ", page))
+    assert shown == {str(value) for value in np.flatnonzero(pixels[1:125]) + 1} and page.count("<img") == len(shown)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+    assert verify.verify(generated_records, workers=2).findings == verify.verify(generated_records).findings
+
+
+def test_faults_of_records_are_listed_in_one_message(generated_records, tmp_path, capsys):
+    """Another fingerprint, other class counts and a truncated shard; what is accepted does not fail."""
+    shutil.copytree(generated_records, tmp_path / "records")
+    folder = records.find(tmp_path / "records")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["fingerprint"]["val"] = "0" * 64
+    metadata["videos"]["test"][0][0] = "other"
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    counts = scan.class_pixels.load(folder, "train", 50)
+    counts.data[0] += 1
+    scan.class_pixels.save(folder / "class_pixels-train.npz", counts)
+    with pytest.raises(UserError) as raised:
+        verify.main([f"--records={tmp_path / 'records'}"])
+    kinds = re.findall(r"^  \[(\w+)\] (\w+)", str(raised.value), re.MULTILINE)
+    assert kinds == [("class_pixels", "train"), ("fingerprint", "val"), ("index", "test")]
+    verify.main([f"--records={tmp_path / 'records'}", "--accept=class_pixels,fingerprint,index"])
+    assert capsys.readouterr().out.count("accepted: [") == 3
+
+    shard = next(folder.glob("*train*array_record*"))
+    shard.write_bytes(shard.read_bytes()[:1000])
+    findings = verify.verify(tmp_path / "records").findings
+    assert findings.problems[0][0] == "unreadable" and shard.name in findings.problems[0][1]
+    assert [kind for kind, _ in findings.problems[1:]] == ["fingerprint", "index"]
+
+
+def test_converted_masks_one_too_high_are_named(tmp_path):
+    """From masks on disk through the converter to the message."""
+    source = tmp_path / "source"
+    generate.generate(source, lambda aside: generate.write_vspw(aside, {"train": 24, "val": 16}, 1, 48, 64, 5))
+    for path in source.glob("data/*/mask/*.png"):
+        Image.fromarray(one_off(1)[np.asarray(Image.open(path))]).save(path)
+    vspw.convert(source, tmp_path / "records")
+    problems = verify.verify(tmp_path / "records").findings.problems
+    assert [kind for kind, _ in problems] == ["shift"]
+    assert "train, val: the masks look like VSPW's raw ids 1..124, shifted by +1" in problems[0][1]
