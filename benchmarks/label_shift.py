@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from data_prep import label_shift, numberings, scan
+from data_prep import hypotheses, label_shift, scan
 from data_prep.vspw import read_splits
 from vspw_jax.classes import NUM_CLASSES, VOID
 from vspw_jax.errors import run_program
@@ -48,9 +48,9 @@ def named(videos, by):
     seen = label_shift.Sightings()
     for area_FV, height_FV in videos:
         seen.add_video(moved(area_FV, by), moved(height_FV, by))
-    expected, others = numberings.hypotheses("vspw", "raw_1_124")
+    expected, others = hypotheses.of("vspw", "raw_1_124")
     verdict = label_shift.judge(seen, expected, others)
-    truth = expected if by == 0 else numberings.one_off(expected, by)
+    truth = expected if by == 0 else hypotheses.one_off(expected, by)
     return 0 if not verdict.is_clear else 1 if verdict.best.title == truth.title else -1
 
 

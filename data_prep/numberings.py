@@ -1,82 +1,88 @@
-"""What masks may hold instead of what they should, and how much of a data set its papers count.
+"""Which numbering a data set's masks use, told from the values seen in them.
 
-Shapes: V = 256 source values of a mask.
+The numberings of a data set differ in the values that they lack, so masks rule numberings out: COCO-Stuff's pixelmaps
+lack the eleven values of things never drawn, its train ids lack 171 to 181, its ids from 1 lack 255; ADE20K's raw masks
+lack 255, its reduced ones 150. One stray pixel must decide nothing: a numbering is ruled out by two masks or more (one,
+if there is but one), and the numbering that is left must have none against it.
 """
 
+import collections
 import dataclasses
 
-import numpy as np
+from vspw_jax.data import label_maps, records
+from vspw_jax.errors import UserError
 
-from data_prep.label_shift import IMPOSSIBLE, NOTHING_KNOWN, shifted
-from vspw_jax.data import label_maps
-
-PUBLISHED = {
-    "vspw": {"train": (2806, 198_244), "val": (343, 24_502), "test": (387, 28_887)},
-    "coco_stuff": {"train": (118_287, 118_287), "val": (5_000, 5_000)},
-    "ade20k": {"train": (20_210, 20_210), "val": (2_000, 2_000)},
-}
-"""Videos and frames by split: arXiv 2306.03508; COCO 2017; ADEChallengeData2016. An image counts as a video."""
-
-SPLITS = {"train2017": "train", "training": "train", "val2017": "val", "validation": "val"}
-"""Names that releases give to their splits."""
-
-TITLES = {
-    "raw_1_124": "VSPW's raw ids 1..124",
-    "pixelmap_0_181": "COCO-Stuff's pixelmaps 0..181",
-    "trainid_0_170": "mmseg's train ids 0..170",
-    "label_1_182": "COCO-Stuff's label ids 1..182",
-    "raw_0_150": "ADE20K's ids 1..150",
-    "reduced_0_149": "ADE20K's train ids 0..149",
-}
-
-TRUSTED = ("exact", "close")
-"""Fits of a label map by which a class is expected to look like VSPW's; "broad" ones are not."""
+FIRST_MASKS = 256
+"""Masks read at first; twice as many again and again until they decide, or until there are no more."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Numbering:
-    """What a mask's values stand for.
+@dataclasses.dataclass
+class Against:
+    """What speaks against a numbering: how many masks hold values that it lacks, and which values they are."""
 
-    Attributes:
-      title: for messages.
-      names: of classes, by source value.
-      classes_V: VSPW's train ids by source value, NOTHING_KNOWN or IMPOSSIBLE.
+    masks: int = 0
+    values: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+    def __str__(self):
+        if not self.masks:
+            return "nothing against it"
+        first = sorted(value for value, _ in self.values.most_common(6))
+        return f"it lacks {', '.join(map(str, first))}{', ...' if len(self.values) > 6 else ''}, seen in {self.masks}"
+
+
+def detect(dataset, source, frames):
+    """The numbering of a data set's masks, and why.
+
+    Args:
+      dataset: a name of `label_maps.NUMBERINGS`.
+      source: one of `sources`.
+      frames: all frames, as `frames.Frame`.
+
+    Returns:
+      (name of the numbering, a sentence with the evidence).
+
+    Raises:
+      UserError: the values decide for no numbering.
     """
-
-    title: str
-    names: dict
-    classes_V: np.ndarray
-
-
-def published(dataset, split):
-    """(videos, frames) of a split, or None where none are published."""
-    return PUBLISHED[dataset].get(SPLITS.get(split, split))
-
-
-def numbering(dataset, name):
-    """A `Numbering` of `label_maps.NUMBERINGS`; UserError where there is none of that name."""
-    sources = label_maps.source_classes(dataset, name)
-    table = np.full(256, IMPOSSIBLE)
-    table[list(label_maps.NUMBERINGS[dataset][name].void)] = NOTHING_KNOWN
-    for source in sources:
-        table[source.value] = source.vspw_id if source.fit in TRUSTED else NOTHING_KNOWN
-    return Numbering(TITLES[name], {source.value: source.name for source in sources}, table)
+    masks = [frame.mask for frame in frames if frame.mask in source.sizes]
+    against = {name: Against() for name in label_maps.NUMBERINGS[dataset]}
+    read, number = set(), FIRST_MASKS
+    while True:
+        step = max(len(masks) // number, 1)
+        for mask in masks[::step]:
+            if mask not in read:
+                read.add(mask)
+                _count_against(dataset, source, mask, against)
+        left = _not_ruled_out(against, len(read))
+        if len(left) < 2 or step == 1:
+            return _verdict(dataset, source, against, left, len(read))
+        number *= 2
 
 
-def one_off(right, by):
-    """The numbering of masks whose ids are all `by` too high."""
-    names = {value + by: name for value, name in right.names.items()}
-    title = f"{right.title}, shifted by {by:+d}"
-    if by == -1 and right.title == TITLES["raw_1_124"]:
-        title = "VSPW's train ids 0..123, raw ids shifted by -1"
-    return Numbering(title, names, shifted(right.classes_V, by))
+def _count_against(dataset, source, mask, against):
+    """Adds a mask to what speaks against each numbering; one that cannot be read tells nothing."""
+    try:
+        values = set(records.mask_values(source.read(mask)).ravel().tolist())
+    except (UserError, OSError, SyntaxError, ValueError):
+        return
+    for name, found in against.items():
+        allowed = label_maps.allowed(dataset, name)
+        strange = [value for value in values if not allowed[value]]
+        found.values.update(strange)
+        found.masks += bool(strange)
 
 
-def hypotheses(dataset, name):
-    """The numbering that masks should be in, and all that they may be in instead."""
-    expected, others = numbering(dataset, name), []
-    known = [numbering(dataset, other) for other in label_maps.NUMBERINGS[dataset]]
-    for other in (*known, one_off(expected, -1), one_off(expected, 1)):
-        if all(other.names != found.names for found in (expected, *others)):
-            others.append(other)
-    return expected, others
+def _not_ruled_out(against, num_masks):
+    return [name for name, found in against.items() if found.masks < min(2, max(num_masks, 1))]
+
+
+def _verdict(dataset, source, against, left, num_masks):
+    evidence = f"in {num_masks} masks read: " + "; ".join(f"{name}: {found}" for name, found in against.items())
+    if len(left) == 1 and not against[left[0]].masks:
+        return left[0], evidence
+    names = " or ".join(f"--numbering={name}" for name in label_maps.NUMBERINGS[dataset])
+    state = f"fit {' and '.join(left)} alike" if len(left) > 1 else "fit no numbering without exception"
+    raise UserError(
+        f"The masks of {source.path} {state} ({evidence}). "
+        f"Say which it is with {names}: a wrong one would shift every class."
+    )

@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from data_prep import label_shift, numberings, verification_page
+from data_prep import hypotheses, label_shift, verification_page
 from data_prep.scan import readers, scan
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, run_program
@@ -43,18 +43,19 @@ def _some(cases):
 
 def check_counts(findings, dataset, split, found, full):
     """Videos and frames against the published counts; fewer is a subset unless `full`."""
-    videos, frames = len(found.names), found.frames
-    published = numberings.published(dataset, split)
+    counts, published = (len(found.names), found.frames), hypotheses.PUBLISHED[dataset].get(split)
     if published is None:
-        findings.notes.append(f"{split}: {videos} videos, {frames} frames; no published count")
-    elif published == (videos, frames):
-        findings.notes.append(f"{split}: {videos:,} videos, {frames:,} frames, as published")
+        findings.notes.append(f"{split}: {counts[0]:,} videos, {counts[1]:,} frames; no published count")
+        return
+    # An image counts as a video.
+    units = ("videos", "frames") if published[0] != published[1] else ("images",)
+    parts = [f"{n:,} of {of:,} {unit}" for n, of, unit in zip(counts, published, units, strict=False)]
+    if published == counts:
+        findings.notes.append(f"{split}: {', '.join(parts)}, as published")
+    elif full:
+        findings.problem("counts", f"{split}: {', '.join(parts)}; --full asks for all")
     else:
-        text = f"{split}: {videos:,} of {published[0]:,} videos, {frames:,} of {published[1]:,} frames"
-        if full:
-            findings.problem("counts", f"{text}; --full asks for all")
-        else:
-            findings.notes.append(f"{text}: a subset, or another set, of {dataset}")
+        findings.notes.append(f"{split}: {', '.join(parts)}: a subset, or another set, of {dataset}")
 
 
 def check_frames(findings, split, found, full):
@@ -181,7 +182,7 @@ class Verification:
     dataset: str
     findings: Findings
     scans: dict
-    expected: numberings.Numbering
+    expected: hypotheses.Numbering
     verdict: label_shift.Verdict | None
 
 
@@ -201,7 +202,7 @@ def verify(path, workers=1, full=False):
     """
     folder, metadata = records.find(path), records.read_metadata(path)
     dataset, findings, scans = metadata["dataset"], Findings(), {}
-    expected, others = numberings.hypotheses(dataset, metadata["numbering"])
+    expected, others = hypotheses.of(dataset, metadata["numbering"])
     with readers(workers) as run:
         for split in metadata["videos"]:
             try:
@@ -240,7 +241,7 @@ def main(argv=None):
     print(f"report: {output / 'verification.html'}")
     wrong = [f"  [{kind}] {text}" for kind, text in checked.findings.problems if kind not in accepted]
     if wrong:
-        raise UserError(f"{options.records} has {len(wrong)} faults:\n" + "\n".join(wrong))
+        raise UserError(f"{options.records} is not as it should be:\n" + "\n".join(wrong))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import generate, label_shift, numberings, scan, verify, vspw
+from data_prep import coco_stuff, generate, hypotheses, label_shift, scan, verify, vspw
 from vspw_jax.data import generated, label_maps, records
 from vspw_jax.errors import UserError
 
@@ -44,7 +44,7 @@ VSPW_TITLES = {-1: "raw ids shifted by -1", 0: "VSPW's raw ids 1..124", 1: "raw 
 
 
 def judge(dataset, numbering, seen):
-    return label_shift.judge(seen, *numberings.hypotheses(dataset, numbering))
+    return label_shift.judge(seen, *hypotheses.of(dataset, numbering))
 
 
 @pytest.mark.parametrize("frames", ["all", "one"])
@@ -70,7 +70,7 @@ def test_drawn_masks_one_off_are_named(drawn):
 
 def test_numberings_of_coco_stuff_are_told_apart(drawn):
     names = [*label_maps.NUMBERINGS["coco_stuff"]]
-    known = [numberings.numbering("coco_stuff", name) for name in names]
+    known = [hypotheses.numbering("coco_stuff", name) for name in names]
     drawn_as = generate.coco_stuff_lookup()
     for true in known:
         value = {name: value for value, name in true.names.items()}
@@ -82,7 +82,7 @@ def test_numberings_of_coco_stuff_are_told_apart(drawn):
 
 
 def test_ade20k_one_off_is_named(drawn):
-    names = {name.split(";")[0]: v for v, name in numberings.numbering("ade20k", "raw_0_150").names.items()}
+    names = {name.split(";")[0]: v for v, name in hypotheses.numbering("ade20k", "raw_0_150").names.items()}
     names["ship_or_boat"], names["painting_or_poster"] = names["boat"], names["painting"]
     lookup = np.full(256, 0, np.uint8)
     lookup[: len(generated.CLASSES)] = [names.get(name, 0) for name in generated.CLASSES]
@@ -160,7 +160,7 @@ def test_values_out_of_range_are_named_with_their_first_frame():
     odd[0, :3] = 125, 200, 252
     findings = verify.Findings()
     found = scanned([record(label), record(odd, frame="2"), record(odd, frame="3")])
-    verify.check_ids(findings, "train", found, numberings.numbering("vspw", "raw_1_124"))
+    verify.check_ids(findings, "train", found, hypotheses.numbering("vspw", "raw_1_124"))
     [(kind, text)] = findings.problems
     assert kind == "ids" and "125 in 2 frames, first v/2; 200 in 2 frames, first v/2" in text and "252" not in text
 
@@ -269,3 +269,18 @@ def test_converted_masks_one_too_high_are_named(tmp_path):
     problems = verify.verify(tmp_path / "records").findings.problems
     assert [kind for kind, _ in problems] == ["shift"]
     assert "train, val: the masks look like VSPW's raw ids 1..124, shifted by +1" in problems[0][1]
+
+
+def test_converted_masks_of_another_numbering_are_named(tmp_path):
+    """COCO-Stuff's pixelmaps, said to be train ids: images with ids above 170 are left out, the rest looks wrong."""
+    source = tmp_path / "source"
+    generate.generate(
+        source, lambda aside: generate.write_coco_stuff(aside, {"train2017": 40, "val2017": 8}, 48, 64, 5)
+    )
+    coco_stuff.convert(source, tmp_path / "right")
+    right = verify.verify(tmp_path / "right")
+    assert not right.findings.problems and "train: 40 of 118,287 images: a subset" in right.findings.notes[0]
+    assert right.expected.title == "COCO-Stuff's pixelmaps 0..181" and right.verdict.is_clear
+    coco_stuff.convert(source, tmp_path / "wrong", max_bad=48, numbering="trainid_0_170")
+    [(kind, text)] = verify.verify(tmp_path / "wrong").findings.problems
+    assert kind == "shift" and "look like COCO-Stuff's pixelmaps 0..181: expected mmseg's train ids 0..170" in text
