@@ -12,12 +12,6 @@ from vspw_jax.errors import UserError
 
 
 @pytest.fixture
-def source(generated_vspw, tmp_path):
-    """A copy of the generated folder, to be damaged."""
-    return shutil.copytree(generated_vspw, tmp_path / "source")
-
-
-@pytest.fixture
 def video(source):
     """The folder of the first training video."""
     return source / "data" / (source / "train.txt").read_text().split()[0]
