@@ -36,6 +36,8 @@ def train(config, workdir):
     graphdef, params, model_state = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
     checkpoint.claim_workdir(workdir, config, mixture.identity(members))
+    if len(members) > 1:
+        print(mixture.report(members, config.data.frames))
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     initial = None
     if config.init_from and checkpoints.latest_step() is None:

@@ -47,6 +47,7 @@ def batches(monkeypatch):
 def test_two_data_sets_train_together_and_stay_the_run_s(command_line, joint_flags, batches, tmp_path):
     status, output, errors = command_line(*joint_flags)
     assert status == 0, errors
+    assert "main: vspw train, " in output and "coco_stuff_val: coco_stuff val, " in output and "80 %" in output
     assert len(batches) == 6 and all(batch["image_BTHWC"].shape == (8, 1, 32, 32, 3) for batch in batches)
     identity = json.loads((tmp_path / "run" / "config.json").read_text())
     assert identity["data set 'main'"].startswith("vspw train, 8 frames, fingerprint ")

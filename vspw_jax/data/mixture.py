@@ -49,6 +49,16 @@ def identity(members):
     return {member.name: _describe(member.frames) for member in members}
 
 
+def report(members, num_frames):
+    """What a run on clips of `num_frames` draws from, a line a data set."""
+    total = sum(member.draws(num_frames) for member in members)
+    return "\n".join(
+        f"{member.name}: {member.frames.dataset} {member.frames.split}, "
+        f"{100 * member.draws(num_frames) / total:.1f} % of the clips; {member.frames.kept}"
+        for member in members
+    )
+
+
 def _describe(frames):
     # Not the tables as a whole, but what they make of this data set's values: a renamed COCO class is no change.
     table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(classes.names()).encode())
