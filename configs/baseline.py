@@ -100,6 +100,7 @@ def get_config(size="full"):
     augment.base_size = (853, 480)  # CFFM: Resize (853, 480), the size of VSPW-480p.
     augment.resize_ratio = (0.5, 2.0)  # Paper and released.
     augment.max_class_share = 0.75  # Released: cat_max_ratio.
+    augment.shrink_in_decoding = True  # Of frames that become less than half as large. Ours; see records.decode_image.
     augment.photometric = True  # Released; the paper lists only flip, crop and resize.
 
     config.evaluate = ConfigDict()

@@ -42,12 +42,16 @@ def add_images(config, image_records, **fields):
 def numbered(monkeypatch):
     """Frames show their record numbers, those of `images` from 100 on, and are not augmented."""
 
-    def image_and_label(self, number):
-        label = np.full((32, 32), number + (100 if len(self) == 7 else 0), np.uint8)
-        return np.stack([label] * 3, axis=-1), label
+    def label(self, record):
+        number = record if len(self) != 7 else record + 100
+        return np.full((32, 32), number, np.uint8)
 
-    monkeypatch.setattr(records.Frames, "image_and_label", image_and_label)
-    plain = ConfigDict(dict(base_size=CROP, resize_ratio=(1.0, 1.0), max_class_share=1.0, photometric=False))
+    monkeypatch.setattr(records.Frames, "__getitem__", lambda self, number: number)
+    monkeypatch.setattr(records.Frames, "label", label)
+    monkeypatch.setattr(records.Frames, "image", lambda self, record, label, shrink: np.stack([label] * 3, axis=-1))
+    plain = ConfigDict(
+        dict(base_size=CROP, resize_ratio=(1.0, 1.0), max_class_share=1.0, photometric=False, shrink_in_decoding=True)
+    )
     return lambda config: config.update(augment=plain)
 
 

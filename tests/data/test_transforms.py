@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from scipy import stats
 
-from vspw_jax.data import transforms
+from vspw_jax.data import records, transforms
 
 CROP = (32, 64)
 CONFIG = ConfigDict(dict(base_size=(96, 64), resize_ratio=(0.5, 2.0), max_class_share=0.75, photometric=False))
@@ -183,16 +183,44 @@ def test_a_crop_shows_its_place_in_the_resized_frame(base_size, seed):
     assert (nearest == labels).mean() > 0.75  # Edges apart, image and label are cut alike.
 
 
-def test_written_in_place_or_returned_a_clip_is_the_same():
-    image, label = coloured_label(np.random.default_rng(3), 24, 40)
-    out = np.full((2, *CROP, 3), 9, np.float32), np.full((2, *CROP), 9, np.int32)
-    config = CONFIG.copy_and_resolve_references()
-    config.photometric = True
-    for seed in range(10):
-        made = transforms.augment([image] * 2, [label] * 2, config, CROP, np.random.default_rng(seed))
-        transforms.augment([image] * 2, [label] * 2, config, CROP, np.random.default_rng(seed), out)
-        for one, other in zip(made, out, strict=True):
-            np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize(
+    ("height", "size", "shrink"),
+    [
+        (480, 480, 1),
+        (480, 241, 1),
+        (480, 240, 2),
+        (480, 121, 2),
+        (480, 120, 4),
+        (1080, 66, 8),
+        (481, 240, 2),
+        (48, 96, 1),
+    ],
+)
+def test_frames_are_shrunk_no_further_than_they_are_resized(height, size, shrink):
+    view = transforms.View((size, 2 * size), (0, 0), CROP, False, transforms.Colours())
+    assert view.shrink(height) == shrink
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_shrunk_frame_shows_the_same_place(seed):
+    """Red tells the column, green the row, through a JPEG of a size that 2 and 4 do not divide."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:301, :401]
+    image = np.stack([0 * rows, 0.8 * rows, 0.6 * columns], axis=-1).round().astype(np.uint8)
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    label = np.zeros((301, 401), np.uint8)
+    config = ConfigDict(dict(base_size=(140, 105), resize_ratio=(0.7, 1.3), max_class_share=1, photometric=False))
+    view = transforms.random_view([label], config, CROP, rng)
+    shrink = view.shrink(301)
+    places = []
+    for image in (records.decode_image(jpeg), records.decode_image(jpeg, shrink)):
+        shown, shown_label = np.empty((*CROP, 3), np.float32), np.empty(CROP, np.int32)
+        transforms.show(view, image, label, shown, shown_label)
+        places.append((shown * transforms.IMAGE_STD + transforms.IMAGE_MEAN)[..., :2] / (0.6, 0.8))
+    assert shrink in (2, 4) and (shown_label == 0).all()
+    # Single pixels are off by the rounding of levels too, of which one is nearly two columns.
+    assert np.abs(places[0] - places[1]).mean() < 0.5 * shrink + 1
+    assert np.abs((places[0] - places[1]).mean(axis=(0, 1))).max() < 0.5 * shrink + 0.5
 
 
 def test_size_keeps_the_aspect_within_both_sides():

@@ -71,12 +71,20 @@ class Reader:
         for part, element in enumerate(clip.elements):
             video, first = member.epoch.choose(element, rng)
             numbers = clips.clip_records(video, first, length, member.frame_gap)
-            images, labels = zip(*(member.frames.image_and_label(number) for number in numbers), strict=True)
-            if len({image.shape for image in images}) > 1:
-                raise UserError(f"Video {video.name} changes its frame size: {sorted({i.shape for i in images})}.")
-            frames = slice(part * length, (part + 1) * length)
-            out = image_THWC[frames], label_THW[frames]
-            transforms.augment(images, labels, self.config.augment, self.crop, rng, out)
+            self._show(member.frames, numbers, rng, image_THWC[part * length :], label_THW[part * length :])
+
+    def _show(self, frames, numbers, rng, image_THWC, label_THW):
+        """Writes a view of some records, one frame after the other."""
+        records = [frames[number] for number in numbers]
+        labels = [frames.label(record) for record in records]
+        if len({label.shape for label in labels}) > 1:
+            for record, label in zip(records, labels, strict=True):
+                frames.image(record, label)  # Names the frame if it is a mask that does not fit.
+            raise UserError(f"Video {records[0]['video']} of {frames.path} changes its frame size.")
+        view = transforms.random_view(labels, self.config.augment, self.crop, rng)
+        shrink = view.shrink(labels[0].shape[0]) if self.config.augment.shrink_in_decoding else 1
+        for record, label, *out in zip(records, labels, image_THWC, label_THW, strict=False):
+            transforms.show(view, frames.image(record, label, shrink), label, *out)
 
 
 def _decode_in_one_thread(*_):

@@ -155,37 +155,74 @@ def distort_colours(image, colours, levels=LEVELS, out=None):
     return cv2.LUT(image, levels[after][None], out)
 
 
-def augment(images, labels, config, crop, rng, out=None):
-    """A training clip from the frames of a video.
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One draw of what a clip shows of its frames, and how.
+
+    Attributes:
+      size: (height, width) that a frame would be resized to.
+      place: top and left of the crop in it.
+      crop: the crop's (height, width).
+      flipped: left and right change places.
+      colours: see `Colours`.
+    """
+
+    size: tuple
+    place: tuple
+    crop: tuple
+    flipped: bool
+    colours: Colours
+
+    def shrink(self, height):
+        """The largest of 1, 2, 4 and 8 by which frames of that height may be divided and not fall below `size`."""
+        return next(shrink for shrink in (8, 4, 2, 1) if shrink == 1 or self.size[0] * shrink <= height)
+
+    def of(self, pixels, interpolation):
+        """What it shows of a frame or label, in its own size: the crop's, or less where the frame ends."""
+        window, (height, width) = _window(pixels.shape[:2], self.size, *self.place, self.crop)
+        shown = cv2.resize(pixels[window], (width, height), interpolation=interpolation)
+        return cv2.flip(shown, 1) if self.flipped else shown
+
+
+def random_view(labels, config, crop, rng):
+    """Draws a `View` of T frames by their labels (H, W); see `augment`."""
+    size = random_size(*labels[0].shape, config, rng)
+    place = choose_crop(labels, crop, config.max_class_share, rng, size)
+    flipped = bool(rng.random() < 0.5)
+    return View(size, place, tuple(crop), flipped, random_colours(rng) if config.photometric else Colours())
+
+
+def show(view, image, label, out_image, out_label):
+    """Writes what a view shows of a frame, (H, W, 3) uint8 and (H, W) uint8, into arrays of the crop's size.
 
     Of a frame only what the crop shows is resized: the crop's edges come to lie on whole pixels of the frame, by which
-    its place and scale differ from mmseg's, that resizes all of the frame first, by less than a pixel of the frame.
+    its place and scale differ from mmseg's, which resizes all of the frame first, by less than a pixel of the frame.
+    The image may be shrunk, see `View.shrink`: then by less than one of its own pixels, which are no larger than the
+    crop's.
+    """
+    shown_label = view.of(label, cv2.INTER_NEAREST)
+    height, width = shown_label.shape
+    shown = view.of(image, cv2.INTER_LINEAR)
+    distort_colours(shown, view.colours, NORMALISED, out_image[:height, :width])
+    out_label[:height, :width] = shown_label
+    for pixels, beyond in ((out_image, 0), (out_label, VOID)):
+        pixels[height:], pixels[:height, width:] = beyond, beyond
+
+
+def augment(images, labels, config, crop, rng):
+    """A training clip from the frames of a video.
 
     Args:
       images, labels: T frames (H, W, 3) uint8 and (H, W) uint8, all of one size.
       config: base_size (long, short), resize_ratio (low, high), max_class_share, photometric.
       crop: (height, width) of the result.
       rng: numpy Generator; the only source of randomness.
-      out: arrays of the result's shapes and types to write into.
 
     Returns:
       image (T, *crop, 3) float32, normalised, 0 beyond the frame; label (T, *crop) int32, void 255.
     """
-    if out is None:
-        out = np.empty((len(images), *crop, 3), np.float32), np.empty((len(images), *crop), np.int32)
-    size = random_size(*labels[0].shape, config, rng)
-    top, left = choose_crop(labels, crop, config.max_class_share, rng, size)
-    window, (height, width) = _window(labels[0].shape, size, top, left, crop)
-    flipped = rng.random() < 0.5
-    colours = random_colours(rng) if config.photometric else Colours()
-
-    def cropped(pixels, interpolation):
-        pixels = cv2.resize(pixels[window], (width, height), interpolation=interpolation)
-        return cv2.flip(pixels, 1) if flipped else pixels
-
-    for image, label, out_image, out_label in zip(images, labels, *out, strict=True):
-        distort_colours(cropped(image, cv2.INTER_LINEAR), colours, NORMALISED, out_image[:height, :width])
-        out_label[:height, :width] = cropped(label, cv2.INTER_NEAREST)
-        for pixels, beyond in ((out_image, 0), (out_label, VOID)):
-            pixels[height:], pixels[:height, width:] = beyond, beyond
-    return out
+    view = random_view(labels, config, crop, rng)
+    image_THWC, label_THW = np.empty((len(images), *crop, 3), np.float32), np.empty((len(images), *crop), np.int32)
+    for frame in zip(images, labels, image_THWC, label_THW, strict=True):
+        show(view, *frame)
+    return image_THWC, label_THW
