@@ -134,6 +134,11 @@ def test_unusable_frames_are_named():
     assert "mask cannot be read" in scan.read_facts(record(label, mask_png=b"junk")).problem
     assert "mode RGB holds colours" in scan.read_facts(record(noise, image=noise)).problem
     assert "48x32 pixels, its frame 24x16" in scan.read_facts(record(label, image=noise[:16, :24])).problem
+    findings = verify.Findings()
+    bad = [record(label, jpeg=noise.tobytes(), frame=f"{frame}") for frame in range(7)]
+    verify.check_frames(findings, "val", scanned([record(label, frame="7"), *bad]), full=False)
+    [(kind, text)] = findings.problems
+    assert kind == "unreadable" and text.startswith("val: 7 unusable frames: v/0: its JPEG") and "and 2 more" in text
 
 
 def scanned(records):
