@@ -111,7 +111,7 @@ def test_classes_put_at_random_are_said_to_be_nonsense(drawn):
         lookup = np.full(256, 255, np.uint8)
         lookup[: len(generated.CLASSES)] = rng.choice(np.arange(2, 124), len(generated.CLASSES), replace=False)
         answers.append(judge("vspw", "raw_1_124", sightings(drawn, lookup)))
-    assert sum(answer.is_nonsense for answer in answers) >= 16 and not any(answer.is_clear for answer in answers)
+    assert sum(answer.is_nonsense for answer in answers) >= 8 and not any(answer.is_clear for answer in answers)
 
 
 def record(label, image=None, jpeg=None, **fields):
