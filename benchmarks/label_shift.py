@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep import hypotheses, label_shift, scan
-from data_prep.vspw import read_splits
 from vspw_jax.classes import NUM_CLASSES, VOID
-from vspw_jax.errors import run_program
+from vspw_jax.errors import UserError, run_program
 from vspw_jax.progress import progress
 
 TRIALS = 200
@@ -88,8 +87,10 @@ def main(argv=None):
     )
     parser.add_argument("--source", required=True, type=pathlib.Path, help="folder in VSPW's layout, with true masks")
     options = parser.parse_args(argv)
-    names = [name for split, names in read_splits(options.source).items() if split != "test" for name in names]
-    videos = [read_video(options.source / "data" / name / "mask") for name in progress(names, "reading", "video")]
+    folders = sorted(options.source.glob("data/*/mask"))
+    if not folders:
+        raise UserError(f"{options.source} has no data/<video>/mask: expected a folder in VSPW's layout.")
+    videos = [read_video(folder) for folder in progress(folders, "reading", "video")]
     rng = np.random.default_rng(0)
     for part in PARTS:
         if part[0] <= len(videos):

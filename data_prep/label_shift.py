@@ -138,23 +138,25 @@ class Verdict:
       best: the numbering that explains the masks best.
       lead: nats between it and the next best.
       scores: nats of each numbering by its title.
+      fit: nats of `best` for the values in sight alone: a set may well lack everyday classes.
       reasons: the values that speak loudest for `best` against the expected numbering, in words.
     """
 
     best: object
     lead: float
     scores: dict
+    fit: float
     reasons: tuple
 
     @property
     def is_clear(self):
-        """Whether the lead is enough to say so, and `best` says more than "any class" does."""
-        return self.lead >= MARGIN and self.scores[self.best.title] > 0
+        """Whether the lead is enough to say so, and `best` explains what is in sight better than "any class" does."""
+        return self.lead >= MARGIN and self.fit > 0
 
     @property
     def is_nonsense(self):
-        """Whether "any class" explains the masks better than every numbering."""
-        return max(self.scores.values()) <= -MARGIN
+        """Whether "any class" explains what is in sight far better than the best numbering."""
+        return self.fit <= -MARGIN
 
 
 def judge(sightings, expected, others):
@@ -165,7 +167,8 @@ def judge(sightings, expected, others):
     lead = totals[best.title] - max(total for title, total in totals.items() if title != best.title)
     gain_V = nats[best.title] - nats[expected.title]
     loudest = [value for value in np.argsort(-gain_V)[:3].tolist() if gain_V[value] > 1 and sightings.seen_in_V[value]]
-    return Verdict(best, lead, totals, tuple(_in_words(sightings, value, expected, best) for value in loudest))
+    fit = float(nats[best.title][sightings.seen_in_V > 0].sum())
+    return Verdict(best, lead, totals, fit, tuple(_in_words(sightings, value, expected, best) for value in loudest))
 
 
 def _in_words(sightings, value, expected, best):

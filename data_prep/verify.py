@@ -149,7 +149,7 @@ def check_shift(findings, scans, expected, others):
     if verdict.is_nonsense:
         findings.notes.append(
             f"no numbering explains how often, how large and how high the classes show (best is {verdict.best.title}, "
-            f"at {verdict.scores[verdict.best.title]:.1f} nats against any classes): look at the pictures"
+            f"at {verdict.fit:.1f} nats against any classes): look at the pictures"
         )
     elif not verdict.is_clear:
         kinds = int((together.seen_in_V[expected.classes_V >= 0] > 0).sum())

@@ -111,7 +111,7 @@ def test_classes_put_at_random_are_said_to_be_nonsense(drawn):
         lookup = np.full(256, 255, np.uint8)
         lookup[: len(generated.CLASSES)] = rng.choice(np.arange(2, 124), len(generated.CLASSES), replace=False)
         answers.append(judge("vspw", "raw_1_124", sightings(drawn, lookup)))
-    assert sum(answer.is_nonsense for answer in answers) >= 16 and not any(answer.is_clear for answer in answers)
+    assert sum(answer.is_nonsense for answer in answers) >= 8 and not any(answer.is_clear for answer in answers)
 
 
 def record(label, image=None, jpeg=None, **fields):
@@ -134,6 +134,11 @@ def test_unusable_frames_are_named():
     assert "mask cannot be read" in scan.read_facts(record(label, mask_png=b"junk")).problem
     assert "mode RGB holds colours" in scan.read_facts(record(noise, image=noise)).problem
     assert "48x32 pixels, its frame 24x16" in scan.read_facts(record(label, image=noise[:16, :24])).problem
+    findings = verify.Findings()
+    bad = [record(label, jpeg=noise.tobytes(), frame=f"{frame}") for frame in range(7)]
+    verify.check_frames(findings, "val", scanned([record(label, frame="7"), *bad]), full=False)
+    [(kind, text)] = findings.problems
+    assert kind == "unreadable" and text.startswith("val: 7 unusable frames: v/0: its JPEG") and "and 2 more" in text
 
 
 def scanned(records):
