@@ -74,7 +74,7 @@ def decoded(flags):
         for record in clips.clip_records(video, first, flags.frames, 1):
             fields = frames[record]
             records.decode_image(fields["image_jpeg"])
-            records.decode_mask(fields["mask_png"])
+            records.mask_values(fields["mask_png"])
 
     with concurrent.futures.ThreadPoolExecutor(flags.parallel) as pool:
         waiting = [pool.submit(decode, number) for number in range(2 * flags.batch)]

@@ -180,6 +180,16 @@ def test_more_classes_than_the_loss_has_room_for_are_an_error_that_names_the_mem
         mixture.check_capacity(members, max(most))
 
 
+def test_what_was_read_is_told_apart_by_its_bytes_and_by_its_class_table(config, image_records):
+    members = mixture.members(add_images(config, image_records))
+    (main, images) = mixture.identity(members).values()
+    assert main.startswith("vspw train, 50 frames, fingerprint ") and images.startswith("vspw train, 7 frames, ")
+    members[0].frames.lookup = np.roll(members[0].frames.lookup, 1)
+    shifted, same = mixture.identity(members).values()
+    assert same == images and shifted != main
+    assert shifted.split(", class table")[0] == main.split(", class table")[0]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
