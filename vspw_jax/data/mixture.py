@@ -78,6 +78,8 @@ def members(config):
     Raises:
       UserError: data is missing or damaged, no frame of a member passes its filter, or a field has an unknown value.
     """
+    if MAIN in config.mixture:
+        raise UserError(f"data.mixture.{MAIN}: the name {MAIN!r} is the main data set's. Choose another.")
     return [_member(MAIN, "data", config, config.train_split)] + [
         _member(name, f"data.mixture.{name}", config.mixture[name], config.mixture[name].split)
         for name in sorted(config.mixture)
