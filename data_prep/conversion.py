@@ -19,6 +19,7 @@ import logging
 import os
 import pathlib
 import shutil
+import sys
 import threading
 
 import tensorflow_datasets as tfds
@@ -208,9 +209,32 @@ def _following(waiting, folder, bar):
         thread.join()
 
 
+@contextlib.contextmanager
+def _ending_with_workers():
+    """Ends the program with a worker process that was killed; Beam would wait for it for ever, even to clean up."""
+    hook = threading.excepthook
+
+    def notice(args):
+        if "Worker subprocess exited" not in str(args.exc_value):
+            return hook(args)
+        print(
+            "Error: A process of the conversion was ended from outside, for want of memory perhaps. The same command "
+            "goes on from here; --workers=N sets how many processes share the memory.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    threading.excepthook = notice
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+
+
 def _run_on_beam(waiting, folder, options):
     import apache_beam as beam  # Two seconds that a small set is spared.
 
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    with beam.Pipeline(options=options) as pipeline:
+    with _ending_with_workers(), beam.Pipeline(options=options) as pipeline:
         _ = pipeline | beam.Create(waiting) | beam.Reshuffle() | beam.Map(units.convert, folder)
