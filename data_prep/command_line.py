@@ -74,8 +74,8 @@ def beam_options(options, rest, source):
     if not options.runner and workers == 1 and not rest:
         return None
     if options.runner:
-        return _pipeline_options([f"--runner={options.runner}", *rest])
-    return _pipeline_options(local_arguments(workers) + rest)
+        return pipeline_options([f"--runner={options.runner}", *rest])
+    return pipeline_options(local_arguments(workers) + rest)
 
 
 def local_arguments(workers):
@@ -88,18 +88,29 @@ def local_arguments(workers):
     ]
 
 
-def _pipeline_options(arguments):
+def pipeline_options(arguments):
+    """Beam's PipelineOptions; UserError names a runner or arguments that Beam does not know."""
     logging.disable(logging.WARNING)  # Beam misses Google's client libraries aloud.
-    from apache_beam.options import pipeline_options
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.runners.runner import create_runner
 
     logging.disable(logging.NOTSET)
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for options in pipeline_options.PipelineOptions.__subclasses__():
+    for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(known)
     unknown = known.parse_known_args(arguments)[1]
     if unknown:
         raise UserError(f"Neither the converter nor Beam knows {', '.join(unknown)}. See --help.")
-    return pipeline_options.PipelineOptions(arguments)
+    options = PipelineOptions(arguments)
+    runner = options.view_as(StandardOptions).runner
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(
+            f"Beam cannot start --runner={runner}: {error}\n"
+            "Dataflow, for one, needs more of Beam: pip install 'apache-beam[gcp]'."
+        ) from error
+    return options
 
 
 def prepare(builder, beam):
