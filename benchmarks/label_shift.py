@@ -42,13 +42,18 @@ def moved(values_FV, by):
     return result
 
 
-def named(videos, by):
-    """What the test says of videos moved by `by`: +1 the truth, -1 something else, 0 nothing."""
+def judged(videos):
+    """The expected numbering, and the test's verdict on videos."""
     seen = label_shift.Sightings()
     for area_FV, height_FV in videos:
-        seen.add_video(moved(area_FV, by), moved(height_FV, by))
+        seen.add_video(area_FV, height_FV)
     expected, others = hypotheses.of("vspw", "raw_1_124")
-    verdict = label_shift.judge(seen, expected, others)
+    return expected, label_shift.judge(seen, expected, others)
+
+
+def named(videos, by):
+    """What the test says of videos moved by `by`: +1 the truth, -1 something else, 0 nothing."""
+    expected, verdict = judged((moved(area_FV, by), moved(height_FV, by)) for area_FV, height_FV in videos)
     truth = expected if by == 0 else hypotheses.one_off(expected, by)
     return 0 if not verdict.is_clear else 1 if verdict.best.title == truth.title else -1
 
@@ -63,10 +68,35 @@ def some_frames(videos, num_videos, num_frames, rng):
 
 def some_classes(videos, num_classes, rng):
     """All frames, with all but random classes made void."""
-    present = np.flatnonzero(sum(area_FV.sum(0) for area_FV, _ in videos)[: NUM_CLASSES + 1])
-    kept = np.isin(np.arange(256), rng.choice(present[present > 0], num_classes, replace=False))
+    kept = np.isin(np.arange(256), rng.choice(present_values(videos), num_classes, replace=False))
     for area_FV, height_FV in videos:
         yield np.where(kept, area_FV, 0), height_FV
+
+
+def present_values(videos):
+    """The classes that occur."""
+    return 1 + np.flatnonzero(sum(area_FV.sum(0) for area_FV, _ in videos)[1 : NUM_CLASSES + 1])
+
+
+def at_random(videos, rng):
+    """All frames, each class made a random one of VSPW's."""
+    present = present_values(videos)
+    chosen = rng.choice(np.arange(2, NUM_CLASSES), len(present), replace=False)
+    for area_FV, height_FV in videos:
+        yield _renumbered(area_FV, present, chosen), _renumbered(height_FV, present, chosen)
+
+
+def _renumbered(values_FV, present, chosen):
+    result = np.zeros_like(values_FV)
+    result[:, VOID], result[:, chosen] = values_FV[:, VOID], values_FV[:, present]
+    return result
+
+
+def measure_random(videos, rng):
+    """Per cent of TRIALS with classes at random in which a numbering is named, and in which none is said to fit."""
+    verdicts = [judged(at_random(videos, rng))[1] for _ in range(TRIALS)]
+    clear, nonsense = (100 * np.mean([getattr(v, name) for v in verdicts]) for name in ("is_clear", "is_nonsense"))
+    return f"some numbering named {clear:.1f}, said that none fits {nonsense:.1f}"
 
 
 def measure(draw, rng):
@@ -96,9 +126,9 @@ def main(argv=None):
         if part[0] <= len(videos):
             result = measure(lambda rng, part=part: some_frames(videos, *part, rng), rng)
             print(f"{part[0]:2d} videos, {part[1]} frames each:  {result}", flush=True)
-    present = np.count_nonzero(sum(area_FV.sum(0) for area_FV, _ in videos)[1 : NUM_CLASSES + 1])
+    print(f"classes at random, all frames: {measure_random(videos, np.random.default_rng(1))}", flush=True)
     for count in CLASSES:
-        if count <= present:
+        if count <= len(present_values(videos)):
             result = measure(lambda rng, count=count: some_classes(videos, count, rng), rng)
             print(f"{count:2d} classes, all frames:    {result}", flush=True)
 

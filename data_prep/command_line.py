@@ -89,9 +89,10 @@ def local_arguments(workers):
 
 
 def pipeline_options(arguments):
-    """Beam's PipelineOptions; UserError names arguments that Beam does not know."""
+    """Beam's PipelineOptions; UserError names a runner or arguments that Beam does not know."""
     logging.disable(logging.WARNING)  # Beam misses Google's client libraries aloud.
-    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.runners.runner import create_runner
 
     logging.disable(logging.NOTSET)
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -100,7 +101,16 @@ def pipeline_options(arguments):
     unknown = known.parse_known_args(arguments)[1]
     if unknown:
         raise UserError(f"Neither the converter nor Beam knows {', '.join(unknown)}. See --help.")
-    return PipelineOptions(arguments)
+    options = PipelineOptions(arguments)
+    runner = options.view_as(StandardOptions).runner
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(
+            f"Beam cannot start --runner={runner}: {error}\n"
+            "Dataflow, for one, needs more of Beam: pip install 'apache-beam[gcp]'."
+        ) from error
+    return options
 
 
 def prepare(builder, beam):

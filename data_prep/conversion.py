@@ -19,6 +19,8 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
+import sys
 import threading
 
 import tensorflow_datasets as tfds
@@ -81,35 +83,37 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
         digest = hashlib.sha256("".join(unit.key for unit in planned).encode()).hexdigest()
         final = pathlib.Path(self.data_dir)
         if final.exists():
-            return _check_same(final, digest)
+            _check_same(final, digest)
+            return _forget_results(planned, final)
         folder = final.with_name(records.INCOMPLETE_PREFIX + final.name)
         _tidy(folder)
-        waiting = [unit for unit in planned if _is_to_do(unit, folder)]
-        self._collect(planned, folder)
+        results = {unit.shard: _earlier_result(unit, folder) for unit in planned}
+        self._check(results)
         if not self.form.short_side:
-            check_room(waiting, folder)
-        self._download_and_prepare(planned, waiting, folder, getattr(download_config, "beam_options", None))
-        self._describe(planned, folder, digest)
-        for unit in planned:
-            (folder / units.result_name(unit)).unlink()
+            check_room([unit for unit in planned if not results[unit.shard]], folder)
+        self._download_and_prepare(planned, results, folder, getattr(download_config, "beam_options", None))
+        self._describe(planned, results, folder, digest)
         folder.rename(final)
+        _forget_results(planned, final)
 
-    def _download_and_prepare(self, planned, waiting, folder, beam_options):
+    def _download_and_prepare(self, planned, results, folder, beam_options):
+        """Does the units without a result, and enters theirs."""
+        waiting = [unit for unit in planned if not results[unit.shard]]
         total = sum(len(unit.frames) for unit in planned)
         done = total - sum(len(unit.frames) for unit in waiting)
         with progress(None, f"converting {self.name}", "frame", total, initial=done) as bar:
             if beam_options is not None:
                 with _following(waiting, folder, bar):
                     _run_on_beam(waiting, folder, beam_options)
-                self._collect(planned, folder)
-                return
+                results.update({unit.shard: units.result(folder, unit) for unit in waiting})
+                return self._check(results)
             for unit in waiting:
                 units.convert(unit, folder, bar.update)
-                self._collect(planned, folder)
+                results[unit.shard] = units.result(folder, unit)
+                self._check(results)
 
-    def _collect(self, planned, folder):
-        """The results there are; raises what made a unit fail."""
-        results = {unit.shard: units.result(folder, unit) for unit in planned}
+    def _check(self, results):
+        """Raises what made a unit fail, or that bad frames are too many in all."""
         done = [result for result in results.values() if result]
         for result in done:
             if result.no_room:
@@ -124,11 +128,15 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
                 f"{len(self.bad)} bad frames, {self.max_bad} allowed:\n{listed}\n"
                 "Mend them, or leave bad frames out with --max-bad=N; the same command goes on from here."
             )
-        return results
 
-    def _describe(self, planned, folder, digest):
+    def _describe(self, planned, results, folder, digest):
         """Writes all that TFDS and `records` need to read the shards."""
-        results = self._collect(planned, folder)
+        missing = [shard for shard, result in results.items() if not result]
+        if missing:
+            raise UserError(
+                f"Of {len(results)} shards {len(missing)} were not written, among them {missing[0]}. See what Beam's "
+                f"runner reported, and whether its workers see {folder}. The same command goes on from here."
+            )
         lookup = label_maps.lookup(self.form.dataset, self.form.numbering, self.chosen.fits)
         metadata, infos = self.info.metadata, []
         for split in self.splits:
@@ -160,6 +168,11 @@ def _check_same(final, digest):
         )
 
 
+def _forget_results(planned, final):
+    for unit in planned:
+        (final / units.result_name(unit)).unlink(missing_ok=True)
+
+
 def _tidy(folder):
     """Leaves of earlier conversions what can be gone on with."""
     for other in folder.parent.glob(f"{records.INCOMPLETE_PREFIX}*"):
@@ -170,12 +183,13 @@ def _tidy(folder):
         leftover.unlink(missing_ok=True)
 
 
-def _is_to_do(unit, folder):
+def _earlier_result(unit, folder):
+    """What a unit left that was done before; a unit that failed is forgotten, to be tried again."""
     result = units.result(folder, unit)
-    if result is None or result.size is None:
-        (folder / units.result_name(unit)).unlink(missing_ok=True)
-        return True
-    return False
+    if result is not None and result.size is not None:
+        return result
+    (folder / units.result_name(unit)).unlink(missing_ok=True)
+    return None
 
 
 def check_room(waiting, folder):
@@ -208,9 +222,42 @@ def _following(waiting, folder, bar):
         thread.join()
 
 
+def _kill_children(process):
+    """Ends the processes that a process started, and theirs (where the system lists them in /proc)."""
+    for file in pathlib.Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            _kill_children(child)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _ending_with_workers():
+    """Ends the program with a worker process that was killed; Beam would wait for it for ever, even to clean up."""
+    hook = threading.excepthook
+
+    def notice(args):
+        if "Worker subprocess exited" not in str(args.exc_value):
+            return hook(args)
+        print(
+            "Error: A process of the conversion was ended from outside, for want of memory perhaps. The same command "
+            "goes on from here; --workers=N sets how many processes share the memory.",
+            file=sys.stderr,
+            flush=True,
+        )
+        _kill_children(os.getpid())
+        os._exit(2)
+
+    threading.excepthook = notice
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+
+
 def _run_on_beam(waiting, folder, options):
     import apache_beam as beam  # Two seconds that a small set is spared.
 
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    with beam.Pipeline(options=options) as pipeline:
+    with _ending_with_workers(), beam.Pipeline(options=options) as pipeline:
         _ = pipeline | beam.Create(waiting) | beam.Reshuffle() | beam.Map(units.convert, folder)

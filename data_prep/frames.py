@@ -63,7 +63,7 @@ def read_frame(source, frame, form):
             name = frame.mask
             png = _read(source, name)
             pixels = _check_mask(png, size, form)
-        if form.short_side:
+        if form.short_side and size[1] != form.short_side:
             return _resize(jpeg, png, size, form.short_side)
         return jpeg, png, pixels
     except (UserError, SyntaxError, Image.DecompressionBombError, ValueError) as error:
@@ -116,9 +116,10 @@ def _check_mask(png, size, form):
 
 
 def _resize(jpeg, png, size, height):
-    """VSPW_480p's own rule: width int(height * w / h), image bilinear, mask nearest (VSPW_baseline change2_480p.py).
+    """By VSPW_480p's own rule: width int(height * w / h), image bilinear, mask nearest.
 
-    Pillow's bilinear filter averages where it shrinks.
+    Pillow's bilinear filter averages where it shrinks. Frames of that height keep their bytes.
+    Source: VSPW-dataset/VSPW_baseline change2_480p.py.
     """
     new_size = (int(height * size[0] / size[1]), height)
     with Image.open(io.BytesIO(jpeg)) as image:

@@ -10,8 +10,8 @@ Limits, as `benchmarks/label_shift.py` measures them: of CamVid (eleven classes)
 and five always; of drawn scenes, whose bands and objects are unlike real ones, it takes twenty frames, three for ids
 one too low. From two or three classes alone it mostly cannot tell. Nothing wrong was named in any case; a set of odd
 pictures (cats alone, frames upside down) may yet deceive it, as what is expected is everyday video. Two classes
-exchanged and shifts of more than one have no name here, though where most classes are wrong it says that nothing fits.
-Colours are not looked at.
+exchanged and shifts of more than one have no name here; where most classes are wrong it says in half of the cases that
+nothing fits. Colours are not looked at.
 
 Other classes of data sets than VSPW's are expected to look as the VSPW class that the class tables map them to.
 Shapes: V = 256 source values, C = 124 classes of VSPW.

@@ -106,6 +106,8 @@ def test_options_that_nobody_knows_are_refused(generated_vspw, tmp_path):
     pytest.importorskip("apache_beam")
     with pytest.raises(UserError, match="--maxbad=3"):
         vspw.main([f"--source={generated_vspw}", f"--output={tmp_path}", "--maxbad=3"])
+    with pytest.raises(UserError, match="cannot start --runner=NoSuchRunner"):
+        vspw.main([f"--source={generated_vspw}", f"--output={tmp_path}", "--runner=NoSuchRunner"])
 
 
 def empty_frame(folder, video, number):
