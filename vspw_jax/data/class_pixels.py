@@ -5,12 +5,16 @@ N records of a split; the 256 columns are the values that a mask's pixel can tak
 
 import dataclasses
 
+import cv2
 import numpy as np
 import scipy.sparse
 
 from vspw_jax import classes
 from vspw_jax.data import label_maps
 from vspw_jax.errors import UserError
+
+EXACT = 1 << 24
+"""Up to here float32 holds every integer."""
 
 
 def file_name(split):
@@ -53,7 +57,9 @@ def from_counts(counts):
 
 def count(values_HW):
     """{value: pixels} of a mask, in the order of values."""
-    pixels = np.bincount(values_HW.ravel(), minlength=256)
+    # OpenCV counts bytes some ten times faster than np.bincount, in float32: so no more than it counts exactly at once.
+    parts = [values_HW.reshape(1, -1)[:, start : start + EXACT] for start in range(0, values_HW.size, EXACT)]
+    pixels = sum(cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64) for part in parts)
     return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
 
 

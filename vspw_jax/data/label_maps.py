@@ -103,8 +103,10 @@ def labelled(dataset, numbering):
     return np.isin(np.arange(256), [source.value for source in source_classes(dataset, numbering)])
 
 
+@functools.cache
 def allowed(dataset, numbering):
     """Which source values a mask may hold, (256,) bool: classes and void."""
     known = labelled(dataset, numbering)
     known[list(NUMBERINGS[dataset][numbering].void)] = True
+    known.setflags(write=False)  # The cache hands out this very array.
     return known
