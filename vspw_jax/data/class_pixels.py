@@ -35,7 +35,8 @@ def load(folder, split, num_records):
     """
     path = folder / file_name(split)
     try:
-        pixels_N256 = scipy.sparse.load_npz(path).tocsr()
+        with path.open("rb") as file:
+            pixels_N256 = scipy.sparse.load_npz(file).tocsr()
     except Exception as error:
         found = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
         raise UserError(f"{path} {found}. Delete {folder} and convert again.") from error
