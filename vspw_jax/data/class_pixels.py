@@ -64,6 +64,12 @@ def count(values_HW):
     return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
 
 
+def check_share(min_mapped):
+    """Raises UserError where the least share to be mapped is none: 80 for 80 %, say."""
+    if not 0 <= min_mapped <= 1:
+        raise UserError(f"The least share of pixels to be mapped is {min_mapped:g}: expected 0 to 1, 0.8 for 80 %.")
+
+
 def mapped_share(pixels_N256, lookup, labelled, denominator="all"):
     """Share of each frame's pixels that map to a class of VSPW, (N,) float64; 0 for a frame without such pixels.
 
@@ -115,7 +121,8 @@ class Kept:
 
 
 def count_kept(pixels_N256, lookup, labelled, min_mapped):
-    """`Kept` of a split; see `mapped_share`."""
+    """`Kept` of a split; see `mapped_share`. Raises UserError where `min_mapped` is no share."""
+    check_share(min_mapped)
     of_all, of_labelled = (
         int((mapped_share(pixels_N256, lookup, labelled, denominator) >= min_mapped).sum())
         for denominator in label_maps.DENOMINATORS
