@@ -88,12 +88,19 @@ def get_config(size="full"):
     config.data.frames = 1  # T.
     config.data.frame_gap = 1  # Records from one frame of a clip to the next.
     config.data.epoch = "video"  # Or "frame"; see data/clips.py.
-    config.data.threads = 16  # That decode and augment; ours, as the next.
+    config.data.fits = ("exact", "close", "broad")  # Of another data set's classes, which count; see data/records.py.
+    config.data.min_mapped = 0.0  # Share of a frame's pixels that must have a class of VSPW.
+    config.data.denominator = "all"  # Or "labelled": whose share.
+    config.data.weight = 1.0  # Of this data set beside those of the mixture; see data/mixture.py.
+    config.data.mixture = ConfigDict()  # More data sets by name; see configs/multi_dataset.py.
+    config.data.workers = 0  # Processes that decode and augment; 0: threads of this one. Ours, as the next two.
+    config.data.threads = 16  # Of all those processes together.
     config.data.prefetch = 32  # Batches.
     augment = config.data.augment = ConfigDict()
     augment.base_size = (853, 480)  # CFFM: Resize (853, 480), the size of VSPW-480p.
     augment.resize_ratio = (0.5, 2.0)  # Paper and released.
     augment.max_class_share = 0.75  # Released: cat_max_ratio.
+    augment.shrink_in_decoding = True  # Of frames that become less than half as large. Ours; see records.decode_image.
     augment.photometric = True  # Released; the paper lists only flip, crop and resize.
 
     config.evaluate = ConfigDict()
@@ -136,7 +143,7 @@ def shrink_run(config):
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
     config.train.update(steps=1050, batch=4)
     config.data.records = "data/demo/records"
-    config.data.generate = ConfigDict(dict(train=60, val=9, frames=20, height=120, width=192, seed=0))
+    config.data.generate = ConfigDict(dict(layout="vspw", train=60, val=9, frames=20, height=120, width=192, seed=0))
     config.data.generate.source, config.data.generate.records = "data/demo/vspw", config.data.records
     config.data.augment.update(base_size=(192, 120))
     config.data.update(threads=2, prefetch=4)

@@ -37,7 +37,7 @@ COCO_STUFF_NAMES = {
     "ship_or_boat": "boat",
     "sky": "sky-other",
     "tree": "tree",
-    "wall": "wall-brick",
+    "wall": "wall-concrete",
 }
 """COCO-Stuff's names of the drawn classes; it has none for a painting, which becomes void."""
 

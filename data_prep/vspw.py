@@ -1,179 +1,106 @@
 """Converts VSPW, or any data in its layout, to ArrayRecord shards.
 
     python -m data_prep.vspw --source=VSPW_480p --output=data/vspw/records
+    python -m data_prep.vspw --source=VSPW.zip --short-side=480 --output=data/vspw/records
 
-The source holds {train,val,test}.txt (one video name a line) and data/<video>/{origin/*.jpg,mask/*.png}; videos of a
-test split need no masks. Files whose names start with a dot are passed over. JPEG and PNG bytes are kept as they are.
-A frame without its mask, a mask without its frame, an empty or cut-off file, a mask in colours or of another size than
-its frame stops the conversion; with --max-bad=N up to N of them are left out and listed.
+The source holds {train,val,test}.txt (one video name a line) and data/<video>/{origin/*.jpg,mask/*.png}, as the
+original and the 480p release do; videos of a test split need no masks. Files whose names start with a dot are passed
+over. JPEG and PNG bytes are kept as they are, unless --short-side=480 asks for VSPW_480p's own rule: height 480, the
+width to match, JPEG quality 75, masks to the nearest pixel.
+A frame without its mask, a mask without its frame, an empty or cut-off file, a JPEG that cannot be decoded, a mask in
+colours, of another size than its frame or with a label that VSPW lacks stops the conversion; with --max-bad=N up to N
+of them are left out and listed. The same command goes on where a conversion was stopped.
 """
 
-import argparse
-import contextlib
-import io
 import pathlib
-import shutil
 
-import numpy as np
-import tensorflow_datasets as tfds
-from PIL import Image
-
-from vspw_jax import classes
-from vspw_jax.data import records
+from data_prep import command_line, conversion, sources
+from data_prep.frames import Form, Frame
 from vspw_jax.errors import UserError, run_program
-from vspw_jax.progress import progress
 
 SPLITS = ("train", "val", "test")
 """Whether a split's videos must have masks: all but test."""
 
 
+class Vspw(conversion.Builder):
+    """VSPW in its own layout; see the module."""
+
+
 def read_splits(source):
-    """Video names by split, from the lists that are there."""
-    lists = {split: source / f"{split}.txt" for split in SPLITS}
-    splits = {split: path.read_text().split() for split, path in lists.items() if path.is_file()}
-    if not splits:
-        found = sorted(path.name for path in source.iterdir())[:8] if source.is_dir() else "no such folder"
+    """(prefix, {split: video names}) from the lists that are there; the prefix leads to them within the source."""
+    found = [name for name in source.sizes if pathlib.PurePosixPath(name).name in {f"{split}.txt" for split in SPLITS}]
+    if not found:
+        listed = sorted({name.split("/")[0] for name in source.sizes})[:8]
         raise UserError(
-            f"{source} does not look like VSPW: expected at least one of {', '.join(f'{s}.txt' for s in SPLITS)} and "
-            f"data/<video>/origin/*.jpg, found {found}."
+            f"{source.path} does not look like VSPW: expected at least one of {', '.join(f'{s}.txt' for s in SPLITS)} "
+            f"and data/<video>/origin/*.jpg, found {listed}."
         )
-    return splits
+    prefix = min(found, key=lambda name: name.count("/")).rpartition("/")[0]
+    prefix += "/" if prefix else ""
+    lists = {split: f"{prefix}{split}.txt" for split in SPLITS}
+    return prefix, {split: _read_list(source, name) for split, name in lists.items() if name in source.sizes}
 
 
-def _files(folder, suffix):
-    return {path.stem: path for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")}
+def _read_list(source, name):
+    videos = source.read(name).decode().split()
+    wrong = [video for video in videos if "/" in video or "\\" in video or video.startswith(".")]
+    doubled = sorted({video for video in videos if videos.count(video) > 1}) if len(set(videos)) < len(videos) else []
+    if wrong or doubled:
+        problem = f"{wrong[0]!r}, which is no video name" if wrong else f"{doubled[0]} twice"
+        raise UserError(f"{source.where(name)} lists {problem}. Expected one video name a line.")
+    return videos
 
 
-def list_frames(source, video, needs_masks):
-    """Frames of a video in order, as (name, image path, mask path or None); the paths may not exist."""
-    folder = source / "data" / video
-    images, masks = _files(folder / "origin", ".jpg"), _files(folder / "mask", ".png")
+def list_frames(source, folder, video, files, needs_masks):
+    """Frames of a video in order; their files may not exist.
+
+    Args:
+      source: one of `sources`.
+      folder: the video's, within the source.
+      files: names in the folder, such as origin/00000001.jpg.
+      needs_masks: whether frames must have masks even if the video has none.
+    """
+    images, masks = (
+        {name[len(kind) : -len(suffix)] for name in files if name.startswith(kind) and name.endswith(suffix)}
+        for kind, suffix in (("origin/", ".jpg"), ("mask/", ".png"))
+    )
     if not images:
-        raise UserError(f"Video {video} has no frames: expected {folder}/origin/*.jpg.")
-    names = sorted(images.keys() | masks.keys())
+        raise UserError(f"Video {video} has no frames: expected {source.where(folder)}/origin/*.jpg.")
     labelled = needs_masks or masks
     return [
-        (
-            name,
-            images.get(name, folder / "origin" / f"{name}.jpg"),
-            folder / "mask" / f"{name}.png" if labelled else None,
-        )
-        for name in names
+        Frame(video, name, f"{folder}/origin/{name}.jpg", f"{folder}/mask/{name}.png" if labelled else None)
+        for name in sorted(images | masks)
     ]
 
 
-def _read(path):
-    if not path.is_file():
-        raise UserError("is missing")
-    data = path.read_bytes()
-    if not data:
-        raise UserError("is empty")
-    return data
+def read_frames(source):
+    """Frames by split, in the order of the lists."""
+    prefix, splits = read_splits(source)
+    files, start = {}, len(f"{prefix}data/")
+    for name in source.sizes:
+        if name.startswith(f"{prefix}data/"):
+            video, _, rest = name[start:].partition("/")
+            files.setdefault(video, []).append(rest)
+    return {
+        split: [
+            frame
+            for video in videos
+            for frame in list_frames(source, f"{prefix}data/{video}", video, files.get(video, ()), split != "test")
+        ]
+        for split, videos in splits.items()
+    }
 
 
-def read_frame(image_path, mask_path):
-    """(JPEG bytes, PNG bytes, number of classes), checked.
-
-    Raises:
-      UserError: naming the file and what is wrong with it.
-    """
-    path = image_path
-    try:
-        jpeg = _read(image_path)
-        size = Image.open(io.BytesIO(jpeg)).size
-        if not jpeg.rstrip(b"\0").endswith(b"\xff\xd9"):
-            raise UserError("is cut off: a JPEG ends with the bytes ff d9")
-        if mask_path is None:
-            return jpeg, b"", 0
-        path = mask_path
-        png = _read(mask_path)
-        label = records.decode_mask(png)
-        if label.shape != size[::-1]:
-            raise UserError(f"is {label.shape[1]}x{label.shape[0]} pixels, its frame {size[0]}x{size[1]}")
-        return jpeg, png, len(np.setdiff1d(label, [classes.VOID]))
-    except (UserError, OSError, SyntaxError) as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-class Vspw(tfds.core.GeneratorBasedBuilder):
-    """VSPW in its own layout; see the module."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, *, source, max_bad=0, **options):
-        self.source, self.max_bad, self.bad = pathlib.Path(source), max_bad, []
-        super().__init__(file_format="array_record", **options)
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=records.features(),
-            disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(videos={}, max_classes={}),
-        )
-
-    def _split_generators(self, _):
-        return {split: self._generate_examples(split, videos) for split, videos in read_splits(self.source).items()}
-
-    def _generate_examples(self, split, videos):
-        index, most, number = [], 0, 0
-        for video in progress(videos, f"converting {split}", "video"):
-            first = number
-            for name, image_path, mask_path in list_frames(self.source, video, needs_masks=split != "test"):
-                try:
-                    jpeg, png, num_classes = read_frame(image_path, mask_path)
-                except UserError as error:
-                    self._reject(error)
-                    continue
-                yield number, {"video": video, "frame": name, "image_jpeg": jpeg, "mask_png": png}
-                number, most = number + 1, max(most, num_classes)
-            index.append([video, number - first])
-        self.info.metadata["videos"][split] = [entry for entry in index if entry[1]]
-        self.info.metadata["max_classes"][split] = most
-
-    def _reject(self, error):
-        self.bad.append(str(error))
-        if len(self.bad) > self.max_bad:
-            listed = "\n".join(f"  {line}" for line in self.bad)
-            raise UserError(
-                f"{len(self.bad)} bad frames, {self.max_bad} allowed:\n{listed}\n"
-                "Mend them, or leave bad frames out with --max-bad=N."
-            ) from error
-
-
-def _check_room(source, splits, output):
-    """Raises UserError where the disk has no room for what the records will hold."""
-    folders = [source / "data" / video for videos in splits.values() for video in videos]
-    needed = sum(path.stat().st_size for folder in folders for path in folder.glob("*/*"))
-    free = shutil.disk_usage(output).free
-    if needed * 1.05 > free:
-        raise UserError(
-            f"No room at {output}: the records need {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free. "
-            "Free some space or choose another --output."
-        )
-
-
-def _already_converted(splits, output):
-    """Whether `output` holds these videos; raises UserError where it holds others."""
-    if not records.exist(output):
-        return False
-    index = records.read_metadata(output)["videos"]
-    converted = {split: {name for name, _ in videos} for split, videos in index.items()}
-    if (
-        any(not converted.get(split, set()) <= set(videos) for split, videos in splits.items())
-        or converted.keys() - splits
-    ):
-        raise UserError(f"{output} holds other videos than the source. Choose another --output, or delete that folder.")
-    return True
-
-
-def convert(source, output, max_bad=0):
-    """Converts a VSPW folder, unless `output` holds it already.
+def convert(source, output, max_bad=0, short_side=None, beam=None, **options):
+    """Converts VSPW, unless `output` holds it already.
 
     Args:
-      source: folder with the split lists and data/.
-      output: where the records go; written aside and renamed when whole.
+      source: folder, .zip or .tar with the split lists and data/, or an opened one of `sources`.
+      output: where the records go.
       max_bad: how many bad frames may be left out.
+      short_side: height to resize to, or None to keep every byte.
+      beam: Beam's PipelineOptions; None converts in this process.
+      options: further ones of `conversion.Builder`.
 
     Returns:
       The messages about frames left out.
@@ -181,37 +108,24 @@ def convert(source, output, max_bad=0):
     Raises:
       UserError: no such layout, bad frames beyond max_bad, no room, or other data at `output`.
     """
-    source, output = pathlib.Path(source), pathlib.Path(output)
-    splits = read_splits(source)
-    if _already_converted(splits, output):
-        return []
-    output.mkdir(parents=True, exist_ok=True)
-    for leftover in output.glob(f"*/{records.INCOMPLETE_PREFIX}*"):
-        shutil.rmtree(leftover)
-    _check_room(source, splits, output)
-    builder = Vspw(source=source, max_bad=max_bad, data_dir=output)
-    tfds.disable_progress_bar()
-    # TFDS prints that it is "downloading"; nothing is, and the progress above it says what goes on.
-    with contextlib.redirect_stdout(None):
-        builder.download_and_prepare()
-    return builder.bad
+    if not hasattr(source, "sizes"):
+        source = sources.open_source(source)
+    form = Form("vspw", "raw_1_124", short_side)
+    builder = Vspw(
+        splits=read_frames(source), source=source, form=form, max_bad=max_bad, data_dir=pathlib.Path(output), **options
+    )
+    return command_line.prepare(builder, beam)
 
 
 def main(argv=None):
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.vspw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", required=True, help="folder in VSPW's layout")
-    parser.add_argument("--output", required=True, help="folder for the records; give it to --config.data.records")
-    parser.add_argument("--max-bad", type=int, default=0, help="bad frames to leave out before giving up (default 0)")
-    options = parser.parse_args(argv)
-    bad = convert(options.source, options.output, options.max_bad)
-    for message in bad:
-        print(f"left out: {message}")
-    for split, videos in records.read_metadata(options.output)["videos"].items():
-        print(f"{split}: {len(videos)} videos, {sum(count for _, count in videos)} frames")
-    print(f"records: {records.find(options.output)}")
+    parser = command_line.parser("vspw", __doc__)
+    parser.add_argument("--short-side", type=int, help="resize by VSPW_480p's rule to this height (default: keep)")
+    options, rest = parser.parse_known_args(argv)
+    source = sources.open_source(options.source)
+    beam = command_line.beam_options(options, rest, source)
+    bad = convert(source, options.output, options.max_bad, options.short_side, beam)
+    command_line.report(options.output, bad)
 
 
 if __name__ == "__main__":

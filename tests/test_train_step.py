@@ -1,6 +1,7 @@
 """One training step: the same on one device and on eight, deterministic, and it learns."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,3 +80,18 @@ def test_the_step_compiles_once(run_steps, tiny_config, num_devices):
     """What a step gives, the next takes as it is: same shapes, types (weak ones too) and shardings."""
     _, metrics, step = run_steps(tiny_config, num_devices)
     assert len(metrics) == 2 and step._cache_size() == 1
+
+
+def test_the_compiled_step_takes_unrelated_images_and_does_not_contrast_them(run_steps, tiny_config):
+    """Batches of all mixtures have one shape; where no clip is of one video, the contrastive loss sees nothing."""
+    state, _, step = run_steps(tiny_config, 8)
+    mesh = sharding.make_mesh(devices=jax.devices())
+    batch = next(pipeline.training_batches(tiny_config.data, tiny_config.train.batch, tiny_config.model.image_size, 0))
+    terms = []
+    for is_clip in (True, False):
+        batch["is_clip_B"] = np.full(tiny_config.train.batch, is_clip)
+        _, metrics = step(jax.tree.map(jnp.copy, state), sharding.to_global(mesh, batch))
+        terms.append({name: float(metrics[name]) for name in ("cls", "mask", "dice", "nce")})
+    contrasted, unrelated = terms
+    assert contrasted.pop("nce") > 0 and unrelated.pop("nce") == 0
+    assert contrasted == unrelated and step._cache_size() == 1

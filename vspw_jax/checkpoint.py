@@ -1,10 +1,11 @@
-"""Checkpoints of a workdir (Orbax), and the config they belong to.
+"""Checkpoints of a workdir (Orbax), and the config and the data they belong to.
 
 The state's step is also the position in the data: batch n of the stream is a function of (seed, n) alone.
 """
 
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -17,8 +18,11 @@ from vspw_jax.whole_files import whole_file
 IDENTITY = ("seed", "model", "loss", "optimizer", "train", "data")
 """Sections of a config that decide a run's result; the others may change from one start to the next."""
 
-MACHINE_FIELDS = {"data.threads", "data.prefetch", "data.eval_split", "model.remat"}
+MACHINE_FIELDS = {f"data.{name}" for name in ("workers", "threads", "prefetch", "eval_split")} | {"model.remat"}
 """Fields in those sections that do not."""
+
+PLACES = re.compile(r"data\.((mixture\.\w+\.)?records|(.+\.)?generate\..+)")
+"""Fields that say where data is: what was found there is compared instead."""
 
 
 PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step")}
@@ -37,40 +41,74 @@ def flatten(config, prefix=""):
     return flat
 
 
-def claim_workdir(workdir, config):
-    """Makes the workdir this config's, or checks that it is.
+def claim_workdir(workdir, config, data):
+    """Makes the workdir this config's and this data's, or checks that it is.
+
+    Args:
+      data: what was read, a description by name of the data set; see `mixture.identity`.
 
     Raises:
-      UserError: it holds another config's run, cannot be written, or its config.json is damaged.
+      UserError: it holds a run of another config or on other data, cannot be written, or its config.json is damaged.
     """
     path = pathlib.Path(workdir) / "config.json"
-    identity = flatten(json.loads(config.to_json_best_effort()))
-    identity = {
-        name: value for name, value in identity.items() if name.split(".")[0] in IDENTITY and name not in MACHINE_FIELDS
-    }
+    identity = _identity(config) | {f"data set {name!r}": description for name, description in data.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             with whole_file(path) as partial:
                 partial.write_text(json.dumps(identity, indent=2) + "\n")
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path} is damaged: expected the JSON that a run writes, found {error}.\n"
-            f"If {workdir} holds a run of this config, delete that file and start again.\n"
-            "Else choose another with --workdir=DIR."
-        ) from error
     except OSError as error:
         raise UserError(
             f"The workdir {workdir} cannot be written: {error.strerror}. Choose one with --workdir=DIR."
         ) from error
-    differing = sorted(name for name in found.keys() | identity.keys() if found.get(name) != identity.get(name))
-    if differing:
-        lines = "\n".join(f"  {name}: {found.get(name)} there, {identity.get(name)} now" for name in differing)
+    _check_same(path, _read_identity(path), identity)
+
+
+def check_workdir(workdir, config):
+    """Checks that a workdir's run is of this config, whatever the data: a trained model takes any.
+
+    Raises:
+      UserError: the workdir holds a run of another config, or its config.json is damaged.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    but_data = lambda fields: {name: value for name, value in fields.items() if not name.startswith("data")}
+    if path.exists():
+        _check_same(path, but_data(_read_identity(path)), but_data(_identity(config)))
+
+
+def _identity(config):
+    """The fields that decide a run's result, as JSON gives them back."""
+    fields = flatten(json.loads(config.to_json_best_effort()))
+    return {
+        name: value
+        for name, value in fields.items()
+        if name.split(".")[0] in IDENTITY and name not in MACHINE_FIELDS and not PLACES.fullmatch(name)
+    }
+
+
+def _read_identity(path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
         raise UserError(
-            f"The workdir {workdir} holds a run of another config:\n{lines}\n"
-            "Choose another with --workdir=DIR, or delete it to start anew."
+            f"{path} is damaged: expected the JSON that a run writes, found {error}.\n"
+            f"If {path.parent} holds a run of this config, delete that file and start again.\n"
+            "Else choose another with --workdir=DIR."
+        ) from error
+
+
+def _check_same(path, found, expected):
+    differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    if not differing:
+        return
+    lines = "\n".join(f"  {name}: {found.get(name)} there, {expected.get(name)} now" for name in differing)
+    advice = "Choose another with --workdir=DIR, or delete it to start anew."
+    if any(name.startswith("data set ") for name in differing):
+        advice += (
+            "\nTo go on with it give back the data that it had: --config.data.records=DIR, or "
+            "--config.data.mixture.NAME.records=DIR. Evaluating takes any data: --mode=evaluate."
         )
+    raise UserError(f"The workdir {path.parent} holds a run of another config or on other data:\n{lines}\n{advice}")
 
 
 class Checkpoints:

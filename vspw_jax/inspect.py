@@ -20,6 +20,7 @@ def abstract_batch(config):
     return {
         "image_BTHWC": jax.ShapeDtypeStruct((*shape, 3), jnp.float32),
         "label_BTHW": jax.ShapeDtypeStruct(shape, jnp.int32),
+        "is_clip_B": jax.ShapeDtypeStruct(shape[:1], jnp.bool_),
     }
 
 

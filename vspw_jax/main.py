@@ -15,6 +15,7 @@ Every field of a recipe can be set: --config.train.steps=100. The same command r
 
 import argparse
 import difflib
+import functools
 import pathlib
 import re
 import runpy
@@ -23,10 +24,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from data_prep import generate, vspw
+from data_prep import coco_stuff, generate, vspw
 from vspw_jax import checkpoint, evaluate, inspect, sharding, train, train_step
 from vspw_jax.data import records
-from vspw_jax.errors import UserError, run_program
+from vspw_jax.errors import UserError, choose, run_program
 from vspw_jax.inference.predict import predict_frames
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inference.video import DEFAULT_RATE, read_frames
@@ -52,23 +53,41 @@ def default_workdir(config_flag):
     return pathlib.Path("runs") / "_".join(filter(None, (pathlib.Path(path).stem, size)))
 
 
+def _vspw_source(options):
+    videos = {"train": options.train, "val": options.val}
+    size = (options.frames, options.height, options.width)
+    generate.generate(options.source, lambda folder: generate.write_vspw(folder, videos, *size, options.seed))
+
+
+def _coco_stuff_source(options):
+    images = {"train2017": options.train, "val2017": options.val}
+    size = (options.height, options.width)
+    generate.generate(options.source, lambda folder: generate.write_coco_stuff(folder, images, *size, options.seed))
+
+
+LAYOUTS = {
+    "vspw": (_vspw_source, vspw.convert),
+    "coco_stuff": (_coco_stuff_source, functools.partial(coco_stuff.convert, numbering="pixelmap_0_181")),
+}
+"""How data is drawn and how it is converted, by its layout."""
+
+
 def make_data(config):
-    """Draws and converts the data of a recipe that generates its own, unless it is there or replaced."""
-    options = config.data.get("generate")
-    if not options or config.data.records != options.records or records.exist(options.records):
-        return
-    if not pathlib.Path(options.source).exists():
-        videos = {"train": options.train, "val": options.val}
-        size = (options.frames, options.height, options.width)
-        generate.generate(options.source, lambda folder: generate.write_vspw(folder, videos, *size, options.seed))
-    vspw.convert(options.source, options.records)
+    """Draws and converts the data sets that a recipe generates itself, unless they are there or replaced."""
+    for data in (config.data, *config.data.mixture.values()):
+        options = data.get("generate")
+        if options and data.records == options.records and not records.exist(options.records):
+            draw, convert_source = choose(LAYOUTS, options.layout, "data.generate.layout")
+            if not pathlib.Path(options.source).exists():
+                draw(options)
+            convert_source(options.source, options.records)
 
 
 def trained_weights(config, workdir, mesh):
     """(graphdef, weights) of the workdir's newest checkpoint, or where there is none of `config.init_from`."""
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     if checkpoints.latest_step() is not None:
-        checkpoint.claim_workdir(workdir, config)
+        checkpoint.check_workdir(workdir, config)
         return train_step.restore_weights(config, checkpoints, mesh)
     if not config.init_from:
         raise UserError(

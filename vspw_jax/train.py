@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vspw_jax import checkpoint, optimizer, sharding, train_step
-from vspw_jax.data import pipeline, records
+from vspw_jax.data import mixture, pipeline, records
 from vspw_jax.errors import UserError
 from vspw_jax.evaluate import comparisons
 from vspw_jax.inference.predictor import Predictor
@@ -26,16 +26,18 @@ def train(config, workdir):
         the batch, no room on the disk, a loss that is no longer finite.
     """
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
-    frames = records.Frames(config.data.records, config.data.train_split)
+    members = mixture.members(config.data)
     if "capacity" in config.loss.segmentation:
-        pipeline.check_capacity(frames, config.loss.segmentation.capacity)
+        mixture.check_capacity(members, config.loss.segmentation.capacity)
         check_queries(config)
     mesh = sharding.make_mesh(config.train.batch, config.loss.nce.groups if config.loss.nce.weight else 0)
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
     graphdef, params, model_state = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
-    checkpoint.claim_workdir(workdir, config)
+    checkpoint.claim_workdir(workdir, config, mixture.identity(members))
+    if len(members) > 1:
+        print(mixture.report(members, config.data.frames))
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     initial = None
     if config.init_from and checkpoints.latest_step() is None:
@@ -65,8 +67,9 @@ def train(config, workdir):
     predictor = Predictor(config, graphdef, mesh)
     pictured = records.Frames(config.data.records, config.data.eval_split)
 
-    # 4. The loop; only its logging waits for the devices. However it ends, a save that has begun is finished.
-    with contextlib.closing(checkpoints), contextlib.closing(observer):
+    # 4. The loop; only its logging waits for the devices. However it ends, a save that has begun is finished, and so
+    # are the processes that read.
+    with contextlib.closing(checkpoints), contextlib.closing(observer), contextlib.closing(batches):
         for step in range(first_step + 1, config.train.steps + 1):
             state, metrics = step_function(state, sharding.to_global(mesh, next(batches)))
             is_last = step == config.train.steps

@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from vspw_jax import sharding
+from vspw_jax.classes import VOID
 from vspw_jax.losses import cross_frame_nce, per_pixel, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.layers import DATA_AXIS
@@ -108,6 +109,8 @@ def clip_losses(outputs, batch, key_B, decoder, config):
     if config.nce.weight:
         local_groups = config.nce.groups // lax.axis_size(DATA_AXIS)
         features = outputs["encoder"][config.nce.level]
+        # Patches of unrelated frames are not contrasted.
+        label_BTHW = jnp.where(batch["is_clip_B"][:, None, None, None], label_BTHW, VOID)
         total = cross_frame_nce.grouped_loss(features, label_BTHW, local_groups, config.nce.temperature)
         losses["nce"] = config.nce.weight * total / config.nce.groups
     return losses

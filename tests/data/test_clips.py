@@ -34,14 +34,20 @@ def test_a_video_shorter_than_the_clip_repeats_its_last_frame():
 VIDEOS = (Video("a", 0, 3), Video("b", 3, 1), Video("c", 4, 6))
 
 
-def test_a_frame_epoch_has_every_frame_once():
-    chosen = [clips.choose_clip(VIDEOS, number, "frame", None) for number in range(clips.epoch_length(VIDEOS, "frame"))]
-    assert [video.start + first for video, first in chosen] == list(range(10))
+FILTERED = (Video("a", 0, 3), Video("b", 8, 1), Video("c", 20, 6))
+"""Record numbers with holes: frames between them are left out."""
+
+
+@pytest.mark.parametrize(("videos", "numbers"), [(VIDEOS, [*range(10)]), (FILTERED, [0, 1, 2, 8, *range(20, 26)])])
+def test_a_frame_epoch_has_every_frame_once(videos, numbers):
+    epoch = clips.FrameEpoch(videos)
+    chosen = [epoch.choose(number, None) for number in range(len(epoch))]
+    assert [video.start + first for video, first in chosen] == numbers
 
 
 def test_a_video_epoch_has_every_video_once_at_any_frame():
-    assert clips.epoch_length(VIDEOS, "video") == 3
-    rng = np.random.default_rng(0)
-    firsts = {clips.choose_clip(VIDEOS, 2, "video", rng)[1] for _ in range(200)}
-    assert clips.choose_clip(VIDEOS, 1, "video", rng) == (VIDEOS[1], 0)
+    epoch, rng = clips.VideoEpoch(VIDEOS), np.random.default_rng(0)
+    assert len(epoch) == 3
+    firsts = {epoch.choose(2, rng)[1] for _ in range(200)}
+    assert epoch.choose(1, rng) == (VIDEOS[1], 0)
     assert firsts == set(range(6))

@@ -60,7 +60,7 @@ def test_coco_stuff_layout_and_ids(tmp_path):
     assert [path.stem for path in masks] == [path.stem for path in images]
     values = set(np.concatenate([np.unique(pixels(path)) for path in masks]).tolist())
     used = {int(row["pixelmap_value_0_181"]) for row in classes.table("coco_stuff_classes")}
-    assert values <= used | {255} and {156, 170} <= values  # sky-other, wall-brick
+    assert values <= used | {255} and {156, 171} <= values  # sky-other, wall-concrete
 
 
 def test_an_existing_folder_is_left_alone(generated_vspw):

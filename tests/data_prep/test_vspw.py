@@ -1,5 +1,6 @@
 """Conversion of VSPW's layout with every kind of dirt that the real set has."""
 
+import io
 import shutil
 
 import numpy as np
@@ -9,12 +10,6 @@ from PIL import Image
 from data_prep import vspw
 from vspw_jax.data import records
 from vspw_jax.errors import UserError
-
-
-@pytest.fixture
-def source(generated_vspw, tmp_path):
-    """A copy of the generated folder, to be damaged."""
-    return shutil.copytree(generated_vspw, tmp_path / "source")
 
 
 @pytest.fixture
@@ -31,6 +26,33 @@ def colours(path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)).save(path)
 
 
+def deep(path):
+    Image.fromarray(np.ones((48, 64), np.uint16) * 300).save(path)
+
+
+def stray_label(path):
+    Image.fromarray(np.full((48, 64), 125, np.uint8)).save(path)
+
+
+def png_inside(path):
+    Image.fromarray(np.ones((48, 64), np.uint8)).save(path, "png")
+
+
+def broken_tables(path):
+    """The end marker is there, but the Huffman tables are not what they were."""
+    data = bytearray(path.read_bytes())
+    for start in [number for number in range(len(data)) if data[number : number + 2] == b"\xff\xc4"]:
+        data[start + 5 : start + 21] = bytes([255] * 16)
+    path.write_bytes(data)
+
+
+def huge(path):
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+
+
 def other_size(path):
     Image.fromarray(np.ones((48, 60), np.uint8)).save(path)
 
@@ -44,6 +66,11 @@ DAMAGE = {
     "cut-off mask": ("mask/00000003.png", cut_off, "00000003.png"),
     "no picture": ("origin/00000003.jpg", lambda path: path.write_text("hello"), "cannot identify"),
     "mask in colours": ("mask/00000003.png", colours, "holds colours"),
+    "JPEG that cannot be decoded": ("origin/00000003.jpg", broken_tables, "cannot be decoded"),
+    "JPEG of 65535 pixels a side": ("origin/00000003.jpg", huge, "pixels"),
+    "PNG named JPEG": ("origin/00000003.jpg", png_inside, "is a PNG file, expected JPEG"),
+    "mask of 16 bits": ("mask/00000003.png", deep, "more than 8 bits"),
+    "label out of range": ("mask/00000003.png", stray_label, "labels that raw_1_124 does not have: 125"),
     "mask of another size": ("mask/00000003.png", other_size, "is 60x48 pixels, its frame 64x48"),
 }
 
@@ -53,7 +80,7 @@ def test_a_bad_frame_stops_the_conversion_or_is_left_out(source, video, tmp_path
     damage(video / name)
     with pytest.raises(UserError, match=message) as caught:
         vspw.convert(source, tmp_path / "records")
-    assert str(video / name) in str(caught.value)
+    assert f"{video / name} (video {video.name})" in str(caught.value)
     assert not records.exist(tmp_path / "records")
 
     (left_out,) = vspw.convert(source, tmp_path / "records", max_bad=1)
@@ -62,6 +89,52 @@ def test_a_bad_frame_stops_the_conversion_or_is_left_out(source, video, tmp_path
     kept = [frames[number]["frame"] for number in range(frames.videos[0].count)]
     assert kept == [f"{number:08d}" for number in range(1, 11) if number != 3]
     assert len(frames) == 49
+
+
+def test_stray_values_of_the_release_and_bytes_after_the_end_are_taken(source, video, tmp_path):
+    Image.fromarray(np.resize(np.array([0, 5, 252, 253, 254, 255], np.uint8), (48, 64))).save(
+        video / "mask" / "00000001.png"
+    )
+    image = video / "origin" / "00000001.jpg"
+    image.write_bytes(image.read_bytes() + b"\0\0trailing")
+    assert vspw.convert(source, tmp_path / "records") == []
+    label = records.Frames(tmp_path / "records", "train").image_and_label(0)[1]
+    assert label.ravel()[:6].tolist() == [255, 4, 255, 255, 255, 255]
+
+
+def test_short_side_follows_the_480p_releases_rule(source, video, tmp_path):
+    """VSPW_baseline change2_480p.py: Pillow, (int(480 * w / h), 480), bilinear and nearest, default quality."""
+    vspw.main([f"--source={source}", f"--output={tmp_path / 'records'}", "--short-side=31"])
+    frames = records.Frames(tmp_path / "records", "train")
+    record = frames[4]
+    image = Image.open(video / "origin" / "00000005.jpg").resize((41, 31), Image.BILINEAR)
+    image.save(tmp_path / "expected.jpg")
+    assert record["image_jpeg"] == (tmp_path / "expected.jpg").read_bytes()
+    mask = Image.open(video / "mask" / "00000005.png").resize((41, 31), Image.NEAREST)
+    np.testing.assert_array_equal(records.mask_values(record["mask_png"]), np.asarray(mask))
+    assert Image.open(io.BytesIO(record["mask_png"])).mode == "P"
+    assert records.Frames(tmp_path / "records", "test")[0]["mask_png"] == b""
+    # Frames of that height are kept as they are.
+    vspw.convert(source, tmp_path / "kept", short_side=48)
+    assert (
+        records.Frames(tmp_path / "kept", "train")[4]["image_jpeg"] == (video / "origin" / "00000005.jpg").read_bytes()
+    )
+
+
+@pytest.mark.parametrize("line", ["../../etc", "0_a/b", ".hidden"])
+def test_a_list_that_names_no_video(source, tmp_path, line):
+    with (source / "val.txt").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(UserError, match="no video name"):
+        vspw.convert(source, tmp_path / "records")
+
+
+def test_a_video_listed_twice(source, tmp_path):
+    first = (source / "train.txt").read_text().split()[0]
+    with (source / "train.txt").open("a") as file:
+        file.write(f"{first}\n")
+    with pytest.raises(UserError, match=f"lists {first} twice"):
+        vspw.convert(source, tmp_path / "records")
 
 
 def test_files_that_start_with_a_dot_are_passed_over(source, video, tmp_path):
@@ -96,12 +169,12 @@ def test_converting_again_changes_nothing(source, tmp_path):
 
 def test_other_data_at_the_output_is_refused(source, generated_records):
     (source / "train.txt").write_text("0_drawn-0\n")
-    with pytest.raises(UserError, match="holds other videos"):
+    with pytest.raises(UserError, match="holds records of another source"):
         vspw.convert(source, generated_records)
 
 
 def test_no_room_is_found_before_writing(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(vspw.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(UserError, match="No room"):
         vspw.convert(source, tmp_path / "records")
     assert not records.exist(tmp_path / "records")
@@ -110,7 +183,7 @@ def test_no_room_is_found_before_writing(source, tmp_path, monkeypatch):
 def test_a_folder_that_is_not_vspw_says_what_was_expected(tmp_path):
     with pytest.raises(UserError, match="train.txt.*data/<video>/origin"):
         vspw.convert(tmp_path, tmp_path / "records")
-    with pytest.raises(UserError, match="does not look like VSPW"):
+    with pytest.raises(UserError, match="no such folder"):
         vspw.convert(tmp_path / "missing", tmp_path / "records")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import generate, vspw
+from data_prep import frames, generate, vspw
 from vspw_jax import train_step
 from vspw_jax.data import pipeline, records
 from vspw_jax.errors import UserError
@@ -27,7 +27,7 @@ def test_no_data_folder(refused, program_refused, tiny_flags, tmp_path):
     missing = tmp_path / "missing"
     parts = [f"no converted data at {missing}", f"--output={missing}", "--config.data.records=DIR"]
     refused(parts, *tiny_flags, f"--config.data.records={missing}", f"--workdir={tmp_path / 'run'}")
-    parts = [f"{missing} does not look like VSPW", "train.txt", "no such folder"]
+    parts = [f"{missing}: no such folder", "--source=DIR"]
     program_refused(parts, vspw.main, [f"--source={missing}", f"--output={tmp_path / 'records'}"])
     assert list(tmp_path.iterdir()) == []
 
@@ -69,14 +69,20 @@ def test_altered_bytes_inside_a_record_are_found_and_named(converted, generated_
     assert len(failed) == 1
 
 
-def test_altered_bytes_end_a_run(refused, tiny_flags, converted, tmp_path, monkeypatch):
-    """The message comes through the threads that read ahead."""
+@pytest.mark.parametrize("workers", [0, 2])
+def test_altered_bytes_end_a_run(refused, tiny_flags, converted, tmp_path, monkeypatch, workers):
+    """The message comes through the threads and the processes that read ahead."""
     flip_bits(converted)
     state = {"params": {}, "model_state": {}, "opt_state": {}, "step": np.zeros((), int)}
     monkeypatch.setattr(train_step, "new_state", lambda *_: state)
     monkeypatch.setattr(train_step, "make_train_step", lambda *_: lambda state, _: (state, {"loss": 1.0}))
     arguments = [f"--config.data.records={converted}", "--config.data.epoch=frame", "--config.train.steps=1000"]
-    arguments += ["--config.run.picture_every=9999", "--config.run.save_every=9999", f"--workdir={tmp_path / 'run'}"]
+    arguments += [
+        f"--config.data.workers={workers}",
+        "--config.run.picture_every=9999",
+        "--config.run.save_every=9999",
+        f"--workdir={tmp_path / 'run'}",
+    ]
     refused(["Record", "is damaged", "python -m data_prep.vspw"], *tiny_flags, *arguments)
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
@@ -95,16 +101,34 @@ def test_a_mask_of_another_size_than_its_frame(program_refused, source, tmp_path
     assert not records.exist(tmp_path / "records")
 
 
-def test_a_mask_of_another_size_in_converted_data(source, tmp_path, monkeypatch, tiny_config):
+BAD_FRAMES = {
+    "size": (
+        "mask/00000003.png",
+        lambda path: Image.fromarray(np.ones((48, 60), np.uint8)).save(path),
+        "the mask is 60x48",
+    ),
+    "no image": ("origin/00000003.jpg", lambda path: path.write_bytes(b"junk"), "cannot be read: A JPEG of 4 bytes"),
+    "no mask": ("mask/00000003.png", lambda path: path.write_bytes(b"junk"), "cannot be read: cannot identify"),
+    "half a mask": (
+        "mask/00000003.png",
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        "cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "damage", "message"), BAD_FRAMES.values(), ids=BAD_FRAMES.keys())
+def test_a_bad_frame_in_converted_data(source, tmp_path, monkeypatch, tiny_config, file, damage, message):
     """Records that another converter wrote."""
-    mask = next(source.glob("data/0_*/mask/00000003.png"))
-    Image.fromarray(np.ones((48, 60), np.uint8)).save(mask)
-    monkeypatch.setattr(
-        vspw, "read_frame", lambda image, mask: (image.read_bytes(), mask.read_bytes() if mask else b"", 1)
-    )
+    damage(next(source.glob(f"data/0_*/{file}")))
+
+    def unchecked(source, frame, form):
+        return source.read(frame.image), source.read(frame.mask) if frame.mask else b"", {1: 1}
+
+    monkeypatch.setattr(frames, "read_frame", unchecked)
     vspw.convert(source, tmp_path / "records")
     tiny_config.data.records, tiny_config.data.epoch = str(tmp_path / "records"), "frame"
-    with pytest.raises(UserError, match="Frame 00000003 of video 0_.* the mask is 60x48 pixels, its frame 64x48"):
+    with pytest.raises(UserError, match=f"Frame 00000003 of video 0_.*{message}"):
         batches = pipeline.training_batches(tiny_config.data, 10, tiny_config.model.image_size, 0)
         for _ in range(10):
             next(batches)

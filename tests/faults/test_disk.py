@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_prep import generate, vspw
+from data_prep import conversion, frames, generate, vspw
 from vspw_jax import checkpoint, evaluate
 from vspw_jax.data import records
 from vspw_jax.inference import predict, video
@@ -26,23 +26,23 @@ def test_conversion_looks_for_room_first(program_refused, generated_vspw, tmp_pa
 
 
 def test_the_disk_fills_up_in_conversion(program_refused, generated_vspw, small_disk, tmp_path, monkeypatch):
-    monkeypatch.setattr(vspw, "_check_room", lambda *_: None)
+    monkeypatch.setattr(conversion, "check_room", lambda *_: None)
     program_refused(FULL, convert, generated_vspw, small_disk / "records")
     assert not records.exist(small_disk / "records")
-    assert not list(small_disk.rglob("*array_record*"))
+    assert not list(small_disk.rglob("*.array_record-00000-of-00001"))
 
 
 def test_a_write_fails_in_conversion(program_refused, generated_vspw, tmp_path, monkeypatch):
     """The same where no disk can be mounted: the last split's frames cannot be written."""
-    read = vspw.read_frame
+    read = frames.read_frame
 
-    def fail(image, mask):
-        if mask is None:
+    def fail(source, frame, form):
+        if frame.mask is None:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return read(image, mask)
+        return read(source, frame, form)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vspw, "read_frame", fail)
+        patch.setattr(frames, "read_frame", fail)
         program_refused(FULL, convert, generated_vspw, tmp_path / "records")
     assert not records.exist(tmp_path / "records")
     vspw.convert(generated_vspw, tmp_path / "records")

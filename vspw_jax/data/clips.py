@@ -16,21 +16,36 @@ def clip_records(video, first, num_frames, gap):
     return (video.start + frames).tolist()
 
 
-def choose_clip(videos, number, epoch, rng):
-    """(video, first frame) of an epoch's element `number`.
+class VideoEpoch:
+    """Every video once, at a random frame (as paper 001 and sssegmentation's VSPWDataset count)."""
 
-    Args:
-      epoch: "video" counts every video once an epoch, at a random frame (as paper 001 and sssegmentation's
-        VSPWDataset); "frame" counts every frame once, as the start of a clip.
-    """
-    if epoch == "video":
-        video = videos[number]
+    def __init__(self, videos):
+        self._videos = videos
+
+    def __len__(self):
+        return len(self._videos)
+
+    def choose(self, number, rng):
+        """(video, first frame) of the epoch's element `number`."""
+        video = self._videos[number]
         return video, int(rng.integers(video.count))
-    ends = np.cumsum([video.count for video in videos])
-    video = videos[int(np.searchsorted(ends, number, side="right"))]
-    return video, number - video.start
 
 
-def epoch_length(videos, epoch):
-    """Elements of an epoch; see `choose_clip`."""
-    return len(videos) if epoch == "video" else sum(video.count for video in videos)
+class FrameEpoch:
+    """Every frame once, as the start of a clip."""
+
+    def __init__(self, videos):
+        self._videos, self._ends = videos, np.cumsum([video.count for video in videos])
+
+    def __len__(self):
+        return int(self._ends[-1])
+
+    def choose(self, number, rng):
+        """(video, first frame) of the epoch's element `number`."""
+        index = int(np.searchsorted(self._ends, number, side="right"))
+        video = self._videos[index]
+        return video, int(number - self._ends[index] + video.count)
+
+
+EPOCHS = {"video": VideoEpoch, "frame": FrameEpoch}
+"""How an epoch is counted, by its name in a config."""

@@ -1,11 +1,15 @@
 """The record schema, and random access to converted frames.
 
-One record a frame, in video order: the JPEG and PNG files byte for byte, as the dataset ships them. TFDS holds them in
-ArrayRecord shards; its metadata holds the index from video to records. `data_prep/` writes what this module reads.
+One record a frame, in video order: the JPEG and PNG files byte for byte, as the data set ships them; an image data set
+has one "video" an image. ArrayRecord shards described by TFDS hold them. Its metadata.json holds the data set's name,
+the numbering of its labels, the index from video to records and a fingerprint; `class_pixels.py` has the file beside
+it. Source values become VSPW's train ids when read. `data_prep/` writes what this module reads.
 """
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import pathlib
@@ -17,12 +21,19 @@ from array_record.python import array_record_module
 from PIL import Image
 
 from vspw_jax import classes
+from vspw_jax.data import class_pixels, label_maps
 from vspw_jax.errors import UserError
 
 INCOMPLETE_PREFIX = "incomplete."
 """How TFDS names the folder that it writes into; it is renamed when whole."""
 
-CONVERT_COMMAND = "python -m data_prep.vspw --source=VSPW_DIR --output={records}"
+CONVERT_COMMAND = "python -m data_prep.{dataset} --source={source} --output={records}"
+METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
+
+
+def convert_command(records, dataset="vspw"):
+    """The command that converts a data set to `records`."""
+    return CONVERT_COMMAND.format(dataset=dataset, source=f"{dataset.upper()}_DIR", records=records)
 
 
 def features():
@@ -46,27 +57,62 @@ class Video:
     count: int
 
 
-def decode_image(jpeg):
-    """A JPEG's pixels, (H, W, 3) uint8 RGB."""
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+SHRINKING = {1: 0, 2: 16, 4: 32, 8: 64}
+"""OpenCV's flags by what a JPEG's sides are divided by as it is decoded."""
+
+
+def decode_image(jpeg, shrink=1):
+    """A JPEG's pixels, (H, W, 3) uint8 RGB.
+
+    Args:
+      shrink: 1, 2, 4 or 8: sides are divided by it and rounded up. libjpeg then makes a pixel of each `shrink` x
+        `shrink` block from the block's lower frequencies, close to its mean, in a fraction of the time.
+    """
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | SHRINKING[shrink]
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags)
     if image is None:
         raise UserError(f"A JPEG of {len(jpeg)} bytes cannot be decoded; check its source file.")
     return image
 
 
-def decode_mask(png):
-    """A mask's train ids, (H, W) uint8, void 255. A palette image is read by its indices, never by its colours.
+def mask_values(png):
+    """A mask's source values, (H, W) uint8. A palette image is read by its indices, never by its colours.
 
     Raises:
-      UserError: the image has colours instead of ids.
+      UserError: the image has colours instead of ids, or more than 8 bits a pixel.
     """
     mask = Image.open(io.BytesIO(png))
-    if mask.mode not in ("L", "P"):
-        channels = np.asarray(mask.convert("RGB"))
-        if (channels != channels[..., :1]).any():
-            raise UserError(f"a mask of mode {mask.mode} holds colours; expected one channel of ids (mode L or P)")
-        return classes.from_raw(channels[..., 0])
-    return classes.from_raw(np.asarray(mask))
+    if mask.mode in ("L", "P"):
+        return np.asarray(mask)
+    if mask.mode[0] in "IF":
+        raise UserError(f"a mask of mode {mask.mode} has more than 8 bits a pixel; expected one channel of 8 (L or P)")
+    channels = np.asarray(mask.convert("RGB"))
+    if (channels != channels[..., :1]).any():
+        raise UserError(f"a mask of mode {mask.mode} holds colours; expected one channel of ids (mode L or P)")
+    return channels[..., 0]
+
+
+def decode_mask(png, lookup=None):
+    """A mask's train ids, (H, W) uint8, void 255; see `mask_values`.
+
+    Args:
+      lookup: train ids (256,) by source value, as `label_maps.lookup`; default VSPW's.
+    """
+    values = mask_values(png)
+    return classes.from_raw(values) if lookup is None else cv2.LUT(values, lookup)
+
+
+def fingerprint(frames):
+    """SHA-256 (hex) of the frames of a split in order: it depends neither on shards nor on how they were written.
+
+    Args:
+      frames: iterable of (video, frame, SHA-256 of the JPEG's bytes, SHA-256 of the PNG's bytes), digests in hex; a
+        frame without mask has the digest of no bytes.
+    """
+    digest = hashlib.sha256()
+    for parts in frames:
+        digest.update("\0".join(parts).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def find(path):
@@ -78,7 +124,7 @@ def find(path):
         state = f"{len(found)} converted data sets ({', '.join(map(str, found))})" if found else "no converted data"
         raise UserError(
             f"There is {state} at {path}: expected one folder with dataset_info.json.\n"
-            f"Convert VSPW with: {CONVERT_COMMAND.format(records=path)}\n"
+            f"Convert VSPW with: {convert_command(path)}\n"
             "or point to converted data with: --config.data.records=DIR"
         )
     return found[0]
@@ -92,24 +138,69 @@ def exist(path):
         return False
 
 
+def split_videos(index, kept_N=None):
+    """A tuple of `Video` from the metadata's [[name, count], ...]; with `kept_N` the runs of kept frames alone."""
+    starts = np.cumsum([0] + [count for _, count in index]).tolist()
+    if kept_N is None:
+        return tuple(Video(name, start, count) for (name, count), start in zip(index, starts, strict=False))
+    videos = []
+    for (name, count), start in zip(index, starts, strict=False):
+        # Where frames within a video are left out, a Video each stands for the runs between them: no clip has a gap.
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], kept_N[start : start + count], [False]])))
+        videos += [Video(name, start + int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return tuple(videos)
+
+
 class Frames:
-    """Random access to the records of a split.
+    """Random access to the records of a split; labels are VSPW's train ids.
 
     Attributes:
-      videos: tuple of `Video`.
-      max_classes: the most classes that one frame of the split holds.
+      videos: tuple of `Video`; frames that the filter leaves out are in none.
+      max_classes: the most classes that one frame of `videos` holds.
+      dataset, numbering: which data set this is, and how its masks number their classes.
+      lookup: train ids (256,) by source value.
+      fingerprint: SHA-256 of the split's content, in hex.
+      kept: `class_pixels.Kept`: how many frames pass the filter by either denominator.
     """
 
-    def __init__(self, path, split):
+    def __init__(self, path, split, fits=label_maps.FITS, min_mapped=0.0, denominator="all"):
+        """Opens a split.
+
+        Args:
+          path: converted data.
+          fits: which fits of the class tables count, of `label_maps.FITS`.
+          min_mapped: frames with a smaller share of their pixels mapped to VSPW's classes are left out (0.8 in
+            arXiv 2306.03508, section 2.2).
+          denominator: whose share: of "all" pixels or of the "labelled" ones.
+
+        Raises:
+          UserError: no such data, split or fit; damaged shards; a filter that keeps nothing.
+        """
         self.path, self.split = find(path), split
+        metadata = read_metadata(self.path)
         builder = tfds.builder_from_directory(self.path)
         if split not in builder.info.splits:
             raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}.")
-        _check_shards(self.path, builder.info.splits[split])
-        counts = builder.info.metadata["videos"][split]
-        starts = np.cumsum([0] + [count for _, count in counts]).tolist()
-        self.videos = tuple(Video(name, start, count) for (name, count), start in zip(counts, starts, strict=False))
-        self.max_classes = builder.info.metadata["max_classes"][split]
+        self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
+        _check_shards(self.path, builder.info.splits[split], self.dataset)
+        self.fingerprint = metadata["fingerprint"][split]
+        self.lookup = label_maps.lookup(self.dataset, self.numbering, fits)
+        self._num_records = builder.info.splits[split].num_examples
+        self._choose(metadata["videos"][split], min_mapped, denominator)
+
+    def _choose(self, index, min_mapped, denominator):
+        pixels_N256 = class_pixels.load(self.path, self.split, self._num_records)
+        labelled = label_maps.labelled(self.dataset, self.numbering)
+        self.kept = class_pixels.count_kept(pixels_N256, self.lookup, labelled, min_mapped)
+        if min_mapped:
+            kept_N = class_pixels.mapped_share(pixels_N256, self.lookup, labelled, denominator) >= min_mapped
+            if not kept_N.any():
+                raise UserError(f"The filter leaves nothing of {self.path} ({self.split}): {self.kept}.")
+            self.videos = split_videos(index, kept_N)
+            pixels_N256 = pixels_N256[np.flatnonzero(kept_N)]
+        else:
+            self.videos = split_videos(index)
+        self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
 
     @functools.cached_property
     def _source(self):
@@ -120,7 +211,8 @@ class Frames:
         return {name: value for name, value in self.__dict__.items() if name != "_source"}
 
     def __len__(self):
-        return sum(video.count for video in self.videos)
+        """The number of records, which `[number]` takes; the frames that count are those of `videos`."""
+        return self._num_records
 
     def __getitem__(self, number):
         """A record as a dict: video and frame are str, image_jpeg and mask_png bytes."""
@@ -129,7 +221,7 @@ class Frames:
         except RuntimeError as error:
             raise UserError(
                 f"Record {number} of split {self.split!r} in {self.path} is damaged: {str(error).splitlines()[0]}\n"
-                f"Delete the folder and convert again: {CONVERT_COMMAND.format(records=self.path)}"
+                f"Delete the folder and convert again: {convert_command(self.path, self.dataset)}"
             ) from error
         return {name: value.decode() if name in ("video", "frame") else value for name, value in record.items()}
 
@@ -139,21 +231,42 @@ class Frames:
             record = self[number]
             yield record["frame"], decode_image(record["image_jpeg"])
 
+    def label(self, record):
+        """The train ids (H, W) uint8 of a record; all void where it has no mask."""
+        with self._naming(record):
+            if record["mask_png"]:
+                return decode_mask(record["mask_png"], self.lookup)
+            return np.full(Image.open(io.BytesIO(record["image_jpeg"])).size[::-1], classes.VOID, np.uint8)
+
+    def image(self, record, label_HW, shrink=1):
+        """The pixels (H, W, 3) uint8 of a record, whose label must be of the same size; see `decode_image`."""
+        with self._naming(record):
+            image = decode_image(record["image_jpeg"], shrink)
+            if image.shape[:2] != tuple(-(-side // shrink) for side in label_HW.shape):
+                height, width = decode_image(record["image_jpeg"]).shape[:2]
+                raise UserError(
+                    f"the mask is {label_HW.shape[1]}x{label_HW.shape[0]} pixels, its frame {width}x{height}"
+                )
+        return image
+
+    @contextlib.contextmanager
+    def _naming(self, record):
+        try:
+            yield
+        except (UserError, OSError, SyntaxError, ValueError) as error:  # The last three are Pillow's.
+            raise UserError(
+                f"Frame {record['frame']} of video {record['video']} in {self.path} cannot be read: {error}\n"
+                f"Mend the source, delete this folder and convert again: {convert_command(self.path, self.dataset)}"
+            ) from error
+
     def image_and_label(self, number):
         """The frame's pixels (H, W, 3) uint8 and train ids (H, W) uint8; all void where it has no mask."""
         record = self[number]
-        image, mask = decode_image(record["image_jpeg"]), record["mask_png"]
-        label = decode_mask(mask) if mask else np.full(image.shape[:2], classes.VOID, np.uint8)
-        if label.shape != image.shape[:2]:
-            raise UserError(
-                f"Frame {record['frame']} of video {record['video']} in {self.path}: the mask is {label.shape[1]}x"
-                f"{label.shape[0]} pixels, its frame {image.shape[1]}x{image.shape[0]}. Mend the source, delete this "
-                f"folder and convert again: {CONVERT_COMMAND.format(records=self.path)}"
-            )
-        return image, label
+        label = self.label(record)
+        return self.image(record, label), label
 
 
-def _check_shards(path, split):
+def _check_shards(path, split, dataset):
     """Raises UserError where a shard is missing, truncated, or holds another number of records than it should."""
     problems = []
     for filename, expected in zip(sorted(split.filenames), split.shard_lengths, strict=True):
@@ -168,10 +281,22 @@ def _check_shards(path, split):
     if problems:
         raise UserError(
             f"Damaged shards in {path}:\n" + "\n".join(problems) + "\n"
-            f"Delete the folder and convert again: {CONVERT_COMMAND.format(records=path)}"
+            f"Delete the folder and convert again: {convert_command(path, dataset)}"
         )
 
 
 def read_metadata(path):
-    """The metadata that the converter left: `videos` and `max_classes` by split."""
-    return json.loads((find(path) / "metadata.json").read_text())
+    """The metadata that the converter left: a dict of METADATA_KEYS, all but the first two by split.
+
+    Raises:
+      UserError: no converted data, or of an older layout.
+    """
+    folder = find(path)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    missing = [key for key in METADATA_KEYS if key not in metadata]
+    if missing:
+        raise UserError(
+            f"{folder}/metadata.json lacks {', '.join(missing)}: an older version wrote these records. "
+            f"Delete the folder and convert again: {convert_command(path, metadata.get('dataset', 'vspw'))}"
+        )
+    return metadata

@@ -1,9 +1,13 @@
-"""Augmentation of clips, equal for all frames of a clip where geometry and colour are concerned.
+"""Augmentation of clips, drawn once a clip: geometry and colour change alike for all its frames.
 
-The rules and their order are mmseg's (open-mmlab/mmsegmentation mmseg/datasets/pipelines/transforms.py): resize, crop,
-flip, photometric distortion, normalisation, padding.
+The rules, their order and their distributions are mmseg's (open-mmlab/mmsegmentation 0.x mmseg/datasets/pipelines/
+transforms.py): resize, crop, flip, photometric distortion, normalisation, padding. Single images go through the same,
+as clips of one frame. VSS-CFFM, mmseg for clips, differs in two points: it judges a crop by the last frame's labels
+alone, here all frames count; and it draws colours anew for each frame, here for each clip.
 Shapes: T frames, H and W pixels. Images are uint8 RGB until normalised; labels uint8 train ids, void 255.
 """
+
+import dataclasses
 
 import cv2
 import numpy as np
@@ -23,71 +27,186 @@ def fitted_size(height, width, long_side, short_side):
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
-def resize_clip(images, labels, height, width):
-    """Bilinear for images, nearest for labels."""
-    size = (width, height)
-    images = [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR) for image in images]
-    labels = [cv2.resize(label, size, interpolation=cv2.INTER_NEAREST) for label in labels]
-    return np.stack(images), np.stack(labels)
+def random_size(height, width, config, rng):
+    """(height, width) fitted to `base_size` times a uniform ratio, cut to whole pixels (mmseg random_sample_ratio)."""
+    ratio = rng.uniform(*config.resize_ratio)
+    short_side, long_side = (int(side * ratio) for side in sorted(config.base_size))
+    return fitted_size(height, width, long_side, short_side)
 
 
-def choose_crop(labels_THW, crop, max_share, rng):
-    """Top and left of a crop (height, width) in which no class covers `max_share` or more of the labelled pixels.
+def _is_varied(labels, max_share):
+    """Whether two classes or more are in sight and none covers `max_share` or more of the labelled pixels."""
+    counts = sum(cv2.calcHist([label], [0], None, [256], [0, 256]).astype(np.int64) for label in labels)[:VOID]
+    return (counts > 0).sum() > 1 and counts.max() / counts.sum() < max_share
 
-    After CROP_TRIES tries the last one is taken, as mmseg does. What exceeds the clip is cut off.
+
+def _window(shape, size, top, left, crop):
+    """What of a frame of `shape` a crop (height, width) of it at `size` shows: slices in whole pixels, and their size.
+
+    A crop that exceeds `size` is cut off, so that its size may be below `crop`.
     """
-    height, width = labels_THW.shape[1:]
-    for _ in range(CROP_TRIES):
-        top = rng.integers(0, max(height - crop[0], 0) + 1)
-        left = rng.integers(0, max(width - crop[1], 0) + 1)
-        window = labels_THW[:, top : top + crop[0], left : left + crop[1]]
-        counts = np.bincount(window.ravel(), minlength=256)[:VOID]
-        if (counts > 0).sum() > 1 and counts.max() / counts.sum() < max_share:
+    slices, cropped = [], []
+    for source, scaled, first, length in zip(shape, size, (top, left), crop, strict=True):
+        cropped.append(min(length, scaled - first))
+        start, end = (int(place * source / scaled + 0.5) for place in (first, first + cropped[-1]))
+        slices.append(slice(min(start, source - 1), max(end, start + 1)))
+    return tuple(slices), tuple(cropped)
+
+
+def choose_crop(labels, crop, max_share, rng, size=None):
+    """Top and left of a random crop (height, width), drawn again where one class covers too much of it.
+
+    The first draw and up to CROP_TRIES - 1 of its successors are judged; after as many failures the next one is taken
+    unseen, as mmseg does. With `max_share` of 1 or more nothing is judged. What exceeds the clip is cut off.
+
+    Args:
+      labels: T of (H, W); judged as they are, where mmseg counts the pixels of resized ones.
+      size: (height, width) to which they will be resized and in which the crop lies; theirs by default.
+    """
+    shape = labels[0].shape
+    size = size or shape
+
+    def draw():
+        return tuple(rng.integers(0, max(length - part, 0) + 1) for length, part in zip(size, crop, strict=True))
+
+    top, left = draw()
+    for _ in range(CROP_TRIES if max_share < 1 else 0):
+        window, _ = _window(shape, size, top, left, crop)
+        if _is_varied([label[window] for label in labels], max_share):
             break
+        top, left = draw()
     return top, left
 
 
-def distort_colours(images_THWC, rng):
-    """mmseg's PhotoMetricDistortion, drawn once a clip: each step with probability one half.
+@dataclasses.dataclass(frozen=True)
+class Colours:
+    """One draw of mmseg's PhotoMetricDistortion; None is a step left out.
 
-    Brightness +-32, contrast x0.5..1.5 (before or after the next two), saturation x0.5..1.5, hue +-18 of 180.
+    Attributes:
+      brightness: grey levels to add.
+      contrast, saturation: factors.
+      contrast_first: contrast comes before saturation and hue, or after them.
+      hue: added to OpenCV's hue of 0..179.
     """
-    draws = {name: rng.random() < 0.5 for name in ("brightness", "contrast_first", "contrast", "saturation", "hue")}
-    brightness, contrast = rng.uniform(-32, 32), rng.uniform(0.5, 1.5)
-    saturation, hue = rng.uniform(0.5, 1.5), rng.integers(-18, 18)
 
-    def scale(image, factor=1.0, offset=0.0):
-        return cv2.convertScaleAbs(np.maximum(image * np.float32(factor) + np.float32(offset), 0))
-
-    def distort(image):
-        if draws["brightness"]:
-            image = scale(image, offset=brightness)
-        if draws["contrast"] and draws["contrast_first"]:
-            image = scale(image, contrast)
-        if draws["saturation"] or draws["hue"]:
-            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-            if draws["saturation"]:
-                hsv[..., 1] = scale(hsv[..., 1], saturation)
-            if draws["hue"]:
-                hsv[..., 0] = (hsv[..., 0].astype(np.int32) + hue) % 180
-            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-        if draws["contrast"] and not draws["contrast_first"]:
-            image = scale(image, contrast)
-        return image
-
-    return np.stack([distort(image) for image in images_THWC])
+    brightness: float | None = None
+    contrast: float | None = None
+    contrast_first: bool = True
+    saturation: float | None = None
+    hue: int | None = None
 
 
-def normalise(images):
-    """uint8 RGB to float32 with ImageNet's mean and standard deviation."""
-    return (images.astype(np.float32) - IMAGE_MEAN) / IMAGE_STD
+def random_colours(rng):
+    """Each step with probability one half; brightness +-32, contrast and saturation 0.5..1.5, hue -18..17."""
+    brightness, contrast, saturation, hue, first = rng.random(5) < 0.5
+    draws = rng.uniform(-32, 32), rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5), int(rng.integers(-18, 18))
+    return Colours(
+        brightness=draws[0] if brightness else None,
+        contrast=draws[1] if contrast else None,
+        contrast_first=bool(first),
+        saturation=draws[2] if saturation else None,
+        hue=draws[3] if hue else None,
+    )
 
 
-def pad(images_THWC, labels_THW, crop):
-    """Pads below and right to the crop: normalised images with 0, labels with void."""
-    missing = [(0, crop[0] - labels_THW.shape[1]), (0, crop[1] - labels_THW.shape[2])]
-    images = np.pad(images_THWC, [(0, 0), *missing, (0, 0)])
-    return images, np.pad(labels_THW, [(0, 0), *missing], constant_values=VOID)
+LEVELS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+NORMALISED = (LEVELS.astype(np.float32) - IMAGE_MEAN) / IMAGE_STD
+"""By level and channel, (256, 3): the level itself, and normalised with ImageNet's statistics."""
+
+
+def _scaled(levels, factor=1.0, offset=0.0):
+    """uint8 levels times a factor plus an offset, clipped and cut to whole levels (mmseg convert())."""
+    return np.clip(levels * np.float32(factor) + np.float32(offset), 0, 255).astype(np.uint8)
+
+
+def _through_hsv(image, channel, table):
+    """One pass through HSV in which a channel's levels (256,) are replaced."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def distort_colours(image, colours, levels=LEVELS, out=None):
+    """Applies one draw of colours, level for level as mmseg does on 8-bit images.
+
+    All but the passes through HSV are functions of a level, hence tables, and so is what is done with the levels last.
+    Saturation and hue each make a pass of their own, as in mmseg: the rounding in between shows.
+
+    Args:
+      image: (H, W, 3) uint8.
+      levels: (256, 3), what becomes of a final level by channel: LEVELS or NORMALISED.
+      out: (H, W, 3) of the type of `levels` to write into, each row without gaps.
+    """
+    before = after = np.arange(256, dtype=np.uint8)
+    if colours.brightness is not None:
+        before = _scaled(before, offset=colours.brightness)
+    if colours.contrast is not None and colours.contrast_first:
+        before = _scaled(before, colours.contrast)
+    elif colours.contrast is not None:
+        after = _scaled(after, colours.contrast)
+    if colours.saturation is None and colours.hue is None:
+        return cv2.LUT(image, levels[after[before]][None], out)
+    if colours.brightness is not None or colours.contrast_first:
+        image = cv2.LUT(image, before)
+    if colours.saturation is not None:
+        image = _through_hsv(image, 1, _scaled(np.arange(256), colours.saturation))
+    if colours.hue is not None:
+        image = _through_hsv(image, 0, ((np.arange(256) + colours.hue) % 180).astype(np.uint8))
+    return cv2.LUT(image, levels[after][None], out)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One draw of what a clip shows of its frames, and how.
+
+    Attributes:
+      size: (height, width) that a frame would be resized to.
+      place: top and left of the crop in it.
+      crop: the crop's (height, width).
+      flipped: left and right change places.
+      colours: see `Colours`.
+    """
+
+    size: tuple
+    place: tuple
+    crop: tuple
+    flipped: bool
+    colours: Colours
+
+    def shrink(self, height):
+        """The largest of 1, 2, 4 and 8 by which frames of that height may be divided and not fall below `size`."""
+        return next(shrink for shrink in (8, 4, 2, 1) if shrink == 1 or self.size[0] * shrink <= height)
+
+    def of(self, pixels, interpolation):
+        """What it shows of a frame or label, in its own size: the crop's, or less where the frame ends."""
+        window, (height, width) = _window(pixels.shape[:2], self.size, *self.place, self.crop)
+        shown = cv2.resize(pixels[window], (width, height), interpolation=interpolation)
+        return cv2.flip(shown, 1) if self.flipped else shown
+
+
+def random_view(labels, config, crop, rng):
+    """Draws a `View` of T frames by their labels (H, W); see `augment`."""
+    size = random_size(*labels[0].shape, config, rng)
+    place = choose_crop(labels, crop, config.max_class_share, rng, size)
+    flipped = bool(rng.random() < 0.5)
+    return View(size, place, tuple(crop), flipped, random_colours(rng) if config.photometric else Colours())
+
+
+def show(view, image, label, out_image, out_label):
+    """Writes what a view shows of a frame, (H, W, 3) uint8 and (H, W) uint8, into arrays of the crop's size.
+
+    Of a frame only what the crop shows is resized: the crop's edges come to lie on whole pixels of the frame, by which
+    its place and scale differ from mmseg's, which resizes all of the frame first, by less than a pixel of the frame.
+    The image may be shrunk, see `View.shrink`: then by less than one of its own pixels, which are no larger than the
+    crop's.
+    """
+    shown_label = view.of(label, cv2.INTER_NEAREST)
+    height, width = shown_label.shape
+    shown = view.of(image, cv2.INTER_LINEAR)
+    distort_colours(shown, view.colours, NORMALISED, out_image[:height, :width])
+    out_label[:height, :width] = shown_label
+    for pixels, beyond in ((out_image, 0), (out_label, VOID)):
+        pixels[height:], pixels[:height, width:] = beyond, beyond
 
 
 def augment(images, labels, config, crop, rng):
@@ -100,18 +219,10 @@ def augment(images, labels, config, crop, rng):
       rng: numpy Generator; the only source of randomness.
 
     Returns:
-      image (T, *crop, 3) float32, normalised; label (T, *crop) int32, void 255.
+      image (T, *crop, 3) float32, normalised, 0 beyond the frame; label (T, *crop) int32, void 255.
     """
-    ratio = rng.uniform(*config.resize_ratio)
-    images, labels = resize_clip(
-        images, labels, *fitted_size(*labels[0].shape, *(int(side * ratio + 0.5) for side in config.base_size))
-    )
-    top, left = choose_crop(labels, crop, config.max_class_share, rng)
-    images = images[:, top : top + crop[0], left : left + crop[1]]
-    labels = labels[:, top : top + crop[0], left : left + crop[1]]
-    if rng.random() < 0.5:
-        images, labels = images[:, :, ::-1], labels[:, :, ::-1]
-    if config.photometric:
-        images = distort_colours(np.ascontiguousarray(images), rng)
-    images, labels = pad(normalise(images), labels, crop)
-    return images, labels.astype(np.int32)
+    view = random_view(labels, config, crop, rng)
+    image_THWC, label_THW = np.empty((len(images), *crop, 3), np.float32), np.empty((len(images), *crop), np.int32)
+    for frame in zip(images, labels, image_THWC, label_THW, strict=True):
+        show(view, *frame)
+    return image_THWC, label_THW

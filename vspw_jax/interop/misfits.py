@@ -9,15 +9,16 @@ from collections.abc import Callable
 import numpy as np
 
 from vspw_jax import classes
+from vspw_jax.data import label_maps
 from vspw_jax.interop import relative_position
 from vspw_jax.interop.name_maps import CLASSES, CLASSES_AND_NONE, POSITIONS
 from vspw_jax.models.encoders import beit, relative_attention
 
 CLASS_MAPS = {
-    (150, classes.NUM_CLASSES): ("ade20k_to_vspw", "ade_trainid_0_149"),
-    (171, classes.NUM_CLASSES): ("coco_to_vspw", "coco_trainid_171"),
+    (150, classes.NUM_CLASSES): ("ade20k", "reduced_0_149"),
+    (171, classes.NUM_CLASSES): ("coco_stuff", "trainid_0_170"),
 }
-"""(classes there, classes here): the class table that relates them, and its column of ids there."""
+"""(classes there, classes here): the data set of the classes there, and the numbering that a classifier of it uses."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +93,14 @@ def _resize(row, tensor, names, target):
 
 def class_map(num_theirs, num_ours):
     """(name of the table, {our class: their classes}) that relates two sets of classes; (None, {}) if none does."""
-    name, column = CLASS_MAPS.get((num_theirs, num_ours), (None, None))
+    if (num_theirs, num_ours) not in CLASS_MAPS:
+        return None, {}
+    dataset, numbering = CLASS_MAPS[num_theirs, num_ours]
     sources = {}
-    for row in classes.table(name) if name else ():
-        if row["fit"] != "none":
-            sources.setdefault(int(row["vspw_id"]), []).append(int(row[column]))
-    return name, sources
+    for source in label_maps.source_classes(dataset, numbering):
+        if source.vspw_id is not None:
+            sources.setdefault(source.vspw_id, []).append(source.value)
+    return label_maps.NUMBERINGS[dataset][numbering].table, sources
 
 
 def _map_classes(num_theirs, num_ours, extra):

@@ -1,0 +1,205 @@
+"""The training stream is a function of (seed, step), on any number of hosts, threads and processes; mixtures too."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import nce
+from data_prep import generate, vspw
+from vspw_jax.data import mixture, pipeline, records
+from vspw_jax.errors import UserError
+
+CROP = (32, 32)
+SEED = 3
+
+
+@pytest.fixture(scope="session")
+def image_records(tmp_path_factory):
+    """Seven drawn single images of another size, converted."""
+    folder = tmp_path_factory.mktemp("images")
+    generate.generate(folder / "source", lambda aside: generate.write_vspw(aside, {"train": 7}, 1, 60, 50, 1))
+    vspw.convert(folder / "source", folder / "records")
+    return folder / "records"
+
+
+@pytest.fixture
+def config(generated_records):
+    """Two-frame clips of five videos of ten frames, augmented."""
+    config = nce.get_config("demo").data
+    config.records, config.epoch = str(generated_records), "frame"
+    config.augment.base_size = (64, 48)
+    return config
+
+
+def add_images(config, image_records, **fields):
+    options = dict(records=str(image_records), split="train", weight=1.0, epoch="frame", frame_gap=1)
+    options |= dict(fits=("exact",), min_mapped=0.0, denominator="all")
+    config.mixture.images = ConfigDict({**options, **fields})
+    return config
+
+
+@pytest.fixture
+def numbered(monkeypatch):
+    """Frames show their record numbers, those of `images` from 100 on, and are not augmented."""
+
+    def label(self, record):
+        number = record if len(self) != 7 else record + 100
+        return np.full((32, 32), number, np.uint8)
+
+    monkeypatch.setattr(records.Frames, "__getitem__", lambda self, number: number)
+    monkeypatch.setattr(records.Frames, "label", label)
+    monkeypatch.setattr(records.Frames, "image", lambda self, record, label, shrink: np.stack([label] * 3, axis=-1))
+    plain = ConfigDict(
+        dict(base_size=CROP, resize_ratio=(1.0, 1.0), max_class_share=1.0, photometric=False, shrink_in_decoding=True)
+    )
+    return lambda config: config.update(augment=plain)
+
+
+def take(config, steps, batch=4, first_step=0, num_hosts=1):
+    """Global batches: those of all hosts, concatenated in their order."""
+    streams = [
+        pipeline.training_batches(config, batch, CROP, SEED, first_step, host, num_hosts) for host in range(num_hosts)
+    ]
+    parts = [[next(stream) for stream in streams] for _ in range(steps)]
+    for stream in streams:
+        stream.close()
+    return [{name: np.concatenate([part[name] for part in hosts]) for name in hosts[0]} for hosts in parts]
+
+
+def assert_same(left, right):
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def numbers(batches):
+    """Record numbers of the clips, (clips, T)."""
+    return np.concatenate([batch["label_BTHW"][:, :, 0, 0] for batch in batches])
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["one data set", "mixture"])
+def test_any_number_of_hosts_has_the_same_global_batches(config, image_records, mixed):
+    """Fifteen steps pass the end of an epoch of 50, and of the images' epochs of 7."""
+    if mixed:
+        add_images(config, image_records, weight=4.0)
+    alone = take(config, 15)
+    for num_hosts in (2, 4):
+        assert_same(take(config, 15, num_hosts=num_hosts), alone)
+
+
+def test_four_hosts_resumed_as_two_repeat_and_skip_nothing(config, image_records):
+    add_images(config, image_records)
+    stopped = take(config, 6, num_hosts=4) + take(config, 5, first_step=6, num_hosts=2)
+    assert_same(stopped + take(config, 4, first_step=11), take(config, 15))
+
+
+def test_threads_and_prefetching_do_not_matter(config):
+    config.threads, config.prefetch = 1, 1
+    alone = take(config, 6)
+    config.threads, config.prefetch = 4, 9
+    assert_same(take(config, 6), alone)
+
+
+def test_worker_processes_do_not_matter(config, image_records):
+    """What is not random elsewhere must not become so in processes that draw by themselves."""
+    add_images(config, image_records, weight=4.0)
+    alone = take(config, 7, first_step=2)
+    config.workers = 2
+    assert_same(take(config, 7, first_step=2), alone)
+
+
+def test_another_seed_is_another_stream(config):
+    (one,) = take(config, 1)
+    other = next(pipeline.training_batches(config, 4, CROP, SEED + 1))
+    assert not np.array_equal(one["image_BTHWC"], other["image_BTHWC"])
+
+
+def test_each_epoch_has_every_frame_once_in_an_order_of_its_own(config, numbered):
+    numbered(config)
+    config.frames = 1
+    seen = numbers(take(config, 25))[:, 0]
+    epochs = seen[:50].tolist(), seen[50:].tolist()
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(50))
+    assert epochs[0] != epochs[1] and epochs[0] != sorted(epochs[0])
+
+
+def test_an_epoch_of_videos_has_each_once_at_random_frames(config, numbered):
+    numbered(config)
+    config.epoch = "video"
+    seen = numbers(take(config, 50, batch=5))
+    np.testing.assert_array_equal(seen[:, 1], seen[:, 0] + 1)
+    np.testing.assert_array_equal(np.sort(seen[:, 0].reshape(50, 5) // 10), np.tile(np.arange(5), (50, 1)))
+    assert len(set(seen[:, 0].tolist())) > 30
+
+
+@pytest.mark.parametrize(("weight", "share"), [(1.0, 3.5 / 53.5), (4.0, 14 / 64)])
+def test_a_mixture_draws_elements_by_their_weight_and_packs_images(config, image_records, numbered, weight, share):
+    """Images fill a clip's two frames one by one: seven of them make three and a half clips."""
+    numbered(config)
+    add_images(config, image_records, weight=weight)
+    batches = take(config, 100, batch=8)
+    seen, is_clip = numbers(batches), np.concatenate([batch["is_clip_B"] for batch in batches])
+    np.testing.assert_array_equal(is_clip, (seen < 100).all(axis=1))
+    np.testing.assert_array_equal(~is_clip, (seen >= 100).all(axis=1))
+    assert 1 - is_clip.mean() == pytest.approx(share, rel=0.02)
+    np.testing.assert_array_equal(seen[is_clip][:, 1], seen[is_clip][:, 0] + 1)
+    images = seen[~is_clip].ravel()
+    for epoch in range(len(images) // 7):
+        assert sorted(images[7 * epoch :][:7]) == list(range(100, 107))
+    epochs = is_clip.sum() // 50
+    counts = np.bincount(seen[is_clip][: 50 * epochs, 0], minlength=50).reshape(5, 10)
+    np.testing.assert_array_equal(counts, epochs * np.array([[1] * 8 + [2, 0]] * 5))  # A last frame starts no clip.
+
+
+def test_batches_of_all_mixtures_have_the_same_shapes_and_types(config, image_records):
+    shapes = []
+    for weight in (None, 1.0, 10000.0):
+        if weight:
+            add_images(config, image_records, weight=weight)
+        (batch,) = take(config, 1)
+        shapes.append({name: (array.shape, array.dtype) for name, array in batch.items()})
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert batch["is_clip_B"].sum() <= 1
+    assert shapes[0]["is_clip_B"] == ((4,), np.bool_)
+
+
+def test_single_frames_are_clips_whatever_they_are_from(config, image_records):
+    config.frames = 1
+    batches = take(add_images(config, image_records, weight=7.0), 3)
+    assert all(batch["is_clip_B"].all() and batch["image_BTHWC"].shape == (4, 1, *CROP, 3) for batch in batches)
+
+
+def test_more_classes_than_the_loss_has_room_for_are_an_error_that_names_the_member(config, image_records):
+    members = mixture.members(add_images(config, image_records))
+    most = [member.frames.max_classes for member in members]
+    members[1].frames.max_classes = max(most) + 1
+    mixture.check_capacity(members, max(most) + 1)
+    with pytest.raises(UserError, match=f"'images'.*holds {max(most) + 1} classes.*has room for {max(most)}"):
+        mixture.check_capacity(members, max(most))
+
+
+def test_what_was_read_is_told_apart_by_its_bytes_and_by_its_class_table(config, image_records):
+    members = mixture.members(add_images(config, image_records))
+    (main, images) = mixture.identity(members).values()
+    assert main.startswith("vspw train, 50 frames, fingerprint ") and images.startswith("vspw train, 7 frames, ")
+    members[0].frames.lookup = np.roll(members[0].frames.lookup, 1)
+    shifted, same = mixture.identity(members).values()
+    assert same == images and shifted != main
+    assert shifted.split(", class table")[0] == main.split(", class table")[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(weight=0.0), "data.mixture.images.weight is 0.0: expected more than 0"),
+        (dict(epoch="day"), "data.mixture.images.epoch is 'day': expected one of frame, video"),
+        (dict(split="dev"), "no split 'dev'"),
+        (dict(records="nowhere"), "no converted data at nowhere"),
+    ],
+    ids=["weight", "epoch", "split", "records"],
+)
+def test_what_is_wrong_with_a_member_is_named(config, image_records, fields, message):
+    with pytest.raises(UserError, match=message):
+        mixture.members(add_images(config, image_records, **fields))

@@ -1,0 +1,130 @@
+"""How many pixels of each source value every frame's mask holds, and what follows from it without decoding a mask.
+
+N records of a split; the 256 columns are the values that a mask's pixel can take. A frame without mask has no pixels.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import scipy.sparse
+
+from vspw_jax import classes
+from vspw_jax.data import label_maps
+from vspw_jax.errors import UserError
+
+EXACT = 1 << 24
+"""Up to here float32 holds every integer."""
+
+
+def file_name(split):
+    """The file beside the shards that holds a split's pixels."""
+    return f"class_pixels-{split}.npz"
+
+
+def save(path, pixels_N256):
+    """Writes a scipy.sparse CSR array of uint32."""
+    scipy.sparse.save_npz(path, pixels_N256)
+
+
+def load(folder, split, num_records):
+    """The pixels of a split, CSR (N, 256) uint32.
+
+    Raises:
+      UserError: the file is missing or damaged, or is not of this split.
+    """
+    path = folder / file_name(split)
+    try:
+        with path.open("rb") as file:
+            pixels_N256 = scipy.sparse.load_npz(file).tocsr()
+    except Exception as error:
+        found = "is missing" if not path.exists() else f"cannot be read ({str(error).splitlines()[0]})"
+        raise UserError(f"{path} {found}. Delete {folder} and convert again.") from error
+    if pixels_N256.shape != (num_records, 256):
+        raise UserError(
+            f"{path} is of {pixels_N256.shape[0]} records, split {split} has {num_records}. "
+            f"Delete {folder} and convert again."
+        )
+    return pixels_N256
+
+
+def from_counts(counts):
+    """CSR (N, 256) uint32 from one dict {value: pixels} a record."""
+    rows = [row for row, count in enumerate(counts) for _ in count]
+    columns = [int(value) for count in counts for value in count]
+    pixels = [pixels for count in counts for pixels in count.values()]
+    return scipy.sparse.csr_array((np.array(pixels, np.uint32), (rows, columns)), shape=(len(counts), 256))
+
+
+def count(values_HW):
+    """{value: pixels} of a mask, in the order of values."""
+    # OpenCV counts bytes some ten times faster than np.bincount, in float32: so no more than it counts exactly at once.
+    parts = [values_HW.reshape(1, -1)[:, start : start + EXACT] for start in range(0, values_HW.size, EXACT)]
+    pixels = sum(cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64) for part in parts)
+    return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
+
+
+def check_share(min_mapped):
+    """Raises UserError where the least share to be mapped is none: 80 for 80 %, say."""
+    if not 0 <= min_mapped <= 1:
+        raise UserError(f"The least share of pixels to be mapped is {min_mapped:g}: expected 0 to 1, 0.8 for 80 %.")
+
+
+def mapped_share(pixels_N256, lookup, labelled, denominator="all"):
+    """Share of each frame's pixels that map to a class of VSPW, (N,) float64; 0 for a frame without such pixels.
+
+    Args:
+      pixels_N256: CSR.
+      lookup: train ids (256,) by source value, as `label_maps.lookup`.
+      labelled: (256,) bool, as `label_maps.labelled`.
+      denominator: "all" pixels, or those that are "labelled" in the source.
+
+    Source: arXiv 2306.03508, section 2.2 ("at least 80 % of pixels"), which does not say whose share it is.
+    """
+    if denominator not in label_maps.DENOMINATORS:
+        raise UserError(f"The denominator is {denominator!r}: expected one of {', '.join(label_maps.DENOMINATORS)}.")
+    counted = labelled if denominator == "labelled" else np.ones(256, bool)
+    pixels_N256 = pixels_N256.astype(np.float64)
+    mapped, total = pixels_N256 @ (lookup != classes.VOID), pixels_N256 @ counted
+    return np.divide(mapped, total, out=np.zeros_like(total), where=total > 0)
+
+
+def most_classes(pixels_N256, lookup):
+    """The most classes of VSPW that one frame holds."""
+    to_class = np.zeros((256, classes.NUM_CLASSES), np.uint32)
+    values = np.flatnonzero(lookup != classes.VOID)
+    to_class[values, lookup[values]] = 1
+    present = pixels_N256.astype(np.int64) @ scipy.sparse.csr_array(to_class)
+    present.eliminate_zeros()
+    return int(np.diff(present.indptr).max(initial=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """How many frames have at least a share of their pixels mapped, by either denominator.
+
+    Attributes:
+      of_all, of_labelled, total: numbers of frames.
+      min_mapped: the share.
+    """
+
+    of_all: int
+    of_labelled: int
+    total: int
+    min_mapped: float
+
+    def __str__(self):
+        return (
+            f"{self.of_all} of {self.total} images have at least {100 * self.min_mapped:g} % of all their pixels "
+            f"mapped to VSPW's classes, {self.of_labelled} at least that share of their labelled pixels"
+        )
+
+
+def count_kept(pixels_N256, lookup, labelled, min_mapped):
+    """`Kept` of a split; see `mapped_share`. Raises UserError where `min_mapped` is no share."""
+    check_share(min_mapped)
+    of_all, of_labelled = (
+        int((mapped_share(pixels_N256, lookup, labelled, denominator) >= min_mapped).sum())
+        for denominator in label_maps.DENOMINATORS
+    )
+    return Kept(of_all, of_labelled, pixels_N256.shape[0], min_mapped)

@@ -1,0 +1,108 @@
+"""The data sets that a run trains on: `config.data` itself, and those of `config.data.mixture`.
+
+Joint training regards its data sets as a whole (paper 000, section 2.2): with weight 1 everywhere each element (video,
+frame or image) is drawn as often as any other, and an epoch of the whole is one of each member. A data set of weight 2
+is drawn from twice as often.
+"""
+
+import dataclasses
+import hashlib
+
+from vspw_jax import classes
+from vspw_jax.data import clips, records
+from vspw_jax.errors import UserError, choose
+
+MAIN = "main"
+"""What the data set of `config.data` itself is called among the members."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A data set of the mixture.
+
+    Attributes:
+      name: the key in `config.data.mixture`, or MAIN.
+      frames: its records.
+      epoch: of `clips.EPOCHS`, over its videos.
+      frame_gap: records from one frame of a clip to the next.
+      weight: how often an element is drawn, relative to the other members' elements.
+    """
+
+    name: str
+    frames: records.Frames
+    epoch: clips.VideoEpoch | clips.FrameEpoch
+    frame_gap: int
+    weight: float
+
+    @property
+    def holds_images(self):
+        """Whether its frames are single images: none has a neighbour."""
+        return all(video.count == 1 for video in self.frames.videos)
+
+    def draws(self, num_frames):
+        """Clips of `num_frames` that an epoch has, times the weight; single images share clips."""
+        return self.weight * len(self.epoch) / (num_frames if self.holds_images else 1)
+
+
+def identity(members):
+    """What decides the training data besides the config, by name: changed data or label map changes a line of it."""
+    return {member.name: _describe(member.frames) for member in members}
+
+
+def report(members, num_frames):
+    """What a run on clips of `num_frames` draws from, a line a data set."""
+    total = sum(member.draws(num_frames) for member in members)
+    return "\n".join(
+        f"{member.name}: {member.frames.dataset} {member.frames.split}, "
+        f"{100 * member.draws(num_frames) / total:.1f} % of the clips; {member.frames.kept}"
+        for member in members
+    )
+
+
+def _describe(frames):
+    # Not the tables as a whole, but what they make of this data set's values: a renamed COCO class is no change.
+    table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(classes.names()).encode())
+    return (
+        f"{frames.dataset} {frames.split}, {sum(video.count for video in frames.videos)} frames, "
+        f"fingerprint {frames.fingerprint}, class table {table.hexdigest()[:16]}"
+    )
+
+
+def members(config):
+    """The members of a mixture, MAIN first.
+
+    Args:
+      config: `config.data`: records, train_split, epoch, frame_gap, weight, the options of `records.Frames`, and
+        mixture, the same by name of the data set, but for train_split, which is split there.
+
+    Raises:
+      UserError: data is missing or damaged, no frame of a member passes its filter, or a field has an unknown value.
+    """
+    if MAIN in config.mixture:
+        raise UserError(f"data.mixture.{MAIN}: the name {MAIN!r} is the main data set's. Choose another.")
+    return [_member(MAIN, "data", config, config.train_split)] + [
+        _member(name, f"data.mixture.{name}", config.mixture[name], config.mixture[name].split)
+        for name in sorted(config.mixture)
+    ]
+
+
+def _member(name, field, config, split):
+    epoch = choose(clips.EPOCHS, config.epoch, f"{field}.epoch")
+    if config.weight <= 0:
+        raise UserError(f"{field}.weight is {config.weight}: expected more than 0.")
+    frames = records.Frames(config.records, split, config.fits, config.min_mapped, config.denominator)
+    if not frames.videos:
+        raise UserError(f"Split {split!r} of {frames.path} has no frames to train on.")
+    return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight)
+
+
+def check_capacity(members, capacity):
+    """Raises UserError where a frame of a member holds more classes than the loss has room for."""
+    member = max(members, key=lambda member: member.frames.max_classes)
+    frames = member.frames
+    if frames.max_classes > capacity:
+        raise UserError(
+            f"A frame of {frames.path} ({frames.split}, {member.name!r}) holds {frames.max_classes} classes, "
+            f"but the loss has room for {capacity}. "
+            f"Set --config.loss.segmentation.capacity={frames.max_classes} or more."
+        )
