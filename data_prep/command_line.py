@@ -55,8 +55,11 @@ def add_mapping(parser, dataset):
 
 
 def chosen_filter(options):
-    """`units.Filter` of the options of `add_mapping`."""
-    return units.Filter(tuple(filter(None, options.fits.split(","))), options.min_mapped, options.denominator)
+    """`units.Filter` of the options of `add_mapping`; UserError where they make none."""
+    chosen = units.Filter(tuple(filter(None, options.fits.split(","))), options.min_mapped, options.denominator)
+    label_maps.check_fits(chosen.fits)
+    class_pixels.check_share(chosen.min_mapped)
+    return chosen
 
 
 def beam_options(options, rest, source):
@@ -70,6 +73,8 @@ def beam_options(options, rest, source):
     Raises:
       UserError: arguments that Beam does not know either.
     """
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers={options.workers}: expected 1 or more.")
     workers = options.workers or (1 if sum(source.sizes.values()) < SMALL_BYTES else os.cpu_count())
     if not options.runner and workers == 1 and not rest:
         return None

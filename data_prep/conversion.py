@@ -81,7 +81,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
             self.name, self.splits, self.source, self.form, self.chosen, self.max_bad, self.shard_bytes
         )
         digest = hashlib.sha256("".join(unit.key for unit in planned).encode()).hexdigest()
-        final = pathlib.Path(self.data_dir)
+        final = pathlib.Path(self.data_dir).absolute()
         if final.exists():
             _check_same(final, digest)
             return _forget_results(planned, final)

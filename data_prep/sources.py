@@ -49,7 +49,7 @@ class Folder:
         return pathlib.Path(self.where(name)).read_bytes()
 
     def only(self, names):
-        """The same source with these files alone, to be sent to another process."""
+        """The same source with these files alone, to be sent to another process: it may run in another folder."""
         return _restricted(self, names)
 
 
@@ -171,7 +171,7 @@ def _enter(source, name, size):
 
 def _restricted(source, names):
     restricted = object.__new__(type(source))
-    restricted.path = source.path
+    restricted.path = os.path.abspath(source.path)
     restricted.sizes = {name: source.sizes[name] for name in names if name in source.sizes}
     return restricted
 

@@ -79,6 +79,14 @@ def test_unknown_names_are_listed():
         label_maps.lookup("cityscapes", "raw")
 
 
+def test_pixels_are_counted_exactly(monkeypatch):
+    mask = np.random.default_rng(0).integers(0, 256, (37, 53)).astype(np.uint8)
+    values, counts = np.unique(mask, return_counts=True)
+    assert class_pixels.count(mask) == dict(zip(values.tolist(), counts.tolist(), strict=True))
+    monkeypatch.setattr(class_pixels, "EXACT", 100)  # In parts.
+    assert class_pixels.count(mask[:, ::-1]) == dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
 def test_shares_and_classes_against_counting_pixels():
     rng = np.random.default_rng(0)
     masks = [rng.choice(rng.integers(0, 256, 6), (7, 9)).astype(np.uint8) for _ in range(20)]

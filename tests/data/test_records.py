@@ -1,9 +1,13 @@
 """The record schema: bytes in, frames out; damaged shards are named."""
 
+import hashlib
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
+import scipy.sparse
 from PIL import Image
 
 from vspw_jax import classes
@@ -79,3 +83,47 @@ def test_an_unknown_split_is_named(generated_records):
 def test_missing_data_names_the_conversion_command(tmp_path):
     with pytest.raises(UserError, match="python -m data_prep.vspw"):
         records.find(tmp_path / "nowhere")
+
+
+def test_metadata_says_what_the_data_is(generated_vspw, generated_records):
+    """The fingerprint anew from the source's files; the counts of pixels from its masks."""
+    metadata = records.read_metadata(generated_records)
+    assert (metadata["dataset"], metadata["numbering"]) == ("vspw", "raw_1_124")
+    digest, pixels = hashlib.sha256(), []
+    for video in (generated_vspw / "train.txt").read_text().split():
+        for image in sorted((generated_vspw / "data" / video / "origin").iterdir()):
+            mask = generated_vspw / "data" / video / "mask" / f"{image.stem}.png"
+            digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (image, mask)]
+            digest.update("\0".join([video, image.stem, *digests]).encode() + b"\n")
+            pixels.append(np.bincount(np.asarray(Image.open(mask)).ravel(), minlength=256))
+    frames = records.Frames(generated_records, "train")
+    assert metadata["fingerprint"]["train"] == digest.hexdigest() == frames.fingerprint
+    found = scipy.sparse.load_npz(records.find(generated_records) / "class_pixels-train.npz")
+    assert found.format == "csr" and found.dtype == np.uint32
+    np.testing.assert_array_equal(found.toarray(), pixels)
+    expected = max(int(np.count_nonzero(row[1:125])) for row in pixels)
+    assert frames.max_classes == expected == metadata["max_classes"]["train"]
+
+
+def test_records_of_an_older_layout_are_named(generated_records, tmp_path):
+    copy = shutil.copytree(generated_records, tmp_path / "records")
+    path = next(copy.rglob("metadata.json"))
+    metadata = json.loads(path.read_text())
+    del metadata["fingerprint"]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match="lacks fingerprint: an older version.*python -m data_prep.vspw"):
+        records.Frames(copy, "train")
+
+
+def test_lost_or_swapped_pixel_counts_are_named(generated_records, tmp_path):
+    copy = shutil.copytree(generated_records, tmp_path / "records")
+    path = next(copy.rglob("class_pixels-train.npz"))
+    shutil.copyfile(path.with_name("class_pixels-val.npz"), path)
+    with pytest.raises(UserError, match="class_pixels-train.npz is of 30 records, split train has 50"):
+        records.Frames(copy, "train")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="class_pixels-train.npz cannot be read"):
+        records.Frames(copy, "train")
+    path.unlink()
+    with pytest.raises(UserError, match="class_pixels-train.npz is missing"):
+        records.Frames(copy, "train")

@@ -202,6 +202,20 @@ def test_images_left_out_at_conversion(coco, coco_records, tmp_path, capsys):
     assert "images left out by --min-mapped=0.9" in output and "of all their pixels mapped" in output
 
 
+def test_a_filter_that_makes_no_sense_is_refused_before_anything_is_read(coco, coco_records, tmp_path):
+    arguments = [f"--source={coco}", f"--output={tmp_path}"]
+    for wrong, message in (
+        ("--fits=exact,perfect", "no fit 'perfect'"),
+        ("--min-mapped=80", "expected 0 to 1, 0.8 for 80 %"),
+        ("--workers=0", "expected 1 or more"),
+    ):
+        with pytest.raises(UserError, match=message):
+            coco_stuff.main([*arguments, wrong])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="expected 0 to 1"):
+        records.Frames(coco_records, "train", min_mapped=80)
+
+
 def test_frames_within_a_video_that_are_left_out_part_it(coco_records):
     kept = np.array([True, False, True, True, False, True])
     videos = records.split_videos([["a", 4], ["b", 1], ["c", 1]], kept)

@@ -82,15 +82,20 @@ def _source_class(row, value):
     return SourceClass(value, name, None if fit == "none" else int(vspw_id), fit)
 
 
+def check_fits(fits):
+    """Raises UserError where one of the fits is none of FITS."""
+    for fit in fits:
+        if fit not in FITS:
+            raise UserError(f"There is no fit {fit!r}: expected some of {', '.join(FITS)}.")
+
+
 def lookup(dataset, numbering, fits=FITS):
     """VSPW train ids (256,) uint8 by source value; void 255 where no class of the chosen fits corresponds.
 
     Raises:
       UserError: unknown data set, numbering or fit.
     """
-    for fit in fits:
-        if fit not in FITS:
-            raise UserError(f"There is no fit {fit!r}: expected some of {', '.join(FITS)}.")
+    check_fits(fits)
     ids = np.full(256, classes.VOID, np.uint8)
     for source in source_classes(dataset, numbering):
         if source.fit in fits:
@@ -103,8 +108,10 @@ def labelled(dataset, numbering):
     return np.isin(np.arange(256), [source.value for source in source_classes(dataset, numbering)])
 
 
+@functools.cache
 def allowed(dataset, numbering):
     """Which source values a mask may hold, (256,) bool: classes and void."""
     known = labelled(dataset, numbering)
     known[list(NUMBERINGS[dataset][numbering].void)] = True
+    known.setflags(write=False)  # The cache hands out this very array.
     return known
