@@ -86,7 +86,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
             _check_same(final, digest)
             return _forget_results(planned, final)
         folder = final.with_name(records.INCOMPLETE_PREFIX + final.name)
-        _tidy(folder)
+        _tidy(folder, planned)
         results = {unit.shard: _earlier_result(unit, folder) for unit in planned}
         self._check(results)
         if not self.form.short_side:
@@ -173,14 +173,16 @@ def _forget_results(planned, final):
         (final / units.result_name(unit)).unlink(missing_ok=True)
 
 
-def _tidy(folder):
-    """Leaves of earlier conversions what can be gone on with."""
+def _tidy(folder, planned):
+    """Leaves of earlier conversions what can be gone on with: shards of this plan, and their results."""
     for other in folder.parent.glob(f"{records.INCOMPLETE_PREFIX}*"):
         if other != folder:
             shutil.rmtree(other)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in (*folder.glob(f"{units.PARTIAL_PREFIX}*"), folder / units.STOP):
-        leftover.unlink(missing_ok=True)
+    known = {name for unit in planned for name in (unit.shard, units.result_name(unit))}
+    for path in folder.iterdir():
+        if path.name not in known:
+            path.unlink(missing_ok=True)
 
 
 def _earlier_result(unit, folder):

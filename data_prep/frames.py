@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vspw_jax.data import class_pixels, label_maps, records
-from vspw_jax.errors import UserError
+from vspw_jax.errors import UserError, no_room
 
 MAX_PIXELS = 1 << 26
 JPEG_QUALITY = 75
@@ -69,9 +69,9 @@ def read_frame(source, frame, form):
     except (UserError, SyntaxError, Image.DecompressionBombError, ValueError) as error:
         reason = str(error)
     except OSError as error:
-        if error.errno is not None:  # Of the disk, not of Pillow's reader.
+        if no_room(error):
             raise
-        reason = str(error)
+        reason = f"cannot be read ({error})"
     raise UserError(f"{source.where(name)} (video {frame.video}): {reason}")
 
 

@@ -24,7 +24,6 @@ from vspw_jax.whole_files import whole_file
 SHARD_BYTES = 1 << 27
 STOP = "stop"
 """A file that tells the other workers that the conversion has failed."""
-PARTIAL_PREFIX = "partial-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +133,7 @@ def convert(unit, folder, moved=lambda: None):
       folder: `pathlib.Path` that all workers see; gets the shard and its result.
       moved: called after every frame.
     """
-    partial = folder / f"{PARTIAL_PREFIX}{uuid.uuid4().hex}-{unit.shard}"
+    partial = folder / f"partial-{uuid.uuid4().hex}-{unit.shard}"
     try:
         done = _write_shard(unit, folder, partial, moved)
     except _Stopped:

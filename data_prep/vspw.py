@@ -19,7 +19,7 @@ from data_prep.frames import Form, Frame
 from vspw_jax.errors import UserError, run_program
 
 SPLITS = ("train", "val", "test")
-"""Whether a split's videos must have masks: all but test."""
+"""The videos of all but test must have masks."""
 
 
 class Vspw(conversion.Builder):
@@ -118,7 +118,7 @@ def convert(source, output, max_bad=0, short_side=None, beam=None, **options):
 
 
 def main(argv=None):
-    """Command line; returns the exit status."""
+    """Command line."""
     parser = command_line.parser("vspw", __doc__)
     parser.add_argument("--short-side", type=int, help="resize by VSPW_480p's rule to this height (default: keep)")
     options, rest = parser.parse_known_args(argv)

@@ -83,11 +83,32 @@ def test_a_killed_conversion_goes_on_where_it_was(generated_vspw, uninterrupted,
     assert 90 - 25 < len(count_reads) < 90 - 2 * done
 
 
-def test_a_shard_cut_short_after_it_was_written_is_written_again(generated_vspw, uninterrupted, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(vspw.Vspw, "_describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            vspw.convert(generated_vspw, tmp_path, shard_bytes=SHARD_BYTES)
+@pytest.fixture
+def stopped_at_the_end(generated_vspw, tmp_path, monkeypatch):
+    """stopped_at_the_end(bytes): converts into tmp_path in shards of that size; all shards are there, nothing else."""
+
+    def run(shard_bytes):
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(vspw.Vspw, "_describe", stop)
+            with pytest.raises(KeyboardInterrupt):
+                vspw.convert(generated_vspw, tmp_path, shard_bytes=shard_bytes)
+
+    return run
+
+
+def test_shards_of_another_size_are_not_left_behind(generated_vspw, uninterrupted, tmp_path, stopped_at_the_end):
+    stopped_at_the_end(3 * SHARD_BYTES)
+    vspw.convert(generated_vspw, tmp_path, shard_bytes=SHARD_BYTES)
+    assert digests(tmp_path) == uninterrupted
+
+
+def test_a_shard_cut_short_after_it_was_written_is_written_again(
+    generated_vspw, uninterrupted, tmp_path, stopped_at_the_end
+):
+    stopped_at_the_end(SHARD_BYTES)
     shard = next(tmp_path.rglob("*train.array_record-00001-of-*[0-9]"))
     shard.write_bytes(shard.read_bytes()[:-1])
     vspw.convert(generated_vspw, tmp_path, shard_bytes=SHARD_BYTES)

@@ -1,5 +1,6 @@
 """Conversion of VSPW's layout with every kind of dirt that the real set has."""
 
+import errno
 import io
 import shutil
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import vspw
+from data_prep import sources, vspw
 from vspw_jax.data import records
 from vspw_jax.errors import UserError
 
@@ -119,6 +120,19 @@ def test_short_side_follows_the_480p_releases_rule(source, video, tmp_path):
     assert (
         records.Frames(tmp_path / "kept", "train")[4]["image_jpeg"] == (video / "origin" / "00000005.jpg").read_bytes()
     )
+
+
+def test_a_file_that_the_disk_does_not_give_back_is_named(source, video, tmp_path, monkeypatch):
+    read = sources.Folder.read
+
+    def fail(self, name):
+        if name.endswith(f"{video.name}/mask/00000002.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, name)
+
+    monkeypatch.setattr(sources.Folder, "read", fail)
+    with pytest.raises(UserError, match=f"00000002.png .video {video.name}.: cannot be read .*Input/output error"):
+        vspw.convert(source, tmp_path / "records")
 
 
 @pytest.mark.parametrize("line", ["../../etc", "0_a/b", ".hidden"])

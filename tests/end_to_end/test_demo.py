@@ -75,7 +75,7 @@ def test_the_demo_says_what_it_did(demo, folder):
         assert name in output
     for name in ("evaluation.json", "comparison.png", "overlay.mp4", "tensorboard"):
         assert name in output
-    for stage in ("drawing train", "converting val", "training", "evaluating", "predicting"):
+    for stage in ("drawing train", "converting vspw", "training", "evaluating", "predicting"):
         assert stage in progress
     assert "Traceback" not in progress and "Warning" not in progress
     assert sorted(path.name for path in folder.iterdir()) == ["data", "runs"]
