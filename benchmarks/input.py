@@ -2,7 +2,7 @@
 
     python -m data_prep.generate --output=data/input/vspw --train=8 --val=1 --frames=8 --height=480 --width=853
     python -m data_prep.vspw --source=data/input/vspw --output=data/input/records
-    python -m benchmarks.input --records=data/input/records [--frames=2] [--crop=480] [--batch=4] [--rounds=5]
+    python -m benchmarks.input --records=data/input/records [--frames=2] [--crop=480] [--batch=4] [--rounds=5] [--plain]
 
 Four ways to go through the same records, each in a process of its own, in turn; medians of the rounds are printed:
 
@@ -60,6 +60,7 @@ def data_config(flags):
     """The baseline's data on the benchmark's records."""
     config = baseline.get_config().data
     config.update(records=flags.records, frames=flags.frames, epoch="frame", prefetch=2 * flags.parallel)
+    config.augment.photometric = not flags.plain
     return config
 
 
@@ -125,7 +126,7 @@ def measured(flags, way, parallel):
     """`measure` in a process of its own."""
     options = {name: getattr(flags, name) for name in ("records", "frames", "crop", "batch", "steps")}
     command = [sys.executable, "-m", "benchmarks.input", f"--way={way}", f"--parallel={parallel}"]
-    command += [f"--{name}={value}" for name, value in options.items()]
+    command += [f"--{name}={value}" for name, value in options.items()] + ["--plain"] * flags.plain
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
@@ -161,6 +162,7 @@ def main():
     parser.add_argument("--batch", type=int, default=4, help="clips")
     parser.add_argument("--steps", type=int, default=40, help="batches that are timed")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--plain", action="store_true", help="without photometric distortion")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--parallel", type=int, default=1, help=argparse.SUPPRESS)
     flags = parser.parse_args()

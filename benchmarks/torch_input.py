@@ -91,7 +91,7 @@ class Clips(torch.utils.data.Dataset):
         images, labels = [image[window] for image in images], [label[window] for label in labels]
         if rng.random() < 0.5:
             images, labels = [cv2.flip(image, 1) for image in images], [cv2.flip(label, 1) for label in labels]
-        colours = transforms.random_colours(rng)
+        colours = transforms.random_colours(rng) if options.photometric else transforms.Colours()
         images = [pad(normalise(distort(image, colours)), self.crop, 0) for image in images]
         labels = [pad(label, self.crop, 255) for label in labels]
         image_TCHW = np.stack([np.ascontiguousarray(image.transpose(2, 0, 1)) for image in images])

@@ -128,10 +128,10 @@ def test_each_epoch_has_every_frame_once_in_an_order_of_its_own(config, numbered
 def test_an_epoch_of_videos_has_each_once_at_random_frames(config, numbered):
     numbered(config)
     config.epoch = "video"
-    seen = numbers(take(config, 50, batch=5))
+    seen = numbers(take(config, 30, batch=5))
     np.testing.assert_array_equal(seen[:, 1], seen[:, 0] + 1)
-    np.testing.assert_array_equal(np.sort(seen[:, 0].reshape(50, 5) // 10), np.tile(np.arange(5), (50, 1)))
-    assert len(set(seen[:, 0].tolist())) > 30
+    np.testing.assert_array_equal(np.sort(seen[:, 0].reshape(30, 5) // 10), np.tile(np.arange(5), (30, 1)))
+    assert len(set(seen[:, 0].tolist())) > 25
 
 
 @pytest.mark.parametrize(("weight", "share"), [(1.0, 3.5 / 53.5), (4.0, 14 / 64)])
@@ -139,11 +139,11 @@ def test_a_mixture_draws_elements_by_their_weight_and_packs_images(config, image
     """Images fill a clip's two frames one by one: seven of them make three and a half clips."""
     numbered(config)
     add_images(config, image_records, weight=weight)
-    batches = take(config, 100, batch=8)
+    batches = take(config, 60, batch=8)
     seen, is_clip = numbers(batches), np.concatenate([batch["is_clip_B"] for batch in batches])
     np.testing.assert_array_equal(is_clip, (seen < 100).all(axis=1))
     np.testing.assert_array_equal(~is_clip, (seen >= 100).all(axis=1))
-    assert 1 - is_clip.mean() == pytest.approx(share, rel=0.02)
+    assert 1 - is_clip.mean() == pytest.approx(share, rel=0.05)
     np.testing.assert_array_equal(seen[is_clip][:, 1], seen[is_clip][:, 0] + 1)
     images = seen[~is_clip].ravel()
     for epoch in range(len(images) // 7):
