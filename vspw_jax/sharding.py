@@ -21,10 +21,11 @@ def make_mesh(batch=None, nce_groups=0, devices=None):
             f"train.batch is {batch} clips, which {count} devices cannot share evenly. "
             f"Set --config.train.batch to a multiple of {count}."
         )
-    if nce_groups and (nce_groups % count or batch % nce_groups):
+    if nce_groups and (batch % nce_groups or (nce_groups % count and count % nce_groups)):
         raise UserError(
-            f"loss.nce.groups is {nce_groups}: expected a multiple of the {count} devices that divides the batch of "
-            f"{batch} clips. Set --config.loss.nce.groups={count} (its value changes what is contrasted with what)."
+            f"loss.nce.groups is {nce_groups}: expected a divisor of the batch of {batch} clips that is a multiple or "
+            f"a divisor of the {count} devices. Set --config.loss.nce.groups={count} (its value changes what is "
+            "contrasted with what)."
         )
     return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
