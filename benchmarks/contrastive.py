@@ -5,9 +5,9 @@
 A call is value and gradient by the features. 6272 patches are 2 frames of crop 896 at 1/16, 50,176 are 4 frames at 1/8.
 PyTorch's form (where torch is installed) is the same equation over (M, M) matrices. Values and gradients are
 compared first, then they take turns; medians are printed. "Temporary" is what XLA allots to the compiled call beside
-arguments and results, "resident" what a process of its own gains in its first call at the peak, gradient included. A
-plain form that would need more than 8 GiB is left out, and its row says so. Freed memory is kept while times are taken (see
-measure.ALLOCATOR).
+arguments and results, "resident" what a process of its own gains in its first call at the peak, gradient included.
+A plain form that would need more than 8 GiB is left out, and its row says so. Freed memory is kept while times are
+taken (see measure.ALLOCATOR).
 """
 
 import argparse

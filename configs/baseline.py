@@ -50,6 +50,12 @@ def get_config(size="full"):
     decoder.num_queries = 200
     decoder.norm_groups = 32
 
+    projection = config.model.projection = ConfigDict()  # For contrastive losses; training alone runs it.
+    projection.dim = 0  # Its width, 0 for none. ContrastiveSeg (tfzhou/ContrastiveSeg) has 256; paper 000 states none.
+    projection.hidden = 0  # Width between its two layers; 0 is that of its input, as in ContrastiveSeg.
+    projection.input = "encoder"  # Or "decoder": the features at 1/4 of which masks or logits are made.
+    projection.level = 2  # The encoder's map: 0 to 3 for 1/4 to 1/32. ContrastiveSeg projects what it classifies.
+
     config.loss = ConfigDict()
     config.loss.weight = 1.0  # Lambda 1 of equation 3, paper section 2.5.
     segmentation = config.loss.segmentation = ConfigDict()

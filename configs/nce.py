@@ -22,7 +22,7 @@ def get_config(size="full"):
     nce.start_step = 0  # The weight is 0 before this step; ContrastiveSeg: 5000. Ours, as the next: from the start.
     nce.warmup_steps = 0  # It then grows linearly over so many steps.
     nce.temperature = 0.1  # ContrastiveSeg's.
-    nce.level = 2  # Encoder map: 0 to 3 for 1/4 to 1/32; ours, 1/16: M = 1800. See also model.projection.
+    nce.level = 2  # Encoder map: 0 to 3 for 1/4 to 1/32; ours, 1/16: M = 1800. A model.projection takes its place.
     # Of which clips an anchor's positives and negatives are: "clip", its own; "group", those of its one of `groups`
     # equal runs of the batch's clips; "all", the whole batch. Paper: each GPU by itself.
     nce.scope = "group"
