@@ -60,12 +60,14 @@ def get_config(size="full"):
     config.loss.weight = 1.0  # Lambda 1 of equation 3, paper section 2.5.
     segmentation = config.loss.segmentation = ConfigDict()
     # Equation 4 of the paper has dice 5 and cross-entropy 1; it names no mask cross-entropy, which stays as released.
+    # To the letter: --config.loss.segmentation.weights.mask=0 --config.loss.segmentation.matching.mask=0.
     segmentation.weights = {"cls": 1.0, "mask": 5.0, "dice": 5.0}
     segmentation.matching = {"cls": 2.0, "mask": 5.0, "dice": 5.0}  # Released.
     segmentation.no_object_weight = 0.1  # Released, as the next three.
     segmentation.num_points = 12544
     segmentation.oversample = 3.0
     segmentation.importance = 0.75
+    segmentation.void = "background"  # Released; or "excluded": what lies under void moves nothing.
     segmentation.capacity = 40  # Classes that one frame may hold; ours. More is an error, never a cut.
     config.loss.nce = ConfigDict()
     config.loss.nce.weight = 0.0

@@ -88,12 +88,9 @@ def pixel_terms(outputs, label_BTHW, key_B, config):
     """Loss terms of a per-pixel decoder with an auxiliary head."""
     label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
     names = {"pixel": "logits_BTHWC", "auxiliary": "auxiliary_logits_BTHWC"}
-    return {
-        term: per_pixel.cross_entropy(
-            outputs[name].reshape(-1, *outputs[name].shape[2:]), label_NHW, config.averaged_over, total
-        )
-        for term, name in names.items()
-    }
+    logits_of = {term: outputs[name].reshape(-1, *outputs[name].shape[2:]) for term, name in names.items()}
+    options = (label_NHW, config.averaged_over, config.class_weight, total)
+    return {term: per_pixel.cross_entropy(logits_NHWC, *options) for term, logits_NHWC in logits_of.items()}
 
 
 SEGMENTATION_TERMS = {"mask2former": mask_terms, "upernet": pixel_terms}
