@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from vspw_jax import sharding
-from vspw_jax.losses import cross_frame_nce, per_pixel, segmentation
+from vspw_jax.losses import cross_frame_nce, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.layers import DATA_AXIS
 from vspw_jax.optimizer import warmup_poly
@@ -120,7 +120,13 @@ def nce_term(outputs, label_BTHW, key_B, config):
     )
 
 
-CONTRASTIVE_TERMS = {"nce": nce_term}
+def pne_term(outputs, label_BTHW, key_B, config):
+    """The positive-negative equal loss, unweighted, on the predictions of the segmenter."""
+    features, scores = contrast_features(outputs, config.level), segmenter.class_scores(outputs)
+    return pne.batch_loss(features, scores, label_BTHW, key_B, config, total)
+
+
+CONTRASTIVE_TERMS = {"nce": nce_term, "pne": pne_term}
 """Losses on features, each on where its weight in the config is not 0."""
 
 
