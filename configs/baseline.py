@@ -113,6 +113,7 @@ def get_config(size="full"):
     config.run.save_every = 1000
     config.run.keep = 3  # Checkpoints.
     config.run.picture_every = 1000
+    config.run.compile_to_inspect = True  # --mode=inspect compiles the step for its memory: minutes at full size.
     config.run.afterwards = ("evaluate",)  # What follows training: "evaluate", "predict".
 
     return sized(config, size, shrink)

@@ -1,4 +1,4 @@
-"""A training step of BEiT with UperNet and the PNE loss: the same on one device and on eight, and it learns."""
+"""A training step of BEiT with UperNet and a contrastive loss: the same on one device and on eight, and it learns."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ def config(generated_records):
     config.model.encoder.update(dim=16, heads=2, drop_path=0.3)
     config.model.decoder.update(dim=16, auxiliary_dim=8, dropout=0.3)
     config.model.projection.update(hidden=16, dim=8)
-    config.loss.pne.update(anchors=20, samples=10)
+    config.loss.pne.update(form="equation_1", anchors=20, samples=10)  # The others need pixels that are right.
     config.optimizer.update(warmup_steps=1, learning_rate=1e-2)
     config.train.update(batch=8, steps=40)
     config.data.frames = 2

@@ -35,6 +35,11 @@ def replicated(mesh):
     return NamedSharding(mesh, P())
 
 
+def by_clip(mesh):
+    """The first axis lies over the devices."""
+    return NamedSharding(mesh, P(DATA_AXIS))
+
+
 def replicated_shapes(mesh, tree):
     """Shapes and types of a tree as arrays that every device holds, to restore into."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), tree)
@@ -42,5 +47,4 @@ def replicated_shapes(mesh, tree):
 
 def to_global(mesh, batch):
     """This host's part of a batch (a dict of arrays) as global arrays, their first axis over the devices."""
-    sharding = NamedSharding(mesh, P(DATA_AXIS))
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    return {name: jax.make_array_from_process_local_data(by_clip(mesh), array) for name, array in batch.items()}

@@ -12,7 +12,6 @@ from vspw_jax.errors import UserError
 from vspw_jax.evaluate import comparisons
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert
-from vspw_jax.losses import cross_frame_nce
 from vspw_jax.observe import Observer
 
 
@@ -31,7 +30,7 @@ def train(config, workdir):
     if "capacity" in config.loss.segmentation:
         pipeline.check_capacity(frames, config.loss.segmentation.capacity)
         check_queries(config)
-    mesh = sharding.make_mesh(config.train.batch, contrast_groups(config))
+    mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
     graphdef, params, model_state = train_step.describe(config)
@@ -82,11 +81,6 @@ def train(config, workdir):
                 for number, picture in enumerate(comparisons(predictor, pictured)):
                     observer.picture(step, f"{config.data.eval_split}/{number}", picture)
     return state
-
-
-def contrast_groups(config):
-    """Groups within which the cross-frame loss contrasts; 0 where it is off."""
-    return cross_frame_nce.num_groups(config.loss.nce, config.train.batch) if config.loss.nce.weight else 0
 
 
 def check_queries(config):

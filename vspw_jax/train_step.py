@@ -107,6 +107,11 @@ def contrast_features(outputs, level):
     return outputs.get("projection_BTHWC", outputs["encoder"][level])
 
 
+def contrast_groups(config):
+    """Groups of clips within which the cross-frame loss contrasts; 0 where it is off."""
+    return cross_frame_nce.num_groups(config.loss.nce, config.train.batch) if config.loss.nce.weight else 0
+
+
 def nce_term(outputs, label_BTHW, key_B, config):
     """The cross-frame contrastive loss, unweighted."""
     return cross_frame_nce.batch_loss(

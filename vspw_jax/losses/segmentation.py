@@ -23,7 +23,7 @@ from vspw_jax.losses import matching
 
 
 def present_classes(label_HW, num_classes, capacity):
-    """Classes of a label map: (class_M, valid_M), ascending, padded to `capacity`. Void is no class."""
+    """Classes of a label map: (class_M, valid_M), ascending, padded to `capacity` or all there are. Void is no class."""
     present = (label_HW.reshape(-1, 1) == jnp.arange(num_classes)).any(axis=0)
     class_M = jnp.argsort(~present, stable=True)[:capacity]
     return class_M, present[class_M]
@@ -132,7 +132,7 @@ def image_terms(class_logits_QK, mask_logits_QHW, label_HW, key, config):
         weight_P = counted(points_P2).astype(jnp.float32)
         return binary_cross_entropy(logits_P, targets_P, weight_P), dice_loss(logits_P, targets_P, weight_P)
 
-    mask_M, dice_M = jax.vmap(mask_terms)(query_M, class_M, jax.random.split(point_key, config.capacity))
+    mask_M, dice_M = jax.vmap(mask_terms)(query_M, class_M, jax.random.split(point_key, class_M.shape[0]))
     count = valid_M.sum().astype(jnp.float32)
     sums = {
         "cls": (weight_Q * cross_entropy_Q).sum(),
