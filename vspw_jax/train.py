@@ -26,6 +26,7 @@ def train(config, workdir):
         the batch, no room on the disk, a loss that is no longer finite.
     """
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
+    train_step.check_losses(config)
     frames = records.Frames(config.data.records, config.data.train_split)
     if "capacity" in config.loss.segmentation:
         pipeline.check_capacity(frames, config.loss.segmentation.capacity)

@@ -14,7 +14,8 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from vspw_jax import sharding
-from vspw_jax.losses import cross_frame_nce, per_pixel, pne, segmentation
+from vspw_jax.errors import UserError, choose
+from vspw_jax.losses import cross_frame_nce, patch_labels, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.layers import DATA_AXIS
 from vspw_jax.optimizer import warmup_poly
@@ -133,6 +134,25 @@ def pne_term(outputs, label_BTHW, key_B, config):
 
 CONTRASTIVE_TERMS = {"nce": nce_term, "pne": pne_term}
 """Losses on features, each on where its weight in the config is not 0."""
+
+
+def check_losses(config):
+    """Raises UserError where a field of `config.loss` has a value that no loss knows, before anything is compiled."""
+    fields = config.loss.segmentation
+    if "void" in fields:
+        choose(segmentation.COUNTED, fields.void, "loss.segmentation.void")
+    else:
+        choose(per_pixel.AVERAGED_OVER, fields.averaged_over, "loss.segmentation.averaged_over")
+        per_pixel.check_weights(fields.class_weight, config.model.num_classes)
+    for name in (name for name in CONTRASTIVE_TERMS if name in config.loss and config.loss[name].weight):
+        contrast = config.loss[name]
+        if name == "pne":
+            choose(pne.FORMS, contrast.form, "loss.pne.form")
+        else:
+            choose(patch_labels.CHOICES, contrast.labels, "loss.nce.labels")
+            cross_frame_nce.strip_rows(contrast.block, patches=1)
+        if contrast.level not in range(4):
+            raise UserError(f"loss.{name}.level is {contrast.level}: expected 0, 1, 2 or 3, an encoder map.")
 
 
 def clip_losses(outputs, batch, key_B, step, decoder, config):

@@ -19,6 +19,15 @@ AVERAGED_OVER = {
 cross_entropy does, or the number of all pixels, as mmseg does unless avg_non_ignore is set."""
 
 
+def check_weights(class_weight, num_classes):
+    """Raises UserError where there are weights, but not one a class."""
+    if len(class_weight) not in (0, num_classes):
+        raise UserError(
+            f"loss.segmentation.class_weight has {len(class_weight)} weights: expected one for each of the "
+            f"{num_classes} classes, or () for none."
+        )
+
+
 def pixel_weights(label_NHW, class_weight=()):
     """The weight of every pixel: its class's (1 without class weights), 0 where it is void."""
     if not len(class_weight):
@@ -54,11 +63,7 @@ def cross_entropy(logits_NHWC, label_NHW, averaged_over="labelled", class_weight
       UserError: an unknown `averaged_over`, or another number of weights than of classes.
     """
     divisor = choose(AVERAGED_OVER, averaged_over, "loss.segmentation.averaged_over")
-    if len(class_weight) not in (0, logits_NHWC.shape[-1]):
-        raise UserError(
-            f"loss.segmentation.class_weight has {len(class_weight)} weights: expected one for each of the "
-            f"{logits_NHWC.shape[-1]} classes, or () for none."
-        )
+    check_weights(class_weight, logits_NHWC.shape[-1])
     weight_NHW = pixel_weights(label_NHW, class_weight)
     # One image at a time, made anew in the backward pass: full-size logits of a whole batch need not exist.
     one_image = jax.checkpoint(lambda image: image_sum(*image))

@@ -23,7 +23,7 @@ from vspw_jax.losses import matching
 
 
 def present_classes(label_HW, num_classes, capacity):
-    """Classes of a label map: (class_M, valid_M), ascending, padded to `capacity` or all there are. Void is no class."""
+    """Classes of a label map: (class_M, valid_M), ascending, padded to `capacity` or all classes. Void is none."""
     present = (label_HW.reshape(-1, 1) == jnp.arange(num_classes)).any(axis=0)
     class_M = jnp.argsort(~present, stable=True)[:capacity]
     return class_M, present[class_M]

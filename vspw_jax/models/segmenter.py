@@ -27,13 +27,23 @@ PROJECTED = {"encoder": lambda config: config.encoder.dim, "decoder": lambda con
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+def has_projection(config):
+    """Whether the network of `config.model` has a projection head for contrastive losses."""
+    return bool("projection" in config and config.projection.dim)
+
+
 def check_sizes(config):
-    """Raises UserError where the image size is no pair, or heads or groups of `config.model` do not divide a width."""
+    """Raises UserError where the image size is no pair, the projection reads nothing that there is, or heads or groups
+    of `config.model` do not divide a width."""
     if len(config.image_size) != 2:
         raise UserError(
             f"model.image_size is {tuple(config.image_size)}: expected height and width, given once, as in "
             "--config.model.image_size='(480, 480)'."
         )
+    if has_projection(config):
+        choose(PROJECTED, config.projection.input, "model.projection.input")
+        if config.projection.level not in range(4):
+            raise UserError(f"model.projection.level is {config.projection.level}: expected 0, 1, 2 or 3.")
     encoder, decoder = config.encoder, config.decoder
     values = int(encoder.dim * encoder.get("adapter_value_ratio", 1))
     divisions = (
@@ -50,11 +60,6 @@ def check_sizes(config):
             )
 
 
-def has_projection(config):
-    """Whether the network of `config.model` has a projection head for contrastive losses."""
-    return bool("projection" in config and config.projection.dim)
-
-
 class Segmenter(nnx.Module):
     """Encoder and decoder over clips; frames are independent of each other here."""
 
@@ -67,8 +72,7 @@ class Segmenter(nnx.Module):
         self.encoder = encoder(config.encoder, config.image_size, config.remat, **options)
         self.decoder = decoder(config.encoder.dim, config.num_classes, config.decoder, config.remat, **options)
         if has_projection(config):
-            width = choose(PROJECTED, config.projection.input, "model.projection.input")(config)
-            self.projection = ProjectionHead(width, config.projection, **options)
+            self.projection = ProjectionHead(PROJECTED[config.projection.input](config), config.projection, **options)
 
     def __call__(self, image_BTHWC, train=False, key_B=None):
         """Runs the network.
