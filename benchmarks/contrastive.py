@@ -30,6 +30,8 @@ TEMPERATURE, TOLERANCE = 0.1, 1e-5
 MOST_BYTES = 8 * 2**30
 TORCH_BYTES = 32
 """PyTorch's peak a pair of patches, as measured at 1800 and 6272."""
+LARGE = 20_000
+"""From so many patches on one round has to do."""
 
 
 def drawn_problem(patches, dim):
@@ -126,7 +128,8 @@ def compare(flags, patches):
     forms = made_forms(patches, flags.dim)
     there = {name: form for name, form in forms.items() if not isinstance(form, str)}
     check_equal(there.values())
-    seconds = measure.take_turns([form.call for form in there.values()], flags.rounds, time.perf_counter)
+    rounds = flags.rounds if patches < LARGE else 1
+    seconds = measure.take_turns([form.call for form in there.values()], rounds, time.perf_counter)
     seconds = dict(zip(there, seconds, strict=True))
     for name, form in forms.items():
         if name not in there:

@@ -11,62 +11,69 @@ from vspw_jax import sharding, train_step
 from vspw_jax.losses import cross_frame_nce, segmentation
 
 CLASSES, QUERIES = 3, 4
+KEYS = jax.random.split(jax.random.key(0), 1)
 
 
-@pytest.fixture(scope="module")
-def outputs():
+def made_up(shapes):
     rng = np.random.default_rng(0)
-    shapes = {
-        "layer_class_logits_LBTQC": (2, 1, 2, QUERIES, CLASSES + 1),
-        "layer_mask_logits_LBTQHW": (2, 1, 2, QUERIES, 8, 8),
-    }
     outputs = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
     outputs["encoder"] = [jnp.asarray(rng.normal(size=(1, 2, n, n, 5)), jnp.float32) for n in (8, 4, 2, 1)]
     return outputs
-
-
-@pytest.fixture
-def config():
-    config = nce.get_config("demo").loss
-    config.segmentation.update(num_points=16, capacity=4)
-    config.nce.scope = "clip"
-    return config
 
 
 def batch():
     return {"label_BTHW": jnp.asarray(np.random.default_rng(1).choice([0, 1, 2, 255], (1, 2, 8, 8)), jnp.int32)}
 
 
-def losses(outputs, config, step=0, decoder="mask2former"):
-    keys = jax.random.split(jax.random.key(0), 1)
-    run = lambda outputs, batch: train_step.clip_losses(outputs, batch, keys, step, decoder, config)
+def on_one_device(function, *arguments):
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    mapped = jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
-    return {name: float(value) for name, value in jax.jit(mapped)(outputs, batch()).items()}
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+    return jax.tree.map(float, jax.jit(mapped)(*arguments))
 
 
-def test_equation_4_to_the_letter(outputs, config):
+def losses(outputs, config, decoder):
+    run = lambda outputs, batch: train_step.clip_losses(outputs, batch, KEYS, 0, decoder, config)
+    return on_one_device(run, outputs, batch())
+
+
+def test_equation_4_to_the_letter(monkeypatch):
     """Cross-entropy 1, dice 5, nothing else, in the loss and in the matching."""
+    config = nce.get_config().loss
     config.segmentation.weights.mask = config.segmentation.matching.mask = 0.0
     config.nce.weight = 0.0
-    logits = [outputs[f"layer_{name}"][:, 0] for name in ("class_logits_LBTQC", "mask_logits_LBTQHW")]
-    keys = jax.random.split(jax.random.split(jax.random.key(0), 1)[0], 2)
-    labels = batch()["label_BTHW"][0]
-    terms = jax.jit(lambda: segmentation.mask_classification_loss(*logits, labels, keys, config.segmentation))()
-    found = losses(outputs, config)
-    assert found.keys() == {"cls", "mask", "dice"} and found["mask"] == 0
-    assert found["cls"] == pytest.approx(float(terms["cls"]), rel=1e-6)
-    assert found["dice"] == pytest.approx(5 * float(terms["dice"]), rel=1e-6)
+    terms = {"cls": 2.0, "mask": 3.0, "dice": 4.0}
+    monkeypatch.setitem(train_step.SEGMENTATION_TERMS, "mask2former", lambda *_: terms)
+    assert train_step.clip_losses({}, batch(), KEYS, 0, "mask2former", config) == {
+        "cls": 2.0,
+        "mask": 0.0,
+        "dice": 20.0,
+    }
+    rng = np.random.default_rng(0)
+    classes, masks = rng.normal(size=(QUERIES, CLASSES + 1)), rng.normal(size=(QUERIES, 6))
+    targets = rng.integers(0, 2, (2, 6)).astype(float)
+    cost = segmentation.matching_cost(
+        classes, masks, np.array([0, 2]), targets, np.ones(6), config.segmentation.matching
+    )
+    p, probability = 1 / (1 + np.exp(-masks)), np.exp(classes) / np.exp(classes).sum(axis=1, keepdims=True)
+    for q, m in np.ndindex(QUERIES, 2):
+        dice = 1 - (2 * p[q] @ targets[m] + 1) / (p[q].sum() + targets[m].sum() + 1)
+        assert float(cost[q, m]) == pytest.approx(-2 * probability[q, [0, 2][m]] + 5 * dice, rel=1e-5)
 
 
-def test_contrast_reads_the_level_asked_for_or_the_projection(outputs, config):
-    config.nce.update(level=1, start_step=0)
-    keys = jax.random.split(jax.random.key(0), 1)
-    labels = batch()["label_BTHW"]
-    of = lambda features: 0.1 * float(cross_frame_nce.batch_loss(features, labels, keys, config.nce))
-    assert losses(outputs, config)["nce"] == pytest.approx(of(outputs["encoder"][1]), rel=1e-5)
+def test_contrast_reads_the_level_asked_for_or_the_projection():
+    config = pne.get_config("demo").loss
+    config.pne.weight = 0.0
+    config.nce = nce.get_config("demo").loss.nce
+    config.nce.update(level=1, scope="clip")
+    logits = (1, 2, 8, 8, CLASSES)
+    outputs = made_up({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits})
+    loss = jax.jit(lambda features, labels: 0.1 * cross_frame_nce.batch_loss(features, labels, KEYS, config.nce))
+    of = lambda features: float(loss(features, batch()["label_BTHW"]))
+    found = losses(outputs, config, "upernet")
+    assert found.keys() == {"pixel", "auxiliary", "nce"}
+    assert found["nce"] == pytest.approx(of(outputs["encoder"][1]), rel=1e-5)
     projected = outputs | {"projection_BTHWC": outputs["encoder"][0][..., :3]}
-    assert losses(projected, config)["nce"] == pytest.approx(of(projected["projection_BTHWC"]), rel=1e-5)
+    assert losses(projected, config, "upernet")["nce"] == pytest.approx(of(projected["projection_BTHWC"]), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -85,5 +92,5 @@ def test_a_contrastive_term_that_is_not_asked_for_costs_nothing():
     config = pne.get_config("demo").loss
     config.pne.weight = 0.0
     logits = jnp.zeros((1, 2, 8, 8, CLASSES))
-    found = losses({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits}, config, decoder="upernet")
+    found = losses({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits}, config, "upernet")
     assert found == pytest.approx({"pixel": np.log(CLASSES), "auxiliary": 0.4 * np.log(CLASSES)}, rel=1e-6)

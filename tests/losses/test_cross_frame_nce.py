@@ -160,11 +160,9 @@ def test_drawn_negatives_are_as_many_as_asked_for_and_never_void():
 
 BATCH, FRAMES, SIDE = 8, 2, 2
 SHARING = {
-    "clip": dict(scope="clip"),
-    "a group on four devices": dict(scope="group", groups=2, block="3"),
-    "a group a device": dict(scope="group", groups=8, block="3"),
-    "all, five negatives": dict(scope="all", negatives=5),
-    "groups of two, majority": dict(scope="group", groups=4, labels="majority", min_share=0.3, self_positive=True),
+    "a clip on each device": dict(scope="clip", block="3"),
+    "a group on each four devices": dict(scope="group", groups=2, block="3"),
+    "all": dict(scope="all", negatives=5, labels="majority", min_share=0.3, self_positive=True),
 }
 
 
@@ -205,10 +203,10 @@ def test_one_device_equals_eight_and_the_equations(options):
     on_eight, gradient_on_eight = shared(config, 8)
     assert value == pytest.approx(on_eight, rel=1e-6)
     np.testing.assert_allclose(gradient, gradient_on_eight, atol=1e-6 * np.abs(gradient).max())
-    if options.get("labels") != "majority" and "negatives" not in options:
+    if options["scope"] != "all":
         features, label = clip_batch()
         features = features / np.linalg.norm(features, axis=-1, keepdims=True)
-        groups = {"clip": BATCH, "all": 1, "group": config.groups}[config.scope]
+        groups = {"clip": BATCH, "group": config.groups}[config.scope]
         runs = zip(features.reshape(groups, -1, DIM), label[:, :, ::4, ::4].reshape(groups, -1), strict=True)
         assert value == pytest.approx(np.mean([reference(*run) for run in runs]), rel=1e-5)
 

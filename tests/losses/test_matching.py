@@ -10,6 +10,7 @@ from vspw_jax.losses import matching
 
 QUERIES, TARGETS = 12, 8
 assign_many = jax.jit(jax.vmap(matching.assign))
+assign = jax.jit(matching.assign)
 
 
 def optimum(cost_QM, valid_M):
@@ -46,7 +47,7 @@ def test_cost_is_the_optimum_of_scipy():
 
 def test_as_many_targets_as_queries():
     cost = np.random.default_rng(1).normal(size=(6, 6)).astype(np.float32)
-    query_M = np.asarray(matching.assign(jnp.asarray(cost), jnp.ones(6, bool)))
+    query_M = np.asarray(assign(cost, jnp.ones(6, bool)))
     assert cost[query_M, np.arange(6)].sum() == pytest.approx(optimum(cost, np.ones(6, bool)), rel=1e-6)
 
 
@@ -61,5 +62,5 @@ def test_costs_that_are_no_numbers_do_not_disturb_the_rest(bad):
     cost = np.full((5, 3), 1.0, np.float32)
     cost[4, 0] = cost[3, 1] = cost[2, 2] = 0.0
     cost[0, 0] = bad
-    query_M = np.asarray(matching.assign(jnp.asarray(cost), jnp.ones(3, bool)))
+    query_M = np.asarray(assign(cost, jnp.ones(3, bool)))
     assert query_M.tolist() == [0 if bad < 0 else 4, 3, 2]

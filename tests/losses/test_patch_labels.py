@@ -30,7 +30,7 @@ def loops(label, size, min_share):
     size=st.sampled_from([(3, 2), (2, 1), (4, 3)]),
     min_share=st.sampled_from([0.0, 0.5, 1.0]),
 )
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 def test_majority_equals_counted_votes(label, size, min_share):
     np.testing.assert_array_equal(patch_labels.majority(label, *size, min_share), loops(label, size, min_share))
 

@@ -112,14 +112,15 @@ maps = arrays.arrays(np.int32, (PIXELS,), elements=st.sampled_from([0, 1, 2, 255
 predictions = arrays.arrays(np.int32, (PIXELS,), elements=st.integers(0, CLASSES - 1))
 
 
-@given(label=maps, predicted=predictions, seed=st.integers(0, 9), most=st.sampled_from([2, PIXELS]))
+@pytest.mark.parametrize("options", [{}, {"samples": 3, "anchors": 4}], ids=["sets in turns", "sets cut and skipped"])
+@given(label=maps, predicted=predictions, seed=st.integers(0, 9))
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_the_released_form_equals_its_rules(label, predicted, seed, most):
-    for samples in (3, 60):
-        image = problem(seed, label, predicted)
-        value, gradient = run("released", image, samples=samples, anchors=most)
-        assert value == pytest.approx(released(*image, samples, most), rel=2e-5, abs=1e-7)
-        assert np.isfinite(gradient).all()
+def test_the_released_form_equals_its_rules(options, label, predicted, seed):
+    image = problem(seed, label, predicted)
+    value, gradient = run("released", image, **options)
+    wanted = released(*image, options.get("samples", 60), options.get("anchors", PIXELS))
+    assert value == pytest.approx(wanted, rel=2e-5, abs=1e-7)
+    assert np.isfinite(gradient).all()
 
 
 @given(label=maps, predicted=predictions, seed=st.integers(0, 9))

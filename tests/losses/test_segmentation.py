@@ -161,8 +161,8 @@ def test_nothing_under_excluded_void_moves_loss_matching_or_scores(label, seed, 
 
 def test_void_counts_as_released_unless_excluded():
     """The property above is the option's doing: as released, a prediction under void moves the loss."""
-    class_logits, mask_logits, label = problem(0, np.kron([[0, 255], [1, 3]], np.ones((4, 4))).astype(np.int32))
-    replaced = np.where(label == 255, 9.0, mask_logits).astype(np.float32)
+    class_logits, mask_logits, label = problem(0, np.kron([[0, 255], [1, 3]], np.ones((8, 8))).astype(np.int32))
+    replaced = np.where(label[::2, ::2] == 255, 9.0, mask_logits).astype(np.float32)
     sums, _ = image_terms(class_logits, mask_logits, label, jax.random.key(0))
     other_sums, _ = image_terms(class_logits, replaced, label, jax.random.key(0))
     assert abs(float(sums["mask"]) - float(other_sums["mask"])) > 0.1
