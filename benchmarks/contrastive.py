@@ -105,6 +105,8 @@ def made_forms(patches, dim):
 
 def check_equal(forms):
     """Raises UserError where two forms differ by more than the tolerance, relative to the largest entry."""
+    if len(forms) < 2:
+        return
     (value, gradient), *others = (form.call() for form in forms)
     for other, other_gradient in others:
         error = max(
@@ -115,30 +117,41 @@ def check_equal(forms):
             raise UserError(f"The forms differ: relative error {error:.1e}, tolerance {TOLERANCE}.")
 
 
-def resident(flags, patches, name):
-    """MiB that a process of its own gains in one call."""
+def measured(flags, patches, *arguments, environment=None):
+    """The JSON that this benchmark prints in a process of its own, which gives its memory back when it ends."""
     command = [sys.executable, "-m", "benchmarks.contrastive", f"--dim={flags.dim}", f"--threads={flags.threads}"]
-    command += ["--patches", str(patches), f"--memory-of={name}"]
-    done = subprocess.run(command, env=measure.plain_environment(), stdout=subprocess.PIPE, text=True, check=True)
+    command += [f"--rounds={flags.rounds}", "--patches", str(patches), *arguments]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
-def compare(flags, patches):
-    """Prints the rows of one number of patches."""
+def times(flags, patches):
+    """{form: [seconds, MiB temporary] or why it is left out}."""
     forms = made_forms(patches, flags.dim)
     there = {name: form for name, form in forms.items() if not isinstance(form, str)}
     check_equal(there.values())
     rounds = flags.rounds if patches < LARGE else 1
     seconds = measure.take_turns([form.call for form in there.values()], rounds, time.perf_counter)
-    seconds = dict(zip(there, seconds, strict=True))
-    for name, form in forms.items():
-        if name not in there:
-            print(f"{patches:>7}  {name:<8} {form}")
+    return forms | {name: [value, there[name].temporary] for name, value in zip(there, seconds, strict=True)}
+
+
+def resident(flags, patches):
+    """MiB that the process gains in one call of a form."""
+    make = FORMS[flags.memory_of]
+    make(*drawn_problem(64, flags.dim)).call()  # Thread pools and libraries are there before the count begins.
+    return measure.gained_memory(make(*drawn_problem(patches, flags.dim)).call)
+
+
+def print_rows(flags, patches):
+    """Measures all forms at one number of patches."""
+    rows = measured(flags, patches, "--times")
+    for name, row in rows.items():
+        if isinstance(row, str):
+            print(f"{patches:>7}  {name:<8} {row}")
             continue
-        share = "" if name == "strips" else f"{seconds['strips'] / seconds[name]:.2f} of its time"
-        gained = resident(flags, patches, name)
-        row = f"{patches:>7}  {name:<8} {seconds[name]:8.3f} {form.temporary:>9} {gained:>9.0f}  {share}"
-        print(row.rstrip(), flush=True)
+        gained = measured(flags, patches, f"--memory-of={name}", environment=measure.plain_environment())
+        share = "" if name == "strips" else f"{rows['strips'][0] / row[0]:.2f} of its time"
+        print(f"{patches:>7}  {name:<8} {row[0]:8.3f} {row[1]:>9} {gained:>9.0f}  {share}".rstrip(), flush=True)
 
 
 def main():
@@ -148,22 +161,20 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--times", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if not flags.memory_of:
         measure.keep_freed_memory("benchmarks.contrastive")
     # Before the first computation: thread pools are sized by the cores that the process may use.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])
     os.environ["OMP_NUM_THREADS"] = str(flags.threads)
-    if flags.memory_of:
-        make = FORMS[flags.memory_of]
-        make(*drawn_problem(64, flags.dim)).call()  # Thread pools and libraries are there before the count begins.
-        form = make(*drawn_problem(flags.patches[0], flags.dim))
-        print(measure.gained_memory(form.call))
+    if flags.memory_of or flags.times:
+        print(json.dumps((resident if flags.memory_of else times)(flags, flags.patches[0])))
         return
     print(f"dim {flags.dim}, {flags.threads} threads, {flags.rounds} rounds; seconds, MiB temporary, MiB resident")
     print(f"{'patches':>7}  {'form':<8} {'seconds':>8} {'temporary':>9} {'resident':>9}  strips take")
     for patches in flags.patches:
-        compare(flags, patches)
+        print_rows(flags, patches)
 
 
 if __name__ == "__main__":
