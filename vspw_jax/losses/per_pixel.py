@@ -1,4 +1,4 @@
-"""Cross-entropy of every pixel, for decoders that give per-pixel logits.
+"""Cross-entropy of every pixel, for decoders that give per-pixel logits: minus the log-softmax at the pixel's label.
 
 Source: open-mmlab/mmsegmentation mmseg/models/{decode_heads/decode_head,losses/cross_entropy_loss}.py.
 Shapes: N images, H and W (of logits and labels each their own), C classes.
