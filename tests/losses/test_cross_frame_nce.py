@@ -136,7 +136,7 @@ def test_the_strips_arrays_grow_with_the_patches_not_their_square():
 
 @pytest.mark.parametrize(
     ("block", "patches", "rows"),
-    [(None, 9000, None), ("plain", 9000, None), ("auto", 450, None), ("auto", 9000, 256), ("64", 9000, 64), (64, 9, 9)],
+    [(None, 9000, None), ("plain", 9000, None), ("auto", 450, None), ("auto", 9000, 192), ("64", 9000, 64), (64, 9, 9)],
 )
 def test_the_form_is_chosen_by_size_or_by_name(block, patches, rows):
     assert cross_frame_nce.strip_rows(block, patches) == rows
