@@ -14,11 +14,8 @@ by default it goes back to the system after every pass, which costs PyTorch more
 """
 
 import argparse
-import ctypes
 import json
 import os
-import pathlib
-import statistics
 import subprocess
 import sys
 import time
@@ -30,13 +27,12 @@ import torch
 from flax import nnx, traverse_util
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import torch_network
+from benchmarks import measure, torch_network
 from configs import baseline
 from vspw_jax import sharding, train_step
 from vspw_jax.errors import UserError, run_program
 from vspw_jax.interop import name_maps
 
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -189,46 +185,17 @@ def check_equal(config, ours, theirs):
     return output, gradient
 
 
-def take_turns(functions, rounds, clock):
-    """Median seconds by `clock` of each function, called in turn after one call to warm up."""
-    for function in functions:
-        function()
-    seconds = [[] for _ in functions]
-    for _ in range(rounds):
-        for function, times in zip(functions, seconds, strict=True):
-            started = clock()
-            function()
-            times.append(clock() - started)
-    return [statistics.median(times) for times in seconds]
-
-
-def process_memory(field):
-    """A line of /proc/self/status, in MiB."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-
-def gained_memory(network):
-    """MiB that the process gains in one step, at the peak."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # What loading and compilation left.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # The peak is counted from here on.
-    before = process_memory("VmRSS")
-    network.step()
-    return process_memory("VmHWM") - before
-
-
 def measure_memory(flags):
     config = recipe(flags.size, flags.crop, flags.memory_of)
     network = (Torch if flags.memory_of == "torch" else Jax)(config, drawn_weights(config), flags.batch)
-    print(json.dumps({"MiB": gained_memory(network), "compile_s": getattr(network, "compile_seconds", 0)}))
+    print(json.dumps({"MiB": measure.gained_memory(network.step), "compile_s": getattr(network, "compile_seconds", 0)}))
 
 
 def measured_memory(flags, network):
     """`measure_memory` in a process of its own, with the allocator as it comes."""
-    environment = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
     command = [sys.executable, "-m", "benchmarks.network", f"--size={flags.size}", f"--crop={flags.crop}"]
     command += [f"--batch={flags.batch}", f"--threads={flags.threads}", f"--memory-of={network}"]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=measure.plain_environment(), stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -242,7 +209,7 @@ def compare(flags):
     errors = check_equal(config, ours, theirs)
     print(f"relative error of outputs {errors[0]:.1e}, of gradients {errors[1]:.1e}", flush=True)
     for name in ("forward", "step"):
-        seconds = take_turns([getattr(ours, name), getattr(theirs, name)], flags.rounds, CLOCKS[flags.clock])
+        seconds = measure.take_turns([getattr(ours, name), getattr(theirs, name)], flags.rounds, CLOCKS[flags.clock])
         print(
             f"{name:<8} JAX {seconds[0]:.3f} s  PyTorch {seconds[1]:.3f} s  ratio {seconds[0] / seconds[1]:.2f}",
             flush=True,
@@ -275,8 +242,8 @@ def parse_flags():
 
 def main():
     flags = parse_flags()
-    if not flags.memory_of and not os.environ.keys() >= ALLOCATOR.keys():
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.network", *sys.argv[1:]], os.environ | ALLOCATOR)
+    if not flags.memory_of:
+        measure.keep_freed_memory("benchmarks.network")
     # Before the first computation: thread pools are sized by the cores that the process may use.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])
     torch.set_num_threads(flags.threads)

@@ -50,16 +50,24 @@ def get_config(size="full"):
     decoder.num_queries = 200
     decoder.norm_groups = 32
 
+    projection = config.model.projection = ConfigDict()  # For contrastive losses; training alone runs it.
+    projection.dim = 0  # Its width, 0 for none. ContrastiveSeg (tfzhou/ContrastiveSeg) has 256; paper 000 states none.
+    projection.hidden = 0  # Width between its two layers; 0 is that of its input, as in ContrastiveSeg.
+    projection.input = "encoder"  # Or "decoder": the features at 1/4 of which masks or logits are made.
+    projection.level = 2  # The encoder's map: 0 to 3 for 1/4 to 1/32. ContrastiveSeg projects what it classifies.
+
     config.loss = ConfigDict()
     config.loss.weight = 1.0  # Lambda 1 of equation 3, paper section 2.5.
     segmentation = config.loss.segmentation = ConfigDict()
     # Equation 4 of the paper has dice 5 and cross-entropy 1; it names no mask cross-entropy, which stays as released.
+    # To the letter: --config.loss.segmentation.weights.mask=0 --config.loss.segmentation.matching.mask=0.
     segmentation.weights = {"cls": 1.0, "mask": 5.0, "dice": 5.0}
     segmentation.matching = {"cls": 2.0, "mask": 5.0, "dice": 5.0}  # Released.
     segmentation.no_object_weight = 0.1  # Released, as the next three.
     segmentation.num_points = 12544
     segmentation.oversample = 3.0
     segmentation.importance = 0.75
+    segmentation.void = "background"  # Released; or "excluded": what lies under void moves nothing.
     segmentation.capacity = 40  # Classes that one frame may hold; ours. More is an error, never a cut.
     config.loss.nce = ConfigDict()
     config.loss.nce.weight = 0.0
@@ -112,6 +120,7 @@ def get_config(size="full"):
     config.run.save_every = 1000
     config.run.keep = 3  # Checkpoints.
     config.run.picture_every = 1000
+    config.run.compile_to_inspect = True  # --mode=inspect compiles the step for its memory: minutes at full size.
     config.run.afterwards = ("evaluate",)  # What follows training: "evaluate", "predict".
 
     return sized(config, size, shrink)

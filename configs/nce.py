@@ -16,11 +16,22 @@ def get_config(size="full"):
     config = baseline.get_config(size)
     config.data.frames = 2  # Paper section 3.2: two consecutive frames.
     config.train.batch = 2  # "2 GPUs with 2 images per GPU": a clip of two frames on each.
-    config.loss.nce = ConfigDict()
-    config.loss.nce.weight = 0.1  # Lambda 2 of equation 3, paper section 2.5.
-    config.loss.nce.temperature = 0.1  # The paper states none; ContrastiveSeg's.
-    config.loss.nce.level = 2  # Encoder map: 0 to 3 for 1/4 to 1/32. The paper states none; ours, 1/16: M = 1800.
-    config.loss.nce.groups = 2  # Anchors meet positives and negatives inside a group; paper: each GPU by itself.
+    nce = config.loss.nce = ConfigDict()
+    nce.weight = 0.1  # Lambda 2 of equation 3, paper section 2.5.
+    # What the paper leaves open. "ContrastiveSeg": tfzhou/ContrastiveSeg lib/loss/loss_contrast.py and H_48_D_4.json.
+    nce.start_step = 0  # The weight is 0 before this step; ContrastiveSeg: 5000. Ours, as the next: from the start.
+    nce.warmup_steps = 0  # It then grows linearly over so many steps.
+    nce.temperature = 0.1  # ContrastiveSeg's.
+    nce.level = 2  # Encoder map: 0 to 3 for 1/4 to 1/32; ours, 1/16: M = 1800. A model.projection takes its place.
+    # Of which clips an anchor's positives and negatives are: "clip", its own; "group", those of its one of `groups`
+    # equal runs of the batch's clips; "all", the whole batch. Paper: each GPU by itself.
+    nce.scope = "group"
+    nce.groups = 2
+    nce.labels = "nearest"  # Or "majority": labels of patches; see losses/patch_labels.py. ContrastiveSeg's.
+    nce.min_share = 0.0  # Of a patch's pixels that its majority must have, lest it be void.
+    nce.negatives = 0  # So many patches drawn of a group may be negatives; 0 is all, as equation 1 has it.
+    nce.self_positive = False  # Whether an anchor is its own positive; ContrastiveSeg: not.
+    nce.block = "auto"  # "plain", or anchors a strip: memory linear in M. Changes results by rounding alone.
     if size == "demo":
         config.train.batch = 4
     return config

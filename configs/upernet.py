@@ -43,6 +43,7 @@ def get_config(size="full"):
     # Or "all": void pixels count in the mean, as in the released code (mmseg's avg_non_ignore=False). Ours, so that the
     # padding of a crop does not weaken the loss.
     segmentation.averaged_over = "labelled"
+    segmentation.class_weight = ()  # Released: none. Else one weight a class, for its pixels.
 
     config.optimizer.learning_rate = 2e-5  # Paper section 4 and released.
     config.optimizer.warmup_steps = 1500  # Released: 3000 half steps of 8 images, two of which make an update.

@@ -49,6 +49,7 @@ TINY = {
     "run.log_every": 1,
     "run.save_every": 2,
     "run.picture_every": 2,
+    "run.compile_to_inspect": False,
 }
 """Fields that make the demo as small as the architecture allows; eight devices can share its batch."""
 

@@ -1,8 +1,10 @@
-"""The count of floating point operations against counts by hand."""
+"""The count of floating point operations against counts by hand, and the memory of compiled steps."""
 
 import jax
 import jax.numpy as jnp
+import pytest
 
+from vspw_jax import inspect
 from vspw_jax.inspect import matrix_flops
 
 
@@ -34,3 +36,40 @@ def test_a_scan_counts_its_length_and_recomputation_counts():
     gradient = lambda apply: jax.grad(lambda x, w: loss(x, w, apply), (0, 1))
     assert flops(gradient(layer), (3, 4), (7, 4, 4)) == 3 * forward
     assert flops(gradient(jax.checkpoint(layer)), (3, 4), (7, 4, 4)) == 4 * forward
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(8, 8), (3, 1)])
+def test_memory_of_the_step_is_told_for_each_device_and_remat(tiny_config, monkeypatch, batch, devices):
+    """In place of the network's a step that sorts each clip's values, 24 KiB, and without remat again."""
+
+    def step_of(config, mesh):
+        names = mesh.axis_names[0]
+
+        def sorted_sum(image_BTHWC):
+            values = image_BTHWC.reshape(len(image_BTHWC), -1)
+            ascending = jnp.sort(values)
+            again = jnp.sort(jnp.sin(values)) if config.model.remat == "none" else 0.0
+            return jax.lax.psum((ascending * again)[:, ::3].sum(), names)
+
+        mapped = jax.shard_map(sorted_sum, mesh=mesh, in_specs=jax.P(names), out_specs=jax.P(), check_vma=False)
+        step = jax.jit(lambda state, batch: state + mapped(batch["image_BTHWC"]))
+        return step, (jax.ShapeDtypeStruct((), jnp.float32), inspect.abstract_batch(config))
+
+    monkeypatch.setattr(inspect, "abstract_step", step_of)
+    tiny_config.train.batch = batch
+    tiny_config.loss.nce.scope = "clip"
+    tiny_config.model.remat = "dots"
+    lines = inspect.describe_memory(tiny_config)
+    assert f"{devices} x cpu, {batch // devices} clips each" in lines[0]
+    assert [line.split(" with ")[1] for line in lines[1:]] == [
+        "model.remat=dots (this recipe)",
+        "model.remat=full",
+        "model.remat=none",
+    ]
+    of = {remat: inspect.step_memory(tiny_config, make_mesh(devices), remat) for remat in ("full", "none")}
+    assert of["none"] > of["full"] >= batch // devices * 24 * 2**10
+    assert tiny_config.model.remat == "dots"
+
+
+def make_mesh(devices):
+    return inspect.sharding.make_mesh(devices=jax.devices()[:devices])

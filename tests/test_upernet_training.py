@@ -1,10 +1,10 @@
-"""A training step of BEiT with UperNet: the same on one device and on eight, and it learns."""
+"""A training step of BEiT with UperNet and a contrastive loss: the same on one device and on eight, and it learns."""
 
 import jax
 import numpy as np
 import pytest
 
-from configs import upernet
+from configs import pne
 from vspw_jax import optimizer, sharding, train_step
 from vspw_jax.data import pipeline
 
@@ -12,10 +12,12 @@ from vspw_jax.data import pipeline
 @pytest.fixture
 def config(generated_records):
     """The recipe, tiny, with stochastic depth and drop-out; eight devices can share its batch."""
-    config = upernet.get_config("demo")
+    config = pne.get_config("demo")
     config.model.image_size = (32, 32)
     config.model.encoder.update(dim=16, heads=2, drop_path=0.3)
     config.model.decoder.update(dim=16, auxiliary_dim=8, dropout=0.3)
+    config.model.projection.update(hidden=16, dim=8)
+    config.loss.pne.update(form="equation_1", anchors=20, samples=10)  # The others need pixels that are right.
     config.optimizer.update(warmup_steps=1, learning_rate=1e-2)
     config.train.update(batch=8, steps=40)
     config.data.frames = 2
@@ -58,10 +60,15 @@ def test_eight_devices_give_the_losses_of_one(prepare, config):
             metrics.append({name: float(value) for name, value in values.items()})
         results.append((metrics, jax.tree.map(np.asarray, jax.tree.leaves(state["model_state"]))))
     (one, statistics), (eight, statistics_of_eight) = results
-    assert one[0].keys() == {"loss", "pixel", "auxiliary", "gradient_norm", "learning_rate"}
-    assert one[0]["loss"] == pytest.approx(one[0]["pixel"] + one[0]["auxiliary"], rel=1e-5)
+    assert one[0].keys() == {"loss", "pixel", "auxiliary", "pne", "gradient_norm", "learning_rate"}
+    assert one[0]["loss"] == pytest.approx(one[0]["pixel"] + one[0]["auxiliary"] + one[0]["pne"], rel=1e-5)
+    assert one[0]["pne"] > 0
     for left, right in zip(one, eight, strict=True):
-        assert left == pytest.approx(right, rel=2e-4)
+        for term in ("pixel", "auxiliary"):
+            assert left[term] == pytest.approx(right[term], rel=2e-4)
+        # Where rounding decides a pixel's prediction it is an anchor on one side alone.
+        for term in ("pne", "loss", "gradient_norm"):
+            assert left[term] == pytest.approx(right[term], rel=2e-2)
     for left, right in zip(statistics, statistics_of_eight, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5)
 
@@ -72,7 +79,7 @@ def test_the_loss_of_one_batch_falls_and_every_parameter_moves(prepare, config):
     batch, losses = next(batches_of(config)), []
     for _ in range(config.train.steps):
         state, metrics = step(state, to_device(batch))
-        losses.append(float(metrics["loss"]))
+        losses.append(float(metrics["pixel"] + metrics["auxiliary"]))
     # From about log 124 a head.
     assert losses[0] == pytest.approx(1.4 * np.log(124), rel=0.1)
     assert np.mean(losses[-5:]) < 0.6 * losses[0]

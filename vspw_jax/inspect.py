@@ -1,6 +1,7 @@
 """What a recipe amounts to: its fields, its parameters, the cost of a step. Trains nothing and needs no data."""
 
 import collections
+import copy
 import math
 import re
 
@@ -54,15 +55,45 @@ def matrix_flops(jaxpr):
     return total
 
 
-def step_cost(config):
-    """Floating point operations of a training step, all devices together; see `matrix_flops`."""
-    # On one device, which need not be one that could hold it: the batch may not divide among those that are here.
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+def abstract_step(config, mesh):
+    """(the training step of `config` on a mesh, shapes of the state and the batch that it takes)."""
     graphdef, params, _ = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
     state = jax.eval_shape(lambda key: train_step.init_state(config, transformation, key), jax.random.key(0))
-    step = train_step.make_train_step(config, graphdef, transformation, mesh)
-    return matrix_flops(step.trace(state, abstract_batch(config)).jaxpr.jaxpr)
+    return train_step.make_train_step(config, graphdef, transformation, mesh), (state, abstract_batch(config))
+
+
+def step_cost(config):
+    """Floating point operations of a training step, all devices together; see `matrix_flops`."""
+    # On one device, which need not be one that could hold it: the batch may not divide among those that are here.
+    step, shapes = abstract_step(config, sharding.make_mesh(devices=jax.devices()[:1]))
+    return matrix_flops(step.trace(*shapes).jaxpr.jaxpr)
+
+
+def step_memory(config, mesh, remat):
+    """Temporary bytes of the compiled training step on each device of a mesh, beside weights, state and batch."""
+    config = copy.deepcopy(config).unlock()
+    config.model.remat = remat
+    step, (state, batch) = abstract_step(config, mesh)
+    shared = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.by_clip(mesh))
+    shapes = sharding.replicated_shapes(mesh, state), jax.tree.map(shared, batch)
+    # Of the code on CPU only the buffers matter, which its level of optimisation does not change.
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return step.lower(*shapes).compile(compiler_options=quick).memory_analysis().temp_size_in_bytes
+
+
+def describe_memory(config):
+    """What a training step needs on each device beside weights and state, as compiled here; a line for each remat."""
+    try:
+        mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
+    except UserError:
+        mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    here = f"{mesh.size} x {jax.devices()[0].device_kind}, {config.train.batch / mesh.size:g} clips each"
+    lines = [f"Compiled for {here}, a step needs on each beside weights and state:"]
+    for remat in dict.fromkeys((config.model.remat, "full", "none")):
+        own = " (this recipe)" if remat == config.model.remat else ""
+        lines.append(f"  {step_memory(config, mesh, remat) / 2**30:7.2f} GiB with model.remat={remat}{own}")
+    return lines
 
 
 def describe(config):

@@ -162,7 +162,12 @@ def run_export(config, workdir):
 def run_inspect(config, workdir):
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
     of_checkpoint = inspect.describe_checkpoint(config)  # First: it fails sooner.
-    return [inspect.describe(config), *of_checkpoint]
+    print(inspect.describe(config), flush=True)
+    of_memory = []
+    if config.run.compile_to_inspect:
+        print("Compiling the step for its memory; --config.run.compile_to_inspect=False leaves that out.", flush=True)
+        of_memory = inspect.describe_memory(config)
+    return [*of_memory, *of_checkpoint]
 
 
 MODES = {
@@ -180,7 +185,8 @@ def main(_):
         logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value.lock()
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
-    jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
+    if _MODE.value != "inspect":  # Which writes nothing.
+        jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
     print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
 
 

@@ -21,10 +21,11 @@ def make_mesh(batch=None, nce_groups=0, devices=None):
             f"train.batch is {batch} clips, which {count} devices cannot share evenly. "
             f"Set --config.train.batch to a multiple of {count}."
         )
-    if nce_groups and (nce_groups % count or batch % nce_groups):
+    if nce_groups and (batch % nce_groups or (nce_groups % count and count % nce_groups)):
         raise UserError(
-            f"loss.nce.groups is {nce_groups}: expected a multiple of the {count} devices that divides the batch of "
-            f"{batch} clips. Set --config.loss.nce.groups={count} (its value changes what is contrasted with what)."
+            f"loss.nce.groups is {nce_groups}: expected a divisor of the batch of {batch} clips that is a multiple or "
+            f"a divisor of the {count} devices. Set --config.loss.nce.groups={count} (its value changes what is "
+            "contrasted with what)."
         )
     return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
@@ -44,6 +45,11 @@ def replicated(mesh):
     return NamedSharding(mesh, P())
 
 
+def by_clip(mesh):
+    """The first axis lies over the devices."""
+    return NamedSharding(mesh, P(DATA_AXIS))
+
+
 def replicated_shapes(mesh, tree):
     """Shapes and types of a tree as arrays that every device holds, to restore into."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), tree)
@@ -51,5 +57,4 @@ def replicated_shapes(mesh, tree):
 
 def to_global(mesh, batch):
     """This host's part of a batch (a dict of arrays) as global arrays, their first axis over the devices."""
-    sharding = NamedSharding(mesh, P(DATA_AXIS))
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    return {name: jax.make_array_from_process_local_data(by_clip(mesh), array) for name, array in batch.items()}

@@ -26,11 +26,12 @@ def train(config, workdir):
         the batch, no room on the disk, a loss that is no longer finite.
     """
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
+    train_step.check_losses(config)
     members = mixture.members(config.data)
     if "capacity" in config.loss.segmentation:
         mixture.check_capacity(members, config.loss.segmentation.capacity)
         check_queries(config)
-    mesh = sharding.make_mesh(config.train.batch, config.loss.nce.groups if config.loss.nce.weight else 0)
+    mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
     graphdef, params, model_state = train_step.describe(config)

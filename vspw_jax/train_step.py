@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec as P
 
 from vspw_jax import sharding
 from vspw_jax.classes import VOID
-from vspw_jax.losses import cross_frame_nce, per_pixel, segmentation
+from vspw_jax.errors import UserError, choose
+from vspw_jax.losses import cross_frame_nce, patch_labels, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.layers import DATA_AXIS
 from vspw_jax.optimizer import warmup_poly
@@ -89,30 +90,82 @@ def pixel_terms(outputs, label_BTHW, key_B, config):
     """Loss terms of a per-pixel decoder with an auxiliary head."""
     label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
     names = {"pixel": "logits_BTHWC", "auxiliary": "auxiliary_logits_BTHWC"}
-    return {
-        term: per_pixel.cross_entropy(
-            outputs[name].reshape(-1, *outputs[name].shape[2:]), label_NHW, config.averaged_over, total
-        )
-        for term, name in names.items()
-    }
+    logits_of = {term: outputs[name].reshape(-1, *outputs[name].shape[2:]) for term, name in names.items()}
+    options = (label_NHW, config.averaged_over, config.class_weight, total)
+    return {term: per_pixel.cross_entropy(logits_NHWC, *options) for term, logits_NHWC in logits_of.items()}
 
 
 SEGMENTATION_TERMS = {"mask2former": mask_terms, "upernet": pixel_terms}
 """The loss that each decoder is trained with, by its name."""
 
 
-def clip_losses(outputs, batch, key_B, decoder, config):
+def ramp(config, step):
+    """The share of a term's weight that counts at a step: 0 before `start_step`, then 1 within `warmup_steps`."""
+    return jnp.clip((step - config.start_step + 1) / max(config.warmup_steps, 1), 0.0, 1.0)
+
+
+def contrast_features(outputs, level):
+    """Features BTHWC that are contrasted: the projection head's where the model has one, else an encoder map."""
+    return outputs.get("projection_BTHWC", outputs["encoder"][level])
+
+
+def contrast_groups(config):
+    """Groups of clips within which the cross-frame loss contrasts; 0 where it is off."""
+    return cross_frame_nce.num_groups(config.loss.nce, config.train.batch) if config.loss.nce.weight else 0
+
+
+def nce_term(outputs, batch, key_B, config):
+    """The cross-frame contrastive loss, unweighted; patches of unrelated frames are not contrasted."""
+    label_BTHW = jnp.where(batch["is_clip_B"][:, None, None, None], batch["label_BTHW"], VOID)
+    return cross_frame_nce.batch_loss(
+        contrast_features(outputs, config.level),
+        label_BTHW,
+        key_B,
+        config,
+        device=lax.axis_index(DATA_AXIS),
+        devices=lax.axis_size(DATA_AXIS),
+        gather=lambda x: lax.all_gather(x, DATA_AXIS, tiled=True),
+    )
+
+
+def pne_term(outputs, batch, key_B, config):
+    """The positive-negative equal loss, unweighted, on the predictions of the segmenter."""
+    features, scores = contrast_features(outputs, config.level), segmenter.class_scores(outputs)
+    return pne.batch_loss(features, scores, batch["label_BTHW"], key_B, config, total)
+
+
+CONTRASTIVE_TERMS = {"nce": nce_term, "pne": pne_term}
+"""Losses on features, each on where its weight in the config is not 0."""
+
+
+def check_losses(config):
+    """Raises UserError where a field of `config.loss` has a value that no loss knows, before anything is compiled."""
+    fields = config.loss.segmentation
+    if "void" in fields:
+        choose(segmentation.COUNTED, fields.void, "loss.segmentation.void")
+    else:
+        choose(per_pixel.AVERAGED_OVER, fields.averaged_over, "loss.segmentation.averaged_over")
+        per_pixel.check_weights(fields.class_weight, config.model.num_classes)
+    for name in (name for name in CONTRASTIVE_TERMS if name in config.loss and config.loss[name].weight):
+        contrast = config.loss[name]
+        if name == "pne":
+            choose(pne.FORMS, contrast.form, "loss.pne.form")
+        else:
+            choose(patch_labels.CHOICES, contrast.labels, "loss.nce.labels")
+            cross_frame_nce.strip_rows(contrast.block, patches=1)
+        if contrast.level not in range(4):
+            raise UserError(f"loss.{name}.level is {contrast.level}: expected 0, 1, 2 or 3, an encoder map.")
+
+
+def clip_losses(outputs, batch, key_B, step, decoder, config):
     """Weighted loss terms of this device's clips, by name; the loss is their sum, over terms and over devices."""
     label_BTHW = batch["label_BTHW"]
     terms = SEGMENTATION_TERMS[decoder](outputs, label_BTHW, key_B, config.segmentation)
     losses = {name: config.weight * config.segmentation.weights[name] * term for name, term in terms.items()}
-    if config.nce.weight:
-        local_groups = config.nce.groups // lax.axis_size(DATA_AXIS)
-        features = outputs["encoder"][config.nce.level]
-        # Patches of unrelated frames are not contrasted.
-        label_BTHW = jnp.where(batch["is_clip_B"][:, None, None, None], label_BTHW, VOID)
-        total = cross_frame_nce.grouped_loss(features, label_BTHW, local_groups, config.nce.temperature)
-        losses["nce"] = config.nce.weight * total / config.nce.groups
+    for name, term in CONTRASTIVE_TERMS.items():
+        if name in config and config[name].weight:
+            value = term(outputs, batch, key_B, config[name])
+            losses[name] = config[name].weight * ramp(config[name], step) * value
     return losses
 
 
@@ -124,7 +177,7 @@ def make_train_step(config, graphdef, optimizer, mesh):
     Metrics are scalars: loss, its terms, gradient norm, learning rate.
     """
 
-    def mapped_gradients(params, model_state, batch, key):
+    def mapped_gradients(params, model_state, batch, key, step):
         def loss(params):
             model = nnx.merge(graphdef, params, model_state)
             local_batch = batch["image_BTHWC"].shape[0]
@@ -132,7 +185,7 @@ def make_train_step(config, graphdef, optimizer, mesh):
             key_B = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
             model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
             outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
-            losses = clip_losses(outputs, batch, loss_keys, config.model.decoder.name, config.loss)
+            losses = clip_losses(outputs, batch, loss_keys, step, config.model.decoder.name, config.loss)
             new_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             return sum(losses.values()), (losses, new_state)
 
@@ -141,12 +194,13 @@ def make_train_step(config, graphdef, optimizer, mesh):
 
     learning_rate = warmup_poly(config.optimizer, config.train.steps)
     gradients_of = jax.shard_map(
-        mapped_gradients, mesh=mesh, in_specs=(P(), P(), P(DATA_AXIS), P()), out_specs=P(), check_vma=False
+        mapped_gradients, mesh=mesh, in_specs=(P(), P(), P(DATA_AXIS), P(), P()), out_specs=P(), check_vma=False
     )
 
     def step(state, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
-        (gradients, losses), model_state = gradients_of(state["params"], state["model_state"], batch, key)
+        weights = state["params"], state["model_state"]
+        (gradients, losses), model_state = gradients_of(*weights, batch, key, state["step"])
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = jax.tree.map(jnp.add, state["params"], updates)
         new_state = dict(params=params, model_state=model_state, opt_state=opt_state, step=state["step"] + 1)

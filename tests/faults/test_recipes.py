@@ -25,6 +25,15 @@ BAD_FLAGS = {
     "decoder": (["--config.model.decoder.name=fcn"], ["model.decoder.name is 'fcn'", "mask2former"]),
     "batch": (["--config.train.batch=3"], ["train.batch is 3 clips", "--config.train.batch"]),
     "groups": (["--config.loss.nce.groups=5"], ["loss.nce.groups is 5", "--config.loss.nce.groups"]),
+    "scope": (["--config.loss.nce.scope=world"], ["loss.nce.scope is 'world'", "all, clip, group"]),
+    "labels of patches": (["--config.loss.nce.labels=mode"], ["loss.nce.labels is 'mode'", "majority, nearest"]),
+    "strips": (["--config.loss.nce.block=many"], ["loss.nce.block is 'many'", "auto, plain"]),
+    "level": (["--config.loss.nce.level=4"], ["loss.nce.level is 4", "0, 1, 2 or 3"]),
+    "void": (["--config.loss.segmentation.void=some"], ["loss.segmentation.void is 'some'", "background, excluded"]),
+    "projection": (
+        ["--config.model.projection.dim=8", "--config.model.projection.input=image"],
+        ["model.projection.input is 'image'", "decoder, encoder"],
+    ),
     "capacity": (["--config.loss.segmentation.capacity=2"], ["room for 2", "--config.loss.segmentation.capacity="]),
 }
 

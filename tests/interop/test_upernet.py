@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from flax import nnx
+from ml_collections import ConfigDict
 
 from tests.interop.conftest import drawn, tiny_upernet, variables
 from vspw_jax.interop import checkpoint_file, convert
@@ -69,3 +71,21 @@ def test_an_exported_network_is_loaded_by_transformers(tmp_path):
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     found = theirs.state_dict()["decode_head.psp_bottleneck.convolution.weight"].numpy()
     np.testing.assert_array_equal(found.transpose(2, 3, 1, 0), variables(model)["decoder/bottleneck/conv/kernel"])
+
+
+def test_a_projection_head_is_not_in_files_and_stays_as_it_is(tmp_path):
+    """Files without one start a network that has one, and predict as before."""
+    projection = ConfigDict(dict(dim=4, hidden=0, input="decoder", level=0))
+    model = drawn(tiny_upernet(projection=projection))
+    convert.save_torch(model, tmp_path / "A.safetensors")
+    assert not [name for name in checkpoint_file.read(tmp_path / "A.safetensors").tensors if "projection" in name]
+    other = drawn(tiny_upernet(projection=projection), seed=1)
+    kept = {path: array for path, array in variables(other).items() if path.startswith("projection/")}
+    loaded = variables(convert.load_torch(other, tmp_path / "A.safetensors"))
+    assert len(kept) == 9
+    for path, array in variables(model).items():
+        np.testing.assert_array_equal(loaded[path], kept.get(path, array), err_msg=path)
+    shapes = nnx.to_pure_dict(nnx.state(model))
+    plan = convert.plan(model.config, [shapes], tmp_path / "A.safetensors")
+    (read,) = convert.read_weights(plan, [shapes])
+    assert read["projection"]["conv"]["kernel"].shape == (32, 32)

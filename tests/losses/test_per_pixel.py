@@ -33,6 +33,41 @@ def test_mean_over_the_pixels_that_count(averaged_over):
     assert float(per_pixel.cross_entropy(logits, label, averaged_over)) == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("class_weight", [(), (0.5, 2.0, 1.0, 0.0, 3.0)])
+def test_class_weights_are_torchs(class_weight):
+    torch = pytest.importorskip("torch")
+    logits, label = problem()
+    cross_entropy = lambda logits: per_pixel.cross_entropy(logits, label, class_weight=class_weight)
+    value, gradient = jax.value_and_grad(cross_entropy)(jnp.asarray(logits))
+    theirs = torch.from_numpy(logits.transpose(0, 3, 1, 2).copy()).double().requires_grad_()
+    weight = torch.tensor(class_weight or (1.0,) * CLASSES).double()
+    loss = torch.nn.functional.cross_entropy(theirs, torch.from_numpy(label).long(), weight, ignore_index=255)
+    loss.backward()
+    assert float(value) == pytest.approx(loss.item(), rel=1e-5)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-7)
+
+
+def test_class_weights_leave_the_divisor_over_all_pixels():
+    logits, label = problem()
+    weights = np.array([0.5, 2.0, 1.0, 0.0, 3.0, *[0.0] * 251])
+    wanted = (weights[label] * pixel_losses(logits, label)).sum() / label.size
+    found = per_pixel.cross_entropy(logits, label, "all", tuple(weights[:CLASSES]))
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_weight_missing_is_refused():
+    with pytest.raises(UserError, match="class_weight has 2 weights: expected one for each of the 5 classes"):
+        per_pixel.cross_entropy(*problem(), class_weight=(1.0, 2.0))
+
+
+def test_nothing_under_void_moves_the_loss():
+    logits, label = problem()
+    replaced = np.where((label == 255)[..., None], 1e6 * logits[..., ::-1], logits)
+    value, gradient = jax.value_and_grad(per_pixel.cross_entropy)(jnp.asarray(logits), label)
+    assert float(value) == float(per_pixel.cross_entropy(replaced, label))
+    assert (np.asarray(gradient)[label == 255] == 0).all()
+
+
 def test_devices_parts_add_up_to_the_batchs_mean():
     """Images with few labels do not weigh more than others: the mean is over all labelled pixels of the batch."""
     logits, label = problem()

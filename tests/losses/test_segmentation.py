@@ -4,11 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from ml_collections import ConfigDict
 from scipy.optimize import linear_sum_assignment
 
 from vspw_jax import bilinear
+from vspw_jax.errors import UserError
 from vspw_jax.losses import segmentation
+from vspw_jax.metrics.confusion import ConfusionMatrix
 
 QUERIES, CLASSES, SIZE = 6, 4, 8
 CONFIG = ConfigDict(
@@ -19,8 +24,10 @@ CONFIG = ConfigDict(
         importance=0.75,
         no_object_weight=0.1,
         matching={"cls": 2.0, "mask": 5.0, "dice": 5.0},
+        void="background",
     )
 )
+EXCLUDED = ConfigDict(CONFIG.to_dict() | {"void": "excluded"})
 
 
 def sigmoid(x):
@@ -42,9 +49,11 @@ def sample(map_HW, points):
     return np.array(values)
 
 
-def mask_losses(logits, targets):
-    """(binary cross-entropy, dice loss) of one mask at its points."""
-    p = sigmoid(logits)
+def mask_losses(logits, targets, counted):
+    """(binary cross-entropy, dice loss) of one mask at those of its points that count."""
+    p, targets = sigmoid(logits)[counted], targets[counted]
+    if not counted.any():
+        return 0.0, 0.0
     cross_entropy = -np.mean(targets * np.log(p) + (1 - targets) * np.log(1 - p))
     return cross_entropy, 1 - (2 * (p * targets).sum() + 1) / (p.sum() + targets.sum() + 1)
 
@@ -58,8 +67,13 @@ def problem(seed, label=None):
     return class_logits, mask_logits, label
 
 
-def reference(class_logits, mask_logits, label, key):
+def reference(class_logits, mask_logits, label, key, void="background"):
     """Sums and weights of `image_terms`, at the points that it draws."""
+
+    def losses_at(points, mask_HW, c):
+        counted = np.isclose(sample(label == 255, points), 0) if void == "excluded" else np.ones(len(points), bool)
+        return mask_losses(sample(mask_HW, points), sample(label == c, points), counted)
+
     present = [c for c in range(CLASSES) if (label == c).any()]
     match_key, point_key = jax.random.split(key)
     points = jax.random.uniform(match_key, (CONFIG.num_points, 2))
@@ -67,7 +81,7 @@ def reference(class_logits, mask_logits, label, key):
     cost = np.zeros((QUERIES, len(present)))
     for q in range(QUERIES):
         for m, c in enumerate(present):
-            mask, dice = mask_losses(sample(mask_logits[q], points), sample(label == c, points))
+            mask, dice = losses_at(points, mask_logits[q], c)
             cost[q, m] = 2 * -probabilities[q, c] + 5 * mask + 5 * dice
     queries, targets = linear_sum_assignment(cost)
 
@@ -76,8 +90,11 @@ def reference(class_logits, mask_logits, label, key):
     keys = jax.random.split(point_key, CONFIG.capacity)
     for q, m in zip(queries, targets, strict=True):
         wanted[q] = present[m]
-        points = segmentation.uncertain_points(mask_logits[q], keys[m], CONFIG.num_points, 3.0, 0.75)
-        mask, dice = mask_losses(sample(mask_logits[q], points), sample(label == present[m], points))
+        counted = lambda points: jnp.ones(len(points), bool)
+        if void == "excluded":
+            counted = lambda points: jnp.asarray(np.isclose(sample(label == 255, points), 0))
+        points = segmentation.uncertain_points(mask_logits[q], keys[m], CONFIG.num_points, 3.0, 0.75, counted)
+        mask, dice = losses_at(points, mask_logits[q], present[m])
         sums["mask"] += mask
         sums["dice"] += dice
     weights = np.where(wanted == CLASSES, 0.1, 1.0)
@@ -88,12 +105,26 @@ def reference(class_logits, mask_logits, label, key):
 image_terms = jax.jit(lambda *args: segmentation.image_terms(*args, CONFIG))
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_terms_equal_the_definitions(seed):
+@jax.jit
+def excluded_terms_and_gradient(class_logits, mask_logits, label, key):
+    """(sums, weights) with void excluded, and the gradient of the sums' total by the mask logits."""
+
+    def total(mask_logits):
+        sums, weights = segmentation.image_terms(class_logits, mask_logits, label, key, EXCLUDED)
+        return sum(sums.values()), (sums, weights)
+
+    gradient, (sums, weights) = jax.grad(total, has_aux=True)(mask_logits)
+    return sums, weights, gradient
+
+
+@pytest.mark.parametrize("void", ["background", "excluded"])
+@pytest.mark.parametrize("seed", range(3))
+def test_terms_equal_the_definitions(seed, void):
     class_logits, mask_logits, label = problem(seed)
     key = jax.random.key(seed)
-    sums, weights = image_terms(class_logits, mask_logits, label, key)
-    wanted_sums, wanted_weights = reference(class_logits, mask_logits, label, key)
+    terms = image_terms if void == "background" else excluded_terms_and_gradient
+    sums, weights, *_ = terms(class_logits, mask_logits, label, key)
+    wanted_sums, wanted_weights = reference(class_logits, mask_logits, label, key, void)
     for term in wanted_sums:
         assert float(sums[term]) == pytest.approx(wanted_sums[term], rel=1e-5)
         assert float(weights[term]) == pytest.approx(wanted_weights[term], rel=1e-6)
@@ -104,6 +135,43 @@ def test_a_frame_of_void_leaves_only_the_no_object_class():
     sums, weights = image_terms(class_logits, mask_logits, label, jax.random.key(0))
     assert (float(sums["mask"]), float(sums["dice"]), float(weights["mask"])) == (0, 0, 0)
     assert float(weights["cls"]) == pytest.approx(0.1 * QUERIES)
+
+
+@given(
+    label=arrays.arrays(np.int32, (SIZE, SIZE), elements=st.sampled_from([0, 1, 3, 255, 255])),
+    seed=st.integers(0, 99),
+    size=st.sampled_from([0.0, 1.0, 1e6]),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_nothing_under_excluded_void_moves_loss_matching_or_scores(label, seed, size):
+    """Predictions under void are replaced: terms stay bit for bit, so the matching does, and no gradient is there."""
+    class_logits, mask_logits, _ = problem(seed)
+    key = jax.random.key(seed)
+    drawn = size * np.random.default_rng(seed + 1).normal(size=mask_logits.shape).astype(np.float32)
+    replaced = np.where(label == 255, drawn, mask_logits)
+    sums, weights, gradient = excluded_terms_and_gradient(class_logits, mask_logits, label, key)
+    other_sums, other_weights, _ = excluded_terms_and_gradient(class_logits, replaced, label, key)
+    assert (sums, weights) == (other_sums, other_weights)
+    assert np.isfinite(gradient).all() and (np.asarray(gradient)[:, label == 255] == 0).all()
+    scores = [ConfusionMatrix(QUERIES) for _ in range(2)]
+    for matrix, masks in zip(scores, (mask_logits, replaced), strict=True):
+        matrix.add(label, masks.argmax(axis=0))
+    np.testing.assert_array_equal(scores[0].counts_KK, scores[1].counts_KK)
+
+
+def test_void_counts_as_released_unless_excluded():
+    """The property above is the option's doing: as released, a prediction under void moves the loss."""
+    class_logits, mask_logits, label = problem(0, np.kron([[0, 255], [1, 3]], np.ones((8, 8))).astype(np.int32))
+    replaced = np.where(label[::2, ::2] == 255, 9.0, mask_logits).astype(np.float32)
+    sums, _ = image_terms(class_logits, mask_logits, label, jax.random.key(0))
+    other_sums, _ = image_terms(class_logits, replaced, label, jax.random.key(0))
+    assert abs(float(sums["mask"]) - float(other_sums["mask"])) > 0.1
+
+
+def test_an_unknown_void_is_refused():
+    config = ConfigDict(CONFIG.to_dict() | {"void": "some"})
+    with pytest.raises(UserError, match="void is 'some': expected one of background, excluded"):
+        segmentation.image_terms(*problem(0), jax.random.key(0), config)
 
 
 def test_classes_are_padded_in_ascending_order():

@@ -144,7 +144,7 @@ def test_logits_after_every_decoder_layer(decoders, size, capsys):
 
 
 LOSS = ConfigDict(
-    dict(capacity=5, num_points=64, oversample=3.0, importance=0.75, no_object_weight=0.1)
+    dict(capacity=5, num_points=64, oversample=3.0, importance=0.75, no_object_weight=0.1, void="background")
     | dict(matching=dict(cls=2.0, mask=5.0, dice=5.0))
 )
 

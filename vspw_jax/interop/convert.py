@@ -79,7 +79,8 @@ def read_weights(plan, weights, sharding=None):
 
     def read(keys, leaf):
         name = _path(keys)
-        # A count of batches that the file lacks is 0. Not jnp.asarray, which keeps the NumPy array beside its copy.
+        # A count of batches that the file lacks is 0, as is what predicting does not need. Not jnp.asarray, which keeps
+        # the NumPy array beside its copy.
         known = name in plan.pieces
         array = plan.leaf(name, leaf.shape, leaf.dtype, None) if known else np.zeros(leaf.shape, leaf.dtype)
         # Waiting for the copy lets the NumPy array go before the next one is read.

@@ -16,6 +16,9 @@ from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import Rule, rule_for
 from vspw_jax.interop.name_maps import Row
 
+TRAINING_ALONE = "projection/"
+"""What begins so is run in training alone: files neither have nor need it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
@@ -55,9 +58,13 @@ class Plan:
         return array
 
     def unsettled(self):
-        """Our paths whose values the file alone does not give. Counts of batches, which old files lack, are none."""
+        """Our paths whose values the file alone does not give, though they are needed to predict.
+
+        Counts of batches, which old files lack, are not.
+        """
         partial = [path for path, pieces in self.pieces.items() if not all(piece.rule.settles for piece in pieces)]
-        return partial + [path for path in self.fresh if not path.endswith("/count")]
+        needless = lambda path: path.endswith("/count") or path.startswith(TRAINING_ALONE)
+        return partial + [path for path in self.fresh if not needless(path)]
 
     def report(self):
         """What is read, changed, left out and left fresh, a line each."""
@@ -110,12 +117,12 @@ def plan(config, shapes, file):
     left_out = _left_out(naming, file.tensors.keys() - {row.theirs for row in rows}, file)
     extra = left_out.pop(None, [])
     named = {row.ours for row in rows}
-    nameless = [path for path in shapes if path not in named] if naming.whole else []
+    nameless = [path for path in shapes if path not in named and not path.startswith(TRAINING_ALONE)]
     problems = {
         "missing from the file": list(missing.values()),
         "in the file, but not in the network": [f"{name} {file.tensors[name].shape}" for name in extra],
         "of another shape or type": list(misshapen.values()),
-        "in the network, but without a name in such files": nameless,
+        "in the network, but without a name in such files": nameless if naming.whole else [],
     }
     _refuse(file, naming, problems)
     return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces])

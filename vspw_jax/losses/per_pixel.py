@@ -1,4 +1,4 @@
-"""Cross-entropy of every pixel, for decoders that give per-pixel logits.
+"""Cross-entropy of every pixel, for decoders that give per-pixel logits: minus the log-softmax at the pixel's label.
 
 Source: open-mmlab/mmsegmentation mmseg/models/{decode_heads/decode_head,losses/cross_entropy_loss}.py.
 Shapes: N images, H and W (of logits and labels each their own), C classes.
@@ -9,31 +9,50 @@ import jax.numpy as jnp
 from jax import lax
 
 from vspw_jax.classes import VOID
-from vspw_jax.errors import choose
+from vspw_jax.errors import UserError, choose
 
 AVERAGED_OVER = {
-    "labelled": lambda label_NHW: (label_NHW != VOID).sum(),
-    "all": lambda label_NHW: jnp.asarray(label_NHW.size),
+    "labelled": lambda weight_NHW: weight_NHW.sum(),
+    "all": lambda weight_NHW: jnp.asarray(weight_NHW.size),
 }
-"""How many pixels a batch counts: those with a label, or all, as mmseg does unless avg_non_ignore is set."""
+"""What a batch's sum is divided by: the weights of its labelled pixels (1 each without class weights), as torch's
+cross_entropy does, or the number of all pixels, as mmseg does unless avg_non_ignore is set."""
 
 
-def image_sum(logits_HWC, label_HW):
-    """Cross-entropy of one image summed over its labelled pixels; logits are resized bilinearly to the labels."""
+def check_weights(class_weight, num_classes):
+    """Raises UserError where there are weights, but not one a class."""
+    if len(class_weight) not in (0, num_classes):
+        raise UserError(
+            f"loss.segmentation.class_weight has {len(class_weight)} weights: expected one for each of the "
+            f"{num_classes} classes, or () for none."
+        )
+
+
+def pixel_weights(label_NHW, class_weight=()):
+    """The weight of every pixel: its class's (1 without class weights), 0 where it is void."""
+    if not len(class_weight):
+        return (label_NHW != VOID).astype(jnp.float32)
+    weight_of = jnp.zeros(VOID + 1).at[: len(class_weight)].set(jnp.asarray(class_weight, jnp.float32))
+    return weight_of[label_NHW]
+
+
+def image_sum(logits_HWC, label_HW, weight_HW):
+    """Weighted cross-entropy of one image, summed; logits are resized bilinearly to the labels."""
     num_classes = logits_HWC.shape[-1]
     logits = jax.image.resize(logits_HWC, (*label_HW.shape, num_classes), "bilinear", antialias=False)
     # A comparison in place of a gather: neither it nor its gradient moves memory about.
     of_label = jnp.where(label_HW[..., None] == jnp.arange(num_classes), logits, 0.0).sum(axis=-1)
-    return jnp.where(label_HW == VOID, 0.0, jax.nn.logsumexp(logits, axis=-1) - of_label).sum()
+    return (weight_HW * (jax.nn.logsumexp(logits, axis=-1) - of_label)).sum()
 
 
-def cross_entropy(logits_NHWC, label_NHW, averaged_over="labelled", total=lambda x: x):
+def cross_entropy(logits_NHWC, label_NHW, averaged_over="labelled", class_weight=(), total=lambda x: x):
     """The mean cross-entropy of a batch; void pixels add nothing.
 
     Args:
       logits_NHWC: float32 at any resolution.
       label_NHW: int, 0..C-1 or void.
       averaged_over: a key of `AVERAGED_OVER`.
+      class_weight: C weights of the classes' pixels, or none for 1 each.
       total: adds over devices; inside a mapped loss, a psum of numbers that carry no gradient.
 
     Returns:
@@ -41,10 +60,13 @@ def cross_entropy(logits_NHWC, label_NHW, averaged_over="labelled", total=lambda
       is their sum over devices.
 
     Raises:
-      UserError: an unknown `averaged_over`.
+      UserError: an unknown `averaged_over`, or another number of weights than of classes.
     """
-    count_pixels = choose(AVERAGED_OVER, averaged_over, "loss.segmentation.averaged_over")
+    divisor = choose(AVERAGED_OVER, averaged_over, "loss.segmentation.averaged_over")
+    check_weights(class_weight, logits_NHWC.shape[-1])
+    weight_NHW = pixel_weights(label_NHW, class_weight)
     # One image at a time, made anew in the backward pass: full-size logits of a whole batch need not exist.
-    sums_N = lax.map(jax.checkpoint(lambda pair: image_sum(*pair)), (logits_NHWC, label_NHW))
-    count = total(count_pixels(label_NHW).astype(jnp.float32))
-    return sums_N.sum() / jnp.maximum(count, 1.0)
+    one_image = jax.checkpoint(lambda image: image_sum(*image))
+    sums_N = lax.map(one_image, (logits_NHWC, label_NHW, weight_NHW))
+    divided_by = total(divisor(weight_NHW).astype(jnp.float32))
+    return sums_N.sum() / jnp.where(divided_by > 0, divided_by, 1.0)

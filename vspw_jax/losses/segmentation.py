@@ -1,21 +1,29 @@
 """Mask classification loss of Mask2Former (arXiv 2112.01527, sections 3.3 and 4.1).
 
+The loss is the weighted sum of "cls", the queries' class cross-entropy, "mask", the mean binary cross-entropy of masks
+at sampled points, and "dice", their dice loss. Weights 2, 5, 5 in the paper; equation 4 of paper 000 (arXiv 2306.03508)
+has cross-entropy 1 and dice 5 and names no "mask": to its letter that weight is 0.
+
 Sources: czczup/ViT-Adapter segmentation/mmseg_custom/models/decode_heads/mask2former_head.py and
 configs/_base_/models/mask2former_beit.py; facebookresearch/Mask2Former mask2former/modeling/criterion.py.
 Shapes: L predictions (decoder layers + 1), N images, Q queries, K real classes, M targets (one a class present, padded
 to a fixed capacity), P points, H and W.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from vspw_jax import bilinear
+from vspw_jax.classes import VOID
+from vspw_jax.errors import choose
 from vspw_jax.losses import matching
 
 
 def present_classes(label_HW, num_classes, capacity):
-    """Classes of a label map: (class_M, valid_M), ascending, padded to `capacity`. Void is no class."""
+    """Classes of a label map: (class_M, valid_M), ascending, padded to `capacity` or all classes. Void is none."""
     present = (label_HW.reshape(-1, 1) == jnp.arange(num_classes)).any(axis=0)
     class_M = jnp.argsort(~present, stable=True)[:capacity]
     return class_M, present[class_M]
@@ -28,39 +36,55 @@ def target_masks_at(label_HW, class_M, points_P2):
     return jnp.einsum("mpk,pk->mp", (label_P4 == class_M[:, None, None]).astype(jnp.float32), weight_P4)
 
 
-def dice_loss(logits, targets):
-    """1 - (2 p.t + 1) / (sum p + sum t + 1) over the last axis, p = sigmoid(logits); first powers, eps 1."""
-    probabilities = jax.nn.sigmoid(logits)
-    overlap = (probabilities * targets).sum(axis=-1)
-    return 1 - (2 * overlap + 1) / (probabilities.sum(axis=-1) + targets.sum(axis=-1) + 1)
+def known_at(label_HW, points_P2):
+    """Points (P,) as booleans: those whose bilinear samples touch no void pixel."""
+    index_P4, weight_P4 = bilinear.corners(points_P2, *label_HW.shape)
+    label_P4 = jnp.asarray(label_HW).reshape(-1).at[index_P4].get(mode="clip")
+    return ((label_P4 != VOID) | (weight_P4 == 0)).all(axis=-1)
 
 
-def binary_cross_entropy(logits, targets):
-    """Mean over the last axis of the sigmoid cross-entropy."""
-    return (jax.nn.softplus(logits) - logits * targets).mean(axis=-1)
+COUNTED = {"background": lambda label_HW, points_P2: jnp.ones(points_P2.shape[0], bool), "excluded": known_at}
+"""Which points count: all, void being background as in the released code, or those that touch no void."""
 
 
-def matching_cost(class_logits_QK, mask_logits_QP, class_M, targets_MP, weights):
+def dice_loss(logits_P, targets_P, weight_P):
+    """1 - (2 p.t + 1) / (sum p + sum t + 1) over weighted points, p = sigmoid(logits); first powers, eps 1."""
+    probabilities = jax.nn.sigmoid(logits_P)
+    overlap = (weight_P * probabilities * targets_P).sum()
+    return 1 - (2 * overlap + 1) / ((weight_P * (probabilities + targets_P)).sum() + 1)
+
+
+def binary_cross_entropy(logits_P, targets_P, weight_P):
+    """Weighted mean over points of the sigmoid cross-entropy; 0 where all weights are."""
+    terms_P = jax.nn.softplus(logits_P) - logits_P * targets_P
+    return (weight_P * terms_P).sum() / jnp.maximum(weight_P.sum(), 1.0)
+
+
+def matching_cost(class_logits_QK, mask_logits_QP, class_M, targets_MP, weight_P, weights):
     """Cost (Q, M) of giving target m to query q: the loss terms, with -p(class) in place of the cross-entropy."""
     class_cost = -jax.nn.softmax(class_logits_QK)[:, class_M]
-    num_points = targets_MP.shape[1]
-    mask_cost = (jax.nn.softplus(mask_logits_QP).sum(axis=1)[:, None] - mask_logits_QP @ targets_MP.T) / num_points
-    probabilities = jax.nn.sigmoid(mask_logits_QP)
-    overlap = probabilities @ targets_MP.T
-    dice_cost = 1 - (2 * overlap + 1) / (probabilities.sum(axis=1)[:, None] + targets_MP.sum(axis=1) + 1)
+    counted_PM = (targets_MP * weight_P).T
+    softplus_Q1 = (jax.nn.softplus(mask_logits_QP) @ weight_P)[:, None]
+    mask_cost = (softplus_Q1 - mask_logits_QP @ counted_PM) / jnp.maximum(weight_P.sum(), 1.0)
+    probabilities_QP = jax.nn.sigmoid(mask_logits_QP)
+    total_QM = (probabilities_QP @ weight_P)[:, None] + counted_PM.sum(axis=0)
+    dice_cost = 1 - (2 * probabilities_QP @ counted_PM + 1) / (total_QM + 1)
     return weights["cls"] * class_cost + weights["mask"] * mask_cost + weights["dice"] * dice_cost
 
 
-def uncertain_points(mask_logits_HW, key, num_points, oversample, importance):
+def uncertain_points(mask_logits_HW, key, num_points, oversample, importance, counted=None):
     """Points (P, 2) in [0, 1], where the mask is least sure or at random.
 
     `importance` of them are those of least |logit| among oversample * P uniform draws, the rest uniform
-    (PointRend, arXiv 1912.08193, section 3.1).
+    (PointRend, arXiv 1912.08193, section 3.1). Draws for which `counted` of points is false come last.
     """
     draw_key, rest_key = jax.random.split(key)
     draws = jax.random.uniform(draw_key, (int(oversample * num_points), 2))
     kept = int(importance * num_points)
-    _, index = lax.top_k(-jnp.abs(bilinear.sample(mask_logits_HW[..., None], draws)[:, 0]), kept)
+    certainty = jnp.abs(bilinear.sample(mask_logits_HW[..., None], draws)[:, 0])
+    if counted is not None:
+        certainty = jnp.where(counted(draws), certainty, jnp.inf)
+    _, index = lax.top_k(-certainty, kept)
     return jnp.concatenate([draws[index], jax.random.uniform(rest_key, (num_points - kept, 2))])
 
 
@@ -72,20 +96,27 @@ def image_terms(class_logits_QK, mask_logits_QHW, label_HW, key, config):
       mask_logits_QHW: at any resolution.
       label_HW: int, 0..K-2 or void, at any resolution.
       key: for the points.
-      config: capacity, num_points, oversample, importance, no_object_weight, matching (weights by term).
+      config: capacity, num_points, oversample, importance, no_object_weight, matching (weights by term), void (a key
+        of `COUNTED`; with "excluded" nothing that is predicted under void moves a term or the matching).
 
     Returns:
       (sums, weights): dicts by term; a term's loss is its sums over its weights, each added over a batch first.
+
+    Raises:
+      UserError: an unknown `void`.
     """
     num_queries, num_classes = class_logits_QK.shape[0], class_logits_QK.shape[1] - 1
     class_M, valid_M = present_classes(label_HW, num_classes, config.capacity)
     match_key, point_key = jax.random.split(key)
+    counted = functools.partial(choose(COUNTED, config.void, "loss.segmentation.void"), label_HW)
 
     points_P2 = jax.random.uniform(match_key, (config.num_points, 2))
     detached_QHW = lax.stop_gradient(mask_logits_QHW)
     sampled_QP = bilinear.sample(detached_QHW.transpose(1, 2, 0), points_P2).T
     targets_MP = target_masks_at(label_HW, class_M, points_P2)
-    cost_QM = matching_cost(lax.stop_gradient(class_logits_QK), sampled_QP, class_M, targets_MP, config.matching)
+    weight_P = counted(points_P2).astype(jnp.float32)
+    detached_QK = lax.stop_gradient(class_logits_QK)
+    cost_QM = matching_cost(detached_QK, sampled_QP, class_M, targets_MP, weight_P, config.matching)
     query_M = matching.assign(cost_QM, valid_M)
 
     wanted_Q = jnp.full(num_queries, num_classes).at[jnp.where(valid_M, query_M, num_queries)].set(class_M, mode="drop")
@@ -94,14 +125,14 @@ def image_terms(class_logits_QK, mask_logits_QHW, label_HW, key, config):
 
     def mask_terms(query, class_id, key):
         logits_HW = mask_logits_QHW[query]
-        points_P2 = uncertain_points(
-            lax.stop_gradient(logits_HW), key, config.num_points, config.oversample, config.importance
-        )
+        draws = (config.num_points, config.oversample, config.importance, counted)
+        points_P2 = uncertain_points(lax.stop_gradient(logits_HW), key, *draws)
         logits_P = bilinear.sample(logits_HW[..., None], points_P2)[:, 0]
         targets_P = target_masks_at(label_HW, class_id[None], points_P2)[0]
-        return binary_cross_entropy(logits_P, targets_P), dice_loss(logits_P, targets_P)
+        weight_P = counted(points_P2).astype(jnp.float32)
+        return binary_cross_entropy(logits_P, targets_P, weight_P), dice_loss(logits_P, targets_P, weight_P)
 
-    mask_M, dice_M = jax.vmap(mask_terms)(query_M, class_M, jax.random.split(point_key, config.capacity))
+    mask_M, dice_M = jax.vmap(mask_terms)(query_M, class_M, jax.random.split(point_key, class_M.shape[0]))
     count = valid_M.sum().astype(jnp.float32)
     sums = {
         "cls": (weight_Q * cross_entropy_Q).sum(),

@@ -18,19 +18,32 @@ from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
+from vspw_jax.models.projection_head import ProjectionHead
 
 ENCODERS = {"beit": BeitPyramid, "vit_adapter": ViTAdapter}
 DECODERS = {"mask2former": Mask2Former, "upernet": UperNet}
+PROJECTED = {"encoder": lambda config: config.encoder.dim, "decoder": lambda config: config.decoder.dim}
+"""Width of what the projection head reads: an encoder map, or the features that the decoder classifies."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+def has_projection(config):
+    """Whether the network of `config.model` has a projection head for contrastive losses."""
+    return bool("projection" in config and config.projection.dim)
+
+
 def check_sizes(config):
-    """Raises UserError where the image size is no pair, or heads or groups of `config.model` do not divide a width."""
+    """Raises UserError where the image size is no pair, the projection reads nothing that there is, or heads or groups
+    of `config.model` do not divide a width."""
     if len(config.image_size) != 2:
         raise UserError(
             f"model.image_size is {tuple(config.image_size)}: expected height and width, given once, as in "
             "--config.model.image_size='(480, 480)'."
         )
+    if has_projection(config):
+        choose(PROJECTED, config.projection.input, "model.projection.input")
+        if config.projection.level not in range(4):
+            raise UserError(f"model.projection.level is {config.projection.level}: expected 0, 1, 2 or 3.")
     encoder, decoder = config.encoder, config.decoder
     values = int(encoder.dim * encoder.get("adapter_value_ratio", 1))
     divisions = (
@@ -58,6 +71,8 @@ class Segmenter(nnx.Module):
         decoder = choose(DECODERS, config.decoder.name, "model.decoder.name")
         self.encoder = encoder(config.encoder, config.image_size, config.remat, **options)
         self.decoder = decoder(config.encoder.dim, config.num_classes, config.decoder, config.remat, **options)
+        if has_projection(config):
+            self.projection = ProjectionHead(PROJECTED[config.projection.input](config), config.projection, **options)
 
     def __call__(self, image_BTHWC, train=False, key_B=None):
         """Runs the network.
@@ -69,10 +84,11 @@ class Segmenter(nnx.Module):
           key_B: a JAX key a clip for stochastic depth and drop-out, or None for none.
 
         Returns:
-          A dict, all float32: `encoder`, four maps BTHWC at 1/4 to 1/32, and what the decoder gives. Mask2Former:
+          A dict, all float32: `encoder`, four maps BTHWC at 1/4 to 1/32, and what the decoder gives. Every decoder:
+          `features_BTHWC` at 1/4, of which its masks or logits are made. Mask2Former:
           `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW` at 1/4, and the same after every decoder
           layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet: `logits_BTHWC` at 1/4 and
-          `auxiliary_logits_BTHWC`.
+          `auxiliary_logits_BTHWC`. With a projection head, in training: `projection_BTHWC`.
         """
         clips = image_BTHWC.shape[:2]
         keys_N = None
@@ -81,11 +97,17 @@ class Segmenter(nnx.Module):
             keys_N = keys_N.reshape(-1)
         images = image_BTHWC.reshape(-1, *image_BTHWC.shape[2:])
         maps = self.encoder(images, train, layers.fold_keys(keys_N, 0))
-        outputs = dict(
-            _by_clip(name, x, clips) for name, x in self.decoder(maps, train, layers.fold_keys(keys_N, 1)).items()
-        )
+        decoded = self.decoder(maps, train, layers.fold_keys(keys_N, 1))
+        if train and has_projection(self.config):
+            decoded["projection_NHWC"] = self.projection(self._projected(maps, decoded), train).astype(jnp.float32)
+        outputs = dict(_by_clip(name, x, clips) for name, x in decoded.items())
         outputs["encoder"] = [x.reshape(*clips, *x.shape[1:]).astype(jnp.float32) for x in maps]
         return outputs
+
+    def _projected(self, maps, decoded):
+        """What the projection head reads."""
+        projection = self.config.projection
+        return decoded["features_NHWC"] if projection.input == "decoder" else maps[projection.level]
 
 
 def _by_clip(name, x, clips):

@@ -98,6 +98,7 @@ class Mask2Former(nnx.Module):
     def __call__(self, maps, train=False, keys_N=None):
         """Logits of the last prediction, and of all L = decoder layers + 1 of them as `layer_...`; C is K here.
 
+        `features_NHWC`, at 1/4, are what the mask logits are made of.
         The network has neither batch statistics nor randomness: `train` and `keys_N` change nothing.
         """
         mask_feature, memories = self.pixel_decoder(maps)
@@ -122,4 +123,5 @@ class Mask2Former(nnx.Module):
             "mask_logits_NQHW": mask_logits[-1],
             "layer_class_logits_LNQC": class_logits,
             "layer_mask_logits_LNQHW": mask_logits,
+            "features_NHWC": mask_feature.astype(jnp.float32),
         }

@@ -102,9 +102,13 @@ class UperNet(nnx.Module):
         return self.fpn_bottleneck(jnp.concatenate(levels, axis=-1), train)
 
     def __call__(self, maps, train=False, keys_N=None):
-        """`logits_NHWC` at 1/4 and `auxiliary_logits_NHWC` at the scale of its map; `keys_N` for drop-out, or None."""
-        auxiliary = self.auxiliary_conv(maps[self.auxiliary_level], train)
+        """`logits_NHWC` at 1/4, the `features_NHWC` that they are made of, `auxiliary_logits_NHWC` at its map's scale.
+
+        `keys_N` is for drop-out, or None.
+        """
+        auxiliary, features = self.auxiliary_conv(maps[self.auxiliary_level], train), self.fuse(maps, train)
         return {
-            "logits_NHWC": self.classifier(self.fuse(maps, train), layers.fold_keys(keys_N, 0)),
+            "features_NHWC": features.astype(jnp.float32),
+            "logits_NHWC": self.classifier(features, layers.fold_keys(keys_N, 0)),
             "auxiliary_logits_NHWC": self.auxiliary_classifier(auxiliary, layers.fold_keys(keys_N, 1)),
         }

@@ -1,0 +1,37 @@
+"""Labels of the patches of a feature map, from those of its pixels.
+
+Shapes: B clips, T frames, H and W pixels, h and w patches.
+"""
+
+import jax.numpy as jnp
+
+from vspw_jax.classes import VOID
+
+
+def nearest(label_BTHW, height, width, min_share=0.0):
+    """Each patch's first pixel, as torch's F.interpolate(mode="nearest"); `min_share` does not apply."""
+    del min_share
+    rows = jnp.arange(height) * label_BTHW.shape[2] // height
+    columns = jnp.arange(width) * label_BTHW.shape[3] // width
+    return label_BTHW[:, :, rows][:, :, :, columns]
+
+
+def majority(label_BTHW, height, width, min_share=0.0):
+    """Each patch's most frequent class, of equally frequent ones the lowest; void where no pixel is labelled.
+
+    Args:
+      min_share: void too where that class has less than this share of the patch's pixels, void ones included.
+    """
+    *clips, rows, columns = label_BTHW.shape
+    images = label_BTHW.reshape(-1, rows, columns)
+    row = jnp.arange(rows) * height // rows
+    column = jnp.arange(columns) * width // columns
+    image = jnp.arange(len(images))[:, None, None]
+    count = jnp.zeros((len(images), height, width, VOID + 1), jnp.int32)
+    count = count.at[image, row[:, None], column, images].add(1)
+    most = count[..., :VOID].max(axis=-1)
+    kept = (most > 0) & (most >= min_share * count.sum(axis=-1))
+    return jnp.where(kept, count[..., :VOID].argmax(axis=-1), VOID).reshape(*clips, height, width)
+
+
+CHOICES = {"nearest": nearest, "majority": majority}

@@ -1,0 +1,260 @@
+"""Positive-negative equal contrastive loss of paper 004 (Wang et al.), and the contrast that it is compared with.
+
+Anchors are misclassified pixels; S_lk are those of class k that are predicted as l. Their positives P_kk are pixels of
+class k that are predicted so, their negatives N_ll those of class l that are predicted so, equally many of both. With
+s = cosine / tau, and w a positive's confidence over the mean confidence of the positives, equations 8 and 9 are
+
+    1/|S| sum over l, k != l and i in S_lk of log(1 + sum over N_ll of exp(s) / sum over P_kk of w exp(s)).
+
+Forms, by `config.form`:
+  "paper"       these equations: at most `anchors` misclassified pixels drawn of an image, `samples` positives and
+                negatives drawn for each class (those of a class that has fewer are taken in turns).
+  "released"    jingw193/PNE_Loss mmseg/models/losses/reverse_contrastive_loss.py: sets of more than `anchors` pixels
+                are skipped, a set without negatives has itself for them, every set and every class is brought to
+                `samples` pixels in raster order (the first, or all in turns), w is not divided by its mean, the sum is
+                multiplied by pixels used / (sets x samples)^2, and only the anchor's dot products carry gradients.
+  "equation_1"  the paper's equation 1 on the same anchors, each with `samples` semi-hard positives and negatives: drawn
+                from the `hard_share` of its class's pixels that are least like it, and of other classes' most like it
+                (Wang et al., arXiv 2101.11939, section 3.2).
+
+The paper is silent on gradients through positives and negatives: in forms "paper" and "equation_1" they flow, but not
+through confidences. Void pixels take no part.
+
+Shapes: N images, H and W cells, M = HW pixels, D channels, K classes, A anchors, S samples.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vspw_jax.classes import VOID
+from vspw_jax.errors import choose
+from vspw_jax.losses import patch_labels
+from vspw_jax.losses.cross_frame_nce import unit_length
+
+NO_SET = (VOID + 1) ** 2
+"""Stands for a pixel that is in none of the sets."""
+
+
+class Sets(NamedTuple):
+    """Pixels in runs, one for each set, the sets by their number."""
+
+    pixel_M: jax.Array
+    number_M: jax.Array
+
+    @classmethod
+    def make(cls, number_M, priority_M):
+        """Sets of pixels by number (`NO_SET` for none), each in the order of priority."""
+        order_M = jnp.lexsort((priority_M, number_M))
+        return cls(order_M, number_M[order_M])
+
+    def spans(self, number):
+        """(first place, size) of sets."""
+        first = jnp.searchsorted(self.number_M, number)
+        return first, jnp.searchsorted(self.number_M, number, side="right") - first
+
+    def members(self, number_A, samples):
+        """(pixels (A, samples) of sets in their order, again from the first where a set has fewer; sizes (A,))."""
+        first_A, size_A = self.spans(number_A)
+        place_AS = first_A[:, None] + jnp.arange(samples) % jnp.maximum(size_A, 1)[:, None]
+        return self.pixel_M.at[place_AS].get(mode="clip"), size_A
+
+
+class Image(NamedTuple):
+    """What a form reads of an image."""
+
+    feature_MD: jax.Array
+    label_M: jax.Array
+    predicted_M: jax.Array
+    confidence_M: jax.Array
+    priority_M: jax.Array
+    """Which pixels of a set come first: drawn, or raster order."""
+
+    def correct_sets(self):
+        """Correctly classified pixels by class."""
+        return Sets.make(jnp.where(self.label_M == self.predicted_M, self.label_M, NO_SET), self.priority_M)
+
+    def anchor_sets(self):
+        """Misclassified pixels by (predicted, true) class."""
+        is_wrong_M = (self.label_M != self.predicted_M) & (self.label_M != VOID)
+        return Sets.make(jnp.where(is_wrong_M, set_number(self.predicted_M, self.label_M), NO_SET), self.priority_M)
+
+
+def set_number(predicted, true):
+    return predicted.astype(jnp.int32) * (VOID + 1) + true
+
+
+def similarities(anchor_AD, feature_MD, pixel_AS, temperature):
+    """Dot products (A, S) of anchors with their pixels, over tau."""
+    return jnp.take_along_axis(anchor_AD @ feature_MD.T, pixel_AS, axis=1) / temperature
+
+
+def equal_terms(negative_AS, positive_AS, confidence_AS):
+    """log(1 + sum exp(negative) / sum confidence exp(positive)) of every anchor."""
+    # The floor is that of a softmax's largest entry over more classes than there are.
+    weighted_AS = positive_AS + jnp.log(jnp.maximum(confidence_AS, 1e-6))
+    return jax.nn.softplus(jax.nn.logsumexp(negative_AS, axis=1) - jax.nn.logsumexp(weighted_AS, axis=1))
+
+
+def first_true(chosen_M, count):
+    """Places (count,) of the first true entries, then of others, and which of them are true."""
+    place = jnp.argsort(~chosen_M, stable=True)[:count]
+    return place, chosen_M[place]
+
+
+def drawn_anchors(image, is_anchor_M, count):
+    """(pixels (A,) of at most `count` anchors, the first by priority; which of the A are anchors)."""
+    pixel_M = jnp.argsort(jnp.where(is_anchor_M, image.priority_M, jnp.inf))[:count]
+    return pixel_M, is_anchor_M[pixel_M]
+
+
+def paper_sums(image, key, config):
+    """(sum of terms, number of anchors) of form "paper"."""
+    del key
+    correct = image.correct_sets()
+    (_, negatives_M), (_, positives_M) = correct.spans(image.predicted_M), correct.spans(image.label_M)
+    is_anchor_M = (image.label_M != image.predicted_M) & (image.label_M != VOID) & (negatives_M > 0) & (positives_M > 0)
+    anchor_A, is_anchor_A = drawn_anchors(image, is_anchor_M, config.anchors)
+    negative_AS, _ = correct.members(image.predicted_M[anchor_A], config.samples)
+    positive_AS, _ = correct.members(image.label_M[anchor_A], config.samples)
+    unit_MD = unit_length(image.feature_MD)
+    both = jnp.concatenate([negative_AS, positive_AS], axis=1)
+    products = similarities(unit_MD[anchor_A], unit_MD, both, config.temperature)
+    confidence_AS = image.confidence_M[positive_AS]
+    mean_A1 = jnp.maximum(confidence_AS.mean(axis=1, keepdims=True), 1e-6)
+    terms_A = equal_terms(*jnp.split(products, 2, axis=1), confidence_AS / mean_A1)
+    return jnp.where(is_anchor_A, terms_A, 0.0).sum(), {"anchors": is_anchor_A.sum()}
+
+
+def released_sums(image, key, config):
+    """(sum of terms, {"pixels": used, "sets": used}) of form "released"."""
+    del key
+    samples = config.samples
+    correct, wrong = image.correct_sets(), image.anchor_sets()
+    pixel_M, number_M = wrong
+    predicted_M, label_M = image.predicted_M[pixel_M], image.label_M[pixel_M]
+    first_M, size_M = wrong.spans(number_M)
+    rank_M = jnp.arange(pixel_M.shape[0]) - first_M
+    is_present_M = jnp.zeros(VOID + 1, bool).at[image.label_M].set(True)[predicted_M]
+    has_positive_M = correct.spans(label_M)[1] > 0
+    is_used_M = (number_M != NO_SET) & (size_M <= config.anchors) & is_present_M & has_positive_M
+    # How often a pixel is among the set's `samples`.
+    times_M = jnp.where(is_used_M, samples // size_M + (rank_M < samples % size_M), 0)
+    times_M = jnp.where(size_M > samples, is_used_M & (rank_M < samples), times_M)
+
+    place_A, is_anchor_A = first_true(times_M > 0, min(config.capacity, times_M.shape[0]))
+    anchor_A, times_A = pixel_M[place_A], jnp.where(is_anchor_A, times_M[place_A], 0)
+    negative_AS, negatives_A = correct.members(predicted_M[place_A], samples)
+    own_AS, _ = wrong.members(number_M[place_A], samples)
+    negative_AS = jnp.where((negatives_A > 0)[:, None], negative_AS, own_AS)
+    positive_AS, _ = correct.members(label_M[place_A], samples)
+    # The anchor is divided by its detached length, so that the gradient is not the cosine's.
+    unit_MD = lax.stop_gradient(unit_length(image.feature_MD))
+    anchor_AD = image.feature_MD[anchor_A]
+    anchor_AD *= lax.stop_gradient(lax.rsqrt(jnp.square(anchor_AD).sum(axis=-1, keepdims=True) + 1e-12))
+    both = jnp.concatenate([negative_AS, positive_AS], axis=1)
+    products = similarities(anchor_AD, unit_MD, both, config.temperature)
+    terms_A = equal_terms(*jnp.split(products, 2, axis=1), image.confidence_M[positive_AS])
+    # Anchors beyond the capacity are stood for by the others.
+    scale = times_M.sum() / jnp.maximum(times_A.sum(), 1)
+    weights = {"pixels": is_used_M.sum(), "sets": (is_used_M & (rank_M == 0)).sum()}
+    return scale * (times_A * terms_A).sum(), weights
+
+
+def hardest(similarity_AM, is_candidate_AM, hard_share, samples, key):
+    """Pixels (A, samples) drawn among the `hard_share` of an anchor's candidates that are most similar to it."""
+    most = max(1, int(-(-similarity_AM.shape[1] * hard_share // 1)))
+    _, nearest = lax.top_k(jnp.where(is_candidate_AM, similarity_AM, -jnp.inf), most)
+    count_A = jnp.ceil(hard_share * is_candidate_AM.sum(axis=1)).astype(jnp.int32)
+    draw_AS = jax.random.uniform(key, (similarity_AM.shape[0], samples))
+    place_AS = jnp.minimum((draw_AS * count_A[:, None]).astype(jnp.int32), jnp.maximum(count_A - 1, 0)[:, None])
+    return jnp.take_along_axis(nearest, place_AS, axis=1)
+
+
+def equation_1_sums(image, key, config):
+    """(sum of terms, number of anchors) of form "equation_1"."""
+    count_M = jnp.zeros(VOID + 1, jnp.int32).at[image.label_M].add(1)[image.label_M]
+    is_known_M = image.label_M != VOID
+    is_anchor_M = is_known_M & (image.label_M != image.predicted_M) & (count_M > 1) & (count_M < is_known_M.sum())
+    anchor_A, is_anchor_A = drawn_anchors(image, is_anchor_M, config.anchors)
+    same_AM = image.label_M[anchor_A][:, None] == image.label_M
+    unit_MD = unit_length(image.feature_MD)
+    similarity_AM = unit_MD[anchor_A] @ unit_MD.T / config.temperature
+    detached_AM = lax.stop_gradient(similarity_AM)
+    positive_key, negative_key = jax.random.split(key)
+    itself_AM = anchor_A[:, None] == jnp.arange(same_AM.shape[1])
+    positive_AS = hardest(-detached_AM, same_AM & ~itself_AM, config.hard_share, config.samples, positive_key)
+    negative_AS = hardest(detached_AM, ~same_AM & is_known_M, config.hard_share, config.samples, negative_key)
+    pick = functools.partial(jnp.take_along_axis, similarity_AM, axis=1)
+    total_A1 = jax.nn.logsumexp(pick(negative_AS), axis=1, keepdims=True)
+    terms_A = jax.nn.softplus(total_A1 - pick(positive_AS)).mean(axis=1)
+    return jnp.where(is_anchor_A, terms_A, 0.0).sum(), {"anchors": is_anchor_A.sum()}
+
+
+def anchors_mean(sum_, weights, config):
+    return sum_ / jnp.maximum(weights["anchors"], 1)
+
+
+def released_mean(sum_, weights, config):
+    return sum_ * weights["pixels"] / jnp.maximum(weights["sets"] * config.samples, 1) ** 2
+
+
+FORMS = {
+    "paper": (paper_sums, anchors_mean),
+    "released": (released_sums, released_mean),
+    "equation_1": (equation_1_sums, anchors_mean),
+}
+"""Each form's sums over an image, and what is made of those of a batch."""
+
+DRAWS = 0x706E65
+"""Sets the draws of samples apart from others by the same key."""
+
+
+def image_sums(feature_HWD, label_HW, predicted_HW, confidence_HW, key, config):
+    """(sum of terms, weights by name) of one image in the form of `config`; all at one resolution."""
+    sums, _ = choose(FORMS, config.form, "loss.pne.form")
+    order_key, form_key = jax.random.split(jax.random.fold_in(key, DRAWS))
+    pixels = label_HW.size
+    drawn_M = jax.random.uniform(order_key, (pixels,))
+    image = Image(
+        feature_HWD.reshape(pixels, -1),
+        label_HW.reshape(-1).astype(jnp.int32),
+        predicted_HW.reshape(-1).astype(jnp.int32),
+        lax.stop_gradient(confidence_HW.reshape(-1)),
+        jnp.arange(pixels, dtype=jnp.float32) if config.form == "released" else drawn_M,
+    )
+    return sums(image, form_key, config)
+
+
+def batch_loss(features_BTHWD, scores_BTHWK, label_BTHW, key_B, config, total=lambda x: x):
+    """The loss of a batch's images, in the form of `config`: sums over its images, as if they were one.
+
+    Args:
+      features_BTHWD: embeddings; labels and scores are brought to their resolution by nearest, as in the released code.
+      scores_BTHWK: class probabilities.
+      label_BTHW: class ids, 255 void; void everywhere leaves an image out.
+      key_B: a key a clip, for the draws; they do not depend on how clips share devices.
+      config: form, temperature, anchors, samples, capacity (form "released"), hard_share (form "equation_1").
+      total: adds over devices; inside a mapped loss, a psum of numbers that carry no gradient.
+
+    Returns:
+      A scalar, 0 with zero gradients where no anchor has positives and negatives. Where the batch shares devices, each
+      holds its device's part: the loss is their sum over devices.
+
+    Raises:
+      UserError: an unknown form.
+    """
+    _, average = choose(FORMS, config.form, "loss.pne.form")
+    frames, height, width = features_BTHWD.shape[1:4]
+    maps = (label_BTHW, scores_BTHWK.argmax(axis=-1), scores_BTHWK.max(axis=-1))
+    maps = [patch_labels.nearest(x_BTHW, height, width) for x_BTHW in maps]
+    key_N = jax.vmap(lambda key: jax.random.split(key, frames))(key_B).reshape(-1)
+    images = [x.reshape(-1, *x.shape[2:]) for x in (features_BTHWD, *maps)]
+    # One image at a time, made anew in the backward pass: similarities of one alone are there.
+    one_image = jax.checkpoint(lambda image: image_sums(*image, config))
+    sums_N, weights_N = lax.map(one_image, (*images, key_N))
+    weights = {name: total(weight_N.sum().astype(jnp.float32)) for name, weight_N in weights_N.items()}
+    return average(sums_N.sum(), weights, config)
