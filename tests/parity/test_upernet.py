@@ -212,7 +212,7 @@ def training_gradients(config, state, batch):
     def loss(params):
         model = nnx.merge(graphdef, params, model_state)
         outputs = model(batch["image_BTHWC"], train=True)
-        terms = train_step.clip_losses(outputs, batch, None, config.model.decoder.name, config.loss)
+        terms = train_step.clip_losses(outputs, batch, None, 0, config.model.decoder.name, config.loss)
         return sum(terms.values())
 
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
