@@ -103,12 +103,12 @@ def scan_strips(shape, first, features_MD, labels_M, weight_M, negative_M, tempe
         )
         weight_S1 = jnp.where(begin + jnp.arange(strip) >= start, weight_S, 0.0)[:, None]
         positive, negative = pairs(labels_S, at + jnp.arange(strip), labels_M, negative_M, self_positive)
-        similarity_SM = anchors_SD @ features_MD.T / temperature
+        warm_SD = anchors_SD / temperature  # Here and below: dividing (S, D) in place of (S, M).
+        similarity_SM = warm_SD @ features_MD.T
         part, slopes_SM = strip_slopes(similarity_SM, positive, negative, weight_S1)
         if with_gradient:
-            slopes_SM = slopes_SM / temperature
-            gradient_MD = gradient_MD + slopes_SM.T @ anchors_SD
-            own_SD = lax.dynamic_slice_in_dim(gradient_MD, at, strip) + slopes_SM @ features_MD
+            gradient_MD = gradient_MD + slopes_SM.T @ warm_SD
+            own_SD = lax.dynamic_slice_in_dim(gradient_MD, at, strip) + slopes_SM @ features_MD / temperature
             gradient_MD = lax.dynamic_update_slice_in_dim(gradient_MD, own_SD, at, 0)
         return (value + part, gradient_MD), None
 
