@@ -21,9 +21,9 @@ from vspw_jax.losses import patch_labels
 NO_NEGATIVE = -1e30
 """Stands for a similarity that does not count: its exponential is 0, and unlike -inf its gradient is not NaN."""
 
-AUTO_PATCHES, AUTO_ROWS = 1024, 192
-"""From so many patches on "auto" takes strips of so many anchors. Below, both forms take milliseconds and the plain
-one's array 4 MiB; above, strips were as fast or faster (benchmarks/contrastive.py)."""
+AUTO_PATCHES, AUTO_ROWS = 2048, 192
+"""From so many patches on "auto" takes strips of so many anchors. Below, the plain form needs 64 MiB at the most and
+two cores share its work better; above, strips take two thirds of its time or so (benchmarks/contrastive.py)."""
 
 NEGATIVES = 0x6E65
 """Sets the draw of negatives apart from others by the same key."""
