@@ -85,7 +85,7 @@ class Torch:
 
 
 FORMS = {
-    "strips": functools.partial(Jax, "auto"),
+    "ours": functools.partial(Jax, "auto"),
     "plain": functools.partial(Jax, None),
     "PyTorch": Torch,
 }
@@ -150,7 +150,7 @@ def print_rows(flags, patches):
             print(f"{patches:>7}  {name:<8} {row}")
             continue
         gained = measured(flags, patches, f"--memory-of={name}", environment=measure.plain_environment())
-        share = "" if name == "strips" else f"{rows['strips'][0] / row[0]:.2f} of its time"
+        share = "" if name == "ours" else f"{rows['ours'][0] / row[0]:.2f} of its time"
         print(f"{patches:>7}  {name:<8} {row[0]:8.3f} {row[1]:>9} {gained:>9.0f}  {share}".rstrip(), flush=True)
 
 
@@ -172,7 +172,7 @@ def main():
         print(json.dumps((resident if flags.memory_of else times)(flags, flags.patches[0])))
         return
     print(f"dim {flags.dim}, {flags.threads} threads, {flags.rounds} rounds; seconds, MiB temporary, MiB resident")
-    print(f"{'patches':>7}  {'form':<8} {'seconds':>8} {'temporary':>9} {'resident':>9}  strips take")
+    print(f"{'patches':>7}  {'form':<8} {'seconds':>8} {'temporary':>9} {'resident':>9}  ours takes")
     for patches in flags.patches:
         print_rows(flags, patches)
 

@@ -21,9 +21,9 @@ from vspw_jax.losses import patch_labels
 NO_NEGATIVE = -1e30
 """Stands for a similarity that does not count: its exponential is 0, and unlike -inf its gradient is not NaN."""
 
-AUTO_PATCHES, AUTO_ROWS = 1024, 192
-"""From so many patches on "auto" takes strips of so many anchors. Below, both forms take milliseconds and the plain
-one's array 4 MiB; above, strips were as fast or faster (benchmarks/contrastive.py)."""
+AUTO_PATCHES, AUTO_ROWS = 2048, 192
+"""From so many patches on "auto" takes strips of so many anchors. Below, the plain form needs 64 MiB at the most and
+two cores share its work better; above, strips take two thirds of its time or so (benchmarks/contrastive.py)."""
 
 NEGATIVES = 0x6E65
 """Sets the draw of negatives apart from others by the same key."""
@@ -103,12 +103,12 @@ def scan_strips(shape, first, features_MD, labels_M, weight_M, negative_M, tempe
         )
         weight_S1 = jnp.where(begin + jnp.arange(strip) >= start, weight_S, 0.0)[:, None]
         positive, negative = pairs(labels_S, at + jnp.arange(strip), labels_M, negative_M, self_positive)
-        similarity_SM = anchors_SD @ features_MD.T / temperature
+        warm_SD = anchors_SD / temperature  # Here and below: dividing (S, D) in place of (S, M).
+        similarity_SM = warm_SD @ features_MD.T
         part, slopes_SM = strip_slopes(similarity_SM, positive, negative, weight_S1)
         if with_gradient:
-            slopes_SM = slopes_SM / temperature
-            gradient_MD = gradient_MD + slopes_SM.T @ anchors_SD
-            own_SD = lax.dynamic_slice_in_dim(gradient_MD, at, strip) + slopes_SM @ features_MD
+            gradient_MD = gradient_MD + slopes_SM.T @ warm_SD
+            own_SD = lax.dynamic_slice_in_dim(gradient_MD, at, strip) + slopes_SM @ features_MD / temperature
             gradient_MD = lax.dynamic_update_slice_in_dim(gradient_MD, own_SD, at, 0)
         return (value + part, gradient_MD), None
 
