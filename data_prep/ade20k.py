@@ -28,8 +28,7 @@ def convert(source, output, max_bad=0, numbering=None, **options):
     Raises:
       UserError: no such layout, a numbering that cannot be told, bad images beyond max_bad, no room, other data.
     """
-    if not hasattr(source, "sizes"):
-        source = sources.open_source(source)
+    source = sources.open_source(source)
     splits = image_folders.read_frames(source, FOLDERS, (".png",))
     return image_folders.convert(Ade20k, "ade20k", source, splits, output, max_bad, numbering, **options)
 

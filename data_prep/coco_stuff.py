@@ -32,8 +32,7 @@ def convert(source, output, max_bad=0, numbering=None, **options):
     Raises:
       UserError: no such layout, a numbering that cannot be told, bad images beyond max_bad, no room, other data.
     """
-    if not hasattr(source, "sizes"):
-        source = sources.open_source(source)
+    source = sources.open_source(source)
     suffixes = (".png", "_labelTrainIds.png")
     splits = image_folders.read_frames(source, FOLDERS, suffixes[::-1] if numbering == TRAIN_IDS else suffixes)
     return image_folders.convert(CocoStuff, "coco_stuff", source, splits, output, max_bad, numbering, **options)

@@ -62,15 +62,16 @@ def _image_size(jpeg):
 
 def describe_mask(facts, mask_HW):
     """Fills in what `FrameFacts` says of a mask."""
-    counts = np.bincount(mask_HW.ravel(), minlength=256)
+    counts = class_pixels.count(mask_HW)
     step = max(min(mask_HW.shape) // ROWS, 1)
     coarse = mask_HW[step // 2 :: step, step // 2 :: step]
     heights = (np.arange(len(coarse)) + 0.5) / len(coarse)
     sampled = np.bincount(coarse.ravel(), minlength=256)
     weighted = np.bincount(coarse.ravel(), np.repeat(heights, coarse.shape[1]), minlength=256)
     facts.has_mask = True
-    facts.values, facts.sampled = np.flatnonzero(counts), np.flatnonzero(sampled)
-    facts.pixels, facts.area = counts[facts.values], sampled[facts.sampled] / coarse.size
+    facts.values, facts.pixels = np.array(list(counts)), np.array(list(counts.values()))
+    facts.sampled = np.flatnonzero(sampled)
+    facts.area = sampled[facts.sampled] / coarse.size
     facts.height = weighted[facts.sampled] / sampled[facts.sampled]
 
 

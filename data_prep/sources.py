@@ -129,11 +129,13 @@ class Tar:
 
 
 def open_source(path):
-    """The source at a path: a folder, or a .zip or .tar.
+    """The source at a path: a folder, or a .zip or .tar. One that is opened already is given back.
 
     Raises:
       UserError: nothing is there, or it is an archive that cannot be read file by file.
     """
+    if hasattr(path, "sizes"):
+        return path
     path = pathlib.Path(path)
     if path.is_dir():
         return Folder(path)

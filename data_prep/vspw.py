@@ -108,8 +108,7 @@ def convert(source, output, max_bad=0, short_side=None, beam=None, **options):
     Raises:
       UserError: no such layout, bad frames beyond max_bad, no room, or other data at `output`.
     """
-    if not hasattr(source, "sizes"):
-        source = sources.open_source(source)
+    source = sources.open_source(source)
     form = Form("vspw", "raw_1_124", short_side)
     builder = Vspw(
         splits=read_frames(source), source=source, form=form, max_bad=max_bad, data_dir=pathlib.Path(output), **options

@@ -77,9 +77,9 @@ def step_memory(config, mesh, remat):
     step, (state, batch) = abstract_step(config, mesh)
     shared = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.by_clip(mesh))
     shapes = sharding.replicated_shapes(mesh, state), jax.tree.map(shared, batch)
-    # Of the code on CPU only the buffers matter, which its level of optimisation does not change.
-    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return step.lower(*shapes).compile(compiler_options=quick).memory_analysis().temp_size_in_bytes
+    # Only the buffers matter, which the code's level of optimisation does not change.
+    compiled = step.lower(*shapes).compile(compiler_options=sharding.quick_compilation())
+    return compiled.memory_analysis().temp_size_in_bytes
 
 
 def describe_memory(config):

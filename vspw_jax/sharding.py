@@ -40,6 +40,11 @@ def compiler_options(mesh):
     return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if on_cpu else None
 
 
+def quick_compilation():
+    """XLA's options for a program that runs once, or never: on CPU compiling costs more than it saves."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
 def replicated(mesh):
     """Every device holds the whole array."""
     return NamedSharding(mesh, P())

@@ -46,12 +46,10 @@ def init_state(config, optimizer, key):
 
 def new_state(config, optimizer, mesh):
     """The state before the first step, its weights drawn from `config.seed`; replicated over the mesh."""
-    # Drawing the weights runs once: on CPU the quick compilation saves more than it costs.
-    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     init = jax.jit(
         functools.partial(init_state, config, optimizer),
         out_shardings=sharding.replicated(mesh),
-        compiler_options=quick,
+        compiler_options=sharding.quick_compilation(),
     )
     return init(jax.random.key(config.seed))
 

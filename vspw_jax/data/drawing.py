@@ -20,41 +20,49 @@ def _pixels(shape):
 
 
 def clouds(rng, shape, unit):
+    """Lighter below, with wide soft patches."""
     y, _ = _pixels(shape)
     return 0.6 * y / shape[0] + 0.4 * smooth_noise(rng, shape, unit / 5, unit / 2)
 
 
 def windows(rng, shape, unit):
+    """Panes in rows and columns."""
     y, x = _pixels(shape)
     panes = (y % (unit / 10) > unit / 25) & (x % (unit / 12) > unit / 28)
     return 0.75 * panes + 0.25 * smooth_noise(rng, shape, unit / 4, unit / 4)
 
 
 def asphalt(rng, shape, unit):
+    """Fine noise, and a broken line along the middle."""
     y, x = _pixels(shape)
     lane = (np.abs(y - shape[0] * 0.45) < unit / 40) & (x % (unit / 3) < unit / 6)
     return 0.4 * smooth_noise(rng, shape, 1.2, 1.2) + 0.6 * lane
 
 
 def blades(rng, shape, unit):
+    """Narrow upright strokes."""
     return smooth_noise(rng, shape, unit / 14, 1.5)
 
 
 def rock(rng, shape, unit):
+    """Slanting bands, bent."""
     y, x = _pixels(shape)
     return (np.sin((x + y) / unit * 40 + 6 * smooth_noise(rng, shape, unit / 6, unit / 6)) > 0).astype(np.float32)
 
 
 def waves(rng, shape, unit):
+    """Level bands, bent."""
     y, _ = _pixels(shape)
     return 0.5 + 0.5 * np.sin(y / unit * 75 + 5 * smooth_noise(rng, shape, unit / 12, unit / 4))
 
 
 def grains(rng, shape, unit):
+    """Single light pixels."""
     return (rng.random(shape) > 0.8).astype(np.float32)
 
 
 def bricks(rng, shape, unit):
+    """Light joints, every other row moved by half a brick."""
     y, x = _pixels(shape)
     row = y // (unit / 11)
     joint = (y % (unit / 11) < unit / 60) | ((x + row % 2 * unit / 9) % (unit / 4.5) < unit / 60)
@@ -62,39 +70,47 @@ def bricks(rng, shape, unit):
 
 
 def tiles(rng, shape, unit):
+    """A chessboard whose rows grow towards the viewer."""
     y, x = _pixels(shape)
     squares = (np.log1p(y / unit * 4) // 0.2 + x // (unit / 9)) % 2
     return 0.85 * squares + 0.15 * smooth_noise(rng, shape, unit / 8, unit / 8)
 
 
 def leaves(rng, shape, unit):
+    """Small blobs."""
     return (smooth_noise(rng, shape, unit / 30, unit / 30) > 0.5).astype(np.float32)
 
 
 def stripes_across(rng, shape, unit):
+    """Five level stripes."""
     return (_pixels(shape)[0] % (shape[0] / 5) < shape[0] / 10).astype(np.float32)
 
 
 def stripes_down(rng, shape, unit):
+    """Six upright stripes."""
     return (_pixels(shape)[1] % (shape[1] / 6) < shape[1] / 12).astype(np.float32)
 
 
 def shading(rng, shape, unit):
+    """Lighter from top to bottom."""
     return _pixels(shape)[0] / shape[0]
 
 
 def sectors(rng, shape, unit):
+    """Three dark and three light sectors."""
     y, x = _pixels(shape)
     return (np.sin(3 * np.arctan2(y - shape[0] / 2, x - shape[1] / 2)) > 0).astype(np.float32)
 
 
 def frames(rng, shape, unit):
+    """Nested rectangles."""
     y, x = _pixels(shape)
     distance = np.maximum(np.abs(y / shape[0] - 0.5), np.abs(x / shape[1] - 0.5))
     return (distance * 12 % 2 < 1).astype(np.float32)
 
 
 def blotches(rng, shape, unit):
+    """Soft patches."""
     return smooth_noise(rng, shape, unit / 10, unit / 10)
 
 

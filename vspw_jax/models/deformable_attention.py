@@ -51,9 +51,8 @@ def sample_and_sum(value_SD, shapes_V2, locations_QVP2, weights_QVP):
 def sample_every_head(value_NSGD, shapes_V2, locations_NQGVP2, weights_NQGVP):
     """`sample_and_sum` of every image and head: (N, Q, G, D).
 
-    The samples are gathered again in the backward pass: at crop 480 and width 1024 they take 0.9 GiB an image. On CPU
-    one head follows another, so that its samples stay in cache (6 times faster at crop 480), elsewhere one image
-    another.
+    The samples are gathered again in the backward pass: at crop 480 and width 1024 they take 0.9 GiB an image. They
+    are taken an image at a time; on CPU a head at a time, so that they stay in cache (6 times faster at crop 480).
     """
     num_images, num_queries, heads = weights_NQGVP.shape[:3]
 
