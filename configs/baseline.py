@@ -69,8 +69,6 @@ def get_config(size="full"):
     segmentation.importance = 0.75
     segmentation.void = "background"  # Released; or "excluded": what lies under void moves nothing.
     segmentation.capacity = 40  # Classes that one frame may hold; ours. More is an error, never a cut.
-    config.loss.nce = ConfigDict()
-    config.loss.nce.weight = 0.0
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 2e-5  # Paper section 3.2 and released.

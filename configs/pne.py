@@ -32,7 +32,8 @@ def get_config(size="full"):
     pne.temperature = 1.0  # Paper, table 8, and released.
     pne.anchors = 199  # Of an image; paper: |S| < 200. Released: of one (predicted, true) pair of classes.
     pne.samples = 100  # Positives, and negatives, of an anchor; released: patch_size. The paper states no number.
-    pne.capacity = 2048  # Anchors of an image that form "released" has room for; ours.
+    # Anchors of an image that form "released" has room for, every set's first; those beyond are stood for by them.
+    pne.capacity = 2048  # Ours.
     pne.hard_share = 0.1  # Of candidates that form "equation_1" draws from; ContrastiveSeg (arXiv 2101.11939), 3.2.
     pne.level = 0  # Encoder map that the loss reads where model.projection.dim is 0.
     return config

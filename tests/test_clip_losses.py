@@ -77,6 +77,30 @@ def test_contrast_reads_the_level_asked_for_or_the_projection():
     assert losses(projected, config, "upernet")["nce"] == pytest.approx(of(projected["projection_BTHWC"]), rel=1e-5)
 
 
+def test_unrelated_frames_are_not_contrasted():
+    """In joint training single images fill a clip: `is_clip_B` is false for it."""
+    config = pne.get_config("demo").loss
+    config.pne.weight = 0.0
+    config.nce = nce.get_config("demo").loss.nce
+    config.nce.scope = "clip"
+    logits = (1, 2, 8, 8, CLASSES)
+    outputs = made_up({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits})
+    run = lambda outputs, batch: train_step.clip_losses(outputs, batch, KEYS, 0, "upernet", config)
+    related = on_one_device(run, outputs, batch())
+    unrelated = on_one_device(run, outputs, batch() | {"is_clip_B": jnp.zeros(1, bool)})
+    assert related["nce"] > 0 and unrelated == related | {"nce": 0.0}
+
+
+def test_pne_reads_a_query_decoders_scores_as_probabilities(monkeypatch):
+    """Scores of queries add up to anything; confidences are shares of their sum."""
+    config = pne.get_config("demo").loss
+    scores = jnp.asarray([[[[[3.0, 1.0, 0.0]]]]])
+    monkeypatch.setattr(train_step.segmenter, "class_scores", lambda outputs: scores)
+    monkeypatch.setattr(train_step.pne, "batch_loss", lambda features, scores, *_: scores)
+    found = train_step.pne_term({"projection_BTHWC": None, "encoder": {0: None}}, batch(), KEYS, config.pne)
+    np.testing.assert_allclose(found[0, 0, 0, 0], [0.75, 0.25, 0.0])
+
+
 @pytest.mark.parametrize(
     ("start", "warmup", "shares"),
     [(0, 0, {0: 1, 9: 1}), (5, 0, {4: 0, 5: 1}), (0, 4, {0: 0.25, 3: 1, 90: 1}), (5, 4, {4: 0, 5: 0.25, 8: 1})],

@@ -34,4 +34,4 @@ def sample(map_HWC, points_P2):
     height, width, channels = map_HWC.shape
     index_P4, weight_P4 = corners(points_P2, height, width)
     picked_P4C = jnp.asarray(map_HWC).reshape(-1, channels).at[index_P4].get(mode="clip")
-    return jnp.einsum("pkc,pk->pc", picked_P4C, weight_P4.astype(map_HWC.dtype))
+    return jnp.einsum("pkc,pk->pc", picked_P4C, weight_P4.astype(map_HWC.dtype), precision="highest")

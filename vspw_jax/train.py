@@ -12,6 +12,7 @@ from vspw_jax.errors import UserError
 from vspw_jax.evaluate import comparisons
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert
+from vspw_jax.losses import checks
 from vspw_jax.observe import Observer
 
 
@@ -26,8 +27,9 @@ def train(config, workdir):
         the batch, no room on the disk, a loss that is no longer finite.
     """
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
-    train_step.check_losses(config)
+    checks.check_losses(config)
     members = mixture.members(config.data)
+    mixture.check_classes(members, config.model.num_classes)
     if "capacity" in config.loss.segmentation:
         mixture.check_capacity(members, config.loss.segmentation.capacity)
         check_queries(config)

@@ -15,8 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from vspw_jax import sharding
 from vspw_jax.classes import VOID
-from vspw_jax.errors import UserError, choose
-from vspw_jax.losses import cross_frame_nce, patch_labels, per_pixel, pne, segmentation
+from vspw_jax.losses import cross_frame_nce, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.layers import DATA_AXIS
 from vspw_jax.optimizer import warmup_poly
@@ -109,7 +108,8 @@ def contrast_features(outputs, level):
 
 def contrast_groups(config):
     """Groups of clips within which the cross-frame loss contrasts; 0 where it is off."""
-    return cross_frame_nce.num_groups(config.loss.nce, config.train.batch) if config.loss.nce.weight else 0
+    contrast = config.loss.get("nce")
+    return cross_frame_nce.num_groups(contrast, config.train.batch) if contrast and contrast.weight else 0
 
 
 def nce_term(outputs, batch, key_B, config):
@@ -129,30 +129,12 @@ def nce_term(outputs, batch, key_B, config):
 def pne_term(outputs, batch, key_B, config):
     """The positive-negative equal loss, unweighted, on the predictions of the segmenter."""
     features, scores = contrast_features(outputs, config.level), segmenter.class_scores(outputs)
+    scores /= scores.sum(axis=-1, keepdims=True)  # A query decoder's do not add up to 1.
     return pne.batch_loss(features, scores, batch["label_BTHW"], key_B, config, total)
 
 
 CONTRASTIVE_TERMS = {"nce": nce_term, "pne": pne_term}
 """Losses on features, each on where its weight in the config is not 0."""
-
-
-def check_losses(config):
-    """Raises UserError where a field of `config.loss` has a value that no loss knows, before anything is compiled."""
-    fields = config.loss.segmentation
-    if "void" in fields:
-        choose(segmentation.COUNTED, fields.void, "loss.segmentation.void")
-    else:
-        choose(per_pixel.AVERAGED_OVER, fields.averaged_over, "loss.segmentation.averaged_over")
-        per_pixel.check_weights(fields.class_weight, config.model.num_classes)
-    for name in (name for name in CONTRASTIVE_TERMS if name in config.loss and config.loss[name].weight):
-        contrast = config.loss[name]
-        if name == "pne":
-            choose(pne.FORMS, contrast.form, "loss.pne.form")
-        else:
-            choose(patch_labels.CHOICES, contrast.labels, "loss.nce.labels")
-            cross_frame_nce.strip_rows(contrast.block, patches=1)
-        if contrast.level not in range(4):
-            raise UserError(f"loss.{name}.level is {contrast.level}: expected 0, 1, 2 or 3, an encoder map.")
 
 
 def clip_losses(outputs, batch, key_B, step, decoder, config):

@@ -180,6 +180,14 @@ def test_more_classes_than_the_loss_has_room_for_are_an_error_that_names_the_mem
         mixture.check_capacity(members, max(most))
 
 
+def test_classes_that_the_network_lacks_are_refused(config, image_records):
+    members = mixture.members(add_images(config, image_records))
+    highest = max(member.frames.highest_class for member in members)
+    mixture.check_classes(members, highest + 1)
+    with pytest.raises(UserError, match=f"holds class {highest}, .* but the network has {highest} classes.*=124"):
+        mixture.check_classes(members, highest)
+
+
 def test_what_was_read_is_told_apart_by_its_bytes_and_by_its_class_table(config, image_records):
     members = mixture.members(add_images(config, image_records))
     (main, images) = mixture.identity(members).values()

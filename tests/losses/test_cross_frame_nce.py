@@ -121,6 +121,13 @@ def test_a_temperature_that_takes_exponentials_out_of_float32s_range(form):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("patches", [50_176, 100_352])
+def test_an_anchors_weight_does_not_overflow(patches):
+    """Of four frames of crop 896 at 1/8, all of one class, positives times anchors are more than 32 bits hold."""
+    weight_M = np.asarray(cross_frame_nce.anchor_weights(jnp.zeros(patches, jnp.int32)), np.float64)
+    assert (weight_M > 0).all() and weight_M.sum() * (patches - 1) == pytest.approx(1.0, rel=1e-5)
+
+
 def test_the_strips_arrays_grow_with_the_patches_not_their_square():
     """No array of the compiled gradient, or of all of them together, comes near patches x patches."""
     patches = 4096
@@ -154,6 +161,8 @@ def test_drawn_negatives_are_as_many_as_asked_for_and_never_void():
     draw = jax.vmap(lambda key: cross_frame_nce.drawn_negatives(key, labels, 10))
     draws = np.asarray(draw(jax.random.split(jax.random.key(0), 60)))
     assert all(draw.sum() == 10 and not (draw & (labels == 255)).any() for draw in draws)
+    all_known = np.asarray(cross_frame_nce.drawn_negatives(jax.random.key(0), labels, 39))
+    np.testing.assert_array_equal(all_known, labels != 255)
     frequency = np.mean(draws, axis=0)[np.asarray(labels) != 255]
     assert frequency.min() > 0.1 and frequency.max() < 0.6  # All of about 10 in 32.
 

@@ -19,7 +19,10 @@ def optimum(cost_QM, valid_M):
 
 
 def guarded(costs):
-    """Costs as the matcher counts them."""
+    """Costs as the matcher counts them: by how much they exceed each target's least, within limits."""
+    costs = costs.astype(np.float64)
+    least = np.where(np.isfinite(costs) & (costs > -1e4), costs, np.inf).min(axis=-2, keepdims=True)
+    costs = costs - np.where(np.isfinite(least), least, 0.0)
     return np.clip(np.nan_to_num(costs, nan=1e4, posinf=1e4, neginf=-1e4), -1e4, 1e4)
 
 
@@ -43,6 +46,14 @@ def test_cost_is_the_optimum_of_scipy():
         assert query_M.max(initial=0) < QUERIES
         found = cost_QM[query_M, np.arange(TARGETS)][valid_M].sum()
         assert found == pytest.approx(optimum(cost_QM, valid_M), rel=1e-5, abs=1e-5)
+
+
+def test_large_costs_are_told_apart():
+    """Saturated masks cost tens of thousands; what counts is by how much one query costs less than another."""
+    costs = np.random.default_rng(2).uniform(1e4, 1.9e4, (20, QUERIES, TARGETS)).astype(np.float32) + 4e4
+    everything = np.ones(TARGETS, bool)
+    for cost_QM, query_M in zip(costs, np.asarray(assign_many(costs, np.ones((20, TARGETS), bool))), strict=True):
+        assert cost_QM[query_M, np.arange(TARGETS)].sum() == pytest.approx(optimum(cost_QM, everything), rel=1e-6)
 
 
 def test_as_many_targets_as_queries():

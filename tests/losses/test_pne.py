@@ -197,10 +197,40 @@ def test_at_most_so_many_anchors_are_drawn():
     assert len({float(sum_) for sum_, _ in results}) > 1
 
 
-def test_anchors_beyond_the_capacity_are_stood_for_by_the_others():
-    image = problem(6)
-    whole, part = run("released", image)[0], run("released", image, capacity=4)[0]
-    assert part == pytest.approx(whole, rel=0.5)
+def test_anchors_beyond_the_capacity_are_stood_for_by_the_first_of_each_set():
+    """Three sets of three alike pixels and room for three anchors: one of each stands for its set, the loss stays."""
+    rng = np.random.default_rng(6)
+    label = np.array([0, 1, 2] * 3 + [0, 1, 2, 3] * 4)
+    predicted = np.concatenate([(label[:9] + 1) % CLASSES, label[9:]])
+    features = rng.normal(size=(CLASSES, DIM))[label] + 3 * rng.normal(size=(CLASSES, DIM))[predicted]
+    image = (features.astype(np.float32), label, predicted, np.full(PIXELS, 0.5, np.float32))
+    whole, part = run("released", image), run("released", image, capacity=3)
+    assert part[0] == pytest.approx(whole[0], rel=1e-5)
+    assert np.flatnonzero(part[1].any(axis=1)).tolist() == [0, 1, 2]
+    np.testing.assert_allclose(part[1][:3], whole[1][:9].reshape(3, 3, DIM).sum(axis=0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", pne.FORMS)
+def test_confidences_carry_no_gradient(form):
+    rng = np.random.default_rng(8)
+    features = jnp.asarray(rng.normal(size=(1, 1, SIDE, SIDE, DIM)), jnp.float32)
+    scores = jax.nn.softmax(jnp.asarray(rng.normal(size=(1, 1, SIDE, SIDE, CLASSES)), jnp.float32))
+    label = jnp.asarray(rng.integers(0, 3, (1, 1, SIDE, SIDE)), jnp.int32)
+    loss = lambda features, scores: pne.batch_loss(
+        features, scores, label, jax.random.split(jax.random.key(0), 1), config(form)
+    )
+    by_features, by_scores = jax.jit(jax.grad(loss, argnums=(0, 1)))(features, scores)
+    assert np.asarray(by_features).any() and not np.asarray(by_scores).any()
+
+
+def test_an_anchor_of_equation_1_is_not_its_own_positive():
+    """Class 1 has two pixels, one of them misclassified: its positive is the other alone."""
+    label, predicted = np.zeros(PIXELS, int), np.zeros(PIXELS, int)
+    label[:2] = 1
+    predicted[1] = 1
+    image = problem(9, label, predicted)
+    value, _ = run("equation_1", image, samples=4000)
+    assert value == pytest.approx(equation_1(*image[:3]) + np.log(4000 / 60), rel=2e-2)
 
 
 def test_a_batch_on_two_devices_is_that_on_one():

@@ -70,8 +70,14 @@ def problem(seed, label=None):
 def reference(class_logits, mask_logits, label, key, void="background"):
     """Sums and weights of `image_terms`, at the points that it draws."""
 
+    def is_counted(points):
+        if void == "background":
+            return np.ones(len(points), bool)
+        cells_under_void = (label == 255).reshape(SIZE, label.shape[0] // SIZE, SIZE, -1).all(axis=(1, 3))
+        return np.isclose(sample(label == 255, points), 0) & np.isclose(sample(cells_under_void, points), 0)
+
     def losses_at(points, mask_HW, c):
-        counted = np.isclose(sample(label == 255, points), 0) if void == "excluded" else np.ones(len(points), bool)
+        counted = is_counted(points)
         return mask_losses(sample(mask_HW, points), sample(label == c, points), counted)
 
     present = [c for c in range(CLASSES) if (label == c).any()]
@@ -90,9 +96,7 @@ def reference(class_logits, mask_logits, label, key, void="background"):
     keys = jax.random.split(point_key, CONFIG.capacity)
     for q, m in zip(queries, targets, strict=True):
         wanted[q] = present[m]
-        counted = lambda points: jnp.ones(len(points), bool)
-        if void == "excluded":
-            counted = lambda points: jnp.asarray(np.isclose(sample(label == 255, points), 0))
+        counted = lambda points: jnp.asarray(is_counted(points))
         points = segmentation.uncertain_points(mask_logits[q], keys[m], CONFIG.num_points, 3.0, 0.75, counted)
         mask, dice = losses_at(points, mask_logits[q], present[m])
         sums["mask"] += mask
@@ -138,24 +142,31 @@ def test_a_frame_of_void_leaves_only_the_no_object_class():
 
 
 @given(
-    label=arrays.arrays(np.int32, (SIZE, SIZE), elements=st.sampled_from([0, 1, 3, 255, 255])),
+    cells=arrays.arrays(np.int32, (SIZE, SIZE), elements=st.sampled_from([0, 1, 3, 255, 255])),
+    specks=arrays.arrays(bool, (SIZE, SIZE)),
     seed=st.integers(0, 99),
     size=st.sampled_from([0.0, 1.0, 1e6]),
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_nothing_under_excluded_void_moves_loss_matching_or_scores(label, seed, size):
-    """Predictions under void are replaced: terms stay bit for bit, so the matching does, and no gradient is there."""
+def test_nothing_under_excluded_void_moves_loss_matching_or_scores(cells, specks, seed, size):
+    """Predictions under void are replaced: terms stay bit for bit, so the matching does, and no gradient is there.
+
+    Labels have four times the masks' resolution; a speck is one labelled pixel in a cell that is void else.
+    """
+    label = np.kron(cells, np.ones((4, 4), np.int32))
+    under_void = (cells == 255) & ~specks
+    label[1::4, 1::4] = np.where((cells == 255) & specks, 1, cells)
     class_logits, mask_logits, _ = problem(seed)
     key = jax.random.key(seed)
     drawn = size * np.random.default_rng(seed + 1).normal(size=mask_logits.shape).astype(np.float32)
-    replaced = np.where(label == 255, drawn, mask_logits)
+    replaced = np.where(under_void, drawn, mask_logits)
     sums, weights, gradient = excluded_terms_and_gradient(class_logits, mask_logits, label, key)
     other_sums, other_weights, _ = excluded_terms_and_gradient(class_logits, replaced, label, key)
     assert (sums, weights) == (other_sums, other_weights)
-    assert np.isfinite(gradient).all() and (np.asarray(gradient)[:, label == 255] == 0).all()
+    assert np.isfinite(gradient).all() and (np.asarray(gradient)[:, under_void] == 0).all()
     scores = [ConfusionMatrix(QUERIES) for _ in range(2)]
     for matrix, masks in zip(scores, (mask_logits, replaced), strict=True):
-        matrix.add(label, masks.argmax(axis=0))
+        matrix.add(label, np.kron(masks.argmax(axis=0), np.ones((4, 4), np.int64)))
     np.testing.assert_array_equal(scores[0].counts_KK, scores[1].counts_KK)
 
 
@@ -166,6 +177,16 @@ def test_void_counts_as_released_unless_excluded():
     sums, _ = image_terms(class_logits, mask_logits, label, jax.random.key(0))
     other_sums, _ = image_terms(class_logits, replaced, label, jax.random.key(0))
     assert abs(float(sums["mask"]) - float(other_sums["mask"])) > 0.1
+
+
+def test_a_batch_of_void_still_averages_its_class_term_by_weight():
+    """Six queries that should be no object weigh 0.6 together: less than one, and still the mean is the mean."""
+    class_logits, mask_logits, _ = problem(0)
+    label = np.full((16, 16), 255, np.int32)
+    batch = (x[None] for x in (class_logits[None], mask_logits[None], label))
+    losses = segmentation.mask_classification_loss(*batch, jax.random.split(jax.random.key(0), 1), CONFIG)
+    wanted = np.mean(np.log(np.exp(np.float64(class_logits)).sum(axis=1)) - class_logits[:, CLASSES])
+    assert float(losses["cls"]) == pytest.approx(wanted, rel=1e-5) and float(losses["mask"]) == 0
 
 
 def test_an_unknown_void_is_refused():

@@ -99,6 +99,12 @@ def most_classes(pixels_N256, lookup):
     return int(np.diff(present.indptr).max(initial=0))
 
 
+def highest_class(pixels_N256, lookup):
+    """The highest train id that the frames hold, -1 if they hold none."""
+    found = lookup[np.flatnonzero(pixels_N256.sum(axis=0))]
+    return max(map(int, found[found != classes.VOID]), default=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Kept:
     """How many frames have at least a share of their pixels mapped, by either denominator.

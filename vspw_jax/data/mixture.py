@@ -96,6 +96,17 @@ def _member(name, field, config, split):
     return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight)
 
 
+def check_classes(members, num_classes):
+    """Raises UserError where a member's labels name classes that the network lacks."""
+    for frames in (member.frames for member in members):
+        if frames.highest_class >= num_classes:
+            raise UserError(
+                f"{frames.path} ({frames.split}) holds class {frames.highest_class}, "
+                f"{classes.names()[frames.highest_class]!r}, but the network has {num_classes} classes. "
+                f"Set --config.model.num_classes={classes.NUM_CLASSES}."
+            )
+
+
 def check_capacity(members, capacity):
     """Raises UserError where a frame of a member holds more classes than the loss has room for."""
     member = max(members, key=lambda member: member.frames.max_classes)

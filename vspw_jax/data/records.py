@@ -157,6 +157,7 @@ class Frames:
     Attributes:
       videos: tuple of `Video`; frames that the filter leaves out are in none.
       max_classes: the most classes that one frame of `videos` holds.
+      highest_class: the highest train id in `videos`, -1 if they hold none.
       dataset, numbering: which data set this is, and how its masks number their classes.
       lookup: train ids (256,) by source value.
       fingerprint: SHA-256 of the split's content, in hex.
@@ -201,6 +202,7 @@ class Frames:
         else:
             self.videos = split_videos(index)
         self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
+        self.highest_class = class_pixels.highest_class(pixels_N256, self.lookup)
 
     @functools.cached_property
     def _source(self):

@@ -25,6 +25,9 @@ AUTO_PATCHES, AUTO_ROWS = 2048, 192
 """From so many patches on "auto" takes strips of so many anchors. Below, the plain form needs 64 MiB at the most and
 two cores share its work better; above, strips take two thirds of its time or so (benchmarks/contrastive.py)."""
 
+product = functools.partial(jnp.matmul, precision="highest")
+"""Float32 on TPUs and GPUs too, which otherwise round its operands: at temperature 0.01 by 0.1 in a similarity."""
+
 NEGATIVES = 0x6E65
 """Sets the draw of negatives apart from others by the same key."""
 
@@ -45,7 +48,8 @@ def anchor_weights(labels_M, self_positive=False):
     known_M = labels_M != VOID
     count_M = jnp.zeros(VOID + 1, jnp.int32).at[labels_M].add(1)[labels_M] - (not self_positive)
     is_anchor_M = known_M & (count_M > 0)
-    return jnp.where(is_anchor_M, 1.0 / (jnp.maximum(count_M, 1) * jnp.maximum(is_anchor_M.sum(), 1)), 0.0)
+    # One after the other: the product of both counts overflows 32 bits from 46,342 patches of one class on.
+    return jnp.where(is_anchor_M, 1.0 / jnp.maximum(count_M, 1) / jnp.maximum(is_anchor_M.sum(), 1), 0.0)
 
 
 def pairs(labels_A, number_A, labels_M, negative_M, self_positive):
@@ -64,7 +68,7 @@ def plain_form(rows, first, features_MD, labels_M, weight_M, negative_M, tempera
         lax.dynamic_slice_in_dim(x, first, rows) for x in (features_MD, labels_M, weight_M)
     )
     positive, negative = pairs(labels_A, first + jnp.arange(rows), labels_M, negative_M, self_positive)
-    similarity = anchors_AD @ features_MD.T / temperature
+    similarity = product(anchors_AD, features_MD.T) / temperature
     negatives_A1 = jax.nn.logsumexp(jnp.where(negative, similarity, NO_NEGATIVE), axis=1, keepdims=True)
     # log(1 + exp(negatives - s)) is the negated logarithm of the fraction; without a negative it is 0.
     terms = jnp.where(positive, jax.nn.softplus(negatives_A1 - similarity), 0.0)
@@ -104,11 +108,12 @@ def scan_strips(shape, first, features_MD, labels_M, weight_M, negative_M, tempe
         weight_S1 = jnp.where(begin + jnp.arange(strip) >= start, weight_S, 0.0)[:, None]
         positive, negative = pairs(labels_S, at + jnp.arange(strip), labels_M, negative_M, self_positive)
         warm_SD = anchors_SD / temperature  # Here and below: dividing (S, D) in place of (S, M).
-        similarity_SM = warm_SD @ features_MD.T
+        similarity_SM = product(warm_SD, features_MD.T)
         part, slopes_SM = strip_slopes(similarity_SM, positive, negative, weight_S1)
         if with_gradient:
-            gradient_MD = gradient_MD + slopes_SM.T @ warm_SD
-            own_SD = lax.dynamic_slice_in_dim(gradient_MD, at, strip) + slopes_SM @ features_MD / temperature
+            gradient_MD = gradient_MD + product(slopes_SM.T, warm_SD)
+            pulled_SD = product(slopes_SM, features_MD) / temperature
+            own_SD = lax.dynamic_slice_in_dim(gradient_MD, at, strip) + pulled_SD
             gradient_MD = lax.dynamic_update_slice_in_dim(gradient_MD, own_SD, at, 0)
         return (value + part, gradient_MD), None
 
@@ -169,10 +174,13 @@ def group_loss(features_MD, labels_M, temperature=0.1, block=None, self_positive
 
 
 def drawn_negatives(key, labels_M, count):
-    """Which patches are negatives where `count` are drawn, without replacement, of those not void (all if fewer)."""
+    """Which patches may be negatives where `count` are drawn, without replacement, of those not void (all if fewer).
+
+    One draw serves all anchors of a group; each has those of other classes than its own, so fewer than `count`.
+    """
     draw_M = jnp.where(labels_M == VOID, -1.0, jax.random.uniform(key, labels_M.shape))
     _, number_K = lax.top_k(draw_M, min(count, labels_M.shape[0]))
-    return jnp.zeros(labels_M.shape, bool).at[number_K].set(True)
+    return jnp.zeros(labels_M.shape, bool).at[number_K].set(True) & (labels_M != VOID)
 
 
 def unit_length(features):
@@ -199,14 +207,20 @@ def batch_loss(features_BTHWD, label_BTHW, key_B, config, device=0, devices=1, g
       features_BTHWD: of this device's clips.
       label_BTHW: at pixels, or any resolution not below the features'; void everywhere leaves a clip out.
       key_B: a key a clip; the negatives of a group are drawn by its first clip's.
-      config: scope, groups, labels, min_share, temperature, self_positive, negatives (0 is all), block.
+      config: scope, groups, labels, min_share, normalise, temperature, self_positive, negatives (0 is all), block.
       device, devices: this one's number, and how many there are.
       gather: concatenates an array of all devices along its first axis.
+
+    Returns:
+      A scalar. A group in which no anchor has a positive counts 0 in the mean over groups.
+
+    Raises:
+      UserError: an unknown scope, way of labelling patches, or `block`.
     """
     batch, _, height, width, dim = features_BTHWD.shape
     of_patches = choose(patch_labels.CHOICES, config.labels, "loss.nce.labels")
     labels_BP = of_patches(label_BTHW, height, width, config.min_share).reshape(batch, -1)
-    features_BPD = unit_length(features_BTHWD).reshape(batch, -1, dim)
+    features_BPD = (unit_length(features_BTHWD) if config.normalise else features_BTHWD).reshape(batch, -1, dim)
     key_BK = jax.random.key_data(key_B)
     groups = num_groups(config, batch * devices)
     clips = batch * devices // groups

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import optax
 
 LARGE_COST = 1e4
-"""Stands for a cost that is NaN or beyond it: finite, so that the solver stays exact in float32."""
+"""Stands for a cost that is NaN or so much above its target's least: finite, and small enough for the solver to stay
+exact in float32."""
 
 NEVER = 1e6
 """Cost of what no optimum holds."""
@@ -15,8 +16,9 @@ def assign(cost_QM, valid_M):
     """The query of each target so that the sum of costs over valid targets is least.
 
     Args:
-      cost_QM: cost of query q for target m. NaN and values beyond +-LARGE_COST count as +-LARGE_COST
-        (NaN as +): optax's solver would answer NaN with the identity and say nothing.
+      cost_QM: cost of query q for target m. What is NaN or more than LARGE_COST above the target's least cost counts
+        as that much above it, what is below -LARGE_COST as that much below: optax's solver would answer NaN with the
+        identity and say nothing.
       valid_M: which targets are real; the rest are padding.
 
     Returns:
@@ -28,7 +30,10 @@ def assign(cost_QM, valid_M):
     num_queries, num_targets = cost_QM.shape
     if num_targets > num_queries:
         raise ValueError(f"{num_targets} targets for {num_queries} queries: every target needs a query of its own.")
-    cost = jnp.nan_to_num(cost_QM, nan=LARGE_COST, posinf=LARGE_COST, neginf=-LARGE_COST)
+    least_M = jnp.where(cost_QM > -LARGE_COST, cost_QM, jnp.inf).min(axis=0)  # Neither of NaN nor of minus infinity.
+    # A target's costs may all be moved by one number: it is assigned once in any case.
+    cost = cost_QM - jnp.where(jnp.isfinite(least_M), least_M, 0.0)
+    cost = jnp.nan_to_num(cost, nan=LARGE_COST, posinf=LARGE_COST, neginf=-LARGE_COST)
     cost = jnp.clip(cost, -LARGE_COST, LARGE_COST)
     # Padding finds a spare query of its own at once. At equal costs among the queries it would walk through all that
     # are taken: with 10 of 40 targets valid that takes the solver four times as long as 40 valid ones.

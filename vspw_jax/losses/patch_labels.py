@@ -9,7 +9,7 @@ from vspw_jax.classes import VOID
 
 
 def nearest(label_BTHW, height, width, min_share=0.0):
-    """Each patch's first pixel, as torch's F.interpolate(mode="nearest"); `min_share` does not apply."""
+    """Each patch's first pixel, as torch's F.interpolate(mode="nearest") for whole factors; `min_share` is not used."""
     del min_share
     rows = jnp.arange(height) * label_BTHW.shape[2] // height
     columns = jnp.arange(width) * label_BTHW.shape[3] // width

@@ -1,5 +1,8 @@
 """Cross-entropy of every pixel, for decoders that give per-pixel logits: minus the log-softmax at the pixel's label.
 
+Logits are interpolated to the labels' size, so that a labelled pixel at the border of void takes a share of the cell
+beside it; logits further inside void move nothing.
+
 Source: open-mmlab/mmsegmentation mmseg/models/{decode_heads/decode_head,losses/cross_entropy_loss}.py.
 Shapes: N images, H and W (of logits and labels each their own), C classes.
 """

@@ -1,8 +1,8 @@
 """Positive-negative equal contrastive loss of paper 004 (Wang et al.), and the contrast that it is compared with.
 
 Anchors are misclassified pixels; S_lk are those of class k that are predicted as l. Their positives P_kk are pixels of
-class k that are predicted so, their negatives N_ll those of class l that are predicted so, equally many of both. With
-s = cosine / tau, and w a positive's confidence over the mean confidence of the positives, equations 8 and 9 are
+class k that are predicted so, their negatives N_ll those of class l that are predicted so, equally many of both. An
+anchor that lacks either does not count, not even in |S|. With s = cosine / tau, and w a positive's confidence over the mean confidence of the positives, equations 8 and 9 are
 
     1/|S| sum over l, k != l and i in S_lk of log(1 + sum over N_ll of exp(s) / sum over P_kk of w exp(s)).
 
@@ -13,9 +13,10 @@ Forms, by `config.form`:
                 are skipped, a set without negatives has itself for them, every set and every class is brought to
                 `samples` pixels in raster order (the first, or all in turns), w is not divided by its mean, the sum is
                 multiplied by pixels used / (sets x samples)^2, and only the anchor's dot products carry gradients.
-  "equation_1"  the paper's equation 1 on the same anchors, each with `samples` semi-hard positives and negatives: drawn
-                from the `hard_share` of its class's pixels that are least like it, and of other classes' most like it
-                (Wang et al., arXiv 2101.11939, section 3.2).
+  "equation_1"  the paper's equation 1 on at most `anchors` misclassified pixels whose class and another have more
+                pixels, each with `samples` semi-hard positives and negatives: drawn from the `hard_share` of its
+                class's pixels that are least like it, and of other classes' most like it (Wang et al., arXiv
+                2101.11939, section 3.2).
 
 The paper is silent on gradients through positives and negatives: in forms "paper" and "equation_1" they flow, but not
 through confidences. Void pixels take no part.
@@ -99,12 +100,6 @@ def equal_terms(negative_AS, positive_AS, confidence_AS):
     return jax.nn.softplus(jax.nn.logsumexp(negative_AS, axis=1) - jax.nn.logsumexp(weighted_AS, axis=1))
 
 
-def first_true(chosen_M, count):
-    """Places (count,) of the first true entries, then of others, and which of them are true."""
-    place = jnp.argsort(~chosen_M, stable=True)[:count]
-    return place, chosen_M[place]
-
-
 def drawn_anchors(image, is_anchor_M, count):
     """(pixels (A,) of at most `count` anchors, the first by priority; which of the A are anchors)."""
     pixel_M = jnp.argsort(jnp.where(is_anchor_M, image.priority_M, jnp.inf))[:count]
@@ -145,7 +140,9 @@ def released_sums(image, key, config):
     times_M = jnp.where(is_used_M, samples // size_M + (rank_M < samples % size_M), 0)
     times_M = jnp.where(size_M > samples, is_used_M & (rank_M < samples), times_M)
 
-    place_A, is_anchor_A = first_true(times_M > 0, min(config.capacity, times_M.shape[0]))
+    # Beyond the capacity every set gives up its last pixels first: no class is left out.
+    place_A = jnp.argsort(jnp.where(times_M > 0, rank_M, pixel_M.shape[0]))[: config.capacity]
+    is_anchor_A = times_M[place_A] > 0
     anchor_A, times_A = pixel_M[place_A], jnp.where(is_anchor_A, times_M[place_A], 0)
     negative_AS, negatives_A = correct.members(predicted_M[place_A], samples)
     own_AS, _ = wrong.members(number_M[place_A], samples)
@@ -164,14 +161,14 @@ def released_sums(image, key, config):
     return scale * (times_A * terms_A).sum(), weights
 
 
-def hardest(similarity_AM, is_candidate_AM, hard_share, samples, key):
-    """Pixels (A, samples) drawn among the `hard_share` of an anchor's candidates that are most similar to it."""
-    most = max(1, int(-(-similarity_AM.shape[1] * hard_share // 1)))
-    _, nearest = lax.top_k(jnp.where(is_candidate_AM, similarity_AM, -jnp.inf), most)
+def hardest(hardness_AM, is_candidate_AM, hard_share, samples, key):
+    """Pixels (A, samples) drawn among the `hard_share` of an anchor's candidates that are hardest for it."""
+    most = max(1, int(-(-hardness_AM.shape[1] * hard_share // 1)))
+    _, hard_AM = lax.top_k(jnp.where(is_candidate_AM, hardness_AM, -jnp.inf), most)
     count_A = jnp.ceil(hard_share * is_candidate_AM.sum(axis=1)).astype(jnp.int32)
-    draw_AS = jax.random.uniform(key, (similarity_AM.shape[0], samples))
+    draw_AS = jax.random.uniform(key, (hardness_AM.shape[0], samples))
     place_AS = jnp.minimum((draw_AS * count_A[:, None]).astype(jnp.int32), jnp.maximum(count_A - 1, 0)[:, None])
-    return jnp.take_along_axis(nearest, place_AS, axis=1)
+    return jnp.take_along_axis(hard_AM, place_AS, axis=1)
 
 
 def equation_1_sums(image, key, config):
@@ -234,7 +231,7 @@ def batch_loss(features_BTHWD, scores_BTHWK, label_BTHW, key_B, config, total=la
 
     Args:
       features_BTHWD: embeddings; labels and scores are brought to their resolution by nearest, as in the released code.
-      scores_BTHWK: class probabilities.
+      scores_BTHWK: class probabilities, of sum 1.
       label_BTHW: class ids, 255 void; void everywhere leaves an image out.
       key_B: a key a clip, for the draws; they do not depend on how clips share devices.
       config: form, temperature, anchors, samples, capacity (form "released"), hard_share (form "equation_1").

@@ -10,8 +10,6 @@ Shapes: L predictions (decoder layers + 1), N images, Q queries, K real classes,
 to a fixed capacity), P points, H and W.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -33,18 +31,39 @@ def target_masks_at(label_HW, class_M, points_P2):
     """Bilinear samples (M, P) of the binary masks of classes, straight from the label map; void is background."""
     index_P4, weight_P4 = bilinear.corners(points_P2, *label_HW.shape)
     label_P4 = jnp.asarray(label_HW).reshape(-1).at[index_P4].get(mode="clip")
-    return jnp.einsum("mpk,pk->mp", (label_P4 == class_M[:, None, None]).astype(jnp.float32), weight_P4)
+    hit_MP4 = (label_P4 == class_M[:, None, None]).astype(jnp.float32)
+    return jnp.einsum("mpk,pk->mp", hit_MP4, weight_P4, precision="highest")
 
 
-def known_at(label_HW, points_P2):
-    """Points (P,) as booleans: those whose bilinear samples touch no void pixel."""
-    index_P4, weight_P4 = bilinear.corners(points_P2, *label_HW.shape)
-    label_P4 = jnp.asarray(label_HW).reshape(-1).at[index_P4].get(mode="clip")
-    return ((label_P4 != VOID) | (weight_P4 == 0)).all(axis=-1)
+def cells_with_label(label_HW, height, width):
+    """Cells (height, width) of a mask as booleans: those that do not lie wholly under void."""
+    row_hH, column_wW = (
+        (jnp.arange(size) * cells // size == jnp.arange(cells)[:, None]).astype(jnp.float32)
+        for size, cells in zip(label_HW.shape, (height, width), strict=True)
+    )
+    return row_hH @ (label_HW != VOID).astype(jnp.float32) @ column_wW.T > 0
 
 
-COUNTED = {"background": lambda label_HW, points_P2: jnp.ones(points_P2.shape[0], bool), "excluded": known_at}
-"""Which points count: all, void being background as in the released code, or those that touch no void."""
+def touches_only(allowed_HW, points_P2):
+    """Points (P,) as booleans: those whose bilinear samples of a map take nothing but allowed cells."""
+    index_P4, weight_P4 = bilinear.corners(points_P2, *allowed_HW.shape)
+    return (allowed_HW.reshape(-1).at[index_P4].get(mode="clip") | (weight_P4 == 0)).all(axis=-1)
+
+
+def all_points(label_HW, mask_shape):
+    """Every point counts; what is void is background, as in the released code."""
+    return lambda points_P2: jnp.ones(points_P2.shape[0], bool)
+
+
+def points_off_void(label_HW, mask_shape):
+    """Points count that touch no void pixel of the label, and no cell of the mask that lies wholly under void."""
+    label_HW = jnp.asarray(label_HW)
+    allowed = (label_HW != VOID, cells_with_label(label_HW, *mask_shape))
+    return lambda points_P2: touches_only(allowed[0], points_P2) & touches_only(allowed[1], points_P2)
+
+
+COUNTED = {"background": all_points, "excluded": points_off_void}
+"""Which points count, as a function of (points), by a label and a mask's (height, width)."""
 
 
 def dice_loss(logits_P, targets_P, weight_P):
@@ -97,7 +116,7 @@ def image_terms(class_logits_QK, mask_logits_QHW, label_HW, key, config):
       label_HW: int, 0..K-2 or void, at any resolution.
       key: for the points.
       config: capacity, num_points, oversample, importance, no_object_weight, matching (weights by term), void (a key
-        of `COUNTED`; with "excluded" nothing that is predicted under void moves a term or the matching).
+        of `COUNTED`; with "excluded" no cell of a mask that lies wholly under void moves a term or the matching).
 
     Returns:
       (sums, weights): dicts by term; a term's loss is its sums over its weights, each added over a batch first.
@@ -108,7 +127,7 @@ def image_terms(class_logits_QK, mask_logits_QHW, label_HW, key, config):
     num_queries, num_classes = class_logits_QK.shape[0], class_logits_QK.shape[1] - 1
     class_M, valid_M = present_classes(label_HW, num_classes, config.capacity)
     match_key, point_key = jax.random.split(key)
-    counted = functools.partial(choose(COUNTED, config.void, "loss.segmentation.void"), label_HW)
+    counted = choose(COUNTED, config.void, "loss.segmentation.void")(label_HW, mask_logits_QHW.shape[1:])
 
     points_P2 = jax.random.uniform(match_key, (config.num_points, 2))
     detached_QHW = lax.stop_gradient(mask_logits_QHW)
@@ -145,7 +164,7 @@ def image_terms(class_logits_QK, mask_logits_QHW, label_HW, key, config):
 def mask_classification_loss(class_logits_LNQK, mask_logits_LNQHW, label_NHW, key_N, config, total=lambda x: x):
     """The loss terms of a batch, each averaged over the batch and summed over the L predictions.
 
-    The class term is averaged by the queries' weights, the mask and dice terms by the number of masks (at least 1).
+    The class term is averaged by the queries' weights, the mask and dice terms by the number of masks (0 if none).
     The released code averages the class term on each device by itself; here averages span all devices, so that
     the loss does not depend on how many there are.
 
@@ -168,6 +187,7 @@ def mask_classification_loss(class_logits_LNQK, mask_logits_LNQHW, label_NHW, ke
     sums_LN, weights_LN = lax.map(one_prediction, (numbers, class_logits_LNQK, mask_logits_LNQHW))
 
     def average(sums, weights):
-        return (sums.sum(axis=1) / jnp.maximum(total(lax.stop_gradient(weights.sum(axis=1))), 1.0)).sum()
+        weight_L = total(lax.stop_gradient(weights.sum(axis=1)))
+        return (sums.sum(axis=1) / jnp.where(weight_L > 0, weight_L, 1.0)).sum()
 
     return {term: average(sums_LN[term], weights_LN[term]) for term in sums_LN}

@@ -180,3 +180,18 @@ class Upsample2x(nnx.Module):
         kernel = self.kernel[...].astype(self.dtype)
         output = jnp.einsum("nhwi,iabo->nhawbo", x_NHWC.astype(self.dtype), kernel) + self.bias[...].astype(self.dtype)
         return output.reshape(num_images, 2 * height, 2 * width, -1)
+
+
+class ConvNormRelu(nnx.Module):
+    """1x1 or 3x3 convolution without bias, batch norm, ReLU: mmcv's ConvModule."""
+
+    def __init__(self, channels_in, channels_out, size=3, stride=1, *, dtype, rngs):
+        options = dict(dtype=dtype, rngs=rngs)
+        if size == 1:
+            self.conv = linear(channels_in, channels_out, use_bias=False, kernel_init=fan_out_normal, **options)
+        else:
+            self.conv = conv3x3(channels_in, channels_out, stride, **options)
+        self.norm = batch_norm(channels_out, **options)
+
+    def __call__(self, x_NHWC, train):
+        return jax.nn.relu(self.norm(self.conv(x_NHWC), use_running_average=not train))

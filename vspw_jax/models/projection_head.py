@@ -11,7 +11,7 @@ from vspw_jax.models import layers
 
 
 class ProjectionHead(nnx.Module):
-    """1x1 convolution, batch norm, ReLU, 1x1 convolution.
+    """1x1 convolution, batch norm, ReLU, 1x1 convolution: (N, H, W, input_dim) to (N, H, W, config.dim).
 
     Args:
       input_dim: width of the features.

@@ -5,7 +5,6 @@ Sources: Unified Perceptual Parsing, arXiv 1807.10221; open-mmlab/mmsegmentation
 Shapes: N images, H and W cells, C channels or classes.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -28,23 +27,6 @@ def adaptive_average_pool(x_NHWC, bins):
     """torch's AdaptiveAvgPool2d(bins): (N, H, W, C) to (N, bins, bins, C)."""
     rows, columns = (pooling_matrix(size, bins).astype(x_NHWC.dtype) for size in x_NHWC.shape[1:3])
     return jnp.einsum("nhwc,ih,jw->nijc", x_NHWC, rows, columns)
-
-
-class ConvNormRelu(nnx.Module):
-    """1x1 or 3x3 convolution without bias, batch norm, ReLU: mmcv's ConvModule."""
-
-    def __init__(self, channels_in, channels_out, size, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
-        if size == 1:
-            self.conv = layers.linear(
-                channels_in, channels_out, use_bias=False, kernel_init=layers.fan_out_normal, **options
-            )
-        else:
-            self.conv = layers.conv3x3(channels_in, channels_out, **options)
-        self.norm = layers.batch_norm(channels_out, **options)
-
-    def __call__(self, x_NHWC, train):
-        return jax.nn.relu(self.norm(self.conv(x_NHWC), use_running_average=not train))
 
 
 class Classifier(nnx.Module):
@@ -74,13 +56,13 @@ class UperNet(nnx.Module):
         options = dict(dtype=dtype, rngs=rngs)
         dim, scales = config.dim, tuple(config.pool_scales)
         self.pool_scales, self.auxiliary_level = scales, config.auxiliary_level
-        self.pooled_convs = nnx.List([ConvNormRelu(input_dim, dim, 1, **options) for _ in scales])
-        self.bottleneck = ConvNormRelu(input_dim + len(scales) * dim, dim, 3, **options)
-        self.lateral_convs = nnx.List([ConvNormRelu(input_dim, dim, 1, **options) for _ in range(3)])
-        self.fpn_convs = nnx.List([ConvNormRelu(dim, dim, 3, **options) for _ in range(3)])
-        self.fpn_bottleneck = ConvNormRelu(4 * dim, dim, 3, **options)
+        self.pooled_convs = nnx.List([layers.ConvNormRelu(input_dim, dim, 1, **options) for _ in scales])
+        self.bottleneck = layers.ConvNormRelu(input_dim + len(scales) * dim, dim, 3, **options)
+        self.lateral_convs = nnx.List([layers.ConvNormRelu(input_dim, dim, 1, **options) for _ in range(3)])
+        self.fpn_convs = nnx.List([layers.ConvNormRelu(dim, dim, 3, **options) for _ in range(3)])
+        self.fpn_bottleneck = layers.ConvNormRelu(4 * dim, dim, 3, **options)
         self.classifier = Classifier(dim, num_classes, config.dropout, **options)
-        self.auxiliary_conv = ConvNormRelu(input_dim, config.auxiliary_dim, 3, **options)
+        self.auxiliary_conv = layers.ConvNormRelu(input_dim, config.auxiliary_dim, 3, **options)
         self.auxiliary_classifier = Classifier(config.auxiliary_dim, num_classes, config.dropout, **options)
 
     def pool_pyramid(self, x_NHWC, train):

@@ -27,17 +27,6 @@ def adapter_attention(config):
     return dict(heads=config.adapter_heads, num_points=config.adapter_points, value_ratio=config.adapter_value_ratio)
 
 
-class ConvNormRelu(nnx.Module):
-    """3x3 convolution without bias, batch norm, ReLU."""
-
-    def __init__(self, channels_in, channels_out, stride, *, dtype, rngs):
-        self.conv = layers.conv3x3(channels_in, channels_out, stride, dtype=dtype, rngs=rngs)
-        self.norm = layers.batch_norm(channels_out, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x_NHWC, train):
-        return jax.nn.relu(self.norm(self.conv(x_NHWC), use_running_average=not train))
-
-
 class SpatialPrior(nnx.Module):
     """Convolutional stem and pyramid: maps of width C at 1/4, 1/8, 1/16, 1/32."""
 
@@ -47,10 +36,16 @@ class SpatialPrior(nnx.Module):
         strides = (2, 1, 1)
         inputs = (3, channels, channels)
         self.stem = nnx.List(
-            [ConvNormRelu(width, channels, stride, **options) for width, stride in zip(inputs, strides, strict=True)]
+            [
+                layers.ConvNormRelu(width, channels, stride=stride, **options)
+                for width, stride in zip(inputs, strides, strict=True)
+            ]
         )
         self.convs = nnx.List(
-            [ConvNormRelu(low, high, 2, **options) for low, high in zip(widths[:-1], widths[1:], strict=True)]
+            [
+                layers.ConvNormRelu(low, high, stride=2, **options)
+                for low, high in zip(widths[:-1], widths[1:], strict=True)
+            ]
         )
         self.projections = nnx.List(
             [layers.linear(width, dim, kernel_init=layers.fan_out_normal, **options) for width in widths]

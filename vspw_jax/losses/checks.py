@@ -1,0 +1,72 @@
+"""What can be wrong with a recipe's losses, found before anything is compiled."""
+
+import math
+
+from vspw_jax.errors import UserError, choose
+from vspw_jax.losses import cross_frame_nce, patch_labels, per_pixel, pne, segmentation
+
+LIMITS = {
+    "segmentation": {
+        "capacity": (1, math.inf),
+        "num_points": (1, math.inf),
+        "oversample": (1, math.inf),
+        "importance": (0, 1),
+        "no_object_weight": (0, math.inf),
+    },
+    "nce": {
+        "temperature": (1e-5, math.inf),
+        "level": (0, 3),
+        "groups": (1, math.inf),
+        "min_share": (0, 1),
+        "negatives": (0, math.inf),
+        "start_step": (0, math.inf),
+        "warmup_steps": (0, math.inf),
+    },
+    "pne": {
+        "temperature": (1e-5, math.inf),
+        "level": (0, 3),
+        "anchors": (1, math.inf),
+        "samples": (1, math.inf),
+        "capacity": (1, math.inf),
+        "hard_share": (1e-5, 1),
+        "start_step": (0, math.inf),
+        "warmup_steps": (0, math.inf),
+    },
+}
+"""The least and the largest value of fields, by the loss's section."""
+
+CONTRASTS = ("nce", "pne")
+"""Sections that a recipe may lack, and that count only where their weight is not 0."""
+
+
+def check_losses(config):
+    """Raises UserError where a field of `config.loss` has a value with which its loss cannot be computed."""
+    check_segmentation(config.loss.segmentation, config.model.num_classes)
+    for section in CONTRASTS:
+        if section in config.loss and config.loss[section].weight:
+            check_limits(section, config.loss[section])
+    contrast = config.loss.get("nce")
+    if contrast and contrast.weight:
+        choose(patch_labels.CHOICES, contrast.labels, "loss.nce.labels")
+        cross_frame_nce.num_groups(contrast, config.train.batch)
+        cross_frame_nce.strip_rows(contrast.block, patches=1)
+    if "pne" in config.loss and config.loss.pne.weight:
+        choose(pne.FORMS, config.loss.pne.form, "loss.pne.form")
+
+
+def check_segmentation(fields, num_classes):
+    """The same of `config.loss.segmentation`."""
+    check_limits("segmentation", fields)
+    if "void" in fields:
+        choose(segmentation.COUNTED, fields.void, "loss.segmentation.void")
+    else:
+        choose(per_pixel.AVERAGED_OVER, fields.averaged_over, "loss.segmentation.averaged_over")
+        per_pixel.check_weights(fields.class_weight, num_classes)
+
+
+def check_limits(section, fields):
+    """Raises UserError where a field lies outside of its `LIMITS`; not-a-number does too."""
+    for name, (least, most) in LIMITS[section].items():
+        if name in fields and not least <= fields[name] <= most:
+            wanted = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
+            raise UserError(f"loss.{section}.{name} is {fields[name]}: expected {wanted}.")
