@@ -2,7 +2,8 @@
 
 Anchors are misclassified pixels; S_lk are those of class k that are predicted as l. Their positives P_kk are pixels of
 class k that are predicted so, their negatives N_ll those of class l that are predicted so, equally many of both. An
-anchor that lacks either does not count, not even in |S|. With s = cosine / tau, and w a positive's confidence over the mean confidence of the positives, equations 8 and 9 are
+anchor that lacks either does not count, not even in |S|. With s = cosine / tau, and w a positive's confidence over the
+mean confidence of the positives, equations 8 and 9 are
 
     1/|S| sum over l, k != l and i in S_lk of log(1 + sum over N_ll of exp(s) / sum over P_kk of w exp(s)).
 
