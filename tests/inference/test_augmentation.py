@@ -14,7 +14,7 @@ from vspw_jax import sharding, train_step
 from vspw_jax.data import transforms
 from vspw_jax.errors import UserError
 from vspw_jax.inference import augmentation
-from vspw_jax.inference.predictor import Predictor
+from vspw_jax.inference.predictor import Predictor, check_options
 from vspw_jax.models import segmenter
 
 CROP, STRIDE = (32, 32), (20, 24)
@@ -32,7 +32,8 @@ def resize(x_HWC, height, width):
         matrix[np.arange(new), np.minimum(low + 1, size - 1)] += place - low
         return matrix
 
-    return np.einsum("ih,jw,hwc->ijc", weights(x_HWC.shape[0], height), weights(x_HWC.shape[1], width), x_HWC)
+    matrices = weights(x_HWC.shape[0], height), weights(x_HWC.shape[1], width)
+    return np.einsum("ih,jw,hwc->ijc", *matrices, x_HWC, optimize=True)
 
 
 def softmax(x):
@@ -115,19 +116,11 @@ def test_double_softmax_changes_averages_but_no_single_label():
     assert (labels() != labels(double_softmax=True)).any()
 
 
-@pytest.fixture
-def predictor(tiny_config):
-    def make(**fields):
-        tiny_config.evaluate.update(**fields)
-        graphdef, _, _ = train_step.describe(tiny_config)
-        return Predictor(tiny_config, graphdef, sharding.make_mesh(devices=jax.devices()[:2]))
-
-    return make
-
-
-def test_a_real_network_on_two_devices(predictor, tiny_config):
+def test_a_real_network_on_two_devices(tiny_config):
     """Three frames, which two devices share unevenly, of an odd size."""
-    made = predictor(flip=True, scales=(0.75, 1.25), save_scores=True, batch=3)
+    tiny_config.evaluate.update(flip=True, scales=(0.75, 1.25), save_scores=True, batch=3)
+    graphdef, _, _ = train_step.describe(tiny_config)
+    made = Predictor(tiny_config, graphdef, sharding.make_mesh(devices=jax.devices()[:2]))
     build = jax.jit(lambda key: train_step.split_model(segmenter.build(tiny_config.model, key))[1:])
     params, model_state = build(jax.random.key(0))
     made.weights = {"params": params, "model_state": model_state}
@@ -135,7 +128,6 @@ def test_a_real_network_on_two_devices(predictor, tiny_config):
     result = made.start(frames)
     assert made.batch == 4 and result.labels().shape == (3, 41, 55)
 
-    graphdef, _, _ = train_step.describe(tiny_config)
     run = jax.jit(lambda weights, window: segmenter.class_scores(nnx.merge(graphdef, *weights)(window))[0, 0])
     score = lambda window: np.asarray(run((params, model_state), window.astype(np.float32)[None, None]), np.float64)
     options = augmentation.Options(tuple(tiny_config.evaluate.stride), 4, (0.75, 1.25), True, True)
@@ -157,9 +149,13 @@ def test_a_real_network_on_two_devices(predictor, tiny_config):
         ({"top_classes": 125}, "1 to 124 classes"),
     ],
 )
-def test_what_there_cannot_be_is_refused(predictor, fields, message):
+def test_what_there_cannot_be_is_refused(fields, message):
+    options = baseline.get_config("demo").evaluate
+    options.stride = (32, 1)
+    check_options(options, (32, 32), 124)
+    options.update(fields)
     with pytest.raises(UserError, match=message):
-        predictor(**fields)
+        check_options(options, (32, 32), 124)
 
 
 def test_the_recipes_have_the_released_codes_second_softmax_for_query_decoders_alone():

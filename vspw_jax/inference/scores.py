@@ -149,7 +149,7 @@ class Reader:
         path = self.folder / video / f"{frame}.npz"
         expected = (*self.videos[video][frame], self.top)
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 compact = Compact(**arrays)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} cannot be read: {error}\nSave the scores again.") from error
