@@ -112,6 +112,14 @@ def get_config(size="full"):
     config.evaluate = ConfigDict()
     config.evaluate.stride = (320, 320)  # Released, 480 configs: slide inference.
     config.evaluate.batch = 4  # Frames at a time; ours.
+    config.evaluate.windows = 4  # Of those frames' windows, what a device takes in one call of the network; ours.
+    config.evaluate.flip = False  # Whether scores are averaged with those of the mirror image; paper section 3.2: yes.
+    config.evaluate.scales = (1.0,)  # Of the frame, averaged. Released: (800/896, 832/896, 864/896, 1), with flip.
+    # The softmax of scores that the released EncoderDecoderMask2Former takes once more before views, or models, are
+    # averaged. It changes averages, but no single label. Not so in mmseg's own, which per-pixel decoders have.
+    config.evaluate.double_softmax = True
+    config.evaluate.save_scores = False  # Whether evaluating and predicting keep scores, for vspw_jax.ensemble.
+    config.evaluate.top_classes = 0  # Of each pixel, so many in saved scores; 0 is all.
 
     config.run = ConfigDict()  # None of these changes a result.
     config.run.log_every = 50  # Steps.

@@ -55,6 +55,7 @@ def get_config(size="full"):
     config.train.batch = 16  # Paper.
     config.data.augment.base_size = (2048, 512)  # sssegmentation. The paper: mmseg's scaling, flip and colour jitter.
     config.evaluate.stride = (341, 341)  # Two thirds of the crop, as released (426 of 640).
+    config.evaluate.double_softmax = False  # Released: mmseg's EncoderDecoder has one.
     return baseline.sized(config, size, shrink)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import sys
 
 # Compiling takes nearly all of the tests' time; unoptimised code is compiled in half of it.
@@ -94,7 +95,7 @@ def command_line(monkeypatch, capfd, compile_cache):
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
-        for name in ("config", "workdir", "mode", "input", "output"):
+        for name in ("config", "workdir", "mode", "input", "output", "side_by_side"):
             flags.FLAGS[name].unparse()
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -136,3 +137,13 @@ def generated_records(generated_vspw, tmp_path_factory):
     output = tmp_path_factory.mktemp("records") / "records"
     vspw.convert(generated_vspw, output)
     return output
+
+
+@pytest.fixture
+def fill_up(monkeypatch):
+    """fill_up(bytes): from here on every disk says that so much is free."""
+
+    def run(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 2**40 - free, free))
+
+    return run

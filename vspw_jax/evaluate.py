@@ -11,6 +11,7 @@ from vspw_jax import classes
 from vspw_jax.data import records
 from vspw_jax.errors import UserError
 from vspw_jax.inference import overlay
+from vspw_jax.inference.recorded import recorded
 from vspw_jax.metrics.confusion import ConfusionMatrix
 from vspw_jax.metrics.video_consistency import VideoConsistency
 from vspw_jax.progress import progress
@@ -86,8 +87,9 @@ def evaluate(config, predictor, workdir):
     frames = records.Frames(config.data.records, config.data.eval_split)
     if not frames.max_classes:
         raise UserError(f"Split {config.data.eval_split!r} of {frames.path} has no masks: nothing to evaluate against.")
-    videos = predicted_videos(predictor, frames, config.data.threads)
-    result = score_videos(videos, config.model.num_classes, len(frames))
+    with recorded(predictor, frames, workdir / "scores" / config.data.eval_split) as recording:
+        videos = predicted_videos(recording, frames, config.data.threads)
+        result = score_videos(videos, config.model.num_classes, len(frames))
     with whole_file(workdir / SCORES_FILE) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
     with whole_file(workdir / PICTURE_FILE) as path:

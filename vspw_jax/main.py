@@ -19,6 +19,7 @@ import functools
 import pathlib
 import re
 import runpy
+import sys
 
 import jax
 from absl import app, flags, logging
@@ -28,23 +29,30 @@ from data_prep import coco_stuff, generate, vspw
 from vspw_jax import checkpoint, evaluate, inspect, sharding, train, train_step
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, choose, run_program
-from vspw_jax.inference.predict import predict_frames
+from vspw_jax.inference import sources
+from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
-from vspw_jax.inference.video import DEFAULT_RATE, read_frames
 from vspw_jax.interop import convert, namings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
 _MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate", "predict", "export", "inspect"), "What to do.")
-_INPUT = flags.DEFINE_string("input", None, "predict: a video file or a folder of frames.")
+_INPUT = flags.DEFINE_string(
+    "input", None, "predict: a video file, a folder of frames or of videos, or a pattern such as 'clips/*.mp4'."
+)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "predict: folder to write; default <workdir>/predictions/<input's name>. "
+    "predict: folder to write; default <workdir>/predictions/<input's name>-<step>; of several inputs each gets a "
+    "folder in it. The same command goes on with what is there. "
     "export: file to write, .pth or .safetensors.",
 )
+_SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "predict: also a video of frame and overlay side by side.")
 _NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
 flags.mark_flag_as_required("config")
+
+INTERRUPTED = 130
+"""Exit status of a prediction that Ctrl-C stopped, as shells have it."""
 
 
 def default_workdir(config_flag):
@@ -105,7 +113,9 @@ def trained_predictor(config, workdir):
     """A function from frames to class ids with the weights of the workdir's newest checkpoint."""
     mesh = sharding.make_mesh()
     graphdef, weights = trained_weights(config, workdir, mesh)
-    return Predictor(config, graphdef, mesh, weights)
+    step = checkpoint.Checkpoints(workdir, config.run.keep).latest_step()
+    origin = {"recipe": flags.FLAGS["config"].config_filename, "step": step}
+    return Predictor(config, graphdef, mesh, weights, origin | ({} if step else {"init_from": config.init_from}))
 
 
 def run_train(config, workdir):
@@ -129,25 +139,37 @@ def run_evaluate(config, workdir):
     ]
 
 
+def prediction_output(workdir, predictor, source, several):
+    """--output, or a folder in it if there are several inputs; by default a folder of the workdir by name and step."""
+    if _OUTPUT.value:
+        return pathlib.Path(_OUTPUT.value) / (source.name if several else "")
+    step = predictor.origin["step"]
+    return workdir / "predictions" / (f"{source.name}-{step}" if step else source.name)
+
+
 def run_predict(config, workdir):
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
-    predictor = trained_predictor(config, workdir)
     if _INPUT.value:
-        name, (frames, count, rate) = pathlib.Path(_INPUT.value).stem, read_frames(_INPUT.value)
+        found = sources.find(_INPUT.value)
     else:
-        split = records.Frames(config.data.records, config.data.eval_split)
-        name, frames, count, rate = (
-            split.videos[0].name,
-            split.named_images(split.videos[0]),
-            split.videos[0].count,
-            DEFAULT_RATE,
-        )
-    output = pathlib.Path(_OUTPUT.value or workdir / "predictions" / name)
-    predict_frames(predictor, frames, count, rate, output)
-    return [
-        f"Predicted video:      {output / 'overlay.mp4'}",
-        f"Masks, overlays:      {output}/masks, {output}/overlays",
-    ]
+        found = [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
+    predictor = trained_predictor(config, workdir)
+    reports = []
+    for source in found:
+        output = prediction_output(workdir, predictor, source, several=len(found) > 1)
+        try:
+            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value)
+        except KeyboardInterrupt:
+            print(
+                f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr
+            )
+            sys.exit(INTERRUPTED)
+        reports += [f"{source.name}: {complaint}" for complaint in source.complaints]
+        if not predicted:
+            reports.append(f"{source.name}: every frame had been predicted before.")
+        reports.append(f"Predicted video:      {output / 'overlay.mp4'}")
+        reports.append(f"Masks, overlays:      {output}/masks, {output}/overlays")
+    return reports
 
 
 def run_export(config, workdir):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vspw_jax.inference import video
+from vspw_jax.inference import sources, video
 
 SMALL_DATA = {"train": 8, "val": 2, "frames": 18, "height": 48, "width": 64}
 
@@ -63,8 +63,8 @@ def check_predictions(output, frames, size):
         with Image.open(path) as mask:
             assert mask.mode == "P" and mask.size == size
             assert np.asarray(mask).max() < 124
-    read, count, _ = video.read_frames(output / "overlay.mp4")
-    assert count == frames == len(list(read))
+    (film,) = sources.find(output / "overlay.mp4")
+    assert film.count == frames == len(list(film.frames())) and not film.complaints
     assert cv2.imread(str(overlays[0])).shape[0] >= 480 // size[1] * size[1]
     assert not list(output.rglob("partial-*"))
 
@@ -133,8 +133,8 @@ def test_predicting_a_folder_and_a_video_file(command_line, demo_flags, workdir,
         shutil.copy(path, frames)
     status, output, errors = command_line(*demo_flags, "--mode=predict", f"--input={frames}")
     assert status == 0, errors
-    assert str(workdir / "predictions" / "some_frames") in output
-    check_predictions(workdir / "predictions" / "some_frames", 5, (64, 48))
+    assert str(workdir / "predictions" / "some_frames-6") in output
+    check_predictions(workdir / "predictions" / "some_frames-6", 5, (64, 48))
 
     with video.video_writer(folder / "clip.mp4", 10) as append:
         for path in sorted(frames.iterdir()):

@@ -51,13 +51,3 @@ def small_disk(tmp_path):
         pytest.skip("no disk can be mounted here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.fixture
-def fill_up(monkeypatch):
-    """fill_up(bytes): from here on every disk says that so much is free."""
-
-    def run(free):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 2**40 - free, free))
-
-    return run

@@ -2,6 +2,7 @@
 
 import errno
 import pathlib
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from data_prep import conversion, frames, generate, vspw
 from vspw_jax import checkpoint, evaluate
 from vspw_jax.data import records
-from vspw_jax.inference import predict, video
+from vspw_jax.inference import prediction_folder, video
 
 FULL = ["no room left on the disk", "Free some space"]
 
@@ -95,7 +96,8 @@ def writes_fail(monkeypatch):
 class Constant:
     """A predictor of one class."""
 
-    batch = 4
+    batch, num_classes, top_classes = 4, 124, 124
+    options = types.SimpleNamespace(save_scores=False)
 
     def __call__(self, frames):
         return np.zeros((len(frames), *frames[0].shape[:2]), np.uint8)
@@ -110,10 +112,10 @@ def test_scores_are_written_whole_or_not_at_all(program_refused, tiny_config, tm
 
 
 def test_predictions_are_written_whole_or_not_at_all(program_refused, tmp_path, writes_fail):
-    frames = [(f"{number:08d}", np.zeros((16, 16, 3), np.uint8)) for number in range(3)]
     writes_fail()
-    program_refused(FULL, predict.predict_frames, Constant(), iter(frames), 3, 15, tmp_path / "out")
-    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+    program_refused(FULL, prediction_folder.PredictionFolder, tmp_path / "out", {})
+    program_refused(FULL, prediction_folder.save_mask, np.zeros((16, 16), np.uint8), tmp_path / "a.png")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_video_is_written_whole_or_not_at_all(program_refused, small_disk):

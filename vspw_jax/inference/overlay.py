@@ -40,6 +40,16 @@ def enlarge(image_HWC, height):
     return image_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def with_legend(_, coloured, class_ids):
+    """An overlay with the legend of classes beside it."""
+    return np.concatenate([coloured, legend(class_ids, coloured.shape[0])], axis=1)
+
+
+def beside(frame, coloured, class_ids):
+    """Frame, overlay and the legend of classes beside each other."""
+    return np.concatenate([frame, coloured, legend(class_ids, frame.shape[0])], axis=1)
+
+
 def comparison(image, label, prediction, height=240):
     """Frame, truth and prediction side by side, with a legend of the classes in either."""
     parts = [image, overlay(image, label, 0.8), overlay(image, prediction, 0.8)]

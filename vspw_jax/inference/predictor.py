@@ -1,54 +1,135 @@
-"""A trained network as a function from frames to class ids.
+"""A trained network as a function from frames to class ids, and to class scores.
 
-Shapes: N frames, H and W pixels, K classes.
+Shapes: N frames, H and W pixels, K classes, k classes kept.
 """
+
+import dataclasses
+import hashlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from vspw_jax import sharding
 from vspw_jax.data import transforms
-from vspw_jax.inference import sliding_window
+from vspw_jax.errors import UserError
+from vspw_jax.inference import augmentation, scores
 from vspw_jax.models import layers, segmenter
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was made of some frames; the devices may still be at it until a method is called."""
+
+    arrays: dict
+    count: int
+
+    def labels(self):
+        """Train ids (N, H, W) uint8."""
+        return np.asarray(self.arrays["label"])[: self.count]
+
+    def scores(self):
+        """`scores.Compact` of each frame; needs evaluate.save_scores."""
+        parts = {name: np.asarray(array) for name, array in self.arrays.items() if name != "label"}
+        return [scores.Compact(**{name: part[n] for name, part in parts.items()}) for n in range(self.count)]
+
+
+def check_options(options, crop, num_classes):
+    """Raises UserError where the config's `evaluate` asks for what there cannot be."""
+    stride, scales = tuple(options.stride), tuple(options.scales)
+    if len(stride) != 2 or not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
+        raise UserError(
+            f"evaluate.stride is {stride}: expected height and width of at least 1 and at most those of the window, "
+            f"model.image_size {crop}, so that windows leave no gap. Set --config.evaluate.stride='{crop}' or less."
+        )
+    if not scales or not all(isinstance(scale, int | float) and scale > 0 for scale in scales):
+        raise UserError(
+            f"evaluate.scales is {scales}: expected one positive number or more, such as "
+            "--config.evaluate.scales='(0.75, 1.0, 1.25)'."
+        )
+    if options.windows < 1 or options.batch < 1:
+        raise UserError(
+            f"evaluate.windows is {options.windows}, evaluate.batch {options.batch}: expected 1 or more of each."
+        )
+    if not 0 <= options.top_classes <= num_classes:
+        raise UserError(
+            f"evaluate.top_classes is {options.top_classes}: expected 1 to {num_classes} classes a pixel, or 0 for all."
+        )
 
 
 class Predictor:
     """Frames of any size to train ids; compiles once for each frame size.
 
     Args:
-      config: the whole config; `model.image_size` is the window, `evaluate` holds stride and batch.
+      config: the whole config; `model.image_size` is the window, `evaluate` holds stride, batch and augmentation.
       graphdef: of the model.
       mesh: frames are shared among its devices.
       weights: dict of params and model_state; may be set anew as `predictor.weights`.
+      origin: where the weights come from, a dict of JSON values.
     """
 
-    def __init__(self, config, graphdef, mesh, weights=None):
+    def __init__(self, config, graphdef, mesh, weights=None, origin=None):
         self.weights = weights
         self.batch = -(-config.evaluate.batch // mesh.size) * mesh.size
-        self._mesh = mesh
-        crop, stride = tuple(config.model.image_size), tuple(config.evaluate.stride)
+        self.num_classes, self.options = config.model.num_classes, config.evaluate
+        self._mesh, self.origin = mesh, origin or {}
+        crop = tuple(config.model.image_size)
+        check_options(self.options, crop, self.num_classes)
 
         def predict(params, model_state, frame_NHWC):
             model = nnx.merge(graphdef, params, model_state)
 
-            def score(window_NHWC):
-                return segmenter.class_scores(model(window_NHWC[:, None]))[:, 0]
+            def score(window_JHWC):
+                return segmenter.class_scores(model(window_JHWC[:, None]))[:, 0]
 
-            height, width = frame_NHWC.shape[1:3]
+            def finish(score_HWK):
+                label = {"label": score_HWK.argmax(axis=-1).astype(jnp.uint8)}
+                return label | (scores.compress(score_HWK, self.top_classes) if self.options.save_scores else {})
+
             image = (frame_NHWC.astype(jnp.float32) - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
-            image = layers.resize_bilinear(image, *sliding_window.input_size(height, width, crop))
-            scores = layers.resize_bilinear(sliding_window.class_scores(score, image, crop, stride), height, width)
-            return scores.argmax(axis=-1).astype(jnp.uint8)
+            return augmentation.map_scores(score, image, crop, self._needed(), finish)
 
-        self._predict = jax.jit(predict, compiler_options=sharding.compiler_options(mesh))
+        # Mapped, so that no device scores windows of another's frames.
+        frames = P(layers.DATA_AXIS)
+        mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(), frames), out_specs=frames, check_vma=False)
+        self._predict = jax.jit(mapped, compiler_options=sharding.compiler_options(mesh))
 
-    def __call__(self, frames):
-        """Train ids (N, H, W) uint8 of at most `batch` frames (H, W, 3) uint8 of one size."""
+    @property
+    def top_classes(self):
+        """How many classes of a pixel are kept in saved scores."""
+        return self.options.top_classes or self.num_classes
+
+    def _needed(self):
+        """The options, without the second softmax where it cannot change a label and no scores are kept."""
+        averaged = len(self.options.scales) > 1 or self.options.flip
+        return augmentation.Options(
+            stride=tuple(self.options.stride),
+            windows=self.options.windows,
+            scales=tuple(self.options.scales),
+            flip=self.options.flip,
+            double_softmax=self.options.double_softmax and (averaged or self.options.save_scores),
+        )
+
+    def identity(self):
+        """What decides the predictions, as JSON values: origin, digest of the weights, options of `evaluate`."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves((self.weights["params"], self.weights["model_state"])):
+            digest.update(np.ascontiguousarray(leaf.addressable_data(0)))
+        options = dataclasses.asdict(self._needed())
+        del options["windows"]  # Which changes no result.
+        top = {"top_classes": self.top_classes} if self.options.save_scores else {}
+        return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **options, **top}
+
+    def start(self, frames):
+        """`Result` of at most `batch` frames (H, W, 3) uint8 of one size; does not wait for the devices."""
         missing = self.batch - len(frames)
         padded = np.stack([*frames, *[frames[-1]] * missing])
         global_batch = sharding.to_global(self._mesh, {"frames": padded})["frames"]
-        return np.asarray(self._predict(self.weights["params"], self.weights["model_state"], global_batch))[
-            : len(frames)
-        ]
+        arrays = self._predict(self.weights["params"], self.weights["model_state"], global_batch)
+        return Result(arrays, len(frames))
+
+    def __call__(self, frames):
+        """Train ids (N, H, W) uint8 of at most `batch` frames (H, W, 3) uint8 of one size."""
+        return self.start(frames).labels()

@@ -1,90 +1,129 @@
-"""Frames from a video file or a folder, and frames into a video file."""
+"""Frames out of video files, and frames into them, each at its time.
+
+What a file says about itself is often wrong at its end: what can be decoded is read, and what cannot is said in words.
+"""
 
 import contextlib
-import pathlib
+import fractions
 
 import av
 import cv2
+import numpy as np
 
 from vspw_jax.errors import UserError
 from vspw_jax.whole_files import whole_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 DEFAULT_RATE = 15
-"""Frames a second of a folder of frames: VSPW's."""
+"""Frames a second where nothing states them: VSPW's."""
 
 
-def _folder_frames(folder):
-    paths = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-    if not paths:
-        raise UserError(f"{folder} holds no frames: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
-
-    def read():
-        for path in paths:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-            if image is None:
-                raise UserError(f"{path} cannot be read as a picture.")
-            yield path.stem, image
-
-    return read(), len(paths), DEFAULT_RATE
-
-
-def _file_frames(path):
+def _open(path):
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            rate, count = float(stream.average_rate or DEFAULT_RATE), stream.frames or None
-    except (av.FFmpegError, IndexError) as error:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
         raise UserError(f"{path} cannot be read as a video: {error}") from error
-
-    def read():
-        number = 0
-        try:
-            with av.open(str(path)) as container:
-                for number, frame in enumerate(container.decode(video=0), start=1):
-                    yield f"{number:08d}", frame.to_ndarray(format="rgb24")
-        except av.FFmpegError as error:
-            raise UserError(f"{path} cannot be read after frame {number}: {error}") from error
-        if not number:
-            raise UserError(f"{path} holds no frames.")
-
-    return read(), count, rate
+    if not container.streams.video:
+        container.close()
+        raise UserError(f"{path} cannot be read as a video: it has no video stream.")
+    return container, container.streams.video[0]
 
 
-def read_frames(source):
-    """The frames of a video file, or of a folder of pictures in the order of their names.
-
-    Returns:
-      (iterator of (name, (H, W, 3) uint8 RGB), number of frames or None if unknown, frames a second).
+def describe(path):
+    """(number of frames or None if it is not stated, frames a second, unit of time in seconds), the last two Fractions.
 
     Raises:
-      UserError: there is no such file or folder, or nothing in it can be read.
+      UserError: it is no video.
     """
-    source = pathlib.Path(source)
-    if not source.exists():
-        raise UserError(f"{source} does not exist: expected a video file or a folder of frames in --input.")
-    return _folder_frames(source) if source.is_dir() else _file_frames(source)
+    container, stream = _open(path)
+    with container:
+        rate = fractions.Fraction(stream.average_rate or DEFAULT_RATE)
+        return stream.frames or None, rate, fractions.Fraction(stream.time_base or 1 / rate)
+
+
+def _upright(frame):
+    """The pixels (H, W, 3) uint8 RGB as they are meant to be seen: phones store how they were held."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+
+
+def _decoded(path, complaints):
+    """Frames of a file, leaving out packets that cannot be decoded; how many, and where it broke off, are added to
+    `complaints`."""
+    container, stream = _open(path)
+    damaged = 0
+    with container:
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except av.FFmpegError as error:
+                complaints.append(f"It breaks off: {error.strerror}.")
+                break
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                damaged += 1
+    if damaged:
+        complaints.append(f"{damaged} of its packets could not be decoded and were left out.")
+
+
+def read(path, complaints):
+    """Yields (name, (H, W, 3) uint8 RGB, time) of the frames of a video file, turned upright.
+
+    Names count from 00000001; times are in `describe`'s unit and always grow.
+
+    Args:
+      complaints: a list that gets sentences about what could not be read.
+
+    Raises:
+      UserError: not one frame can be decoded.
+    """
+    stated, rate, unit = describe(path)
+    number, time = 0, None
+    for number, frame in enumerate(_decoded(path, complaints), start=1):
+        own = frame.pts if frame.pts is not None else round((number - 1) / rate / unit)
+        time = own if time is None else max(own, time + 1)
+        yield f"{number:08d}", _upright(frame), time
+    if not number:
+        raise UserError(f"{path} holds no frame that can be decoded. {' '.join(complaints)}".strip())
+    if stated and number < stated:
+        complaints.append(f"{number} frames could be read; its header announces {stated}.")
+
+
+def _fit(image_HWC, height, width):
+    """The picture at another size: cut where it is one row or column too large, else scaled."""
+    own = image_HWC.shape[:2]
+    if 0 <= own[0] - height <= 1 and 0 <= own[1] - width <= 1:
+        return np.ascontiguousarray(image_HWC[:height, :width])
+    return cv2.resize(image_HWC, (width, height))
 
 
 @contextlib.contextmanager
-def video_writer(path, rate):
-    """Gives a function that appends a frame (H, W, 3) uint8 RGB to an H.264 file.
+def video_writer(path, rate, unit=None):
+    """Gives a function (picture (H, W, 3) uint8 RGB, time=None) that appends to an H.264 file.
 
-    The first frame fixes the size, less a row or column where it is odd; others are scaled to it. The file takes its
-    name when it is whole.
+    The first picture fixes the size, less a row or column where it is odd; others are scaled to it. Times are whole
+    multiples of `unit` seconds and must grow; without one pictures are 1/rate apart. The file takes its name when it
+    is whole.
     """
+    rate = fractions.Fraction(rate).limit_denominator(1001)
+    unit = fractions.Fraction(unit or 1 / rate)
     with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=max(round(rate), 1), options={"crf": "18"})
+        stream = container.add_stream("libx264", rate=max(rate, 1), options={"crf": "18"})
         stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = unit
+        count = 0
 
-        def append(image_HWC):
+        def append(image_HWC, time=None):
+            nonlocal count
             if not stream.codec_context.is_open:
-                stream.height, stream.width = (side // 2 * 2 for side in image_HWC.shape[:2])
-            if image_HWC.shape[:2] != (stream.height, stream.width):
-                image_HWC = cv2.resize(image_HWC, (stream.width, stream.height))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image_HWC, format="rgb24")))
+                stream.height, stream.width = (max(side // 2 * 2, 2) for side in image_HWC.shape[:2])
+            frame = av.VideoFrame.from_ndarray(_fit(image_HWC, stream.height, stream.width), format="rgb24")
+            frame.pts, frame.time_base = round(count / rate / unit) if time is None else time, unit
+            count += 1
+            container.mux(stream.encode(frame))
 
         yield append
-        container.mux(stream.encode())
+        if count:
+            container.mux(stream.encode())

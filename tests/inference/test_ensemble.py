@@ -1,0 +1,178 @@
+"""Ensembles from saved scores: each rule against its definition pixel by pixel, and the program that applies them."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vspw_jax import ensemble as program
+from vspw_jax.data import records
+from vspw_jax.errors import UserError
+from vspw_jax.inference import ensemble, scores, sweep
+from vspw_jax.metrics.confusion import ConfusionMatrix
+
+
+def drawn(seed, size=(13, 17, 6), members=3):
+    return np.random.default_rng(seed).integers(0, 4, (members, *size)).astype(np.float32) / 4
+
+
+@pytest.mark.parametrize("part", [1, 50, 1 << 14])
+def test_each_rule_equals_its_definition(monkeypatch, part):
+    """Scores of few values, so that there are ties of every kind."""
+    monkeypatch.setattr(ensemble, "PART", part)
+    score_MHWK, weights = drawn(0), (0.5, 0.25, 0.125)
+    summed, meant, voted = (
+        ensemble.weighted_sum(score_MHWK, weights),
+        ensemble.mean(score_MHWK),
+        ensemble.vote(score_MHWK),
+    )
+    ties = 0
+    for place in np.ndindex(13, 17):
+        of_pixel = score_MHWK[(slice(None), *place)].tolist()
+        totals = [sum(member) for member in zip(*of_pixel, strict=True)]
+        weighted = [sum(w * s for w, s in zip(weights, member, strict=True)) for member in zip(*of_pixel, strict=True)]
+        assert summed[place] == weighted.index(max(weighted))
+        assert meant[place] == totals.index(max(totals))
+        votes = collections.Counter(member.index(max(member)) for member in of_pixel)
+        most = sorted(class_id for class_id, count in votes.items() if count == max(votes.values()))
+        assert voted[place] == max(most, key=lambda class_id: totals[class_id])
+        ties += len(most) > 1
+    assert ties > 20
+
+
+def test_a_majority_wins_against_one_that_is_sure():
+    score = np.array([[0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.0, 0.0, 1.0]])[:, None, None]
+    assert (ensemble.vote(score), ensemble.mean(score)) == (0, 2)
+
+
+def test_the_weights_of_a_sweep():
+    assert sweep.weights("0:1:0.25") == [0, 0.25, 0.5, 0.75, 1]
+    assert len(sweep.weights("0:1:0.05")) == 21 and sweep.weights("0.4:0.6:0.1") == [0.4, 0.5, 0.6]
+    for text in ("0:1", "a:b:c", "0:1:0", "1:0:0.1", "0:2:0.5", "0:1:0.3", "0:1:-0.1"):
+        with pytest.raises(UserError, match="expected START:STOP:STEP"):
+            sweep.weights(text)
+
+
+def test_a_sweep_equals_scoring_every_weight_by_itself():
+    label, score = np.random.default_rng(1).integers(0, 6, (13, 17)), drawn(2, members=2)
+    tried = sweep.Sweep([0, 0.3, 1], 6)
+    tried.add(score, label)
+    for row in tried.rows():
+        confusion = ConfusionMatrix(6)
+        confusion.add(label, (row["weight"] * score[0] + (1 - row["weight"]) * score[1]).argmax(axis=-1))
+        assert row["mIoU"] == confusion.scores()["mIoU"]
+    lines = sweep.table(tried.rows()).splitlines()
+    assert len(lines) == 4 and sum("best" in line for line in lines) == 1
+    assert sweep.curve(tried.rows(), ("A&B", "C")).count("<circle") == 4
+
+
+def save(folder, frames, seed, top, sharpness, double_softmax=False):
+    """Scores of a split: right and sure of it where a draw says so, else unsure between a wrong class and the right."""
+    writer = scores.Writer(folder, {"fingerprint": frames.fingerprint, "double_softmax": double_softmax}, 124, top)
+    rng = np.random.default_rng(seed)
+    for video in frames.videos:
+        for number in range(video.start, video.start + video.count):
+            record = frames[number]
+            label = frames.label(record)
+            right, other = rng.random(label.shape) < 0.6, rng.integers(0, 124, label.shape)
+            score = rng.random((*label.shape, 124), np.float32) * 0.3 / sharpness
+            for ids, value in ((other, 0.6), (label % 124, np.where(right, 1.0, 0.55))):
+                np.put_along_axis(score, ids[..., None].astype(np.intp), np.float32(value)[..., None], axis=-1)
+            order = np.argsort(-score, axis=-1)[..., :top]
+            values = np.take_along_axis(score, order, axis=-1)
+            rest = (score.sum(axis=-1) - values.sum(axis=-1)) / (124 - top)
+            writer.enter(video.name, record["frame"], label.shape)
+            writer.save(
+                video.name,
+                record["frame"],
+                scores.Compact(values.astype(np.float16), order.astype(np.uint8), rest.astype(np.float16)),
+            )
+    writer.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def members(generated_records, tmp_path_factory):
+    """Scores of two made-up models on the first split, cropped differently."""
+    folder, frames = tmp_path_factory.mktemp("members"), records.Frames(generated_records, "val")
+    return [save(folder / "a", frames, 1, 4, 1), save(folder / "b", frames, 2, 2, 2)]
+
+
+def arguments(members, output, *more):
+    return [*(f"--scores={member}" for member in members), f"--output={output}", *map(str, more)]
+
+
+def test_the_program_sweeps_and_leaves_the_best(members, generated_records, tmp_path, capsys):
+    program.main(arguments(members, tmp_path, "--sweep=0:1:0.25", f"--records={generated_records}"))
+    printed = capsys.readouterr().out
+    assert "chosen on the same split" in printed and "mIoU" in printed and "best" in printed
+    found = json.loads((tmp_path / "sweep.json").read_text())
+    by_weight = {row["weight"]: row["mIoU"] for row in found["rows"]}
+    assert found["best"]["mIoU"] == max(by_weight.values()) > max(by_weight[0], by_weight[1])
+    about = json.loads((tmp_path / "ensemble.json").read_text())
+    weight = found["best"]["weight"]
+    assert about["weights"] == [weight, 1 - weight] and about["scores"]["mIoU"] == found["best"]["mIoU"]
+    assert (tmp_path / "sweep.svg").read_text().startswith("<svg")
+
+    frames, readers = records.Frames(generated_records, "val"), [scores.Reader(member) for member in members]
+    for number in range(len(frames)):
+        record = frames[number]
+        expected = ensemble.weighted_sum(
+            [reader.frame(record["video"], record["frame"]) for reader in readers], about["weights"]
+        )
+        with Image.open(tmp_path / "masks" / record["video"] / f"{record['frame']}.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_the_program_without_labels(members, tmp_path, capsys, method):
+    program.main(arguments([*members, members[0]], tmp_path, f"--method={method}"))
+    assert len(list((tmp_path / "masks").rglob("*.png"))) == 30
+    assert json.loads((tmp_path / "ensemble.json").read_text())["method"] == method
+
+
+def test_members_that_disagree_are_listed(members, tmp_path):
+    def other(**changes):
+        metadata = json.loads((members[0] / "scores.json").read_text())
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "scores.json").write_text(json.dumps({**metadata, **changes}))
+        return folder
+
+    videos = scores.Reader(members[0]).videos
+    video, frame = next((video, frame) for video in videos for frame in videos[video])
+    fewer = {name: dict(list(found.items())[1:]) for name, found in videos.items()}
+    resized = {**videos, video: {**videos[video], frame: [5, 6]}}
+    for changes, message in (
+        ({"classes": 150}, "classes of .*: 124 and 150"),
+        ({"videos": fewer}, f"3 frames are not in .*{video}/{frame}"),
+        ({"videos": resized}, f"{video}/{frame} is 64x48 in .*, 6x5 in"),
+    ):
+        with pytest.raises(UserError, match=message):
+            program.main(arguments([members[0], other(**changes)], tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_user_must_mend(members, generated_records, tmp_path, capsys):
+    data = f"--records={generated_records}"
+    for given, more, message in (
+        (members[:1], [], "two members or more"),
+        ([members[0], tmp_path], [], "holds no whole scores"),
+        (members, ["--weights=1,2,3"], "3 weights for 2 --scores"),
+        (members, ["--method=vote", "--weights=1,2"], "for --method=sum, not for vote"),
+        (members, ["--method=mean", "--sweep=0:1:0.5", data], "for --method=sum, not for mean"),
+        (members, ["--sweep=0:1:0.5"], "two --scores and the --records"),
+        ([*members, members[0]], ["--sweep=0:1:0.5", data], "2 weights for 3|two --scores"),
+        (members, [data, "--split=train"], "are not scores of split 'train'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            program.main(arguments(given, tmp_path / "out", *more))
+
+
+def test_members_with_and_without_the_second_softmax_are_noted(members, tmp_path, generated_records, capsys):
+    frames = records.Frames(generated_records, "val")
+    other = save(tmp_path / "c", frames, 3, 1, 1, double_softmax=True)
+    program.main(arguments([members[0], other], tmp_path / "out"))
+    assert "second softmax" in capsys.readouterr().err

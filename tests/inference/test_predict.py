@@ -1,0 +1,150 @@
+"""Predictions of a video on disk: what is written, and that a run that was stopped goes on where it was."""
+
+import csv
+import fractions
+import json
+import types
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from vspw_jax import classes
+from vspw_jax.errors import UserError
+from vspw_jax.inference import predict, scores, sources, video
+
+
+class Stub:
+    """A predictor whose class is a frame's red level over 8; `stops_at` frames it is interrupted."""
+
+    batch, num_classes, top_classes = 3, 124, 2
+
+    def __init__(self, weights="w", stops_at=None, save_scores=False):
+        self.options = types.SimpleNamespace(save_scores=save_scores)
+        self.weights, self.seen, self._stops_at = weights, [], stops_at
+
+    def identity(self):
+        return {"recipe": "stub", "step": 7, "weights": self.weights}
+
+    def start(self, images):
+        if self._stops_at is not None and len(self.seen) >= self._stops_at:
+            raise KeyboardInterrupt
+        self.seen += [image[0, 0, 0] for image in images]
+        label = np.stack([image[..., 0] // 8 for image in images])
+        compact = scores.Compact(*(np.zeros((*label.shape[1:], 2), t) for t in (np.float16, np.uint8)), label[0] * 0.0)
+        return types.SimpleNamespace(labels=lambda: label, scores=lambda: [compact] * len(images))
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Ten frames of 20x15, their red levels 0, 16, 32, ..."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(10):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), np.full((15, 20, 3), (0, 0, 16 * number), np.uint8))
+    return sources.find(folder)[0]
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_what_is_written(frames, tmp_path, overlap):
+    output = tmp_path / "out"
+    assert predict.predict_source(Stub(), frames, output, side_by_side=True, overlap=overlap) == 10
+    for number in range(10):
+        with Image.open(output / "masks" / f"{number:03d}.png") as mask:
+            assert mask.mode == "P" and (np.asarray(mask) == 2 * number).all()
+            assert mask.getpalette()[3 * 2 * number :][:3] == classes.palette()[2 * number].tolist()
+    shown = cv2.imread(str(output / "overlays" / "009.jpg"))
+    assert shown.shape == (480, 640 + 200, 3)
+    sizes = [next(sources.find(output / name)[0].frames())[1].shape for name in ("overlay.mp4", "side_by_side.mp4")]
+    assert sizes == [(480, 840, 3), (480, 1480, 3)]
+    with (output / "palette.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 124 and [rows[5][c] for c in "rgb"] == [str(c) for c in classes.palette()[5]]
+    assert json.loads((output / "prediction.json").read_text())["frames"] == 10
+    assert not list(output.rglob("partial-*"))
+
+
+@pytest.mark.parametrize("stops_at", [0, 3, 9])
+def test_a_run_that_was_stopped_goes_on_and_leaves_the_same(frames, tmp_path, stops_at):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    predict.predict_source(Stub(), frames, whole)
+    with pytest.raises(KeyboardInterrupt):
+        predict.predict_source(Stub(stops_at=stops_at), frames, stopped)
+    assert not (stopped / "overlay.mp4").exists()
+    (stopped / "partial-overlay.mp4").write_bytes(b"what a kill leaves")
+    there = sorted(int(path.stem) for path in (stopped / "masks").iterdir())
+    predictor = Stub()
+    assert predict.predict_source(predictor, frames, stopped) == 10 - len(there)
+    assert sorted(predictor.seen) == [16 * number for number in range(10) if number not in there]
+    assert content(stopped) == content(whole)
+    # And once it is whole nothing is done at all.
+    times = {path: path.stat().st_mtime_ns for path in stopped.rglob("*")}
+    assert predict.predict_source(Stub(stops_at=0), frames, stopped) == 0
+    assert {path: path.stat().st_mtime_ns for path in stopped.rglob("*")} == times
+
+
+def test_a_mask_that_is_gone_or_damaged_is_predicted_again(frames, tmp_path):
+    predict.predict_source(Stub(), frames, tmp_path / "out")
+    before = content(tmp_path / "out")
+    (tmp_path / "out" / "masks" / "004.png").unlink()
+    (tmp_path / "out" / "masks" / "007.png").write_bytes(before["masks/007.png"][:40])
+    predictor = Stub()
+    assert predict.predict_source(predictor, frames, tmp_path / "out") == 2
+    assert predictor.seen == [64, 112] and content(tmp_path / "out") == before
+
+
+def test_a_folder_of_another_model_or_input_is_refused(frames, tmp_path):
+    output = tmp_path / "out"
+    predict.predict_source(Stub(), frames, output)
+    before = content(output)
+    with pytest.raises(UserError, match="another model or input:\n  weights: w there, v now\nChoose another"):
+        predict.predict_source(Stub("v"), frames, output)
+    cv2.imwrite(str(tmp_path / "frames" / "010.png"), np.zeros((15, 20, 3), np.uint8))
+    with pytest.raises(UserError, match="\n  fingerprint: "):
+        predict.predict_source(Stub(), sources.find(tmp_path / "frames")[0], output)
+    assert content(output) == before
+    (output / "prediction.json").write_text("{")
+    with pytest.raises(UserError, match="prediction.json is damaged.*delete"):
+        predict.predict_source(Stub(), frames, output)
+    (output / "prediction.json").unlink()
+    with pytest.raises(UserError, match="holds files, but no .*prediction.json says of what"):
+        predict.predict_source(Stub(), frames, output)
+
+
+def test_times_of_the_input_are_those_of_the_output(tmp_path):
+    unit, times = fractions.Fraction(1, 600), [0, 20, 40, 200, 201, 500]
+    with video.video_writer(tmp_path / "a.mp4", 30, unit) as append:
+        for number, time in enumerate(times):
+            append(np.full((33, 47, 3), 16 * number, np.uint8), time)
+    predict.predict_source(Stub(), sources.find(tmp_path / "a.mp4")[0], tmp_path / "out")
+    (film,) = sources.find(tmp_path / "out" / "overlay.mp4")
+    assert [time * film.unit for _, _, time in film.frames()] == [time * unit for time in times]
+
+
+def test_frames_of_several_sizes(tmp_path):
+    for number, size in enumerate([(15, 20), (15, 20), (20, 15), (15, 20)]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((*size, 3), np.uint8))
+    assert predict.predict_source(Stub(), sources.find(tmp_path)[0], tmp_path / "out") == 4
+    sizes = [cv2.imread(str(tmp_path / "out" / "masks" / f"{number}.png")).shape[:2] for number in range(4)]
+    assert sizes == [(15, 20), (15, 20), (20, 15), (15, 20)]
+
+
+def test_scores_are_kept_beside_the_masks_and_go_on_too(frames, tmp_path, capsys, fill_up):
+    fill_up(2000)
+    with pytest.raises(UserError, match="(?s)No room: scores in .*take up to 0.00 GiB.*top_classes"):
+        predict.predict_source(Stub(save_scores=True), frames, tmp_path / "out")
+    fill_up(2**40)
+    with pytest.raises(KeyboardInterrupt):
+        predict.predict_source(Stub(save_scores=True, stops_at=6), frames, tmp_path / "out")
+    with pytest.raises(UserError, match="holds no whole scores"):
+        scores.Reader(tmp_path / "out" / "scores")
+    assert predict.predict_source(Stub(save_scores=True), frames, tmp_path / "out") >= 4
+    assert "Scores in" in capsys.readouterr().out
+    reader = scores.Reader(tmp_path / "out" / "scores")
+    assert list(reader.videos) == ["frames"] and len(reader.videos["frames"]) == 10
+    assert reader.frame("frames", "003").shape == (15, 20, 124)

@@ -1,0 +1,92 @@
+"""Scores on disk: what half precision and cropping keep, sizes stated beforehand, damage."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vspw_jax.errors import UserError
+from vspw_jax.inference import scores
+
+SCORE = np.random.default_rng(0).dirichlet(np.ones(9) / 4, (6, 7)).astype(np.float32)
+
+
+def compact(top):
+    return scores.Compact(**{name: np.asarray(x) for name, x in scores.compress(jnp.asarray(SCORE), top).items()})
+
+
+def saved(folder, top=3):
+    writer = scores.Writer(folder, {"recipe": "r"}, 9, top)
+    writer.enter("v", "1", SCORE.shape[:2])
+    writer.save("v", "1", compact(top))
+    writer.close()
+    return scores.Reader(folder)
+
+
+@pytest.mark.parametrize("top", [1, 3, 8, 9])
+def test_the_best_classes_and_the_sum_of_a_pixel_are_kept(tmp_path, top):
+    found = saved(tmp_path, top).frame("v", "1")
+    assert found.shape == (6, 7, 9) and found.dtype == np.float32
+    order = np.argsort(-SCORE, axis=-1, kind="stable")
+    best, others = order[..., :top], order[..., top:]
+    pick = lambda array, ids: np.take_along_axis(array, ids, axis=-1)
+    np.testing.assert_allclose(pick(found, best), pick(SCORE, best), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=2e-3)
+    if others.size:
+        # What is not kept shares what is left evenly.
+        expected = pick(SCORE, others).mean(axis=-1, keepdims=True)
+        np.testing.assert_allclose(pick(found, others), np.broadcast_to(expected, others.shape), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("top", [3, 9])
+def test_no_file_is_larger_than_was_said(tmp_path, top):
+    saved(tmp_path, top)
+    size = (tmp_path / "v" / "1.npz").stat().st_size
+    stated = scores.frame_bytes(6, 7, 9, top)
+    assert stated - scores.OVERHEAD < size <= stated
+
+
+def test_a_frame_of_480p_takes_what_the_message_says():
+    assert scores.frame_bytes(480, 853, 124, 4) / 2**20 == pytest.approx(5.5, abs=0.05)
+
+
+def test_room_is_looked_for_and_what_is_overwritten_counts_as_free(tmp_path, fill_up):
+    saved(tmp_path)
+    held = (tmp_path / "v" / "1.npz").stat().st_size
+    fill_up(1000)
+    assert "take up to 0.00 GiB" in scores.check_room(tmp_path, held + 1000, "move")
+    with pytest.raises(UserError, match="(?s)No room.*move.*top_classes"):
+        scores.check_room(tmp_path, held + 1001, "move")
+    assert scores.check_room(tmp_path / "not" / "there", 1000, "move")
+
+
+def test_scores_that_are_not_whole_or_damaged_are_named(tmp_path):
+    with pytest.raises(UserError, match="holds no whole scores.*save_scores=True"):
+        scores.Reader(tmp_path)
+    reader = saved(tmp_path)
+    path = tmp_path / "v" / "1.npz"
+    content = path.read_bytes()
+    for damaged in (b"", b"junk", content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="1.npz cannot be read"):
+            reader.frame("v", "1")
+    path.unlink()
+    with pytest.raises(UserError, match="1.npz cannot be read"):
+        reader.frame("v", "1")
+    path.write_bytes(content)
+    metadata = json.loads((tmp_path / "scores.json").read_text())
+    (tmp_path / "scores.json").write_text(json.dumps({**metadata, "videos": {"v": {"1": [6, 8]}}}))
+    with pytest.raises(UserError, match=r"shape \(6, 7, 3\), scores.json says \(6, 8, 3\)"):
+        scores.Reader(tmp_path).frame("v", "1")
+    for damaged in ("{", json.dumps({**metadata, "format": 2}), "[]"):
+        (tmp_path / "scores.json").write_text(damaged)
+        with pytest.raises(UserError, match="damaged or of another version"):
+            scores.Reader(tmp_path)
+
+
+def test_writing_anew_takes_back_that_they_are_whole(tmp_path):
+    saved(tmp_path)
+    scores.Writer(tmp_path, {}, 9, 3)
+    with pytest.raises(UserError, match="no whole scores"):
+        scores.Reader(tmp_path)

@@ -1,0 +1,211 @@
+"""Several models' saved scores made one prediction; no network runs.
+
+    python -m vspw_jax.main --config=A --mode=evaluate --config.evaluate.save_scores=True    each model's, in
+                                                                                              <workdir>/scores/<split>
+    python -m vspw_jax.ensemble --scores=A --scores=B --sweep=0:1:0.05 --records=DIR --output=DIR
+    python -m vspw_jax.ensemble --scores=A --scores=B --weights=0.4,0.6 --output=DIR         equation 5
+    python -m vspw_jax.ensemble --scores=A --scores=B --scores=C --method=mean --output=DIR  equation 6
+    python -m vspw_jax.ensemble --scores=A --scores=B --scores=C --method=vote --output=DIR  majority
+
+Equations are those of arXiv 2306.03508. --output gets masks/<video>/<frame>.png of train ids, and ensemble.json; with
+--records, whose split --split is what was scored, the metrics too. --sweep tries the first model's weight, prints a
+table, writes sweep.json and sweep.svg, and takes the weight of highest mIoU for the masks: that it was chosen on the
+very split that it is scored on belongs beside such a figure. One frame of each model is in memory at a time.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import pathlib
+import sys
+
+from vspw_jax import evaluate
+from vspw_jax.data import records
+from vspw_jax.errors import UserError, run_program
+from vspw_jax.inference import ensemble, scores, sweep
+from vspw_jax.inference.prediction_folder import save_mask
+from vspw_jax.inference.threads import WriteBehind, read_ahead
+from vspw_jax.progress import progress
+from vspw_jax.whole_files import whole_file
+
+MOST_NAMED = 5
+"""Differences of a kind that a message lists."""
+AHEAD = 4
+"""Frames that are read, or written, while others are worked on."""
+THREADS = 2
+"""That write masks."""
+METHODS = {"mean": ensemble.mean, "vote": ensemble.vote}
+
+
+def check_members(readers):
+    """Raises UserError where members do not have the same classes, frames and sizes; it lists what differs."""
+    first, problems = readers[0], []
+    for other in readers[1:]:
+        pair = f"{first.folder} and {other.folder}"
+        if other.num_classes != first.num_classes:
+            problems.append(f"  classes of {pair}: {first.num_classes} and {other.num_classes}")
+        frames, others = (
+            {(video, name): size for video, found in reader.videos.items() for name, size in found.items()}
+            for reader in (first, other)
+        )
+        for missing, where in ((frames.keys() - others.keys(), other), (others.keys() - frames.keys(), first)):
+            if missing:
+                named = ", ".join("/".join(name) for name in sorted(missing)[:MOST_NAMED])
+                problems.append(f"  {len(missing)} frames are not in {where.folder}: {named}, ...")
+        differing = [name for name in sorted(frames.keys() & others.keys()) if frames[name] != others[name]]
+        problems += [
+            f"  {'/'.join(name)} is {frames[name][1]}x{frames[name][0]} in {first.folder}, "
+            f"{others[name][1]}x{others[name][0]} in {other.folder}"
+            for name in differing[:MOST_NAMED]
+        ]
+        if len(differing) > MOST_NAMED:
+            problems.append(f"  {len(differing) - MOST_NAMED} more frames differ in size")
+    if problems:
+        raise UserError("Members of an ensemble must have the same frames and classes:\n" + "\n".join(problems))
+
+
+def notes(readers):
+    """Sentences about what makes the members' scores hard to compare."""
+    if len({reader.identity.get("double_softmax") for reader in readers}) > 1:
+        return [
+            "Note: some members' scores have a second softmax, which brings all classes close together, and some have "
+            "not: weights do not mean the same for both. --config.evaluate.double_softmax sets it."
+        ]
+    return []
+
+
+def labels(flags, readers):
+    """Yields (video, frame, train ids (H, W)) of a labelled split, in order; None for ids without --records."""
+    if not flags.records:
+        for video, frames in readers[0].videos.items():
+            yield from ((video, frame, None) for frame in frames)
+        return
+    split = records.Frames(flags.records, flags.split)
+    for reader in readers:
+        if reader.identity.get("fingerprint") != split.fingerprint:
+            raise UserError(
+                f"{reader.folder} are not scores of split {flags.split!r} of {flags.records}: their split's "
+                f"fingerprint is {reader.identity.get('fingerprint')}, this one's {split.fingerprint}. Name the right "
+                "--records=DIR and --split=NAME, or leave --records out."
+            )
+    for video in split.videos:
+        for number in range(video.start, video.start + video.count):
+            record = split[number]
+            yield video.name, record["frame"], split.label(record)
+
+
+def scored_frames(flags, readers):
+    """Yields (video, frame, train ids or None, scores of every member)."""
+    for video, frame, label in labels(flags, readers):
+        yield video, frame, label, [reader.frame(video, frame) for reader in readers]
+
+
+def run_sweep(flags, readers, output):
+    """Scores of every weight; writes and prints them; returns the best weight."""
+    if len(readers) != 2 or not flags.records:
+        raise UserError("--sweep takes two --scores and the --records=DIR that they are of.")
+    tried = sweep.Sweep(sweep.weights(flags.sweep), readers[0].num_classes)
+    bar = progress(description="sweeping", unit="frame", total=sum(map(len, readers[0].videos.values())))
+    with read_ahead(scored_frames(flags, readers), AHEAD) as frames:
+        for _, _, label, member_scores in frames:
+            tried.add(member_scores, label)
+            bar.update()
+    bar.close()
+    rows = tried.rows()
+    members = [str(reader.folder) for reader in readers]
+    with whole_file(output / "sweep.json") as path:
+        path.write_text(json.dumps({"members": members, "rows": rows, "best": sweep.best(rows)}, indent=2) + "\n")
+    with whole_file(output / "sweep.svg") as path:
+        path.write_text(sweep.curve(rows, members))
+    print(f"\ntau weighs {members[0]}, 1-tau {members[1]}; in per cent:\n\n{sweep.table(rows)}\n")
+    return sweep.best(rows)["weight"]
+
+
+def combination(method, weights, count):
+    """(function from the scores of `count` members to train ids, the weights or None)."""
+    if method != "sum":
+        if weights:
+            raise UserError(f"--weights and --sweep are for --method=sum, not for {method}.")
+        return METHODS[method], None
+    weights = weights or [1 / count] * count
+    if len(weights) != count:
+        raise UserError(f"--weights names {len(weights)} weights for {count} --scores: expected one each.")
+    return (lambda member_scores: ensemble.weighted_sum(member_scores, weights)), weights
+
+
+def written(frames, folder, combine, write):
+    """Yields (None, train ids or None, prediction) of the frames of one video; writes the masks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for _, frame, label, member_scores in frames:
+        prediction = combine(member_scores)
+        write(save_mask, prediction, folder / f"{frame}.png")
+        yield None, label, prediction
+
+
+def score(flags, readers, combine, masks):
+    """Combines all frames and writes their masks; returns the metrics, or None without --records."""
+    total = sum(map(len, readers[0].videos.values()))
+    with read_ahead(scored_frames(flags, readers), AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
+        videos = (
+            (video, written(of_video, masks / video, combine, write))
+            for video, of_video in itertools.groupby(frames, key=lambda item: item[0])
+        )
+        if flags.records:
+            return evaluate.score_videos(videos, readers[0].num_classes, total)
+        with contextlib.closing(progress(description="combining", unit="frame", total=total)) as bar:
+            for _, of_video in videos:
+                for _ in of_video:
+                    bar.update()
+    return None
+
+
+def run(flags):
+    """Does what the command line asks for."""
+    readers = [scores.Reader(folder) for folder in flags.scores]
+    if len(readers) < 2:
+        raise UserError("An ensemble has two members or more: give --scores=DIR for each.")
+    check_members(readers)
+    for note in notes(readers):
+        print(note, file=sys.stderr)
+    output = pathlib.Path(flags.output)
+    output.mkdir(parents=True, exist_ok=True)
+    weights = flags.weights
+    if flags.sweep:
+        combination(flags.method, (0.5, 0.5), len(readers))
+        weight = run_sweep(flags, readers, output)
+        weights = [weight, 1 - weight]
+    combine, weights = combination(flags.method, weights, len(readers))
+    result = score(flags, readers, combine, output / "masks")
+    if result:
+        chosen = ", its weight chosen on the same split" if flags.sweep else ""
+        print(f"Split {flags.split} of {flags.records}, in per cent{chosen}:\n\n{evaluate.table(result)}\n")
+    about = {"members": [{"scores": str(reader.folder), **reader.identity} for reader in readers]}
+    about |= {"method": flags.method, "weights": weights, "scores": result}
+    with whole_file(output / "ensemble.json") as path:
+        path.write_text(json.dumps(about, indent=2) + "\n")
+    print(f"Masks:                {output / 'masks'}\nAll of it:            {output / 'ensemble.json'}")
+    if flags.sweep:
+        print(f"Table, curve:         {output / 'sweep.json'}, {output / 'sweep.svg'}")
+
+
+def _weights(text):
+    return [float(part) for part in text.split(",")]
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m vspw_jax.ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scores", action="append", required=True, help="folder of saved scores; once a model")
+    parser.add_argument("--method", choices=("sum", *METHODS), default="sum")
+    parser.add_argument("--weights", type=_weights, help="of --method=sum, one a model, such as 0.4,0.6; default equal")
+    parser.add_argument("--sweep", help="of two models: START:STOP:STEP of the first one's weight, such as 0:1:0.05")
+    parser.add_argument("--records", help="converted data whose masks the result is compared with")
+    parser.add_argument("--split", default="val", help="of --records (default val)")
+    parser.add_argument("--output", required=True, help="folder to write")
+    run(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    run_program(main)

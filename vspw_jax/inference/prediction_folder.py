@@ -1,0 +1,109 @@
+"""A folder of predictions of one video: what it says of itself, and the masks that an earlier run has left in it.
+
+prediction.json                  of which model and input; the number of frames once all is done
+masks/<frame>.png                train ids 0..123, VSPW's colours as palette
+overlays/<frame>.jpg             the frame with its classes' colours over it, and a legend
+overlay.mp4, side_by_side.mp4    the same as videos
+palette.csv                      the classes' names and colours
+scores/                          see scores.py
+"""
+
+import csv
+import json
+
+import numpy as np
+from PIL import Image
+
+from vspw_jax import classes
+from vspw_jax.errors import UserError
+from vspw_jax.whole_files import whole_file
+
+CLAIM = "prediction.json"
+
+
+def save_mask(label, path):
+    """Writes train ids (H, W) uint8 as a PNG with VSPW's colours as its palette."""
+    mask = Image.fromarray(label)
+    mask.putpalette(classes.palette().tobytes())
+    with whole_file(path) as partial:
+        mask.save(partial)
+
+
+def _save_palette(path):
+    with whole_file(path) as partial, partial.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("id", "name", "r", "g", "b"))
+        for number, (name, colour) in enumerate(zip(classes.names(), classes.palette().tolist(), strict=False)):
+            rows.writerow((number, name, *colour))
+
+
+class PredictionFolder:
+    """Makes a folder this model's and this input's, or checks that it is.
+
+    Args:
+      path: the folder.
+      identity: of model and input, JSON values.
+
+    Attributes:
+      frames: how many it holds if an earlier run has finished it, else None.
+
+    Raises:
+      UserError: it holds something else.
+    """
+
+    def __init__(self, path, identity):
+        self.path, self._identity = path, json.loads(json.dumps(identity))
+        advice = f"Choose another with --output=DIR, or delete {path} to start anew."
+        if (path / CLAIM).exists():
+            self.frames = self._check(advice)
+        elif any((path / "masks").glob("*")):
+            raise UserError(f"{path / 'masks'} holds files, but no {path / CLAIM} says of what. {advice}")
+        else:
+            self.frames = None
+            for folder in ("masks", "overlays"):
+                (path / folder).mkdir(parents=True, exist_ok=True)
+            _save_palette(path / "palette.csv")
+            self.finish(None)
+
+    def _check(self, advice):
+        try:
+            found = json.loads((self.path / CLAIM).read_text())
+            frames = found.pop("frames")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{self.path / CLAIM} is damaged ({error}). {advice}") from error
+        names = sorted(found.keys() | self._identity.keys())
+        lines = [
+            f"  {name}: {found.get(name)} there, {self._identity.get(name)} now"
+            for name in names
+            if found.get(name) != self._identity.get(name)
+        ]
+        if lines:
+            raise UserError(
+                f"{self.path} holds predictions of another model or input:\n" + "\n".join(lines) + f"\n{advice}"
+            )
+        return frames
+
+    def is_whole(self, films):
+        """Whether an earlier run has finished it, with these videos, and no mask has gone since."""
+        masks = len(list((self.path / "masks").glob("[!.]*.png"))) if self.frames is not None else 0
+        return self.frames is not None and masks >= self.frames and all((self.path / film).exists() for film in films)
+
+    def mask_path(self, frame):
+        return self.path / "masks" / f"{frame}.png"
+
+    def overlay_path(self, frame):
+        return self.path / "overlays" / f"{frame}.jpg"
+
+    def mask(self, frame, size):
+        """The train ids (H, W) uint8 that an earlier run has left, or None where it has not, or of another size."""
+        try:
+            with Image.open(self.mask_path(frame)) as mask:
+                label_HW = np.asarray(mask)
+        except (OSError, SyntaxError, ValueError):  # The last two are Pillow's.
+            return None
+        return label_HW if label_HW.shape == size else None
+
+    def finish(self, frames):
+        """Notes that all `frames` of the video are there."""
+        with whole_file(self.path / CLAIM) as path:
+            path.write_text(json.dumps({**self._identity, "frames": frames}, indent=2) + "\n")

@@ -1,0 +1,61 @@
+"""Keeps the class scores of a split while it is evaluated."""
+
+import contextlib
+import io
+
+from PIL import Image
+
+from vspw_jax.inference import scores
+from vspw_jax.inference.threads import WriteBehind
+
+THREADS = 2
+"""That write files."""
+
+
+class _Recorder:
+    """A predictor whose frames are those of a split, in order; what it scores goes to a `scores.Writer`."""
+
+    def __init__(self, predictor, frames, store, write):
+        self.batch = predictor.batch
+        self._predictor, self._store, self._write = predictor, store, write
+        self._names = (
+            (video.name, frames[number]["frame"])
+            for video in frames.videos
+            for number in range(video.start, video.start + video.count)
+        )
+
+    def __call__(self, images):
+        result = self._predictor.start(images)
+        for compact in result.scores():
+            name = next(self._names)
+            self._store.enter(*name, compact.values.shape[:2])
+            self._write(self._store.save, *name, compact)
+        return result.labels()
+
+
+def _needed(frames, num_classes, top):
+    """Bytes of the scores of a split; a video's frames are of the size of its first."""
+    total = 0
+    for video in frames.videos:
+        width, height = Image.open(io.BytesIO(frames[video.start]["image_jpeg"])).size
+        total += video.count * scores.frame_bytes(height, width, num_classes, top)
+    return total
+
+
+@contextlib.contextmanager
+def recorded(predictor, frames, folder):
+    """Gives a predictor for all frames of a split, in order, that leaves their scores in `folder`.
+
+    Without `evaluate.save_scores` it is the predictor itself. UserError where the disk has no room.
+    """
+    if not predictor.options.save_scores:
+        yield predictor
+        return
+    num_classes, top = predictor.num_classes, predictor.top_classes
+    hint = "choose another --workdir=DIR"
+    print(scores.check_room(folder, _needed(frames, num_classes, top), hint), flush=True)
+    data = {"split": frames.split, "fingerprint": frames.fingerprint}
+    store = scores.Writer(folder, {**predictor.identity(), **data}, num_classes, top)
+    with WriteBehind(THREADS, 2 * predictor.batch) as write:
+        yield _Recorder(predictor, frames, store, write)
+    store.close()
