@@ -114,7 +114,7 @@ def trained_predictor(config, workdir):
     mesh = sharding.make_mesh()
     graphdef, weights = trained_weights(config, workdir, mesh)
     step = checkpoint.Checkpoints(workdir, config.run.keep).latest_step()
-    origin = {"recipe": flags.FLAGS["config"].config_filename, "step": step}
+    origin = {"recipe": pathlib.Path(flags.FLAGS["config"].config_filename).name, "step": step}
     return Predictor(config, graphdef, mesh, weights, origin | ({} if step else {"init_from": config.init_from}))
 
 

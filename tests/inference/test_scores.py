@@ -1,13 +1,17 @@
 """Scores on disk: what half precision and cropping keep, sizes stated beforehand, damage."""
 
 import json
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vspw_jax import evaluate
+from vspw_jax.data import records
 from vspw_jax.errors import UserError
 from vspw_jax.inference import scores
+from vspw_jax.inference.recorded import recorded
 
 SCORE = np.random.default_rng(0).dirichlet(np.ones(9) / 4, (6, 7)).astype(np.float32)
 
@@ -90,3 +94,38 @@ def test_writing_anew_takes_back_that_they_are_whole(tmp_path):
     scores.Writer(tmp_path, {}, 9, 3)
     with pytest.raises(UserError, match="no whole scores"):
         scores.Reader(tmp_path)
+
+
+class Stub:
+    """A predictor whose one kept class is the red channel over 8."""
+
+    batch, num_classes, top_classes = 4, 124, 1
+
+    def __init__(self, save_scores):
+        self.options = types.SimpleNamespace(save_scores=save_scores)
+
+    def identity(self):
+        return {"recipe": "stub"}
+
+    def start(self, images):
+        label = np.stack([image[..., 0] // 8 for image in images])
+        kept = [scores.Compact(of[..., None] * np.float16(0) + 1, of[..., None], of * np.float16(0)) for of in label]
+        return types.SimpleNamespace(labels=lambda: label, scores=lambda: kept)
+
+
+def test_evaluating_keeps_the_scores_of_a_split(generated_records, tmp_path, capsys):
+    frames = records.Frames(generated_records, "val")
+    with recorded(Stub(save_scores=True), frames, tmp_path) as recording:
+        predicted = [list(found) for _, found in evaluate.predicted_videos(recording, frames, 2)]
+    assert "take up to 0.00 GiB" in capsys.readouterr().out
+    reader = scores.Reader(tmp_path)
+    assert reader.identity == {"recipe": "stub", "split": "val", "fingerprint": frames.fingerprint}
+    assert list(reader.videos) == [video.name for video in frames.videos]
+    for video, found in zip(frames.videos, predicted, strict=True):
+        for number, (image, _, prediction) in enumerate(found):
+            name = frames[video.start + number]["frame"]
+            np.testing.assert_array_equal(prediction, image[..., 0] // 8)
+            np.testing.assert_array_equal(reader.frame(video.name, name).argmax(axis=-1), prediction)
+    untouched = Stub(save_scores=False)
+    with recorded(untouched, frames, tmp_path / "none") as recording:
+        assert recording is untouched and not (tmp_path / "none").exists()

@@ -62,7 +62,7 @@ def window_dependent(window_NHWC):
     return window_NHWC * place + window_NHWC.mean(axis=(1, 2), keepdims=True)
 
 
-@pytest.mark.parametrize("at_a_time", [1, 3, 4, 100])
+@pytest.mark.parametrize("at_a_time", [3, 100])
 @pytest.mark.parametrize(
     ("size", "crop", "stride"),
     [

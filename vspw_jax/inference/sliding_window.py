@@ -66,8 +66,8 @@ def score_windows(score, window_JHWC, at_a_time):
     count = len(window_JHWC)
     calls = -(-count // at_a_time)
     size = -(-count // calls)
-    # What is missing in the last call is filled with windows already scored.
-    filled = window_JHWC[np.minimum(np.arange(calls * size), count - 1)]
+    # The last call is filled up with windows that are scored anyway.
+    filled = jnp.concatenate([window_JHWC, window_JHWC[: calls * size - count]])
     scores = lax.map(score, filled.reshape(calls, size, *window_JHWC.shape[1:]))
     return scores.reshape(calls * size, *scores.shape[2:])[:count]
 
