@@ -1,77 +1,89 @@
-"""Scores a network on a split: VSPW's metrics, beside those of always predicting the commonest class."""
+"""Scores a network on a split: VSPW's metrics, beside those of always predicting the commonest class.
 
+The predictions are kept as they are made, in <workdir>/evaluated/<split>/<video>/<frame>.png: the report shows clips of
+them, and `python -m vspw_jax.metrics` and `python -m vspw_jax.submission` take the folder as it is.
+"""
+
+import concurrent.futures
 import json
-import math
+import shutil
 
 import grain
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vspw_jax import classes
 from vspw_jax.data import records
 from vspw_jax.errors import UserError
 from vspw_jax.inference import overlay
-from vspw_jax.metrics.confusion import ConfusionMatrix
-from vspw_jax.metrics.video_consistency import VideoConsistency
+from vspw_jax.metrics import predictions, report, scores, temporal_consistency
+from vspw_jax.metrics.counts import VideoMeter
+from vspw_jax.metrics.truth import RecordsTruth
 from vspw_jax.progress import progress
 from vspw_jax.whole_files import whole_file
 
 SCORES_FILE = "evaluation.json"
 PICTURE_FILE = "comparison.png"
-HEADLINE = ("mIoU", "fwIoU", "pixel_accuracy", "VC8", "VC16")
+REPORT_FILE = "report.html"
+PREDICTIONS_FOLDER = "evaluated"
 
 
 def decoded_frames(frames, threads):
-    """(image, label) of all records of a split in order, decoded ahead by threads."""
+    """(name, image, label) of all records of a split in order, decoded ahead by threads."""
+
+    def decode(number):
+        record = frames[number]
+        label = frames.label(record)
+        return record["frame"], frames.image(record, label), label
+
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    return iter(grain.MapDataset.range(len(frames)).map(frames.image_and_label).to_iter_dataset(options))
+    return iter(grain.MapDataset.range(len(frames)).map(decode).to_iter_dataset(options))
 
 
 def predicted_videos(predictor, frames, threads):
-    """Yields (video, iterator of (image, label, prediction)) for the videos of a split; predicts in batches."""
+    """Yields (video, iterator of (name, image, label, prediction)) for the videos of a split; predicts in batches."""
     decoded = decoded_frames(frames, threads)
 
     def predicted(video):
         for start in range(0, video.count, predictor.batch):
-            images, labels = zip(
+            names, images, labels = zip(
                 *(next(decoded) for _ in range(min(predictor.batch, video.count - start))), strict=True
             )
-            yield from zip(images, labels, predictor(images), strict=True)
+            yield from zip(names, images, labels, predictor(images), strict=True)
 
     for video in frames.videos:
         yield video, predicted(video)
 
 
+def count_videos(videos, num_classes, total, keep=None):
+    """`VideoCounts` of an iterable of (video, frames), as `predicted_videos` yields them, one pass over it.
+
+    Args:
+      num_classes: of the network.
+      total: frames of all videos.
+      keep: function of (video, frame, prediction) that stores a prediction, called from threads; or None.
+    """
+    counts, flow = [], temporal_consistency.DisFlow()
+    bar = progress(description="evaluating", unit="frame", total=total)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for number, (video, frames) in enumerate(videos):
+            meter = VideoMeter(video.name, num_classes, flow if number < temporal_consistency.MOST_VIDEOS else None)
+            stored = []
+            for name, image, label, prediction in frames:
+                meter.add(name, image, label, prediction)
+                stored += [pool.submit(keep, video.name, name, prediction)] if keep else []
+                bar.update()
+            for done in stored:
+                done.result()
+            counts.append(meter.counts())
+    bar.close()
+    return counts
+
+
 def score_videos(videos, num_classes, total):
     """The metrics of an iterable of (video, frames), as `predicted_videos` yields them."""
-    confusion = ConfusionMatrix(num_classes)
-    consistency = {f"VC{length}": VideoConsistency(length) for length in (8, 16)}
-    bar = progress(description="evaluating", unit="frame", total=total)
-    for _, frames in videos:
-        for meter in consistency.values():
-            meter.start_video()
-        for _, label, prediction in frames:
-            confusion.add(label, prediction)
-            for meter in consistency.values():
-                meter.add(label, prediction)
-            bar.update()
-    bar.close()
-    constant = confusion.of_constant()
-    return {
-        **confusion.scores(),
-        **{name: meter.score() for name, meter in consistency.items()},
-        "commonest_class": {
-            "class": classes.names()[int(constant.counts_KK.sum(axis=0).argmax())],
-            **constant.scores(),
-            # A constant prediction is the same in every window.
-            **{name: 1.0 if meter.windows else math.nan for name, meter in consistency.items()},
-        },
-        "IoU": {
-            name: float(value)
-            for name, value in zip(classes.names(), confusion.iou(), strict=False)
-            if not np.isnan(value)
-        },
-    }
+    return scores.summarise(count_videos(videos, num_classes, total))
 
 
 def comparisons(predictor, frames, most=3):
@@ -81,26 +93,45 @@ def comparisons(predictor, frames, most=3):
         yield overlay.comparison(image, label, predictor([image])[0])
 
 
-def evaluate(config, predictor, workdir):
-    """Scores the split `data.eval_split`; writes the scores and a picture into the workdir; returns the scores."""
+def weight_faults(weights):
+    """Sentences about weights that cannot be right."""
+    leaves = [leaf for leaf in jax.tree.leaves(weights) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    broken = sum(1 for leaf in leaves if not bool(jnp.isfinite(leaf).all()))
+    if not broken:
+        return []
+    return [
+        f"{broken} of the network's {len(leaves)} arrays hold NaN or infinity: training diverged. What it predicts has "
+        "no meaning. Go back to an older checkpoint, or train with a lower learning rate or gradient clipping."
+    ]
+
+
+def evaluate(config, predictor, workdir, command=""):
+    """Scores the split `data.eval_split`; writes scores, predictions, report and a picture into the workdir.
+
+    Args:
+      config: the whole config.
+      predictor: function from frames to train ids, with `batch`; see `inference/predictor.py`.
+      workdir: `pathlib.Path`.
+      command: what was called, for the report.
+
+    Returns:
+      The scores; see `metrics.scores.summarise`.
+    """
     frames = records.Frames(config.data.records, config.data.eval_split)
     if not frames.max_classes:
         raise UserError(f"Split {config.data.eval_split!r} of {frames.path} has no masks: nothing to evaluate against.")
+    folder = workdir / PREDICTIONS_FOLDER / config.data.eval_split
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    keep = lambda video, frame, prediction: predictions.write(folder, video, frame, prediction)
     videos = predicted_videos(predictor, frames, config.data.threads)
-    result = score_videos(videos, config.model.num_classes, len(frames))
+    counts = count_videos(videos, config.model.num_classes, len(frames), keep)
+    result = scores.summarise(counts)
+    result["warnings"] = weight_faults(getattr(predictor, "weights", {})) + result["warnings"]
     with whole_file(workdir / SCORES_FILE) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
     with whole_file(workdir / PICTURE_FILE) as path:
         Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(path)
+    run = report.Run(workdir.name, predictions.Folder(folder), counts, result)
+    report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
     return result
-
-
-def table(result):
-    """The headline scores as text, in per cent, beside the commonest class's."""
-    rows = [("", "this model", f"always {result['commonest_class']['class']}")]
-    rows += [
-        (name.replace("_", " "), f"{100 * result[name]:.2f}", f"{100 * result['commonest_class'][name]:.2f}")
-        for name in HEADLINE
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
