@@ -105,7 +105,7 @@ def test_scores_are_written_whole_or_not_at_all(program_refused, tiny_config, tm
     (tmp_path / "evaluation.json").write_text("older\n")
     writes_fail()
     program_refused(FULL, evaluate.evaluate, tiny_config, Constant(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["evaluation.json"]
     assert (tmp_path / "evaluation.json").read_text() == "older\n"
 
 

@@ -57,12 +57,22 @@ def parser():
     return result
 
 
-def scored(options, opened, path):
+def short_names(paths):
+    """The shortest ends of paths that tell them apart, at least their last part."""
+    parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"--predictions names one folder twice, of {', '.join(map(str, paths))}: give each run once.")
+
+
+def scored(options, opened, path, name):
     """The `report.Run` of a folder of predictions."""
     folder = predictions.Folder(path, options.masks_are)
     flow = None if options.flow == "none" else lambda: temporal_consistency.flow_source(options.flow)
     counts = predictions.count(opened, folder, flow, options.threads)
-    return report.Run(os.path.normpath(path), folder, counts, scores.summarise(counts))
+    return report.Run(name, folder, counts, scores.summarise(counts))
 
 
 def check(options, opened):
@@ -75,6 +85,7 @@ def check(options, opened):
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads={options.threads}: expected 1 or more.")
     temporal_consistency.flow_source(options.flow)
+    short_names(options.predictions)
     for path in options.predictions:
         predictions.Folder(path).check(opened.videos)
 
@@ -84,11 +95,12 @@ def main(argv=None):
     options = parser().parse_args(argv)
     opened = truth.open_truth(options.data, options.split)
     check(options, opened)
-    runs = [scored(options, opened, path) for path in options.predictions]
+    names = short_names(options.predictions)
+    runs = [scored(options, opened, *run) for run in zip(options.predictions, names, strict=True)]
     for run in runs:
         print(f"{run.name} on split {options.split} of {options.data}, in per cent:\n\n{table.table(run.result)}\n")
     if options.output:
-        results = [{"predictions": run.name, **run.result} for run in runs]
+        results = [{"predictions": str(run.folder.path), **run.result} for run in runs]
         with whole_file(options.output) as partial:
             partial.write_text(json.dumps(results if len(runs) > 1 else results[0], indent=2) + "\n")
         print(f"All scores: {options.output}")

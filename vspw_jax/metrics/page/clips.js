@@ -1,7 +1,7 @@
 // ---- Clips with a scrubber
 
 function chart(parent, videos) {
-  const [width, height, left] = [1000, 90, 34];
+  const [width, height] = [1000, 90];
   const holder = add(parent, "div");
   const svg = add(holder, "svg", { class: "chart", viewBox: `0 0 ${width} ${height + 6}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   for (const level of [0, 0.5, 1]) {
@@ -55,7 +55,7 @@ function clip(parent, shown, index) {
   const scores = runs.map((run, number) => (several ? `${run.name}: ` : "") + `mIoU ${percent(videos[number].mIoU)}, VC8 ${percent(videos[number].VC8)}`);
   add(top, "span", { class: "muted" }, `${shown.why}; ${scores.join("; ")}; ${videos[0].frames} frames`);
 
-  const panels = add(article, "div", { class: "panels", style: `--columns:${several ? 3 : 4}` });
+  const panels = add(article, "div", { class: several ? "panels several" : "panels" });
   const masks = [];
   const parts = [];
   const panel = (title, kind, mask) => {
@@ -74,10 +74,8 @@ function clip(parent, shown, index) {
   };
   panel("frame", "photo", null);
   panel("truth", "classes", (frame) => frame.truth);
-  if (several) add(panels, "figure");
   runs.forEach((run, number) => {
     const name = several ? run.name : "prediction";
-    if (several) panel(`frame, ${name}`, "photo", null);
     panel(name, "classes", (frame) => frame.runs[number].prediction);
     panel(several ? `errors of ${name}` : "errors: red is wrong, grey is void", "errors", (frame) => frame.runs[number].error);
   });

@@ -76,19 +76,18 @@ function scoreTable() {
     add(top, "th", { scope: "col" }, several ? run.name : "value");
     if (number) add(top, "th", { scope: "col" }, "difference");
   });
-  add(top, "th", { scope: "col", class: "text" }, "what it is");
   const body = add(table, "tbody");
   for (const name of names) {
     if (runs.every((run) => run.scores[name] === null)) continue;
     const row = add(body, "tr");
-    add(row, "th", { scope: "row" }, data.labels[name][0]);
+    const head = add(row, "th", { scope: "row", class: "wrap" }, data.labels[name][0]);
+    add(head, "div", { class: "meaning" }, data.labels[name][1]);
     runs.forEach((run, number) => {
       const between = run.intervals[name];
       const brackets = between ? ` [${percent(between[0])}, ${percent(between[1])}]` : "";
       add(row, "td", {}, percent(run.scores[name]) + brackets);
       if (number) difference(row, data.differences[number - 1][name]);
     });
-    add(row, "td", { class: "text wrap muted" }, data.labels[name][1]);
   }
 }
 
