@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from vspw_jax.data import records
-from vspw_jax.errors import UserError
 from vspw_jax.inference import overlay
 from vspw_jax.metrics import predictions, report, scores, temporal_consistency
 from vspw_jax.metrics.counts import VideoMeter
@@ -86,6 +85,20 @@ def score_videos(videos, num_classes, total):
     return scores.summarise(count_videos(videos, num_classes, total))
 
 
+def predict_videos(videos, total, keep):
+    """Stores the predictions of videos that have no masks; arguments as of `count_videos`."""
+    bar = progress(description="predicting", unit="frame", total=total)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for video, frames in videos:
+            stored = []
+            for name, _, _, prediction in frames:
+                stored.append(pool.submit(keep, video.name, name, prediction))
+                bar.update()
+            for done in stored:
+                done.result()
+    bar.close()
+
+
 def comparisons(predictor, frames, most=3):
     """Yields pictures of frame, truth and prediction from the middle of the first videos of a split."""
     for video in frames.videos[:most]:
@@ -105,6 +118,11 @@ def weight_faults(weights):
     ]
 
 
+def predictions_folder(config, workdir):
+    """Where the predictions of the split go."""
+    return workdir / PREDICTIONS_FOLDER / config.data.eval_split
+
+
 def evaluate(config, predictor, workdir, command=""):
     """Scores the split `data.eval_split`; writes scores, predictions, report and a picture into the workdir.
 
@@ -115,16 +133,16 @@ def evaluate(config, predictor, workdir, command=""):
       command: what was called, for the report.
 
     Returns:
-      The scores; see `metrics.scores.summarise`.
+      The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
-    if not frames.max_classes:
-        raise UserError(f"Split {config.data.eval_split!r} of {frames.path} has no masks: nothing to evaluate against.")
-    folder = workdir / PREDICTIONS_FOLDER / config.data.eval_split
+    folder = predictions_folder(config, workdir)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     keep = lambda video, frame, prediction: predictions.write(folder, video, frame, prediction)
     videos = predicted_videos(predictor, frames, config.data.threads)
+    if not frames.max_classes:
+        return predict_videos(videos, len(frames), keep)
     counts = count_videos(videos, config.model.num_classes, len(frames), keep)
     result = scores.summarise(counts)
     result["warnings"] = weight_faults(getattr(predictor, "weights", {})) + result["warnings"]

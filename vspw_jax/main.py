@@ -126,11 +126,20 @@ def run_evaluate(config, workdir):
     make_data(config)
     command = shlex.join(["python", "-m", "vspw_jax.main", *sys.argv[1:]])
     result = evaluate.evaluate(config, trained_predictor(config, workdir), workdir, command)
+    folder = evaluate.predictions_folder(config, workdir)
+    entry = f"--predictions={folder} --data={config.data.records} --split={config.data.eval_split}"
+    if result is None:
+        return [
+            f"Split {config.data.eval_split} of {config.data.records} has no masks: predicted, not scored.",
+            f"Predictions:          {folder}",
+            f"A challenge entry:    python -m vspw_jax.submission {entry} --output=submission.zip",
+        ]
     return [
         f"Split {config.data.eval_split} of {config.data.records}, in per cent:\n\n{table.table(result)}\n",
         f"All scores:           {workdir / evaluate.SCORES_FILE}",
         f"Frame, truth, result: {workdir / evaluate.PICTURE_FILE}",
         f"Report, in a browser: {workdir / evaluate.REPORT_FILE}",
+        f"Predictions:          {folder}",
     ]
 
 

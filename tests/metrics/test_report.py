@@ -89,10 +89,10 @@ def test_the_pictures_are_bounded(truth, runs, monkeypatch):
     found = report_clips.clips(truth, runs)
     assert [frame["number"] for frame in found[0]["frames"]] == [0, 2, 4, 7, 9]
     assert found[0]["frames"][0]["size"] == (32, 24)
-    monkeypatch.setattr(report_clips, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(report_clips, "MAX_BYTES", 15_000)
     found = report_clips.clips(truth, runs)
     assert sum(len(clip["frames"]) for clip in found) < 15
-    assert sum(report_clips._size(frame) for clip in found for frame in clip["frames"]) <= 20_000
+    assert sum(report_clips._size(frame) for clip in found for frame in clip["frames"]) <= 15_000
 
 
 def test_the_worst_the_best_and_the_most_different_are_chosen():

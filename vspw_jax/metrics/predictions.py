@@ -26,6 +26,9 @@ ROLES = (TRAIN_IDS, RAW_IDS)
 
 LISTED = 8
 RAW_HINT = "If these are the raw ids 1..124 of VSPW's masks, give --masks-are=raw_ids."
+NO_CLASS_HINT = (
+    "Of raw ids only 1..124 are classes: 0 and others, read as 255, are no prediction where there is a label."
+)
 
 
 def png_of(mask_HW):
@@ -84,6 +87,7 @@ class Folder:
 
     def __init__(self, path, role=TRAIN_IDS):
         self.path, self._role = pathlib.Path(path), role
+        self.hint = f" {NO_CLASS_HINT if role == RAW_IDS else RAW_HINT}"
         if not self.path.is_dir():
             raise UserError(f"--predictions={path}: no such folder. Expected DIR with <video>/<frame>.png.")
 
@@ -126,7 +130,7 @@ def count_video(video, truth, folder, flow, moved):
         try:
             meter.add(frame, truth.image(video.name, frame) if flow else None, label, prediction)
         except UserError as error:
-            hint = f" {RAW_HINT}" if (prediction >= classes.NUM_CLASSES).any() else ""
+            hint = folder.hint if (prediction >= classes.NUM_CLASSES).any() else ""
             raise UserError(f"{folder.path}: {error}{hint}") from error
         moved()
     return meter.counts()

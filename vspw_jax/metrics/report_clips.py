@@ -91,19 +91,22 @@ def _frame(truth, runs, video, number):
 def _prediction(label, prediction):
     known = label < classes.NUM_CLASSES
     error = np.where(known, np.where(prediction == label, RIGHT, WRONG), UNSCORED).astype(np.uint8)
-    return {"prediction": _mask(prediction), "error": _png(error, ERROR_COLOURS, ERROR_OPACITIES, bits=2)}
+    return {"prediction": _mask(prediction), "error": _png(error, ERROR_COLOURS, ERROR_OPACITIES)}
 
 
 def _mask(mask):
-    opacities = bytes(255 if k < classes.NUM_CLASSES else 0 for k in range(256))
-    return _png(mask, classes.palette().tobytes(), opacities)
+    """A mask in its classes' colours, what is no class transparent; a palette of what occurs takes less."""
+    values, indices = np.unique(mask, return_inverse=True)
+    opacities = np.where(values < classes.NUM_CLASSES, 255, 0).astype(np.uint8)
+    colours = classes.palette()[values].tobytes()
+    return _png(indices.reshape(mask.shape).astype(np.uint8), colours, opacities.tobytes())
 
 
-def _png(indices, colours, opacities, **options):
+def _png(indices, colours, opacities):
     image = Image.fromarray(indices)
     image.putpalette(colours)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", transparency=opacities, optimize=True, **options)
+    image.save(buffer, "PNG", transparency=opacities, optimize=True)
     return _uri(buffer.getvalue(), "png")
 
 
