@@ -73,22 +73,24 @@ def list_frames(source, folder, video, files, needs_masks):
     ]
 
 
-def read_frames(source):
-    """Frames by split, in the order of the lists."""
-    prefix, splits = read_splits(source)
+def split_frames(source, prefix, videos, split):
+    """Frames of the videos of a split, in the order of the list."""
     files, start = {}, len(f"{prefix}data/")
     for name in source.sizes:
         if name.startswith(f"{prefix}data/"):
             video, _, rest = name[start:].partition("/")
             files.setdefault(video, []).append(rest)
-    return {
-        split: [
-            frame
-            for video in videos
-            for frame in list_frames(source, f"{prefix}data/{video}", video, files.get(video, ()), split != "test")
-        ]
-        for split, videos in splits.items()
-    }
+    return [
+        frame
+        for video in videos
+        for frame in list_frames(source, f"{prefix}data/{video}", video, files.get(video, ()), split != "test")
+    ]
+
+
+def read_frames(source):
+    """Frames by split, in the order of the lists."""
+    prefix, splits = read_splits(source)
+    return {split: split_frames(source, prefix, videos, split) for split, videos in splits.items()}
 
 
 def convert(source, output, max_bad=0, short_side=None, beam=None, **options):

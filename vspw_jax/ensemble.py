@@ -20,12 +20,13 @@ import json
 import pathlib
 import sys
 
-from vspw_jax import evaluate
+from vspw_jax import evaluate, mask_png
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, run_program
 from vspw_jax.inference import ensemble, scores, sweep
-from vspw_jax.inference.prediction_folder import save_mask
 from vspw_jax.inference.threads import WriteBehind, read_ahead
+from vspw_jax.metrics import table
+from vspw_jax.metrics.scores import summarise
 from vspw_jax.progress import progress
 from vspw_jax.whole_files import whole_file
 
@@ -135,12 +136,11 @@ def combination(method, weights, count):
 
 
 def written(frames, folder, combine, write):
-    """Yields (None, train ids or None, prediction) of the frames of one video; writes the masks."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Yields (frame, None, train ids or None, prediction) of the frames of one video; writes the masks."""
     for _, frame, label, member_scores in frames:
         prediction = combine(member_scores)
-        write(save_mask, prediction, folder / f"{frame}.png")
-        yield None, label, prediction
+        write(mask_png.save, prediction, folder / f"{frame}.png")
+        yield frame, None, label, prediction
 
 
 def score(flags, readers, combine, masks):
@@ -152,7 +152,7 @@ def score(flags, readers, combine, masks):
             for video, of_video in itertools.groupby(frames, key=lambda item: item[0])
         )
         if flags.records:
-            return evaluate.score_videos(videos, readers[0].num_classes, total)
+            return summarise(evaluate.count_videos(videos, readers[0].num_classes, total))
         with contextlib.closing(progress(description="combining", unit="frame", total=total)) as bar:
             for _, of_video in videos:
                 for _ in of_video:
@@ -179,7 +179,7 @@ def run(flags):
     result = score(flags, readers, combine, output / "masks")
     if result:
         chosen = ", its weight chosen on the same split" if flags.sweep else ""
-        print(f"Split {flags.split} of {flags.records}, in per cent{chosen}:\n\n{evaluate.table(result)}\n")
+        print(f"Split {flags.split} of {flags.records}, in per cent{chosen}:\n\n{table.table(result)}\n")
     about = {"members": [{"scores": str(reader.folder), **reader.identity} for reader in readers]}
     about |= {"method": flags.method, "weights": weights, "scores": result}
     with whole_file(output / "ensemble.json") as path:

@@ -1,78 +1,111 @@
-"""Scores a network on a split: VSPW's metrics, beside those of always predicting the commonest class."""
+"""Scores a network on a split: VSPW's metrics, beside those of always predicting the commonest class.
 
+The predictions are kept as they are made, in <workdir>/evaluated/<split>/<video>/<frame>.png: the report shows clips of
+them, and `python -m vspw_jax.metrics` and `python -m vspw_jax.submission` take the folder as it is.
+"""
+
+import itertools
 import json
-import math
+import shutil
 
 import grain
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vspw_jax import classes
+from vspw_jax import mask_png
 from vspw_jax.data import records
-from vspw_jax.errors import UserError
 from vspw_jax.inference import overlay
 from vspw_jax.inference.recorded import recorded
-from vspw_jax.metrics.confusion import ConfusionMatrix
-from vspw_jax.metrics.video_consistency import VideoConsistency
+from vspw_jax.inference.threads import WriteBehind, one_ahead
+from vspw_jax.metrics import predictions, report, scores, temporal_consistency
+from vspw_jax.metrics.counts import VideoMeter
+from vspw_jax.metrics.truth import RecordsTruth
 from vspw_jax.progress import progress
 from vspw_jax.whole_files import whole_file
 
 SCORES_FILE = "evaluation.json"
 PICTURE_FILE = "comparison.png"
-HEADLINE = ("mIoU", "fwIoU", "pixel_accuracy", "VC8", "VC16")
+REPORT_FILE = "report.html"
+PREDICTIONS_FOLDER = "evaluated"
+SAVED_SCORES_FOLDER = "scores"
+THREADS = 4
+"""That write predictions."""
 
 
 def decoded_frames(frames, threads):
-    """(image, label) of all records of a split in order, decoded ahead by threads."""
+    """(name, image, label) of all records of a split in order, decoded ahead by threads."""
+
+    def decode(number):
+        record = frames[number]
+        label = frames.label(record)
+        return record["frame"], frames.image(record, label), label
+
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    return iter(grain.MapDataset.range(len(frames)).map(frames.image_and_label).to_iter_dataset(options))
+    return iter(grain.MapDataset.range(len(frames)).map(decode).to_iter_dataset(options))
 
 
 def predicted_videos(predictor, frames, threads):
-    """Yields (video, iterator of (image, label, prediction)) for the videos of a split; predicts in batches."""
+    """Yields (video's name, iterator of (name, image, label, prediction)) for the videos of a split.
+
+    Predicts in batches; the devices have the next one while this one's predictions are worked on.
+    """
     decoded = decoded_frames(frames, threads)
 
+    def begin(batch):
+        return batch, predictor.start([image for _, image, _ in batch])
+
     def predicted(video):
-        for start in range(0, video.count, predictor.batch):
-            images, labels = zip(
-                *(next(decoded) for _ in range(min(predictor.batch, video.count - start))), strict=True
-            )
-            yield from zip(images, labels, predictor(images), strict=True)
+        left = itertools.islice(decoded, video.count)
+        batches = iter(lambda: list(itertools.islice(left, predictor.batch)), [])
+        for batch, result in one_ahead(begin, batches):
+            for frame, prediction in zip(batch, result.labels(), strict=True):
+                yield *frame, prediction
 
     for video in frames.videos:
-        yield video, predicted(video)
+        yield video.name, predicted(video)
 
 
-def score_videos(videos, num_classes, total):
-    """The metrics of an iterable of (video, frames), as `predicted_videos` yields them."""
-    confusion = ConfusionMatrix(num_classes)
-    consistency = {f"VC{length}": VideoConsistency(length) for length in (8, 16)}
+def stored(videos, folder, write):
+    """The same videos, each prediction stored in a folder of predictions as it passes; `write` is a `WriteBehind`."""
+
+    def passed(video, frames):
+        for name, image, label, prediction in frames:
+            write(mask_png.save, prediction, predictions.path_of(folder, video, name))
+            yield name, image, label, prediction
+
+    for video, frames in videos:
+        yield video, passed(video, frames)
+
+
+def count_videos(videos, num_classes, total, flow=None):
+    """`VideoCounts` of an iterable of (video's name, frames), as `predicted_videos` yields them, one pass over it.
+
+    Args:
+      num_classes: of the network.
+      total: frames of all videos.
+      flow: what gives TC its flow, see `temporal_consistency`; None for no TC, then images may be None too.
+    """
+    counts = []
     bar = progress(description="evaluating", unit="frame", total=total)
+    for number, (video, frames) in enumerate(videos):
+        meter = VideoMeter(video, num_classes, flow if number < temporal_consistency.MOST_VIDEOS else None)
+        for frame in frames:
+            meter.add(*frame)
+            bar.update()
+        counts.append(meter.counts())
+    bar.close()
+    return counts
+
+
+def run_through(videos, total):
+    """Takes every frame of videos that have no masks."""
+    bar = progress(description="predicting", unit="frame", total=total)
     for _, frames in videos:
-        for meter in consistency.values():
-            meter.start_video()
-        for _, label, prediction in frames:
-            confusion.add(label, prediction)
-            for meter in consistency.values():
-                meter.add(label, prediction)
+        for _ in frames:
             bar.update()
     bar.close()
-    constant = confusion.of_constant()
-    return {
-        **confusion.scores(),
-        **{name: meter.score() for name, meter in consistency.items()},
-        "commonest_class": {
-            "class": classes.names()[int(constant.counts_KK.sum(axis=0).argmax())],
-            **constant.scores(),
-            # A constant prediction is the same in every window.
-            **{name: 1.0 if meter.windows else math.nan for name, meter in consistency.items()},
-        },
-        "IoU": {
-            name: float(value)
-            for name, value in zip(classes.names(), confusion.iou(), strict=False)
-            if not np.isnan(value)
-        },
-    }
 
 
 def comparisons(predictor, frames, most=3):
@@ -82,27 +115,51 @@ def comparisons(predictor, frames, most=3):
         yield overlay.comparison(image, label, predictor([image])[0])
 
 
-def evaluate(config, predictor, workdir):
-    """Scores the split `data.eval_split`; writes the scores and a picture into the workdir; returns the scores."""
+def weight_faults(weights):
+    """Sentences about weights that cannot be right."""
+    leaves = [leaf for leaf in jax.tree.leaves(weights) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    broken = sum(1 for leaf in leaves if not bool(jnp.isfinite(leaf).all()))
+    if not broken:
+        return []
+    return [
+        f"{broken} of the network's {len(leaves)} arrays hold NaN or infinity: training diverged. What it predicts has "
+        "no meaning. Go back to an older checkpoint, or train with a lower learning rate or gradient clipping."
+    ]
+
+
+def predictions_folder(config, workdir):
+    """Where the predictions of the split go."""
+    return workdir / PREDICTIONS_FOLDER / config.data.eval_split
+
+
+def evaluate(config, predictor, workdir, command=""):
+    """Scores the split `data.eval_split`; writes scores, predictions, report and a picture into the workdir.
+
+    Args:
+      config: the whole config.
+      predictor: function from frames to train ids, with `batch`; see `inference/predictor.py`.
+      workdir: `pathlib.Path`.
+      command: what was called, for the report.
+
+    Returns:
+      The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
+    """
     frames = records.Frames(config.data.records, config.data.eval_split)
-    if not frames.max_classes:
-        raise UserError(f"Split {config.data.eval_split!r} of {frames.path} has no masks: nothing to evaluate against.")
-    with recorded(predictor, frames, workdir / "scores" / config.data.eval_split) as recording:
-        videos = predicted_videos(recording, frames, config.data.threads)
-        result = score_videos(videos, config.model.num_classes, len(frames))
+    folder = predictions_folder(config, workdir)
+    shutil.rmtree(folder, ignore_errors=True)
+    scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
+    with recorded(predictor, frames, scores_folder) as recording, WriteBehind(THREADS, 4 * THREADS) as write:
+        videos = stored(predicted_videos(recording, frames, config.data.threads), folder, write)
+        if not frames.max_classes:
+            return run_through(videos, len(frames))
+        flow = temporal_consistency.DisFlow()
+        counts = count_videos(videos, config.model.num_classes, len(frames), flow)
+    result = scores.summarise(counts)
+    result["warnings"] = weight_faults(getattr(predictor, "weights", {})) + result["warnings"]
     with whole_file(workdir / SCORES_FILE) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
     with whole_file(workdir / PICTURE_FILE) as path:
         Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(path)
+    run = report.Run(workdir.name, predictions.Folder(folder), counts, result)
+    report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
     return result
-
-
-def table(result):
-    """The headline scores as text, in per cent, beside the commonest class's."""
-    rows = [("", "this model", f"always {result['commonest_class']['class']}")]
-    rows += [
-        (name.replace("_", " "), f"{100 * result[name]:.2f}", f"{100 * result['commonest_class'][name]:.2f}")
-        for name in HEADLINE
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -19,6 +19,7 @@ import functools
 import pathlib
 import re
 import runpy
+import shlex
 import sys
 
 import jax
@@ -33,6 +34,7 @@ from vspw_jax.inference import sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert, namings
+from vspw_jax.metrics import table
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
@@ -131,11 +133,22 @@ def run_train(config, workdir):
 def run_evaluate(config, workdir):
     """Scores the newest checkpoint on `config.data.eval_split`."""
     make_data(config)
-    result = evaluate.evaluate(config, trained_predictor(config, workdir), workdir)
+    command = shlex.join(["python", "-m", "vspw_jax.main", *sys.argv[1:]])
+    result = evaluate.evaluate(config, trained_predictor(config, workdir), workdir, command)
+    folder = evaluate.predictions_folder(config, workdir)
+    entry = f"--predictions={folder} --data={config.data.records} --split={config.data.eval_split}"
+    if result is None:
+        return [
+            f"Split {config.data.eval_split} of {config.data.records} has no masks: predicted, not scored.",
+            f"Predictions:          {folder}",
+            f"A challenge entry:    python -m vspw_jax.submission {entry} --output=submission.zip",
+        ]
     return [
-        f"Split {config.data.eval_split} of {config.data.records}, in per cent:\n\n{evaluate.table(result)}\n",
+        f"Split {config.data.eval_split} of {config.data.records}, in per cent:\n\n{table.table(result)}\n",
         f"All scores:           {workdir / evaluate.SCORES_FILE}",
         f"Frame, truth, result: {workdir / evaluate.PICTURE_FILE}",
+        f"Report, in a browser: {workdir / evaluate.REPORT_FILE}",
+        f"Predictions:          {folder}",
     ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vspw_jax import submission
 from vspw_jax.inference import sources, video
 
 SMALL_DATA = {"train": 8, "val": 2, "frames": 18, "height": 48, "width": 64}
@@ -99,6 +100,15 @@ def test_the_scores(workdir):
     assert scores["IoU"] and all(0 <= value <= 1 for value in scores["IoU"].values())
     assert scores["mIoU"] == pytest.approx(np.mean(list(scores["IoU"].values())))
     assert cv2.imread(str(workdir / "comparison.png")).ndim == 3
+    assert "VC16_correct" in scores and "TC" in scores and scores["intervals"]["mIoU"][0] <= scores["mIoU"]
+
+
+def test_the_report_and_the_predictions_that_it_shows(demo_flags, workdir, folder, capsys):
+    page = (workdir / "report.html").read_text()
+    assert '"name":"demo"' in page and '"command":"python -m vspw_jax.main --config=' in page
+    entry, data = workdir / "evaluated" / "val", folder / "data" / "records"
+    submission.main([f"--check={entry}", f"--data={data}", "--split=val"])
+    assert "is whole" in capsys.readouterr().out
 
 
 def test_the_first_video_is_predicted(workdir):

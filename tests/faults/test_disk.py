@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep import conversion, frames, generate, vspw
-from vspw_jax import checkpoint, evaluate
+from vspw_jax import checkpoint, evaluate, mask_png
 from vspw_jax.data import records
 from vspw_jax.inference import prediction_folder, video
 
@@ -107,14 +107,14 @@ def test_scores_are_written_whole_or_not_at_all(program_refused, tiny_config, tm
     (tmp_path / "evaluation.json").write_text("older\n")
     writes_fail()
     program_refused(FULL, evaluate.evaluate, tiny_config, Constant(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["evaluation.json"]
     assert (tmp_path / "evaluation.json").read_text() == "older\n"
 
 
 def test_predictions_are_written_whole_or_not_at_all(program_refused, tmp_path, writes_fail):
     writes_fail()
     program_refused(FULL, prediction_folder.PredictionFolder, tmp_path / "out", {})
-    program_refused(FULL, prediction_folder.save_mask, np.zeros((16, 16), np.uint8), tmp_path / "a.png")
+    program_refused(FULL, mask_png.save, np.zeros((16, 16), np.uint8), tmp_path / "a.png")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

@@ -11,8 +11,9 @@ import itertools
 import numpy as np
 from PIL import Image
 
+from vspw_jax import mask_png
 from vspw_jax.inference import overlay, scores
-from vspw_jax.inference.prediction_folder import PredictionFolder, save_mask
+from vspw_jax.inference.prediction_folder import PredictionFolder
 from vspw_jax.inference.threads import WriteBehind, one_ahead, read_ahead
 from vspw_jax.inference.video import video_writer
 from vspw_jax.progress import progress
@@ -97,7 +98,7 @@ class _Output:
         pictures = self._write(_draw, item, label, self._shown, path, self._films)
         self._film(self._append_pictures, pictures, item.time)
         if item.label is None:  # Last, for it says that the frame is done.
-            self._write(save_mask, label, self._folder.mask_path(item.name))
+            self._write(mask_png.save, label, self._folder.mask_path(item.name))
 
     def _append_pictures(self, pictures, time):
         for append, picture in zip(self._append, pictures.result(), strict=True):

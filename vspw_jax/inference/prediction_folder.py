@@ -21,14 +21,6 @@ from vspw_jax.whole_files import whole_file
 CLAIM = "prediction.json"
 
 
-def save_mask(label, path):
-    """Writes train ids (H, W) uint8 as a PNG with VSPW's colours as its palette."""
-    mask = Image.fromarray(label)
-    mask.putpalette(classes.palette().tobytes())
-    with whole_file(path) as partial:
-        mask.save(partial)
-
-
 def _save_palette(path):
     with whole_file(path) as partial, partial.open("w", newline="") as file:
         rows = csv.writer(file)

@@ -24,13 +24,28 @@ class _Recorder:
             for number in range(video.start, video.start + video.count)
         )
 
-    def __call__(self, images):
-        result = self._predictor.start(images)
-        for compact in result.scores():
+    def start(self, images):
+        """As `Predictor.start`; the labels must be taken in the order of the frames."""
+        return _Recorded(self._predictor.start(images), self.save)
+
+    def save(self, compacts):
+        """Stores the scores of the next frames."""
+        for compact in compacts:
             name = next(self._names)
             self._store.enter(*name, compact.values.shape[:2])
             self._write(self._store.save, *name, compact)
-        return result.labels()
+
+
+class _Recorded:
+    """A `Result` whose scores are saved as its labels are taken."""
+
+    def __init__(self, result, save):
+        self._result, self._save = result, save
+
+    def labels(self):
+        """Train ids (N, H, W) uint8."""
+        self._save(self._result.scores())
+        return self._result.labels()
 
 
 def _needed(frames, num_classes, top):

@@ -1,55 +1,119 @@
 """Confusion matrix and the scores read off it, as VSPW's devkit computes them.
 
-Source: VSPW-dataset/VSPW_baseline utils.py. Pixels whose label is void do not count, whatever is predicted there.
+Kept of the devkit: pixels whose label is void do not count, whatever is predicted there; a class without labelled
+pixels does not count in mIoU, even where it is predicted.
+Source: VSPW-dataset/VSPW_baseline utils.py. Legend: K classes, N pixels, P runs of equal pixels.
 """
 
+import cv2
 import numpy as np
+
+VALUES = 256
+
+
+def pair_runs(label, prediction):
+    """Runs of equal (label, prediction) in two uint8 arrays of one shape, read row by row.
+
+    Masks are mostly long runs, so that what is counted afterwards is some fiftieth of the pixels.
+
+    Returns:
+      (label_P, prediction_P, pixels_P).
+    """
+    if not label.size:
+        return (np.zeros(0, np.int64),) * 3
+    # Interleaved, the bytes of a pair are one number: in a byte of its own each, whatever the machine's byte order.
+    pair_N = cv2.merge([prediction.reshape(1, -1), label.reshape(1, -1)]).reshape(-1).view("<u2")
+    last_P = np.append(np.flatnonzero(pair_N[1:] != pair_N[:-1]), pair_N.size - 1)
+    ended_P = pair_N[last_P]
+    return ended_P >> 8, ended_P & 255, np.diff(last_P, prepend=-1)
+
+
+def class_sums(matrix_KK):
+    """(hit_K, labelled_K, predicted_K): pixels by class that are right, that have the label, that have the prediction.
+
+    Leading axes, such as one for videos, stay.
+    """
+    return np.diagonal(matrix_KK, axis1=-2, axis2=-1), matrix_KK.sum(axis=-1), matrix_KK.sum(axis=-2)
+
+
+def iou(hit_K, labelled_K, predicted_K):
+    """Intersection over union by class; NaN for a class without a labelled pixel. Leading axes stay."""
+    union = labelled_K + predicted_K - hit_K
+    return np.where(labelled_K > 0, hit_K / np.maximum(union, 1), np.nan)
+
+
+def mean_present(values_K, labelled_K):
+    """Mean over the classes with labelled pixels; NaN where there is none. Leading axes stay."""
+    present = labelled_K > 0
+    total = np.where(present, values_K, 0).sum(axis=-1)
+    count = present.sum(axis=-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def scores(hit_K, labelled_K, predicted_K):
+    """mIoU over the classes with labelled pixels, frequency-weighted IoU, pixel and mean class accuracy.
+
+    Arrays as of `class_sums`, integers or weighted sums of them; leading axes stay; NaN where nothing is labelled.
+    """
+    iou_K = iou(hit_K, labelled_K, predicted_K)
+    total = np.maximum(labelled_K.sum(axis=-1), 1)
+    empty = labelled_K.sum(axis=-1) == 0
+    return {
+        "mIoU": mean_present(iou_K, labelled_K),
+        "fwIoU": np.where(empty, np.nan, np.where(labelled_K > 0, labelled_K * iou_K, 0).sum(axis=-1) / total),
+        "pixel_accuracy": np.where(empty, np.nan, hit_K.sum(axis=-1) / total),
+        "class_accuracy": mean_present(hit_K / np.maximum(labelled_K, 1), labelled_K),
+    }
 
 
 class ConfusionMatrix:
     """Counts (K, K) of pixels by label (row) and prediction (column)."""
 
     def __init__(self, num_classes):
-        self.counts_KK = np.zeros((num_classes, num_classes), np.int64)
+        self.num_classes = num_classes
+        self._pairs = np.zeros(VALUES * VALUES, np.int64)
 
     def add(self, label, prediction):
-        """Adds pixels: two integer arrays of one shape; labels of K or more are void, predictions are 0..K-1.
+        """Adds pixels: two uint8 arrays of one shape; labels of K or more are void, predictions are 0..K-1.
+
+        Returns:
+          (pixels with a label, those of them that are right).
 
         Raises:
           ValueError: a prediction on a labelled pixel that is no class.
         """
-        num_classes = len(self.counts_KK)
-        known = label < num_classes
-        label, prediction = label[known].astype(np.int64), prediction[known]
-        if prediction.size and prediction.max() >= num_classes:
-            raise ValueError(f"prediction {prediction.max()}: expected class ids 0..{num_classes - 1}")
-        pairs = np.bincount(label * num_classes + prediction, minlength=num_classes**2)
-        self.counts_KK += pairs.reshape(num_classes, num_classes)
+        label_P, prediction_P, pixels_P = pair_runs(label, prediction)
+        known_P = label_P < self.num_classes
+        wrong = prediction_P[known_P & (prediction_P >= self.num_classes)]
+        if wrong.size:
+            raise ValueError(f"prediction {wrong.max()}: expected class ids 0..{self.num_classes - 1}")
+        np.add.at(self._pairs, label_P.astype(np.intp) * VALUES + prediction_P, pixels_P)
+        return int(pixels_P[known_P].sum()), int(pixels_P[known_P & (label_P == prediction_P)].sum())
+
+    @property
+    def counts_KK(self):
+        """Pixels by label and prediction, int64, those under void left out."""
+        return self._pairs.reshape(VALUES, VALUES)[: self.num_classes, : self.num_classes]
+
+    @property
+    def label_pixels(self):
+        """Pixels (256,) by label, void and strange labels too."""
+        return self._pairs.reshape(VALUES, VALUES).sum(axis=1)
 
     def iou(self):
         """Intersection over union by class; NaN for a class without a labelled pixel."""
-        hit = np.diag(self.counts_KK)
-        labelled = self.counts_KK.sum(axis=1)
-        union = labelled + self.counts_KK.sum(axis=0) - hit
-        return np.where(labelled > 0, hit / np.maximum(union, 1), np.nan)
+        return iou(*class_sums(self.counts_KK))
 
     def scores(self):
-        """mIoU over the classes with labelled pixels, frequency-weighted IoU, pixel and mean class accuracy."""
-        labelled = self.counts_KK.sum(axis=1)
-        if not labelled.any():
+        """See `scores`; ValueError where nothing is labelled."""
+        if not self.counts_KK.any():
             raise ValueError("no labelled pixel: nothing to score")
-        iou, present = self.iou(), labelled > 0
-        hit = np.diag(self.counts_KK)
-        return {
-            "mIoU": float(np.mean(iou[present])),
-            "fwIoU": float((labelled[present] * iou[present]).sum() / labelled.sum()),
-            "pixel_accuracy": float(hit.sum() / labelled.sum()),
-            "class_accuracy": float(np.mean(hit[present] / labelled[present])),
-        }
+        return {name: float(value) for name, value in scores(*class_sums(self.counts_KK)).items()}
 
-    def of_constant(self):
-        """The matrix of a predictor that always answers the commonest class of the same pixels."""
-        constant = ConfusionMatrix(len(self.counts_KK))
-        labelled = self.counts_KK.sum(axis=1)
-        constant.counts_KK[:, labelled.argmax()] = labelled
-        return constant
+
+def of_constant(matrix_KK):
+    """The matrix of a predictor that always answers the commonest class of the same pixels."""
+    labelled_K = matrix_KK.sum(axis=1)
+    constant = np.zeros_like(matrix_KK)
+    constant[:, labelled_K.argmax()] = labelled_K
+    return constant

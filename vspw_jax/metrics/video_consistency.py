@@ -1,50 +1,121 @@
-"""Video consistency VC_n, as VSPW's devkit computes it.
+"""Video consistency VC_n: whether predictions stay what they are where labels do, over windows of n frames.
 
-Source: VSPW-dataset/VSPW_baseline VC_perclip.py, with labels remapped first as VSS-CFFM does, so that "others" and void
-are one label. Kept on purpose: a constantly wrong prediction counts as consistent; a video's last window is not
-used; videos of n frames or fewer have no window.
+A window's ratio is |G and P| / |G|, with G the pixels whose label is the same in all n frames. Two forms are counted:
+
+  VCn          VSPW's devkit. P: pixels whose prediction is the same in all n frames. Kept on purpose: a constantly
+               wrong prediction counts as consistent; void counts as a label; a video's last window is not used, so
+               that a video of n frames or fewer has none; a window without G is left out; the score is the mean
+               over the windows of all videos together. Labels are remapped before (as VSS-CFFM does): "others" and
+               void are one label.
+  VCn_correct  What the paper's formula says. P: pixels whose prediction is the label in all n frames; G without
+               void; all windows of a video count.
+
+Source: VSPW-dataset/VSPW_baseline VC_perclip.py; VSS-CFFM VC_perclip.py.
+Which pixels stayed the same from one frame to the next is a plane of bits, eight pixels a byte; a window is the AND of
+its planes, made of ANDs of 1, 2, 4, ... planes.
 """
+
+import collections
+import math
 
 import numpy as np
 
+LENGTHS = (8, 16)
+
+
+def plane_of(flags):
+    """Booleans as bits in uint64 words, the spare bits 0."""
+    packed = np.packbits(flags.ravel())
+    plane = np.zeros(-(-packed.size // 8), np.uint64)
+    plane.view(np.uint8)[: packed.size] = packed
+    return plane
+
+
+def bits(plane):
+    """How many bits of a plane are set."""
+    return int(np.bitwise_count(plane).sum(dtype=np.int64))
+
+
+class LastPlanes:
+    """The AND of the last planes, for any number of them up to `most`."""
+
+    def __init__(self, most):
+        self._levels = [collections.deque(maxlen=most + 1) for _ in range(most.bit_length())]
+        """Level k holds ANDs of 2^k planes, by the last of them."""
+
+    def append(self, plane):
+        """Takes the next plane."""
+        for k, level in enumerate(self._levels):
+            if k:
+                lower, half = self._levels[k - 1], 1 << (k - 1)
+                if len(lower) <= half:
+                    return
+                plane = lower[-1] & lower[-1 - half]
+            level.append(plane)
+
+    def all_of(self, count):
+        """The AND of the last `count` planes, of which there must have been so many; count is 1 or more."""
+        level = self._levels[count.bit_length() - 1]
+        return level[-1] & level[-1 - count + (1 << (count.bit_length() - 1))]
+
 
 class VideoConsistency:
-    """Mean over windows of n frames of |G and P| / |G|, pooled over videos.
+    """Counts the windows of one video; frames come in order, memory does not grow with their number.
 
-    G: pixels whose label stays what it is in the window's first frame; P: the same of the prediction. Frames come one
-    by one, in order; memory does not grow with a video's length.
+    Attributes:
+      windows: by length n a list of (stable, constant, labelled, correct) pixels, one a window, the last one too:
+        G and P of VCn, G and P of VCn_correct.
+      repeated: frames after the first whose prediction is the frame before's, pixel for pixel.
     """
 
-    def __init__(self, length):
-        self.length, self.total, self.windows = length, 0.0, 0
-        self.start_video()
-
-    def start_video(self):
-        """The next frame begins another video."""
-        self._frame = 0
+    def __init__(self, num_classes, lengths=LENGTHS):
+        self._num_classes, self._frames = num_classes, 0
+        self._label, self._both = LastPlanes(max(lengths)), LastPlanes(max(lengths))
+        self.windows = {length: [] for length in lengths}
+        self.repeated = 0
 
     def add(self, label_HW, prediction_HW):
-        """Adds the next frame of the video."""
-        if self._frame == 0:
-            self._label_run = np.zeros(label_HW.shape, np.int32)
-            self._prediction_run = np.zeros(label_HW.shape, np.int32)
-        else:
-            # Only now is the window that ended with the frame before known not to be the video's last.
-            self._score_window()
-            self._label_run[label_HW != self._label] = 0
-            self._prediction_run[prediction_HW != self._prediction] = 0
-        self._label_run += 1
-        self._prediction_run += 1
-        self._label, self._prediction = label_HW.copy(), prediction_HW.copy()
-        self._frame += 1
+        """Adds the next frame, two uint8 arrays, which are kept until the one after and must not be changed.
 
-    def _score_window(self):
-        stable = self._label_run >= self.length
-        if self._frame < self.length or not stable.any():
-            return
-        self.total += (self._prediction_run[stable] >= self.length).mean()
-        self.windows += 1
+        Raises:
+          ValueError: its size is not that of the frames before.
+        """
+        if self._frames:
+            self._compare(label_HW, prediction_HW)
+        known = plane_of(label_HW < self._num_classes)
+        right = plane_of(label_HW == prediction_HW) & known
+        self._last = label_HW, prediction_HW
+        self._frames += 1
+        for length, windows in self.windows.items():
+            if self._frames >= length:
+                windows.append(self._window(length, label_HW.size, known, right))
 
-    def score(self):
-        """VC_n; NaN without a window."""
-        return float(self.total / self.windows) if self.windows else float("nan")
+    def _compare(self, label_HW, prediction_HW):
+        last_label, last_prediction = self._last
+        if label_HW.shape != last_label.shape:
+            raise ValueError(f"a frame of {label_HW.shape} after frames of {last_label.shape}")
+        same_label, same_prediction = label_HW == last_label, prediction_HW == last_prediction
+        self.repeated += bool(same_prediction.all())
+        same_label = plane_of(same_label)
+        self._label.append(same_label)
+        self._both.append(same_label & plane_of(same_prediction))
+
+    def _window(self, length, pixels, known, right):
+        if length == 1:
+            return pixels, pixels, bits(known), bits(right)
+        stable, both = self._label.all_of(length - 1), self._both.all_of(length - 1)
+        # Where neither changes, what is right in the last frame was right in all.
+        return bits(stable), bits(both), bits(stable & known), bits(both & right)
+
+
+def ratios(windows_W4, correct=False):
+    """The ratios of a video's windows that count: of VCn, or of VCn_correct; see the module."""
+    windows_W4 = np.asarray(windows_W4, np.int64).reshape(-1, 4)
+    whole_W, kept_W = windows_W4[:, 2:].T if correct else windows_W4[:-1, :2].T
+    return kept_W[whole_W > 0] / whole_W[whole_W > 0]
+
+
+def mean_ratio(videos, correct=False):
+    """The mean over the windows of all videos, correctly rounded whatever their order; NaN without a window."""
+    every = np.concatenate([ratios(windows_W4, correct) for windows_W4 in videos] or [np.zeros(0)])
+    return math.fsum(every) / every.size if every.size else math.nan

@@ -1,0 +1,114 @@
+"""Scores predictions on disk, of any tool, against VSPW's masks: the devkit's metrics, with intervals and a report.
+
+    python -m vspw_jax.metrics --predictions=DIR --data=VSPW_480p --split=val --output=scores.json --report=report.html
+    python -m vspw_jax.metrics --predictions=A --predictions=B --data=data/vspw/records --report=comparison.html
+
+Predictions are PNGs of class ids at DIR/<video>/<frame>.png, of the size of the masks: 0..123 ("train ids"), one
+channel of 8 bits, with or without a palette. Files that hold 1..124, as VSPW's masks do, need --masks-are=raw_ids.
+Printed and written are mIoU, fwIoU, pixel and class accuracy over all videos, means over videos, VC8 and VC16 exactly
+as VSPW's devkit computes them, VC8_correct and VC16_correct (only right predictions count), and TC along the flow of
+--flow. Given two or more runs, the report compares them, and the output holds a list.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shlex
+import sys
+
+from vspw_jax.errors import UserError, run_program
+from vspw_jax.metrics import predictions, report, scores, table, temporal_consistency, truth
+from vspw_jax.whole_files import whole_file
+
+
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m vspw_jax.metrics",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit status: 0 done, 2 for what you must mend: missing or misshapen files, ids that are no class.",
+    )
+    result.add_argument(
+        "--predictions",
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="predictions; once more for each further run",
+    )
+    result.add_argument("--data", required=True, metavar="PATH", help="VSPW as a folder, .zip or .tar, or its records")
+    result.add_argument("--split", default="val", help="whose list of videos counts (default val)")
+    result.add_argument("--output", metavar="X.json", help="file for all scores (default: printed only)")
+    result.add_argument("--report", metavar="X.html", help="file for a page to look at (default: none)")
+    result.add_argument(
+        "--masks-are",
+        choices=predictions.ROLES,
+        default=predictions.TRAIN_IDS,
+        help="what the predictions hold: train_ids 0..123 (default) or raw_ids 1..124",
+    )
+    result.add_argument(
+        "--flow",
+        default="dis",
+        metavar="dis|none|DIR",
+        help="optical flow for TC: computed by OpenCV's DIS (default), no TC, or DIR/<video>/<frame>.flo or .npy",
+    )
+    result.add_argument("--threads", type=int, help="default: one a processor")
+    return result
+
+
+def short_names(paths):
+    """The shortest ends of paths that tell them apart, at least their last part."""
+    parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"--predictions names one folder twice, of {', '.join(map(str, paths))}: give each run once.")
+
+
+def scored(options, opened, path, name):
+    """The `report.Run` of a folder of predictions."""
+    folder = predictions.Folder(path, options.masks_are)
+    flow = None if options.flow == "none" else lambda: temporal_consistency.flow_source(options.flow)
+    counts = predictions.count(opened, folder, flow, options.threads)
+    return report.Run(name, folder, counts, scores.summarise(counts))
+
+
+def check(options, opened):
+    """Raises UserError for what is wrong with the options; the predictions are read later."""
+    if not opened.labelled:
+        raise UserError(f"Split {options.split!r} of {options.data} has no masks: nothing to score against.")
+    for path in (options.output, options.report):
+        if path and not pathlib.Path(path).absolute().parent.is_dir():
+            raise UserError(f"The folder of {path} does not exist. Make it, or name another file.")
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads={options.threads}: expected 1 or more.")
+    temporal_consistency.flow_source(options.flow)
+    short_names(options.predictions)
+    for path in options.predictions:
+        predictions.Folder(path).check(opened.videos)
+
+
+def main(argv=None):
+    """Command line."""
+    options = parser().parse_args(argv)
+    opened = truth.open_truth(options.data, options.split)
+    check(options, opened)
+    names = short_names(options.predictions)
+    runs = [scored(options, opened, *run) for run in zip(options.predictions, names, strict=True)]
+    for run in runs:
+        print(f"{run.name} on split {options.split} of {options.data}, in per cent:\n\n{table.table(run.result)}\n")
+    if options.output:
+        results = [{"predictions": str(run.folder.path), **run.result} for run in runs]
+        with whole_file(options.output) as partial:
+            partial.write_text(json.dumps(results if len(runs) > 1 else results[0], indent=2) + "\n")
+        print(f"All scores: {options.output}")
+    if options.report:
+        command = shlex.join(["python", "-m", "vspw_jax.metrics", *(sys.argv[1:] if argv is None else argv)])
+        report.write(options.report, opened, runs, command)
+        print(f"Report:     {options.report}")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,112 @@
+"""What looks wrong with predictions, in words that say what to do."""
+
+import numpy as np
+
+from vspw_jax.errors import UserError
+from vspw_jax.metrics.confusion import class_sums
+
+SHIFT_FACTOR = 2
+"""Ids that are one off are named where they agree with the labels this many times as often."""
+
+
+def require_labels(counts):
+    """Raises UserError where not one pixel can be scored."""
+    if any(video.pairs.size for video in counts):
+        return
+    void, unfit = (sum(getattr(video, name) for video in counts) for name in ("void", "unfit"))
+    frames = sum(len(video.frames) for video in counts)
+    if unfit:
+        raise UserError(
+            f"None of the labels fits the network: all {unfit} labelled pixels are of classes {counts[0].num_classes} "
+            "or more, which it does not have. Set --config.model.num_classes to the data's, 124 for VSPW."
+        )
+    raise UserError(
+        f"No pixel has a label: all {void} pixels of {frames} frames are void, so there is nothing to score. Do the "
+        "masks hold 0 and 255 alone? python -m data_prep.verify --records=DIR shows what is in them."
+    )
+
+
+def explain(counts, matrix_KK, class_name):
+    """Sentences about what looks wrong; none where nothing does.
+
+    Args:
+      counts: `VideoCounts` of the videos.
+      matrix_KK: their confusion matrix.
+      class_name: function from class id to name.
+    """
+    checks = (_unfit, _unlabelled, _one_class, _shifted, _repeated, _never_predicted)
+    return [sentence for check in checks if (sentence := check(counts, matrix_KK, class_name))]
+
+
+def _listed(names, most=6):
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _unfit(counts, matrix_KK, class_name):
+    unfit, labelled = sum(video.unfit for video in counts), matrix_KK.sum()
+    if unfit:
+        return (
+            f"The labels do not fit the network: {100 * unfit / (unfit + labelled):.1f} % of the labelled pixels are "
+            f"of classes {len(matrix_KK)} or more, which it does not have. They are left out of every score, so that "
+            "these figures are no VSPW scores. VSPW has 124 classes: --config.model.num_classes=124."
+        )
+
+
+def _unlabelled(counts, matrix_KK, class_name):
+    empty = sum(int((video.frames[:, 0] == 0).sum()) for video in counts)
+    frames = sum(len(video.frames) for video in counts)
+    if empty:
+        videos = [video.video for video in counts if not video.frames[:, 0].any()]
+        named = f" Videos without any: {_listed(videos)}." if videos else ""
+        return (
+            f"{empty} of {frames} frames have no labelled pixel: all void. They count in VC8 and VC16 alone, as the "
+            f"devkit has it.{named}"
+        )
+
+
+def _one_class(counts, matrix_KK, class_name):
+    predicted = np.flatnonzero(matrix_KK.sum(axis=0))
+    if len(predicted) == 1 and np.count_nonzero(matrix_KK.sum(axis=1)) > 1:
+        return (
+            f"Every pixel is predicted to be {class_name(int(predicted[0]))!r}. The network has not learned yet, its "
+            "learning rate drove it to a constant, or other weights were loaded than meant. VC is 100 for any "
+            "constant: it says nothing here."
+        )
+
+
+def _shifted(counts, matrix_KK, class_name):
+    total, right = matrix_KK.sum(), np.trace(matrix_KK)
+    for offset, what in (
+        (1, "one too high, as if they were the raw ids 1..124 of VSPW's masks: give --masks-are=raw_ids"),
+        (-1, "one too low, as if 1 had been taken off twice: the predictions should hold train ids 0..123"),
+    ):
+        moved = np.trace(matrix_KK, offset=offset)
+        if moved > SHIFT_FACTOR * right and moved > total / 4:
+            return (
+                f"The predicted ids look {what}. So read, {100 * moved / total:.1f} % of the pixels would be right; as "
+                f"they are, {100 * right / total:.1f} %."
+            )
+
+
+def _repeated(counts, matrix_KK, class_name):
+    pairs = sum(max(len(video.frames) - 1, 0) for video in counts)
+    repeated = sum(video.repeated for video in counts)
+    if pairs and repeated == pairs and len(np.flatnonzero(matrix_KK.sum(axis=0))) > 1:
+        return (
+            "The prediction never changes within a video: each frame has its first frame's, pixel for pixel. Was one "
+            "frame predicted for all, or one file copied?"
+        )
+
+
+def _never_predicted(counts, matrix_KK, class_name):
+    _, labelled_K, predicted_K = class_sums(matrix_KK)
+    missing = np.flatnonzero((labelled_K > 0) & (predicted_K == 0))
+    present = np.count_nonzero(labelled_K)
+    if len(missing):
+        missing = missing[np.argsort(-labelled_K[missing], kind="stable")]
+        share = 100 * labelled_K[missing].sum() / labelled_K.sum()
+        return (
+            f"{len(missing)} of the {present} classes that occur are never predicted ({share:.1f} % of the labelled "
+            f"pixels): {_listed([class_name(int(k)) for k in missing])}. Each counts as 0 in mIoU."
+        )

@@ -1,0 +1,157 @@
+"""Predictions as a folder of PNGs, DIR/<video>/<frame>.png: written, checked against a split, read and counted.
+
+The files hold train ids 0..123, one channel of 8 bits (mode L, or P with any palette), as the challenge has them.
+"""
+
+import concurrent.futures
+import io
+import itertools
+import os
+import pathlib
+import threading
+
+import numpy as np
+from PIL import Image
+
+from vspw_jax import classes
+from vspw_jax.errors import UserError
+from vspw_jax.metrics import temporal_consistency
+from vspw_jax.metrics.counts import VideoMeter
+from vspw_jax.progress import progress
+
+TRAIN_IDS, RAW_IDS = "train_ids", "raw_ids"
+ROLES = (TRAIN_IDS, RAW_IDS)
+"""What masks may hold: 0..123, or 1..124 as VSPW's own masks do."""
+
+LISTED = 8
+RAW_HINT = "If these are the raw ids 1..124 of VSPW's masks, give --masks-are=raw_ids."
+NO_CLASS_HINT = (
+    "Of raw ids only 1..124 are classes: 0 and others, read as 255, are no prediction where there is a label."
+)
+
+
+def path_of(folder, video, frame):
+    """Where a folder of predictions has that of a frame."""
+    return pathlib.Path(folder) / video / f"{frame}.png"
+
+
+def ids_of(png):
+    """The ids (H, W) uint8 of a PNG's bytes.
+
+    Raises:
+      UserError: it is no PNG, or holds colours or more than 8 bits a pixel.
+    """
+    try:
+        image = Image.open(io.BytesIO(png))
+        if image.format != "PNG":
+            raise UserError(f"is a {image.format} file: expected PNG, for anything that loses bits changes ids")
+        if image.mode not in ("L", "P"):
+            kind = "colours" if image.mode.startswith(("RGB", "LA")) else f"pixels of mode {image.mode}"
+            raise UserError(f"holds {kind} (mode {image.mode}): expected one channel of class ids, mode L or P")
+        return np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's.
+        raise UserError(f"cannot be read as a PNG ({error})") from error
+
+
+def to_train_ids(ids_HW, role):
+    """Train ids of a file's ids."""
+    return classes.from_raw(ids_HW) if role == RAW_IDS else ids_HW
+
+
+def listed(names):
+    """The first names of many, in words."""
+    names = list(names)
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+class Folder:
+    """Predictions of the videos of a split.
+
+    Args:
+      path: the folder.
+      role: of `ROLES`.
+    """
+
+    def __init__(self, path, role=TRAIN_IDS):
+        self.path, self._role = pathlib.Path(path), role
+        self.hint = f" {NO_CLASS_HINT if role == RAW_IDS else RAW_HINT}"
+        if not self.path.is_dir():
+            raise UserError(f"--predictions={path}: no such folder. Expected DIR with <video>/<frame>.png.")
+
+    def check(self, videos):
+        """Raises UserError that lists the videos, or the frames, of `videos` without a file."""
+        missing = [video.name for video in videos if not (self.path / video.name).is_dir()]
+        if missing:
+            found = f"{self.path} lacks {len(missing)} of {len(videos)} videos: {listed(missing)}."
+            raise UserError(f"{found}\n{self._where_else(videos)}")
+        lacking = []
+        for video in videos:
+            there = set(os.listdir(self.path / video.name))
+            lacking += [f"{video.name}/{name}.png" for name in video.frames if f"{name}.png" not in there]
+        if lacking:
+            total = sum(len(video.frames) for video in videos)
+            raise UserError(f"{self.path} lacks {len(lacking)} of {total} frames: {listed(lacking)}.")
+
+    def _where_else(self, videos):
+        names = {video.name for video in videos}
+        inner = [path.name for path in sorted(self.path.iterdir()) if path.is_dir()]
+        for name in inner[:LISTED]:
+            if names & set(os.listdir(self.path / name)):
+                return f"They are one folder down: --predictions={self.path / name}"
+        return f"Expected {self.path}/<video>/<frame>.png; it holds {listed(inner) or 'no folder'}. Another --split?"
+
+    def mask(self, video, frame):
+        """Train ids (H, W) uint8; values that are no class stay, or are 255 where the files hold raw ids."""
+        path = self.path / video / f"{frame}.png"
+        try:
+            return to_train_ids(ids_of(path.read_bytes()), self._role)
+        except (UserError, OSError) as error:
+            raise UserError(f"{path} {error}.") from error
+
+
+def count_video(video, truth, folder, flow, moved):
+    """`VideoCounts` of one video; `moved()` is called after each frame."""
+    meter = VideoMeter(video.name, classes.NUM_CLASSES, flow)
+    for frame in video.frames:
+        label, prediction = truth.label(video.name, frame), folder.mask(video.name, frame)
+        try:
+            meter.add(frame, truth.image(video.name, frame) if flow else None, label, prediction)
+        except UserError as error:
+            hint = folder.hint if (prediction >= classes.NUM_CLASSES).any() else ""
+            raise UserError(f"{folder.path}: {error}{hint}") from error
+        moved()
+    return meter.counts()
+
+
+def count(truth, folder, flow=None, threads=None):
+    """`VideoCounts` of all videos of a split, several at a time.
+
+    Args:
+      truth: of `truth.open_truth`.
+      folder: `Folder`.
+      flow: function that makes a flow source, as `temporal_consistency.flow_source`, or None; for the first videos.
+      threads: default: one a processor.
+    """
+    folder.check(truth.videos)
+    bar = progress(description="scoring", unit="frame", total=sum(len(video.frames) for video in truth.videos))
+    lock, stopped = threading.Lock(), threading.Event()
+
+    def moved():
+        if stopped.is_set():
+            raise concurrent.futures.CancelledError
+        with lock:
+            bar.update()
+
+    def one(video, number):
+        own = flow() if flow and number < temporal_consistency.MOST_VIDEOS else None
+        return count_video(video, truth, folder, own, moved)
+
+    with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        try:
+            return list(pool.map(one, truth.videos, itertools.count()))
+        except BaseException:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            bar.close()

@@ -1,0 +1,104 @@
+"""Temporal consistency TC: the mIoU between a frame's prediction and the next one's, warped back along optical flow.
+
+Kept of VSPW's devkit: only the first 100 videos of the split count; the warp's grid is normalised for corners and read
+as if for pixel edges, so that x becomes x W / (W - 1) - 1/2, up to half a pixel off; what comes from outside of the
+frame is class 0, "wall"; occluded pixels count; labels play no part. One thing is ours: pixels where either prediction
+is no class (255, say) are left out, where the devkit would fail.
+The devkit takes the flow of RAFT. Here it is given: from files, or by OpenCV's DIS, whose figures are not comparable
+with published ones.
+Source: VSPW-dataset/VSPW_baseline TC_cal.py. Flow (H, W, 2) float32: where the pixel (x, y) of a frame is in the next
+one, less (x, y).
+"""
+
+import pathlib
+
+import cv2
+import numpy as np
+
+from vspw_jax.errors import UserError
+from vspw_jax.metrics.confusion import ConfusionMatrix
+
+MOST_VIDEOS = 100
+FLO_MAGIC = 202021.25
+
+
+def _source(position, size):
+    """Rounded pixel coordinates that the devkit's grid_sample reads, in its float32 arithmetic."""
+    grid = np.float32(2) * position / np.float32(max(size - 1, 1)) - np.float32(1)
+    return np.rint(((grid + np.float32(1)) * np.float32(size) - np.float32(1)) / np.float32(2))
+
+
+def warp_back(mask_HW, flow_HWC):
+    """The next frame's mask as this frame would have it; 0 where the flow leads out of the frame."""
+    height, width = mask_HW.shape
+    x = _source(np.arange(width, dtype=np.float32) + flow_HWC[..., 0], width)
+    y = _source(np.arange(height, dtype=np.float32)[:, None] + flow_HWC[..., 1], height)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # False for NaN too.
+    x, y = (np.where(inside, at, 0).astype(np.intp) for at in (x, y))
+    return np.where(inside, mask_HW[y, x], 0).astype(mask_HW.dtype)
+
+
+class TemporalConsistency:
+    """Counts one video: its matrix has the prediction as row, the next one warped back as column."""
+
+    def __init__(self, num_classes):
+        self.confusion = ConfusionMatrix(num_classes)
+        self._last = None
+
+    def add(self, prediction_HW, flow_HWC=None):
+        """Adds the next frame; `flow_HWC` leads from the frame before to this one and is not read for the first."""
+        if self._last is not None:
+            warped = warp_back(prediction_HW, flow_HWC)
+            self.confusion.add(np.where(warped < self.confusion.num_classes, self._last, 255), warped)
+        self._last = prediction_HW.copy()
+
+
+class DisFlow:
+    """Flow between frames (H, W, 3) uint8 by OpenCV's DIS, preset medium."""
+
+    def __init__(self):
+        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def __call__(self, image, following, where=None):
+        return self._dis.calc(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, following)), None)
+
+
+class FlowFiles:
+    """Flow from DIR/<video>/<frame>.flo (Middlebury's format) or .npy, by the names of the earlier frame."""
+
+    def __init__(self, folder):
+        self._folder = pathlib.Path(folder)
+        if not self._folder.is_dir():
+            raise UserError(f"--flow={folder}: no such folder. Expected dis, none, or DIR with <video>/<frame>.flo.")
+
+    def __call__(self, image, following, where):
+        video, frame = where
+        paths = [self._folder / video / f"{frame}{suffix}" for suffix in (".flo", ".npy")]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            raise UserError(f"There is no flow {paths[0]} (or .npy): expected one for every frame but a video's last.")
+        flow = read_flo(path) if path.suffix == ".flo" else _read_npy(path)
+        if flow.shape != (*image.shape[:2], 2):
+            raise UserError(f"{path} is {flow.shape}: expected {(*image.shape[:2], 2)}, its frame's size.")
+        return flow.astype(np.float32)
+
+
+def read_flo(path):
+    """The flow (H, W, 2) of a file in Middlebury's format."""
+    data = pathlib.Path(path).read_bytes()
+    width, height = np.frombuffer(data[4:12], "<i4") if len(data) >= 12 else (0, 0)
+    if data[:4] != np.float32(FLO_MAGIC).tobytes() or len(data) != 12 + 8 * int(width) * int(height):
+        raise UserError(f"{path} is no .flo file, or it is cut off.")
+    return np.frombuffer(data[12:], "<f4").reshape(height, width, 2)
+
+
+def _read_npy(path):
+    try:
+        return np.load(path)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} is no array of NumPy's, or it is cut off: {error}") from error
+
+
+def flow_source(name):
+    """What computes flow: "dis", a folder of files, or None for "none"."""
+    return None if name == "none" else DisFlow() if name == "dis" else FlowFiles(name)

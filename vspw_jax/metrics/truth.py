@@ -1,0 +1,117 @@
+"""The frames and masks that predictions are held against: converted records, or data in VSPW's own layout."""
+
+import dataclasses
+import datetime
+import io
+import pathlib
+
+from PIL import Image
+
+from data_prep import sources, vspw
+from vspw_jax.data import records
+from vspw_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedVideo:
+    """A video's name and those of its frames, in order."""
+
+    name: str
+    frames: tuple
+
+
+class RecordsTruth:
+    """A split of converted data; see `open_truth`."""
+
+    def __init__(self, frames):
+        self.path, self.split, self._frames = str(frames.path), frames.split, frames
+        self.fingerprint = frames.fingerprint
+        self.labelled = bool(frames.max_classes)
+        self._numbers, videos = {}, []
+        for video in frames.videos:
+            numbers = range(video.start, video.start + video.count)
+            names = tuple(frames[number]["frame"] for number in numbers)
+            self._numbers |= {(video.name, name): number for name, number in zip(names, numbers, strict=True)}
+            videos.append(NamedVideo(video.name, names))
+        self.videos = tuple(videos)
+        self.date = _date(frames.path / "metadata.json")
+
+    def label(self, video, frame):
+        """Train ids (H, W) uint8, void 255."""
+        return self._frames.label(self._frames[self._numbers[video, frame]])
+
+    def image(self, video, frame):
+        """Pixels (H, W, 3) uint8 RGB."""
+        return records.decode_image(self._frames[self._numbers[video, frame]]["image_jpeg"])
+
+    def size(self, video, frame):
+        """(width, height)."""
+        return Image.open(io.BytesIO(self._frames[self._numbers[video, frame]]["image_jpeg"])).size
+
+
+class FilesTruth:
+    """A split of a folder, .zip or .tar in VSPW's layout; see `open_truth`."""
+
+    fingerprint = None
+
+    def __init__(self, path, split):
+        self.path, self.split = str(path), split
+        self._source = sources.open_source(path)
+        prefix, splits = vspw.read_splits(self._source)
+        if split not in splits:
+            raise UserError(f"{path} has no list {split}.txt; it has {', '.join(f'{name}.txt' for name in splits)}.")
+        members = vspw.split_frames(self._source, prefix, splits[split], split)
+        self._frames = {(frame.video, frame.name): frame for frame in members}
+        by_video = {}
+        for frame in members:
+            by_video.setdefault(frame.video, []).append(frame.name)
+        self.videos = tuple(NamedVideo(name, tuple(frames)) for name, frames in by_video.items())
+        self.labelled = all(frame.mask for frame in members)
+        self.date = _date(path / f"{split}.txt" if path.is_dir() else path)
+
+    def _read(self, video, frame, kind, decode):
+        name = getattr(self._frames[video, frame], kind)
+        if name not in self._source.sizes:
+            raise UserError(f"{self._source.where(name)} is missing.")
+        try:
+            return decode(self._source.read(name))
+        except (UserError, OSError, SyntaxError, ValueError) as error:  # The last three are Pillow's.
+            raise UserError(f"{self._source.where(name)} cannot be read: {error}") from error
+
+    def label(self, video, frame):
+        """Train ids (H, W) uint8, void 255."""
+        return self._read(video, frame, "mask", records.decode_mask)
+
+    def image(self, video, frame):
+        """Pixels (H, W, 3) uint8 RGB."""
+        return self._read(video, frame, "image", records.decode_image)
+
+    def size(self, video, frame):
+        """(width, height)."""
+        return self._read(video, frame, "image", lambda data: Image.open(io.BytesIO(data)).size)
+
+
+def _date(path):
+    """The day on which a file was written, in UTC."""
+    moment = datetime.datetime.fromtimestamp(pathlib.Path(path).stat().st_mtime, datetime.UTC)
+    return moment.date().isoformat() if pathlib.Path(path).exists() else ""
+
+
+def open_truth(path, split):
+    """The videos of a split.
+
+    Both kinds have `videos` (of `NamedVideo`), `label`, `image` and `size` by names of video and frame, `labelled`
+    (whether there are masks), `path`, `split`, `date` and `fingerprint` (None for files).
+
+    Args:
+      path: records, or a folder, .zip or .tar in VSPW's layout.
+
+    Raises:
+      UserError: it is neither, or has no such split.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir() and records.exist(path):
+        return RecordsTruth(records.Frames(path, split))
+    if not path.exists():
+        raise UserError(f"--data={path}: no such folder. Expected VSPW (with {split}.txt and data/), or its records.")
+    return FilesTruth(path, split)

@@ -1,0 +1,198 @@
+"""A challenge entry of predictions on disk: made, or checked, without unpacking anything.
+
+    python -m vspw_jax.submission --predictions=DIR --data=VSPW_480p --split=test --output=submission.zip
+    python -m vspw_jax.submission --check=submission.zip --data=VSPW_480p --split=test
+
+An entry holds <video>/<frame>.png for every frame of the split's videos, with class ids 0..123, one channel of 8 bits,
+at the frame's size, as VSPW's devkit saves its own. --output=X.zip packs them, --output=DIR copies them to a folder;
+both are there whole or not at all, and the same predictions make the same bytes. --check reads a folder, .zip or .tar
+of anybody's and lists everything that is wrong.
+"""
+
+import argparse
+import functools
+import pathlib
+import shutil
+import zipfile
+
+import numpy as np
+
+from data_prep import sources
+from vspw_jax import classes, mask_png
+from vspw_jax.errors import UserError, run_program
+from vspw_jax.metrics import predictions, truth
+from vspw_jax.progress import progress
+from vspw_jax.whole_files import whole_file
+
+FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+"""Of zip's calendar: an entry's bytes do not depend on when it was packed."""
+
+LISTED = 20
+READ_ONLY_FILE = 0o100644 << 16
+
+
+def inner_folder(names, videos):
+    """The folder that all files of an entry lie in, with its slash; empty where the videos are at the top."""
+    first = {name.split("/")[0] for name in names}
+    if len(first) == 1 and not first & {video.name for video in videos}:
+        return f"{first.pop()}/"
+    return ""
+
+
+def problems_of(read, size, role):
+    """What is wrong with a prediction, whose bytes `read()` gives, in words; nothing where it is well."""
+    try:
+        ids = predictions.ids_of(read())
+    except UserError as error:
+        return str(error)
+    if ids.shape[::-1] != size:
+        return f"is {ids.shape[1]}x{ids.shape[0]} pixels, its frame {size[0]}x{size[1]}"
+    allowed = np.zeros(256, bool)
+    low = int(role == predictions.RAW_IDS)
+    allowed[low : classes.NUM_CLASSES + low] = True
+    strange = np.unique(ids[~allowed[ids]])
+    if strange.size:
+        found = ", ".join(map(str, strange[: predictions.LISTED].tolist()))
+        hint = f" {predictions.RAW_HINT}" if low == 0 and strange.tolist() == [classes.NUM_CLASSES] else ""
+        return f"holds {found}: expected class ids {low}..{classes.NUM_CLASSES - 1 + low}.{hint}"
+    return ""
+
+
+def listing(source, videos):
+    """(prefix of the entry's names, lines about files that are missing or too many)."""
+    prefix = inner_folder(source.sizes, videos)
+    wanted = {f"{prefix}{video.name}/{frame}.png" for video in videos for frame in video.frames}
+    by_video = {video.name: [f"{prefix}{video.name}/{frame}.png" for frame in video.frames] for video in videos}
+    lines = []
+    for name, own in by_video.items():
+        missing = [path for path in own if path not in source.sizes]
+        if len(missing) == len(own):
+            lines.append(f"{name}: the whole video is missing, {len(own)} frames")
+        else:
+            lines += [f"{path}: is missing" for path in missing]
+    return prefix, lines + [f"{path}: is no frame of this split" for path in sorted(source.sizes.keys() - wanted)]
+
+
+def check(path, data, role=predictions.TRAIN_IDS):
+    """Checks an entry as a whole.
+
+    Args:
+      path: folder, .zip or .tar, or an opened one of `sources`.
+      data: of `truth.open_truth`.
+      role: of `predictions.ROLES`.
+
+    Returns:
+      (the opened source, the prefix of its names).
+
+    Raises:
+      UserError: it lists what is missing, too much, or wrong with a file.
+    """
+    source = sources.open_source(path)
+    prefix, lines = listing(source, data.videos)
+    frames = [(video.name, frame) for video in data.videos for frame in video.frames]
+    for video, frame in progress(frames, "checking", "frame"):
+        name = f"{prefix}{video}/{frame}.png"
+        if name in source.sizes:
+            found = problems_of(functools.partial(source.read, name), data.size(video, frame), role)
+            lines += [f"{name}: {found}"] if found else []
+    if lines:
+        more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+        shown = "\n  ".join(lines[:LISTED])
+        raise UserError(f"{source.path} is no entry for split {data.split!r} of {data.path}:\n  {shown}{more}")
+    return source, prefix
+
+
+def entry_files(source, prefix, data, role):
+    """Yields (name, bytes) of an entry's files in order; the bytes are those given, but for ids that must change."""
+    for video in sorted(data.videos, key=lambda video: video.name):
+        for frame in video.frames:
+            png = source.read(f"{prefix}{video.name}/{frame}.png")
+            if role == predictions.RAW_IDS:
+                png = mask_png.encode(classes.from_raw(predictions.ids_of(png)))
+            yield f"{video.name}/{frame}.png", png
+
+
+def write_zip(path, files):
+    """Packs (name, bytes) into a zip that depends on nothing else; PNGs are packed already and are stored."""
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files:
+            info = zipfile.ZipInfo(name, FIRST_DAY)
+            info.create_system, info.external_attr = 3, READ_ONLY_FILE
+            archive.writestr(info, content)
+
+
+def write_folder(path, files):
+    """Writes (name, bytes) into a new folder, which takes its name when it is whole."""
+    aside = path.with_name(f"partial-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        for name, content in files:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            (aside / name).write_bytes(content)
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write(predicted, data, output, role=predictions.TRAIN_IDS):
+    """Makes an entry of a folder of predictions once it has been checked; see the module."""
+    output = pathlib.Path(output)
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"The folder of {output} does not exist. Make it, or name another --output.")
+    if output.suffix != ".zip" and output.exists():
+        raise UserError(f"{output} exists. Delete it, or choose another --output.")
+    folder = predictions.Folder(predicted, role)
+    folder.check(data.videos)
+    source = sources.open_source(folder.path)
+    # Folders of other videos are no fault of what is asked for: they are left out.
+    source = source.only(f"{video.name}/{frame}.png" for video in data.videos for frame in video.frames)
+    check(source, data, role)
+    files = progress(
+        entry_files(source, "", data, role), "packing", "frame", total=sum(len(video.frames) for video in data.videos)
+    )
+    (write_zip if output.suffix == ".zip" else write_folder)(output, files)
+
+
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m vspw_jax.submission",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit status: 0 done or nothing wrong, 2 for what you must mend.",
+    )
+    what = result.add_mutually_exclusive_group(required=True)
+    what.add_argument("--predictions", metavar="DIR", help="make an entry of these: DIR/<video>/<frame>.png")
+    what.add_argument("--check", metavar="PATH", help="check an entry: a folder, .zip or .tar")
+    result.add_argument("--data", required=True, metavar="PATH", help="VSPW as a folder, .zip or .tar, or its records")
+    result.add_argument("--split", default="test", help="whose videos (default test)")
+    result.add_argument("--output", metavar="X.zip|DIR", help="what to make, of --predictions")
+    result.add_argument(
+        "--masks-are",
+        choices=predictions.ROLES,
+        default=predictions.TRAIN_IDS,
+        help="what the predictions hold: train_ids 0..123 (default) or raw_ids 1..124, which are changed to 0..123",
+    )
+    return result
+
+
+def main(argv=None):
+    """Command line."""
+    options = parser().parse_args(argv)
+    if bool(options.predictions) != bool(options.output):
+        raise UserError("--predictions=DIR and --output=X.zip go together; --check=X.zip needs neither.")
+    data = truth.open_truth(options.data, options.split)
+    frames = sum(len(video.frames) for video in data.videos)
+    if options.check:
+        if options.masks_are != predictions.TRAIN_IDS:
+            raise UserError("An entry holds train ids: --masks-are goes with --predictions alone.")
+        _, prefix = check(options.check, data)
+        inside = f" Its videos are in the folder {prefix} of it; the devkit has them at the top." if prefix else ""
+        print(f"{options.check} is whole: {len(data.videos)} videos, {frames} frames.{inside}")
+    else:
+        write(options.predictions, data, options.output, options.masks_are)
+        print(f"Wrote {options.output}: {len(data.videos)} videos, {frames} frames.")
+
+
+if __name__ == "__main__":
+    run_program(main)
