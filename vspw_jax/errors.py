@@ -18,6 +18,11 @@ def choose(table, name, field):
     return table[name]
 
 
+def warn(message):
+    """Tells the user what is wrong but does not stop the program."""
+    print(f"Warning: {message}", file=sys.stderr, flush=True)
+
+
 def no_room(error):
     """Whether a full disk, or a full quota, is what an exception comes from."""
     while error is not None:

@@ -39,7 +39,8 @@ def train(config, workdir):
     checkpoint.claim_workdir(workdir, config, mixture.identity(members))
     if len(members) > 1:
         print(mixture.report(members, config.data.frames))
-    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
+    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep, trains=True)
+    checkpoints.set_aside_damaged()
     initial = None
     if config.init_from and checkpoints.latest_step() is None:
         initial = convert.plan(config.model, [params, model_state], config.init_from)
