@@ -38,12 +38,15 @@ def seen(config, monkeypatch, compiled):
             sums.append((float(batch["image_BTHWC"].sum()), int(batch["label_BTHW"].sum())))
             yield batch
 
-    def once(name):
-        make = getattr(train_step, name)
-        return lambda *args: compiled.setdefault((name, config.to_json()), make(*args))
+    compile_step = train.compiled
+
+    def once(step_function, state, batch):
+        if config.to_json() not in compiled:
+            compiled[config.to_json()] = compile_step(step_function, state, batch)
+        return compiled[config.to_json()]
 
     monkeypatch.setattr(pipeline, "training_batches", watched)
-    monkeypatch.setattr(train_step, "make_train_step", once("make_train_step"))
+    monkeypatch.setattr(train, "compiled", once)
     return sums
 
 
@@ -65,9 +68,10 @@ def uninterrupted(config, seen, reference, tmp_path_factory):
 
 
 def metrics(workdir):
-    """The lines of metrics.jsonl, less what the clock decides."""
+    """The lines of metrics.jsonl, less what the clock and the process decide."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+    of_process = ("images_per_second", "goodput", "compilations")
+    return [{name: value for name, value in line.items() if name not in of_process} for line in lines]
 
 
 def assert_same_run(state, workdir, expected):
@@ -132,25 +136,41 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert_same_run(train.train(config, workdir), workdir, uninterrupted)
 
 
+class Step:
+    """In the place of a jitted step: counts, and has the metrics that it is given; `bad_steps` from a step on."""
+
+    def __init__(self, bad_from=1000, **metrics):
+        self.bad_from, self.metrics = bad_from, metrics
+
+    def lower(self, *_):
+        return self
+
+    def compile(self):
+        return self
+
+    def __call__(self, state, _):
+        step = state["step"] + 1
+        bad = step >= self.bad_from
+        return {**state, "step": step - bad, "bad_steps": np.array(int(bad))}, {**self.metrics, "bad_steps": float(bad)}
+
+
 @pytest.fixture
 def no_network(monkeypatch):
-    """A state of a few numbers and a step that returns them: for what stands around the network."""
-    state = {name: np.zeros(3) for name in ("params", "model_state", "opt_state")} | {"step": np.zeros((), int)}
+    """A state of a few numbers and a step that counts them: for what stands around the network."""
+    state = {name: np.zeros(3) for name in ("params", "model_state", "opt_state")}
+    state |= {name: np.zeros((), int) for name in ("step", "bad_steps")}
     monkeypatch.setattr(train_step, "new_state", lambda *_: state)
-
-    def run(**values):
-        monkeypatch.setattr(train_step, "make_train_step", lambda *_: lambda state, _: (state, values))
-
-    return run
+    return lambda **options: monkeypatch.setattr(train_step, "make_train_step", lambda *_: Step(**options))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(config, tmp_path, no_network, bad):
+def test_a_loss_that_is_no_number_ends_the_run_and_the_step_is_saved(config, tmp_path, no_network, bad):
     config.run.log_every = 1000
-    no_network(loss=bad, mask=1.0)
-    with pytest.raises(UserError, match="At step 2 loss became NaN or infinite.*learning_rate"):
+    no_network(bad_from=3, loss=bad, mask=1.0)
+    with pytest.raises(UserError, match="At step 3 loss became NaN or infinite(.|\n)*--mode=replay.*learning_rate"):
         train.train(config, tmp_path)
-    assert checkpoint.Checkpoints(tmp_path, keep=3).latest_step() is None
+    assert checkpoint.Checkpoints(tmp_path, keep=3).latest_step() == 2
+    assert [path.name for path in (tmp_path / "bad_steps").iterdir()] == ["step_00000003.npz"]
 
 
 def test_room_is_looked_for_before_the_first_step(config, tmp_path, no_network, monkeypatch):

@@ -30,7 +30,7 @@ PLACES = re.compile(r"data\.((mixture\.\w+\.)?records|(.+\.)?generate\..+)")
 """Fields that say where data is: what was found there is compared instead."""
 
 
-PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step")}
+PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps")}
 """What of the state is stored together."""
 
 
@@ -122,6 +122,9 @@ class Checkpoints:
     Args:
       keep: so many of the newest stay.
       trains: the run that writes here, of which there is one: what a killed one left half-written is removed.
+
+    Raises:
+      UserError: training cannot write there.
     """
 
     def __init__(self, workdir, keep, trains=False):
@@ -133,6 +136,8 @@ class Checkpoints:
             enable_async_checkpointing=True,
             temporary_path_class=manifest.FolderWithManifest,
         )
+        if trains:
+            _check_writable(self._folder)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._intact = set()
 
@@ -236,6 +241,19 @@ class Checkpoints:
         """Waits for the last save."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _check_writable(folder):
+    """Raises UserError where no file can be made in a folder, itself made if need be."""
+    probe = folder / f"probe_{jax.process_index()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"Checkpoints cannot be written to {folder}: {error.strerror}. Choose another --workdir=DIR."
+        ) from error
 
 
 def _of_first_process(number):
