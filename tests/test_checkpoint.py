@@ -21,6 +21,7 @@ def make_state(seed, step):
         "model_state": {"mean": jnp.asarray(draw(size=4), jnp.float32)},
         "opt_state": ({"mu": jnp.asarray(draw(size=(40, 50)), jnp.float32)}, ()),
         "step": jnp.asarray(step, jnp.int32),
+        "bad_steps": jnp.asarray(seed, jnp.int32),
     }
 
 

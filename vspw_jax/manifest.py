@@ -62,5 +62,6 @@ class FolderWithManifest(atomicity.AtomicRenameTemporaryPath):
     """Where Orbax writes a checkpoint: the manifest is there before the folder takes its name, never one without."""
 
     async def finalize(self):
-        write(self.get())
+        if self.get_final().name.isdigit():  # A step, not one of the folders in it, which are written likewise.
+            write(self.get())
         await super().finalize()

@@ -1,13 +1,14 @@
 """What a run shows of itself: a progress line, metrics.jsonl, TensorBoard, a log, Weights & Biases where asked for."""
 
+import contextlib
 import json
 import time
 
 import jax
-import tensorboardX
 
 from vspw_jax import compilations
 from vspw_jax.errors import UserError
+from vspw_jax.event_file import EventFile
 from vspw_jax.goodput import Goodput
 from vspw_jax.progress import progress
 from vspw_jax.run_log import LOG
@@ -71,7 +72,7 @@ class Observer:
         self._wandb = WeightsAndBiases(workdir) if wandb else None
         self._drop_repeated_lines(workdir / "metrics.jsonl", first_step)
         self._file = (workdir / "metrics.jsonl").open("a")
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._board = EventFile(workdir / "tensorboard", first_step + 1)
         self._bar = progress(description="training", unit="step", total=num_steps, initial=first_step)
         self._bar.set_postfix_str("compiling the step")
 
@@ -103,8 +104,7 @@ class Observer:
     def _show(self, step, metrics, values):
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.scalars(step, values)
         if self._wandb:
             self._wandb.scalars(step, values)
         parts = " ".join(f"{name} {values[name]:.2f}" for name in metrics if name not in QUIET)
@@ -114,7 +114,7 @@ class Observer:
     def picture(self, step, name, image_HWC):
         """Logs a uint8 RGB picture."""
         if self._is_first:
-            self._board.add_image(name, image_HWC, step, dataformats="HWC")
+            self._board.picture(step, name, image_HWC)
 
     def close(self):
         """Says how the time was spent."""
@@ -123,7 +123,6 @@ class Observer:
             self._bar.close()
             if self._step > self._first_step:
                 print(f"Goodput: {self._goodput}", flush=True)
-            self._file.close()
-            self._board.close()
-            if self._wandb:
-                self._wandb.close()
+            with contextlib.closing(self._file), contextlib.closing(self._board):
+                if self._wandb:
+                    self._wandb.close()

@@ -75,8 +75,8 @@ def load(path, config):
       UserError: it is damaged, or of a run with another seed.
     """
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
+        with pathlib.Path(path).open("rb") as file, np.load(file) as saved:
+            arrays = dict(saved)
         step, seed, metrics = (arrays.pop(name).item() for name in ("step", "seed", "metrics"))
         metrics = json.loads(metrics)
     except Exception as error:  # zipfile, zlib and NumPy each have their own.

@@ -63,11 +63,11 @@ def restore_state(config, optimizer, checkpoints, mesh, at_most=math.inf):
     return checkpoints.restore(sharding.replicated_shapes(mesh, like), at_most)
 
 
-def restore_weights(config, checkpoints, mesh):
-    """(graphdef, weights) of the newest checkpoint; weights are its params and model_state."""
+def restore_weights(config, checkpoints, mesh, at_most=math.inf):
+    """(graphdef, weights) of the newest checkpoint, of a step `at_most` or before: its params and model_state."""
     graphdef, params, model_state = describe(config)
     like = {"params": params, "model_state": model_state}
-    return graphdef, checkpoints.restore(sharding.replicated_shapes(mesh, like))
+    return graphdef, checkpoints.restore(sharding.replicated_shapes(mesh, like), at_most)
 
 
 def total(x):
