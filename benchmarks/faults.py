@@ -47,7 +47,8 @@ def recipe(records):
     config.model.image_size = (32, 32)
     config.data.records = str(records)
     config.data.augment.base_size = (64, 48)
-    config.train.steps = STEPS
+    config.train.update(steps=STEPS, batch=8)
+    config.loss.nce.groups = 8
     config.run.update(log_every=1, save_every=SAVE_EVERY, keep=2, picture_every=10 * STEPS)
     return config
 

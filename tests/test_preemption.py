@@ -63,6 +63,14 @@ def test_nothing_is_begun_after_a_request(stop):
         stop.unless_requested(pytest.fail, "begun")
 
 
+def test_readers_that_the_signal_ended_too_are_no_failure(stop):
+    with pytest.raises(ValueError), stop.reading():
+        raise ValueError("damaged record")
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(preemption.Stopped), stop.reading():
+        raise RuntimeError("a worker was terminated")
+
+
 def test_other_threads_note_nothing_and_do_not_fail():
     def enter():
         with preemption.StopRequest() as stop:

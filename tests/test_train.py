@@ -144,7 +144,7 @@ def test_a_run_that_is_complete_trains_no_more(config, uninterrupted, seen, tmp_
 
 def test_the_step_is_compiled_once(uninterrupted):
     lines = [json.loads(line) for line in (uninterrupted[3] / "metrics.jsonl").read_text().splitlines()]
-    assert len({line["compilations"] for line in lines[1:]}) == 1
+    assert len({line["compilations"] for line in lines[2:]}) == 1  # Orbax has a program of its own for the first save.
 
 
 def test_a_batch_that_is_no_number_reaches_no_weight_and_can_be_replayed(
@@ -182,79 +182,49 @@ def test_a_batch_that_is_no_number_reaches_no_weight_and_can_be_replayed(
     assert 0 < int(found[1]) <= int(found[2]) and "encoder/" in report
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_gets_a_signal_goes_on_as_if_it_had_not(
-    config, uninterrupted, tiny_flags, tmp_path, compile_cache, request, number
-):
-    """The program itself: killed in the middle of a step or a save, or asked to stop."""
+def test_the_program_answers_a_request_to_stop(config, uninterrupted, tiny_flags, tmp_path, compile_cache, request):
+    """With status 0 and a line that says how to go on; kills, which need no network, are in tests/faults."""
     (tmp_path / "compile_cache").symlink_to(compile_cache)
     workdir = tmp_path / "run"
     command = [sys.executable, "-m", "vspw_jax.main", *tiny_flags, f"--workdir={workdir}"]
     command += ["--config.run.picture_every=1000", "--config.run.afterwards=()"]
     environment = {**os.environ, "PYTHONPATH": str(request.config.rootpath)}
     with (
-        (tmp_path / "log").open("w+") as log,
+        (tmp_path / "log").open("w") as log,
         subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
     ):
         deadline = time.monotonic() + 600
         log_of_steps = workdir / "metrics.jsonl"
         while process.poll() is None and time.monotonic() < deadline:
-            if log_of_steps.exists() and log_of_steps.read_text().count("\n") >= 3:
+            if log_of_steps.exists() and log_of_steps.read_text().count("\n") >= 2:
                 break
             time.sleep(0.01)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
     output = (tmp_path / "log").read_text()
-    if number == signal.SIGKILL:
-        assert process.returncode == -number, output
-    else:
-        assert process.returncode == 0 and "Traceback" not in output, output
+    assert process.returncode == 0 and "Traceback" not in output, output
+    step = checkpoint.Checkpoints(workdir, keep=3).latest_step()
+    assert step >= 2, output
+    if step < config.train.steps:
         (line,) = (line for line in output.splitlines() if "To go on" in line)
-        step = re.match(
-            r"Stopped after step (\d) of 6, saved in .*checkpoints. To go on: python -m vspw_jax.main ", line
-        )[1]
-        assert checkpoint.Checkpoints(workdir, keep=3).latest_step() == int(step) and f"--workdir={workdir}" in line
+        assert line.startswith(
+            f"Stopped after step {step} of 6, saved in {workdir / 'checkpoints'}. To go on: python -m "
+        )
+        assert f"--workdir={workdir}" in line
     assert_same_run(train.train(config, workdir), workdir, uninterrupted)
 
 
-class Step:
-    """In the place of a jitted step: counts, and has the metrics that it is given; `bad_steps` from a step on."""
-
-    def __init__(self, bad_from=1000, **metrics):
-        self.bad_from, self.metrics = bad_from, metrics
-
-    def lower(self, *_):
-        return self
-
-    def compile(self):
-        return self
-
-    def __call__(self, state, _):
-        step = state["step"] + 1
-        bad = step >= self.bad_from
-        return {**state, "step": step - bad, "bad_steps": np.array(int(bad))}, {**self.metrics, "bad_steps": float(bad)}
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    """A state of a few numbers and a step that counts them: for what stands around the network."""
-    state = {name: np.zeros(3) for name in ("params", "model_state", "opt_state")}
-    state |= {name: np.zeros((), int) for name in ("step", "bad_steps")}
-    monkeypatch.setattr(train_step, "new_state", lambda *_: state)
-    return lambda **options: monkeypatch.setattr(train_step, "make_train_step", lambda *_: Step(**options))
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_ends_the_run_and_the_step_is_saved(config, tmp_path, no_network, bad):
+def test_a_loss_that_is_no_number_ends_the_run_and_the_step_is_saved(config, tmp_path, without_network, bad):
     config.run.log_every = 1000
-    no_network(bad_from=3, loss=bad, mask=1.0)
+    without_network(bad_from=3, loss=bad, mask=1.0)
     with pytest.raises(UserError, match="At step 3 loss became NaN or infinite(.|\n)*--mode=replay.*learning_rate"):
         train.train(config, tmp_path)
     assert checkpoint.Checkpoints(tmp_path, keep=3).latest_step() == 2
     assert [path.name for path in (tmp_path / "bad_steps").iterdir()] == ["step_00000003.npz"]
 
 
-def test_room_is_looked_for_before_the_first_step(config, tmp_path, no_network, monkeypatch):
-    no_network(loss=1.0)
+def test_room_is_looked_for_before_the_first_step(config, tmp_path, without_network, monkeypatch):
+    without_network(loss=1.0)
     usage = checkpoint.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(UserError, match="No room for checkpoints"):
@@ -295,22 +265,22 @@ def stopped(config, workdir):
     return str(ended.value), checkpoints.intact_step()
 
 
-def test_a_stop_in_the_first_compilation(config, tmp_path, no_network, monkeypatch, released):
-    no_network(loss=1.0)
+def test_a_stop_in_the_first_compilation(config, tmp_path, without_network, monkeypatch, released):
+    without_network(loss=1.0)
     monkeypatch.setattr(train, "compiled", lambda *_: blocked(released))
     assert stopped(config, tmp_path) == (f"Stopped after step 0 of 6, saved in {tmp_path / 'checkpoints'}.", 0)
 
 
-def test_a_stop_in_a_picture(config, tmp_path, no_network, monkeypatch, released):
-    no_network(loss=1.0)
+def test_a_stop_in_a_picture(config, tmp_path, without_network, monkeypatch, released):
+    without_network(loss=1.0)
     config.run.picture_every = 3
     monkeypatch.setattr(train, "show", lambda *_: blocked(released))
     assert stopped(config, tmp_path) == (f"Stopped after step 3 of 6, saved in {tmp_path / 'checkpoints'}.", 3)
 
 
-def test_a_stop_in_a_save(config, tmp_path, no_network, monkeypatch):
+def test_a_stop_in_a_save(config, tmp_path, without_network, monkeypatch):
     """The save of step 4 goes on beside the steps; it becomes whole, and so does the one of the step then reached."""
-    no_network(loss=1.0)
+    without_network(loss=1.0)
     write = manifest.write
 
     def write_slowly(folder):
@@ -324,8 +294,8 @@ def test_a_stop_in_a_save(config, tmp_path, no_network, monkeypatch):
     assert step in (4, 5, 6) and manifest.damage(tmp_path / "checkpoints" / "4") == []
 
 
-def test_a_stop_in_the_evaluation(config, tmp_path, no_network, monkeypatch, released):
-    no_network(loss=1.0)
+def test_a_stop_in_the_evaluation(config, tmp_path, without_network, monkeypatch, released):
+    without_network(loss=1.0)
     monkeypatch.setitem(main.MODES, "evaluate", lambda *_: blocked(released))
     expected = f"Stopped in --mode=evaluate, all of training saved in {tmp_path / 'checkpoints'}."
     assert stopped(config, tmp_path) == (expected, 6)

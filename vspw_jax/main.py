@@ -205,7 +205,10 @@ def main(_):
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
     if _MODE.value != "inspect":  # Which writes nothing.
         jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
-    print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
+    try:
+        print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
+    except preemption.Stopped as stopped:
+        preemption.leave(stopped)
 
 
 def check_recipe(argv):
@@ -245,10 +248,7 @@ def parse_flags(argv):
 
 def command_line():
     """Runs the program on sys.argv and exits."""
-    try:
-        run_program(lambda: app.run(main, flags_parser=parse_flags))
-    except preemption.Stopped as stopped:
-        preemption.leave(stopped)
+    run_program(lambda: app.run(main, flags_parser=parse_flags))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import time
 
 import jax
@@ -122,7 +123,7 @@ class Observer:
         if self._is_first:
             self._bar.close()
             if self._step > self._first_step:
-                print(f"Goodput: {self._goodput}", flush=True)
+                print(f"Goodput: {self._goodput}", file=sys.stderr, flush=True)
             with contextlib.closing(self._file), contextlib.closing(self._board):
                 if self._wandb:
                     self._wandb.close()

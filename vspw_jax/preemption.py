@@ -1,6 +1,7 @@
 """Requests to stop: SIGTERM and SIGINT are answered between two steps, with a saved state."""
 
 import concurrent.futures
+import contextlib
 import os
 import shlex
 import signal
@@ -60,6 +61,16 @@ class StopRequest:
         """Raises Stopped where this step is not to be made; to be called before every one, as all processes agree."""
         if multihost_utils.reached_preemption_sync_point(step) if self._agrees else self._received:
             raise Stopped
+
+    @contextlib.contextmanager
+    def reading(self):
+        """Around what other processes do for this one: signals may have reached them too, and so ended them."""
+        try:
+            yield
+        except Exception as error:
+            if self._received:
+                raise Stopped from error
+            raise
 
     def unless_requested(self, function, *args):
         """function(*args), of which nothing need be kept: a compilation cannot be interrupted, but abandoned.

@@ -137,6 +137,7 @@ def replay(config, workdir, path=None):
     weights = {name: state[name] for name in ("params", "model_state")}
     bad_weights = jax.tree.map(count_bad, weights)
     make = train_step.make_train_step(config, graphdef, recording(), mesh, guarded=False)
+    del state["bad_steps"]  # The step as it is, without its guard.
     after, again = make({**state, "opt_state": recording().init(state["params"])}, sharding.to_global(mesh, batch))
     return [
         *_describe_batch(batch),

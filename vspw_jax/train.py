@@ -74,7 +74,7 @@ def train(config, workdir, stop=None):
                 for step in range(first_step + 1, last_step + 1):
                     stop.check(step)
                     trace.before(step, state)
-                    with goodput.elsewhere("input"):
+                    with goodput.elsewhere("input"), stop.reading():
                         batch = sharding.to_global(mesh, next(batches))
                     if step == first_step + 1:
                         with goodput.elsewhere("compiling"):
