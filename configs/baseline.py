@@ -121,11 +121,15 @@ def get_config(size="full"):
     config.evaluate.save_scores = False  # Whether evaluating and predicting keep scores, for vspw_jax.ensemble.
     config.evaluate.top_classes = 0  # Of each pixel, so many in saved scores; 0 is all.
 
-    config.run = ConfigDict()  # None of these changes a result.
+    config.run = ConfigDict()  # None of these changes a result, as long as all numbers are finite.
     config.run.log_every = 50  # Steps.
     config.run.save_every = 1000
     config.run.keep = 3  # Checkpoints.
     config.run.picture_every = 1000
+    config.run.non_finite = "stop"  # Where a loss or gradient is NaN or infinite; or "skip": leave that step out.
+    config.run.most_skipped = 10  # In a row; one more stops.
+    config.run.profile_steps = (0, 0)  # First and last step of a profiler's trace, into tensorboard/; (0, 0) is none.
+    config.run.wandb = False  # Whether Weights & Biases, which must be installed, gets the figures too.
     config.run.compile_to_inspect = True  # --mode=inspect compiles the step for its memory: minutes at full size.
     config.run.afterwards = ("evaluate",)  # What follows training: "evaluate", "predict".
 

@@ -12,12 +12,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
 from configs import nce
 from data_prep import generate, vspw
-from vspw_jax import main
+from vspw_jax import main, train_step
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CAMVID = pathlib.Path(__file__).parents[2] / "shared" / "data" / "camvid_vspw"
@@ -102,6 +103,43 @@ def command_line(monkeypatch, capfd, compile_cache):
             main.command_line()
         jax.config.update("jax_compilation_cache_dir", compile_cache)
         return (ended.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+class CountingStep:
+    """In the place of the jitted step: counts, and has the metrics that it is given; from `bad_from` on it is bad."""
+
+    def __init__(self, metrics, bad_from, seen):
+        self.metrics, self.bad_from, self.seen = metrics, bad_from, seen
+
+    def lower(self, *_):
+        return self
+
+    def compile(self):
+        return self
+
+    def __call__(self, state, batch):
+        if self.seen is not None:
+            self.seen.append(batch)
+        step = state["step"] + 1
+        bad = step >= self.bad_from
+        state = {**state, "step": step - bad, "bad_steps": np.array(int(bad))}
+        return state, {**self.metrics, "bad_steps": float(bad)}
+
+
+@pytest.fixture
+def without_network(monkeypatch):
+    """without_network(loss=1.0): from here on training has a state of a few numbers and a `CountingStep`.
+
+    `seen` is a list for the batches, `new_state` a function of (config, transformation, mesh) for another state.
+    """
+
+    def run(bad_from=10**9, seen=None, new_state=None, **metrics):
+        state = {name: np.zeros(3) for name in ("params", "model_state", "opt_state")}
+        state |= {name: np.zeros((), int) for name in ("step", "bad_steps")}
+        monkeypatch.setattr(train_step, "new_state", new_state or (lambda *_: state))
+        monkeypatch.setattr(train_step, "make_train_step", lambda *_: CountingStep(metrics, bad_from, seen))
 
     return run
 

@@ -59,7 +59,7 @@ def test_the_same_run_twice_is_the_same_bit_for_bit(run_steps, tiny_config):
 
 def test_every_term_is_there_and_every_parameter_moves(run_steps, tiny_config):
     after, metrics, _ = run_steps(tiny_config, 8)
-    assert metrics[0].keys() == {"loss", "cls", "mask", "dice", "nce", "gradient_norm", "learning_rate"}
+    assert metrics[0].keys() == {"loss", "cls", "mask", "dice", "nce", "gradient_norm", "learning_rate", "bad_steps"}
     terms = [metrics[0][name] for name in ("cls", "mask", "dice", "nce")]
     assert metrics[0]["loss"] == pytest.approx(sum(terms), rel=1e-5) and min(terms) > 0
     mesh = sharding.make_mesh(devices=jax.devices())

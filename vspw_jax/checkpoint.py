@@ -1,18 +1,23 @@
 """Checkpoints of a workdir (Orbax), and the config and the data they belong to.
 
 The state's step is also the position in the data: batch n of the stream is a function of (seed, n) alone.
+A checkpoint is written beside its place and renamed when it is whole, its manifest in it (manifest.py); what is read
+is compared with that, and where it differs the one before serves.
 """
 
 import json
+import math
 import pathlib
 import re
 import shutil
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from vspw_jax.errors import UserError
+from vspw_jax import manifest
+from vspw_jax.errors import UserError, warn
 from vspw_jax.whole_files import whole_file
 
 IDENTITY = ("seed", "model", "loss", "optimizer", "train", "data")
@@ -25,7 +30,7 @@ PLACES = re.compile(r"data\.((mixture\.\w+\.)?records|(.+\.)?generate\..+)")
 """Fields that say where data is: what was found there is compared instead."""
 
 
-PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step")}
+PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps")}
 """What of the state is stored together."""
 
 
@@ -112,16 +117,79 @@ def _check_same(path, found, expected):
 
 
 class Checkpoints:
-    """The checkpoints under workdir/checkpoints, one folder a step."""
+    """The checkpoints under workdir/checkpoints, one folder a step.
 
-    def __init__(self, workdir, keep):
+    Args:
+      keep: so many of the newest stay.
+      trains: the run that writes here, of which there is one: what a killed one left half-written is removed.
+
+    Raises:
+      UserError: training cannot write there.
+    """
+
+    def __init__(self, workdir, keep, trains=False):
         self._folder, self._keep = (pathlib.Path(workdir) / "checkpoints").resolve(), keep
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=True,
+            cleanup_tmp_directories=trains,
+            enable_async_checkpointing=True,
+            temporary_path_class=manifest.FolderWithManifest,
+        )
+        if trains:
+            _check_writable(self._folder)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._intact = set()
 
     def latest_step(self):
-        """The newest complete checkpoint's step, or None."""
+        """The newest checkpoint's step, or None."""
         return self._manager.latest_step()
+
+    def intact_step(self, at_most=math.inf):
+        """The newest step, `at_most` or before, whose files are as they were written; None where there is no step.
+
+        Damaged ones above it are named on stderr.
+
+        Raises:
+          UserError: there are steps, all of them damaged.
+        """
+        steps = sorted(step for step in self._manager.all_steps() if step <= at_most)
+        step = _of_first_process(self._newest_intact(steps)) if steps else None
+        if step == -1:
+            raise UserError(
+                f"Every checkpoint in {self._folder} is damaged: {', '.join(map(str, steps))}.\n"
+                "Bring one back from a copy, or choose another --workdir=DIR to start anew."
+            )
+        return step
+
+    def _newest_intact(self, steps):
+        for step in reversed(steps if jax.process_index() == 0 else []):
+            damage = [] if step in self._intact else manifest.damage(self._folder / str(step))
+            if not damage:
+                self._intact.add(step)
+                return step
+            more = f", and {len(damage) - 3} more" if len(damage) > 3 else ""
+            warn(f"The checkpoint {self._folder / str(step)} is damaged ({'; '.join(damage[:3])}{more}).")
+        return -1
+
+    def set_aside_damaged(self):
+        """Moves damaged checkpoints that are newer than the newest good one to workdir/damaged, for a run to go on.
+
+        Raises:
+          UserError: all of them are damaged.
+        """
+        intact, newest = self.intact_step(), self.latest_step()
+        if intact == newest:
+            return
+        aside = self._folder.parent / "damaged"
+        for step in [step for step in self._manager.all_steps() if step > intact]:
+            if jax.process_index() == 0:
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(aside / str(step), ignore_errors=True)
+                (self._folder / str(step)).rename(aside / str(step))
+        _of_first_process(0)  # The others wait for that.
+        self._manager.reload()
+        warn(f"Going on from step {intact}. What is damaged was moved to {aside}; delete it when you have seen it.")
 
     def check_room(self, state, saves=1):
         """Raises UserError where the disk has no room for the checkpoints that `saves` saves will add.
@@ -147,21 +215,25 @@ class Checkpoints:
             args = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
             self._manager.save(step, args=ocp.args.Composite(**args))
 
-    def restore(self, like):
-        """The newest checkpoint in the shapes and shardings of `like`: a state, or its params and model_state alone.
+    def restore(self, like, at_most=math.inf):
+        """The newest intact checkpoint, of a step `at_most` or before.
+
+        Args:
+          like: its shapes and shardings: a state, or its params and model_state alone.
 
         Raises:
-          UserError: it is damaged.
+          UserError: it cannot be read, or all of them are damaged.
         """
         parts = {name: {key: like[key] for key in keys} for name, keys in PARTS.items() if like.keys() >= set(keys)}
         args = {name: ocp.args.StandardRestore(part) for name, part in parts.items()}
-        step = self.latest_step()
+        step = self.intact_step(at_most)
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # TensorStore raises a bare Exception for what it cannot read.
             raise UserError(
-                f"The checkpoint {self._folder / str(step)} cannot be read: {str(error).splitlines()[0][:200]}\n"
-                "Delete that folder to go on from the one before it, or from the start if there is none."
+                f"The checkpoint {self._folder / str(step)} cannot be read, though it is as it was written: "
+                f"{str(error).splitlines()[0][:200]}\n"
+                "It may be of another version of this program. Choose another --workdir=DIR."
             ) from error
         return {key: leaf for name in parts for key, leaf in restored[name].items()}
 
@@ -169,3 +241,21 @@ class Checkpoints:
         """Waits for the last save."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _check_writable(folder):
+    """Raises UserError where no file can be made in a folder, itself made if need be."""
+    probe = folder / f"probe_{jax.process_index()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"Checkpoints cannot be written to {folder}: {error.strerror}. Choose another --workdir=DIR."
+        ) from error
+
+
+def _of_first_process(number):
+    """The first process's number, on all of them."""
+    return int(multihost_utils.broadcast_one_to_all(number)) if jax.process_count() > 1 else number

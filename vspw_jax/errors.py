@@ -18,31 +18,46 @@ def choose(table, name, field):
     return table[name]
 
 
-def no_room(error):
-    """Whether a full disk, or a full quota, is what an exception comes from."""
+def warn(message):
+    """Tells the user what is wrong but does not stop the program."""
+    print(f"Warning: {message}", file=sys.stderr, flush=True)
+
+
+NO_ROOM = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
+NOT_ALLOWED = {errno.EACCES: "Permission denied", errno.EROFS: "Read-only file system"}
+
+
+def _comes_from(error, reasons):
     while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
         # Libraries in C++ (ArrayRecord, TensorStore) raise errors of their own with the system's text in them.
-        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+        if getattr(error, "errno", None) in reasons or any(text in str(error) for text in reasons.values()):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
+def no_room(error):
+    """Whether a full disk, or a full quota, is what an exception comes from."""
+    return _comes_from(error, NO_ROOM)
+
+
 def run_program(main):
-    """Runs main() and exits: status 0 when done, 2 with the message alone for a UserError or a full disk."""
+    """Runs main() and exits: status 0 when done, 2 with the message alone for a UserError or what a disk refuses."""
     try:
         main()
     except UserError as error:
         message = str(error)
     except Exception as error:
-        if not no_room(error):
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        if no_room(error):
+            message = (
+                f"There is no room left on the disk: {first_line}\n"
+                "What is whole stays. Free some space, then run the same command again."
+            )
+        elif _comes_from(error, NOT_ALLOWED):
+            message = f"A file or folder cannot be used: {first_line}\nMake it readable and writable, or name another."
+        else:
             raise
-        message = (
-            f"There is no room left on the disk: {str(error).strip().splitlines()[0]}\n"
-            "What is whole stays. Free some space, then run the same command again."
-        )
     else:
         return
     print(f"Error: {message}", file=sys.stderr)

@@ -5,6 +5,7 @@
     python -m vspw_jax.main --config=configs/nce.py:demo --mode=evaluate                  score the newest checkpoint
     python -m vspw_jax.main --config=configs/nce.py:demo --mode=predict --input=clip.mp4  masks and overlays of a video
     python -m vspw_jax.main --config=configs/nce.py --mode=inspect                        recipe, parameters, cost
+    python -m vspw_jax.main --config=configs/nce.py:demo --mode=replay                    look into a step gone wrong
     python -m vspw_jax.main --config=configs/nce.py --config.init_from=X.pth              start from PyTorch's weights
     python -m vspw_jax.main --config=configs/nce.py --mode=export --output=Y.pth          give them back
 
@@ -27,7 +28,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_prep import coco_stuff, generate, vspw
-from vspw_jax import checkpoint, evaluate, inspect, sharding, train, train_step
+from vspw_jax import checkpoint, evaluate, inspect, preemption, replay, sharding, train, train_step
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, choose, run_program
 from vspw_jax.inference import sources
@@ -38,9 +39,14 @@ from vspw_jax.metrics import table
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
-_MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate", "predict", "export", "inspect"), "What to do.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ("train", "evaluate", "predict", "export", "inspect", "replay"), "What to do."
+)
 _INPUT = flags.DEFINE_string(
-    "input", None, "predict: a video file, a folder of frames or of videos, or a pattern such as 'clips/*.mp4'."
+    "input",
+    None,
+    "predict: a video file, a folder of frames or of videos, or a pattern such as 'clips/*.mp4'. "
+    "replay: a step saved in bad_steps/.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -121,12 +127,18 @@ def trained_predictor(config, workdir):
 
 
 def run_train(config, workdir):
-    """Trains, then does what `config.run.afterwards` names."""
+    """Trains, then does what `config.run.afterwards` names; asked to stop, it does with all of training saved."""
     make_data(config)
-    train.train(config, workdir)
     reports = [f"Curves and pictures: tensorboard --logdir={workdir}"]
-    for mode in config.run.afterwards:
-        reports += MODES[mode](config, workdir)
+    with preemption.StopRequest() as stop:
+        train.train(config, workdir, stop)
+        stop.no_longer_agrees()
+        for mode in config.run.afterwards:
+            try:
+                reports += stop.unless_requested(MODES[mode], config, workdir)
+            except preemption.Stopped as stopped:
+                stopped.args = (f"Stopped in --mode={mode}, all of training saved in {workdir / 'checkpoints'}.",)
+                raise
     return reports
 
 
@@ -205,12 +217,19 @@ def run_inspect(config, workdir):
     return [*of_memory, *of_checkpoint]
 
 
+def run_replay(config, workdir):
+    """Makes the step in --input again, or without one the bad step that the workdir's run saved last."""
+    make_data(config)
+    return replay.replay(config, workdir, _INPUT.value)
+
+
 MODES = {
     "train": run_train,
     "evaluate": run_evaluate,
     "predict": run_predict,
     "export": run_export,
     "inspect": run_inspect,
+    "replay": run_replay,
 }
 
 
@@ -222,7 +241,10 @@ def main(_):
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
     if _MODE.value != "inspect":  # Which writes nothing.
         jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
-    print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
+    try:
+        print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
+    except preemption.Stopped as stopped:
+        preemption.leave(stopped)
 
 
 def check_recipe(argv):

@@ -1,32 +1,79 @@
-"""What a run shows of itself: a progress line, metrics.jsonl, TensorBoard."""
+"""What a run shows of itself: a progress line, metrics.jsonl, TensorBoard, a log, Weights & Biases where asked for."""
 
+import contextlib
 import json
+import sys
 import time
 
-import tensorboardX
+import jax
 
+from vspw_jax import compilations
+from vspw_jax.errors import UserError
+from vspw_jax.event_file import EventFile
+from vspw_jax.goodput import Goodput
 from vspw_jax.progress import progress
+from vspw_jax.run_log import LOG
 from vspw_jax.whole_files import whole_file
 
-QUIET = ("gradient_norm", "learning_rate")
+QUIET = ("gradient_norm", "learning_rate", "bad_steps")
 """What is logged but not shown on the progress line."""
 
 
+def device_memory():
+    """{"device_memory_GiB": largest in use on a device of this process at any time}; {} where devices do not tell."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
+    return {"device_memory_GiB": round(max(peaks) / 2**30, 3)} if peaks else {}
+
+
+class WeightsAndBiases:
+    """Sends figures to Weights & Biases, as one run for each workdir.
+
+    Raises:
+      UserError: it is not installed.
+    """
+
+    def __init__(self, workdir):
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                "run.wandb is set, but Weights & Biases is not installed. Install it with pip install wandb, or set "
+                "--config.run.wandb=False."
+            ) from error
+        name = workdir.absolute().name
+        self._run = wandb.init(project="vspw_jax", name=name, id=name, resume="allow", dir=str(workdir))
+
+    def scalars(self, step, values):
+        self._run.log(values, step=step)
+
+    def close(self):
+        self._run.finish()
+
+
 class Observer:
-    """Shows training as it goes; all calls are made at logging steps, on the main process.
+    """Shows training as it goes; calls are made at logging steps. Only the first process writes more than its log.
 
     Args:
       workdir: metrics.jsonl and tensorboard/ go there.
       first_step, num_steps: of this run.
       images_per_step: over all devices.
+      goodput: since the program began to train.
+      wandb: whether Weights & Biases gets the scalars too.
     """
 
-    def __init__(self, workdir, first_step, num_steps, images_per_step):
-        self._drop_repeated_lines(workdir / "metrics.jsonl", first_step)
-        self._file = (workdir / "metrics.jsonl").open("a")
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+    def __init__(self, workdir, first_step, num_steps, images_per_step, goodput=None, wandb=False):
+        self._goodput = goodput or Goodput()
         self._images_per_step = images_per_step
         self._step, self._time = first_step, time.monotonic()
+        self._first_step, self._is_first = first_step, jax.process_index() == 0
+        LOG.info("steps %d to %d", first_step + 1, num_steps)
+        if not self._is_first:
+            return
+        self._wandb = WeightsAndBiases(workdir) if wandb else None
+        self._drop_repeated_lines(workdir / "metrics.jsonl", first_step)
+        self._file = (workdir / "metrics.jsonl").open("a")
+        self._board = EventFile(workdir / "tensorboard", first_step + 1)
         self._bar = progress(description="training", unit="step", total=num_steps, initial=first_step)
         self._bar.set_postfix_str("compiling the step")
 
@@ -40,24 +87,43 @@ class Observer:
                 partial.write_text("".join(f"{line}\n" for line in kept))
 
     def scalars(self, step, metrics):
-        """Logs scalars by name, with the rate since the last call."""
+        """Logs scalars by name, and what the run is like since the last call."""
         now = time.monotonic()
         rate = (step - self._step) * self._images_per_step / (now - self._time)
         values = {name: float(value) for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **values, "images_per_second": round(rate, 2)}) + "\n")
-        self._file.flush()
-        for name, value in {**values, "images_per_second": rate}.items():
-            self._board.add_scalar(name, value, step)
-        parts = " ".join(f"{name} {values[name]:.2f}" for name in values if name not in QUIET)
-        self._bar.set_postfix_str(f"{parts}, {rate:.1f} images/s", refresh=False)
-        self._bar.update(step - self._step)
+        values |= {
+            "images_per_second": round(rate, 2),
+            "goodput": round(self._goodput.share, 4),
+            "compilations": compilations.count(),
+            **device_memory(),
+        }
+        LOG.info("step %d: %s", step, json.dumps(values))
+        if self._is_first:
+            self._show(step, metrics, values)
         self._step, self._time = step, now
+
+    def _show(self, step, metrics, values):
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        self._board.scalars(step, values)
+        if self._wandb:
+            self._wandb.scalars(step, values)
+        parts = " ".join(f"{name} {values[name]:.2f}" for name in metrics if name not in QUIET)
+        self._bar.set_postfix_str(f"{parts}, {values['images_per_second']:.1f} images/s", refresh=False)
+        self._bar.update(step - self._step)
 
     def picture(self, step, name, image_HWC):
         """Logs a uint8 RGB picture."""
-        self._board.add_image(name, image_HWC, step, dataformats="HWC")
+        if self._is_first:
+            self._board.picture(step, name, image_HWC)
 
     def close(self):
-        self._bar.close()
-        self._file.close()
-        self._board.close()
+        """Says how the time was spent."""
+        LOG.info("goodput: %s; %s", self._goodput, compilations.describe())
+        if self._is_first:
+            self._bar.close()
+            if self._step > self._first_step:
+                print(f"Goodput: {self._goodput}", file=sys.stderr, flush=True)
+            with contextlib.closing(self._file), contextlib.closing(self._board):
+                if self._wandb:
+                    self._wandb.close()

@@ -5,19 +5,27 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vspw_jax import checkpoint, optimizer, sharding, train_step
-from vspw_jax.data import mixture, pipeline, records
-from vspw_jax.errors import UserError
+from vspw_jax import checkpoint, non_finite, optimizer, replay, sharding, train_step
+from vspw_jax.data import mixture, records
+from vspw_jax.errors import UserError, warn
 from vspw_jax.evaluate import comparisons
+from vspw_jax.first_state import first_state
+from vspw_jax.goodput import Goodput
 from vspw_jax.inference.predictor import Predictor
-from vspw_jax.interop import convert
 from vspw_jax.losses import checks
 from vspw_jax.observe import Observer
+from vspw_jax.preemption import Stopped, StopRequest
+from vspw_jax.profiling import Trace
+from vspw_jax.run_log import LOG, run_log
 
 
-def train(config, workdir):
+def train(config, workdir, stop=None):
     """Trains `config` in `workdir`, from its newest checkpoint or from the start.
+
+    Args:
+      stop: a `StopRequest`; default one that never comes.
 
     Returns:
       The final state; see `train_step`.
@@ -25,7 +33,10 @@ def train(config, workdir):
     Raises:
       UserError: data or `config.init_from` missing or unfit, the workdir another run's, devices that cannot share
         the batch, no room on the disk, a loss that is no longer finite.
+      Stopped: a stop was requested; the state that was reached is saved.
     """
+    goodput, stop = Goodput(), stop or StopRequest()
+
     # 1. The data, the devices and the workdir must fit the config before anything is compiled.
     checks.check_losses(config)
     members = mixture.members(config.data)
@@ -34,59 +45,74 @@ def train(config, workdir):
         mixture.check_capacity(members, config.loss.segmentation.capacity)
         check_queries(config)
     mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
+    trace = Trace(config.run.profile_steps, workdir / "tensorboard")
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
-    graphdef, params, model_state = train_step.describe(config)
+    graphdef, params, _ = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
     checkpoint.claim_workdir(workdir, config, mixture.identity(members))
     if len(members) > 1:
         print(mixture.report(members, config.data.frames))
-    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
-    initial = None
-    if config.init_from and checkpoints.latest_step() is None:
-        initial = convert.plan(config.model, [params, model_state], config.init_from)
-        print(initial.report())
-    if checkpoints.latest_step() is None:
-        state = train_step.new_state(config, transformation, mesh)
-        if initial:
-            convert.fill(initial, [state["params"], state["model_state"]])
-    else:
-        state = train_step.restore_state(config, transformation, checkpoints, mesh)
-    first_step = int(state["step"])
-    checkpoints.check_room(state, saves=math.ceil((config.train.steps - first_step) / config.run.save_every))
+    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep, trains=True)
+    checkpoints.set_aside_damaged()
+    with run_log(workdir), contextlib.closing(checkpoints):
+        state = first_state(config, transformation, checkpoints, mesh)
+        first_step, last_step = int(state["step"]), config.train.steps
+        checkpoints.check_room(state, saves=math.ceil((last_step - first_step) / config.run.save_every))
 
-    # 3. The step, the stream of batches from here on, and what shows the run.
-    step_function = train_step.make_train_step(config, graphdef, transformation, mesh)
-    batches = pipeline.training_batches(
-        config.data,
-        config.train.batch,
-        config.model.image_size,
-        config.seed,
-        first_step,
-        jax.process_index(),
-        jax.process_count(),
-    )
-    observer = Observer(workdir, first_step, config.train.steps, config.train.batch * config.data.frames)
-    predictor = Predictor(config, graphdef, mesh)
-    pictured = records.Frames(config.data.records, config.data.eval_split)
+        # 3. The step, the stream of batches from here on, and what shows the run.
+        make_step = train_step.make_train_step(config, graphdef, transformation, mesh)
+        batches = replay.batches(config, first_step)
+        images_per_step = config.train.batch * config.data.frames
+        observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
+        predictor = Predictor(config, graphdef, mesh)
+        pictured = records.Frames(config.data.records, config.data.eval_split)
+        unread = {}
 
-    # 4. The loop; only its logging waits for the devices. However it ends, a save that has begun is finished, and so
-    # are the processes that read.
-    with contextlib.closing(checkpoints), contextlib.closing(observer), contextlib.closing(batches):
-        for step in range(first_step + 1, config.train.steps + 1):
-            state, metrics = step_function(state, sharding.to_global(mesh, next(batches)))
-            is_last = step == config.train.steps
-            is_saved = step % config.run.save_every == 0 or is_last
-            if step % config.run.log_every == 0 or is_saved:
-                check_finite(metrics, step)
-                observer.scalars(step, metrics)
-            if is_saved:
+        # 4. The loop; only its logging waits for the devices. However it ends, a save that has begun is finished, and
+        # so are the processes that read.
+        with contextlib.closing(observer), contextlib.closing(batches), contextlib.closing(trace):
+            try:
+                for step in range(first_step + 1, last_step + 1):
+                    stop.check(step)
+                    trace.before(step, state)
+                    with goodput.elsewhere("input"), stop.reading():
+                        batch = sharding.to_global(mesh, next(batches))
+                    if step == first_step + 1:
+                        with goodput.elsewhere("compiling"):
+                            make_step = stop.unless_requested(compiled, make_step, state, batch)
+                        goodput.begin_steps()
+                    state, unread[step] = make_step(state, batch)
+                    is_saved = step % config.run.save_every == 0 or step == last_step
+                    if step % config.run.log_every == 0 or is_saved:
+                        heed_bad_steps(config, workdir, checkpoints, state, unread)
+                        observer.scalars(step, unread[step])
+                        unread.clear()
+                    if is_saved:
+                        with goodput.elsewhere("saving"):
+                            checkpoints.save(step, state)
+                    if step % config.run.picture_every == 0:
+                        with goodput.elsewhere("pictures"):
+                            stop.unless_requested(show, step, state, predictor, pictured, observer)
+            except Stopped as stopped:
+                heed_bad_steps(config, workdir, checkpoints, state, unread)
+                step = int(state["step"])
                 checkpoints.save(step, state)
-            if step % config.run.picture_every == 0:
-                predictor.weights = state
-                for number, picture in enumerate(comparisons(predictor, pictured)):
-                    observer.picture(step, f"{config.data.eval_split}/{number}", picture)
+                stopped.args = (f"Stopped after step {step} of {last_step}, saved in {workdir / 'checkpoints'}.",)
+                raise
     return state
+
+
+def compiled(step_function, state, batch):
+    """The jitted step as a program for these shapes and shardings, which refuses others: it never compiles again."""
+    return step_function.lower(state, batch).compile()
+
+
+def show(step, state, predictor, pictured, observer):
+    """Logs frame, truth and prediction of the first videos."""
+    predictor.weights = state
+    for number, picture in enumerate(comparisons(predictor, pictured)):
+        observer.picture(step, f"{pictured.split}/{number}", picture)
 
 
 def check_queries(config):
@@ -101,11 +127,32 @@ def check_queries(config):
         )
 
 
-def check_finite(metrics, step):
-    """Raises UserError where the loss or the gradient is no number any more."""
-    bad = sorted(name for name, value in metrics.items() if not jnp.isfinite(value))
-    if bad:
-        raise UserError(
-            f"At step {step} {', '.join(bad)} became NaN or infinite. The checkpoints before it are untouched. "
-            "Lower --config.optimizer.learning_rate, or set --config.optimizer.clip_norm=1."
-        )
+def heed_bad_steps(config, workdir, checkpoints, state, unread):
+    """Saves steps whose loss or gradient was no number for `replay`; too many in a row end the run.
+
+    Args:
+      state: after the last of them.
+      unread: metrics of steps, by step.
+
+    Raises:
+      UserError: more came in a row than `config.run` allows; the state before the last of them is saved.
+    """
+    allowed = non_finite.allowed(config.run)
+    counts = jax.device_get({step: metrics["bad_steps"] for step, metrics in unread.items()})
+    for step, count in counts.items():
+        if not count:
+            continue
+        figures = jax.device_get(unread[step])
+        bad = ", ".join(sorted(name for name, value in figures.items() if not np.isfinite(value)))
+        found = f"At step {step} {bad or 'the running statistics'} became NaN or infinite"
+        path = replay.save(workdir, config, step, figures)
+        if count > allowed:
+            checkpoints.save(step - 1, {**state, "bad_steps": jnp.zeros_like(state["bad_steps"])})
+            raise UserError(
+                f"{found}. The weights are those before that step, saved in {workdir / 'checkpoints'}; the step is in "
+                f"{path or replay.folder(workdir)}.\nSee where it began with --mode=replay. Lower "
+                "--config.optimizer.learning_rate or set --config.optimizer.clip_norm=1 with another --workdir=DIR, or "
+                "leave such steps out with --config.run.non_finite=skip."
+            )
+        LOG.warning("%s; left out", found)
+        warn(f"{found}. It was left out; see --mode=replay.")

@@ -1,10 +1,12 @@
 """The training state and the step: pure functions of (state, batch).
 
-The state is a plain dict: params, model_state (batch norms' running statistics), opt_state, step.
+The state is a plain dict: params, model_state (batch norms' running statistics), opt_state, step, bad_steps (those
+in a row whose loss or gradient was no number; see non_finite.py).
 Shapes: B clips, T frames, N = B*T images, H and W.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from vspw_jax import sharding
+from vspw_jax import non_finite, sharding
 from vspw_jax.classes import VOID
 from vspw_jax.losses import cross_frame_nce, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
@@ -40,6 +42,7 @@ def init_state(config, optimizer, key):
         "model_state": model_state,
         "opt_state": optimizer.init(params),
         "step": jnp.zeros((), jnp.int32),
+        "bad_steps": jnp.zeros((), jnp.int32),
     }
 
 
@@ -53,17 +56,17 @@ def new_state(config, optimizer, mesh):
     return init(jax.random.key(config.seed))
 
 
-def restore_state(config, optimizer, checkpoints, mesh):
-    """The state of the newest checkpoint; replicated over the mesh."""
+def restore_state(config, optimizer, checkpoints, mesh, at_most=math.inf):
+    """The state of the newest checkpoint, of a step `at_most` or before; replicated over the mesh."""
     like = jax.eval_shape(functools.partial(init_state, config, optimizer), jax.random.key(0))
-    return checkpoints.restore(sharding.replicated_shapes(mesh, like))
+    return checkpoints.restore(sharding.replicated_shapes(mesh, like), at_most)
 
 
-def restore_weights(config, checkpoints, mesh):
-    """(graphdef, weights) of the newest checkpoint; weights are its params and model_state."""
+def restore_weights(config, checkpoints, mesh, at_most=math.inf):
+    """(graphdef, weights) of the newest checkpoint, of a step `at_most` or before: its params and model_state."""
     graphdef, params, model_state = describe(config)
     like = {"params": params, "model_state": model_state}
-    return graphdef, checkpoints.restore(sharding.replicated_shapes(mesh, like))
+    return graphdef, checkpoints.restore(sharding.replicated_shapes(mesh, like), at_most)
 
 
 def total(x):
@@ -149,12 +152,13 @@ def clip_losses(outputs, batch, key_B, step, decoder, config):
     return losses
 
 
-def make_train_step(config, graphdef, optimizer, mesh):
+def make_train_step(config, graphdef, optimizer, mesh, guarded=True):
     """The jitted step (state, batch) -> (state, metrics); the state is donated.
 
     Loss and gradient are mapped over the devices of `mesh`: each computes its clips' part, batch statistics and
     averages cross devices by psum. Randomness is a function of (seed, step, clip number in the global batch).
-    Metrics are scalars: loss, its terms, gradient norm, learning rate.
+    Metrics are scalars: loss, its terms, gradient norm, learning rate and, unless `guarded` is off, bad
+    steps in a row, which then change nothing; see non_finite.py.
     """
 
     def mapped_gradients(params, model_state, batch, key, step):
@@ -191,4 +195,6 @@ def make_train_step(config, graphdef, optimizer, mesh):
             "learning_rate": learning_rate(state["step"]),
         }
 
+    if guarded:
+        step = non_finite.guarded(step, non_finite.allowed(config.run))
     return jax.jit(step, donate_argnums=0, compiler_options=sharding.compiler_options(mesh))

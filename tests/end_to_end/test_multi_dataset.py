@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from vspw_jax import train_step
@@ -29,18 +28,11 @@ MEMBERS = ("coco_stuff", "coco_stuff_val")
 
 
 @pytest.fixture
-def batches(monkeypatch):
+def batches(without_network, monkeypatch):
     """What a step that stands for the network was given."""
     taken = []
-    state = {name: np.zeros(3) for name in ("params", "model_state", "opt_state")} | {"step": np.zeros((), int)}
-    monkeypatch.setattr(train_step, "new_state", lambda *_: state)
-    monkeypatch.setattr(train_step, "restore_state", lambda *_: state)
-
-    def step(state, batch):
-        taken.append(batch)
-        return state, {"loss": 1.0}
-
-    monkeypatch.setattr(train_step, "make_train_step", lambda *_: step)
+    without_network(seen=taken, loss=1.0)
+    monkeypatch.setattr(train_step, "restore_state", train_step.new_state)
     return taken
 
 

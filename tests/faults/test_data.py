@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from data_prep import frames, generate, vspw
-from vspw_jax import train_step
 from vspw_jax.data import pipeline, records
 from vspw_jax.errors import UserError
 
@@ -69,12 +68,10 @@ def test_altered_bytes_inside_a_record_are_found_and_named(converted, generated_
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_altered_bytes_end_a_run(refused, tiny_flags, converted, tmp_path, monkeypatch, workers):
+def test_altered_bytes_end_a_run(refused, tiny_flags, converted, tmp_path, without_network, workers):
     """The message comes through the threads and the processes that read ahead."""
     flip_bits(converted)
-    state = {"params": {}, "model_state": {}, "opt_state": {}, "step": np.zeros((), int)}
-    monkeypatch.setattr(train_step, "new_state", lambda *_: state)
-    monkeypatch.setattr(train_step, "make_train_step", lambda *_: lambda state, _: (state, {"loss": 1.0}))
+    without_network(loss=1.0)
     arguments = [f"--config.data.records={converted}", "--config.data.epoch=frame", "--config.train.steps=1000"]
     arguments += [
         f"--config.data.workers={workers}",

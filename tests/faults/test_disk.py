@@ -1,7 +1,9 @@
 """A disk without room ends with status 2, before anything is written or in the middle of it; what is whole stays."""
 
+import contextlib
 import errno
 import pathlib
+import subprocess
 import types
 
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_prep import conversion, frames, generate, vspw
-from vspw_jax import checkpoint, evaluate, mask_png
+from vspw_jax import checkpoint, evaluate, mask_png, observe
 from vspw_jax.data import records
 from vspw_jax.inference import prediction_folder, video
 
@@ -57,7 +59,8 @@ def test_the_disk_fills_up_in_generation(program_refused, small_disk):
 
 def make_state(step):
     weights = jnp.asarray(np.random.default_rng(step).normal(size=(64, 100)), jnp.float32)  # 25 KiB, twice is too much.
-    return {"params": {"a": weights}, "model_state": {}, "opt_state": {}, "step": jnp.asarray(step)}
+    counts = {"step": jnp.asarray(step), "bad_steps": jnp.asarray(0)}
+    return {"params": {"a": weights}, "model_state": {}, "opt_state": {}, **counts}
 
 
 def save_twice(workdir):
@@ -81,6 +84,32 @@ def test_a_save_looks_for_room_first(program_refused, tmp_path, fill_up):
     fill_up(20_000)
     program_refused(["No room for checkpoints", "--workdir=DIR"], save_twice, tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_the_disk_fills_up_under_the_curves(program_refused, small_disk):
+    """Without waiting for ever."""
+
+    def show():
+        with contextlib.closing(observe.Observer(small_disk, 0, 100, 4)) as observer:
+            for step in range(1, 100):
+                observer.picture(step, "noise", np.random.default_rng(step).integers(0, 256, (64, 64, 3), np.uint8))
+
+    program_refused(FULL, show)
+
+
+def test_a_disk_that_refuses_writing_is_found_before_the_first_step(program_refused, small_disk):
+    (small_disk / "checkpoints").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    program_refused(
+        ["checkpoints: Read-only file system", "--workdir=DIR"], checkpoint.Checkpoints, small_disk, 3, True
+    )
+
+
+def test_what_a_disk_refuses_is_a_message(program_refused):
+    def refuse():
+        raise ValueError("save failed") from PermissionError(errno.EACCES, "Permission denied", "runs/a/metrics.jsonl")
+
+    program_refused(["cannot be used"], refuse)
 
 
 @pytest.fixture

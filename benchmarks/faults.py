@@ -1,0 +1,251 @@
+"""Kills, stops and damages a short run again and again, and counts what it lost.
+
+    python -m benchmarks.faults [--kills=200] [--stops=50] [--flips=200] [--seed=0]
+
+The run is that of `train.train` on drawn video, with all that stands around the network: data, loop, checkpoints, log;
+in the network's place is a jitted function that mixes every batch into weights of 2 MB, so that one wrong or repeated
+batch would change all of them. It saves every 5 of 40 steps. Each start is a process of its own.
+
+SIGKILL and SIGTERM come at random moments of a start, from its first instruction to its end; the next start goes on in
+the same workdir, and when the run is complete its weights are compared with those of a run that nothing disturbed.
+"Flips" turns one random bit of a random file of a checkpoint, or loses that file, and restores.
+
+Exit status 1 where anything was lost that may not be: a workdir that cannot be loaded, more than a save interval
+beside the steps made while a save is written, other weights at the end, damage that is not found.
+"""
+
+import argparse
+import collections
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import pathlib
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import nce
+from data_prep import generate, vspw
+from vspw_jax import checkpoint, manifest, non_finite, preemption, train, train_step
+
+STEPS, SAVE_EVERY, WEIGHTS = 40, 5, 500_000
+SECONDS_A_STEP = 0.02
+
+
+def recipe(records):
+    """The demo on little video, without pictures."""
+    config = nce.get_config("demo")
+    config.model.image_size = (32, 32)
+    config.data.records = str(records)
+    config.data.augment.base_size = (64, 48)
+    config.train.update(steps=STEPS, batch=8)
+    config.loss.nce.groups = 8
+    config.run.update(log_every=1, save_every=SAVE_EVERY, keep=2, picture_every=10 * STEPS)
+    return config
+
+
+def draw_records(folder):
+    """Little video in VSPW's layout, converted."""
+    videos = {"train": 5, "val": 1}
+    with contextlib.redirect_stderr(io.StringIO()):
+        generate.generate(folder / "vspw", lambda aside: generate.write_vspw(aside, videos, 10, 48, 64, 0))
+        vspw.convert(folder / "vspw", folder / "records")
+    return folder / "records"
+
+
+def init_state(_, transformation, key):
+    params = {"weights": jax.random.normal(key, (WEIGHTS,))}
+    return {
+        "params": params,
+        "model_state": {},
+        "opt_state": transformation.init(params),
+        "step": jnp.zeros((), jnp.int32),
+        "bad_steps": jnp.zeros((), jnp.int32),
+    }
+
+
+def make_train_step(config, _, transformation, mesh):
+    """A step whose weights are a function of all batches until then, in their order."""
+
+    def step(state, batch):
+        mixed = jnp.roll(jnp.sin(3 * state["params"]["weights"] + batch["image_BTHWC"].mean()), 1)
+        _, opt_state = transformation.update(state["params"], state["opt_state"], state["params"])
+        state = dict(params={"weights": mixed}, model_state={}, opt_state=opt_state, step=state["step"] + 1)
+        return state, {"loss": mixed[0]}
+
+    return jax.jit(non_finite.guarded(step, non_finite.allowed(config.run)), donate_argnums=0)
+
+
+def make_slow(compile_step):
+    """Steps take a while: the loop waits in Python, where a signal finds it."""
+
+    def compiled(*args):
+        program = compile_step(*args)
+
+        def step(*args):
+            time.sleep(SECONDS_A_STEP)
+            return program(*args)
+
+        return step
+
+    return compiled
+
+
+def run(workdir, records, output):
+    """A start, in a process of its own."""
+    with output.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    params = {"weights": jax.ShapeDtypeStruct((WEIGHTS,), jnp.float32)}
+    train_step.describe = lambda _: (None, params, {})
+    train_step.init_state, train_step.make_train_step = init_state, make_train_step
+    train.compiled = make_slow(train.compiled)
+    with preemption.StopRequest() as stop:
+        try:
+            train.train(recipe(records), workdir, stop)
+        except preemption.Stopped as stopped:
+            preemption.leave(stopped)
+
+
+def steps_saved(workdir):
+    """Steps of complete checkpoints."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def last_step(workdir):
+    """The last step that was logged."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def weights(workdir):
+    """Of the newest checkpoint, as bytes."""
+    like = {"params": {"weights": jnp.zeros(WEIGHTS)}, "model_state": {}}
+    checkpoints = checkpoint.Checkpoints(workdir, keep=2)
+    return np.asarray(checkpoints.restore(like)["params"]["weights"]).tobytes()
+
+
+class Trials:
+    """Starts of the run that a signal ends, and what came of them."""
+
+    def __init__(self, folder, seed):
+        self.folder, self.random = folder, random.Random(seed)
+        self.records = draw_records(folder)
+        self.processes = multiprocessing.get_context("forkserver")
+        self.processes.set_forkserver_preload(["data_prep.vspw", "vspw_jax.train"])
+        self.seconds, self.wrong = 0.0, []
+        self.start(folder / "warm")  # The first pays for the preloading.
+        self.seconds = self.start(folder / "undisturbed")[1]
+        self.reference = weights(folder / "undisturbed")
+
+    def start(self, workdir, number=None):
+        """(exit code, seconds) of a start that gets a signal at a random moment, or none."""
+        process = self.processes.Process(target=run, args=(workdir, self.records, self.folder / "output.txt"))
+        began = time.monotonic()
+        process.start()
+        if number:
+            process.join(self.random.uniform(0, self.seconds))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+        process.join()
+        return process.exitcode, time.monotonic() - began
+
+    def disturb(self, number, times):
+        """Counts of what `times` signals led to; what may not be is added to `wrong`."""
+        seen, number_of_run = collections.Counter(), 0
+        workdir = self.folder / f"{number.name}_0"
+        while seen["signals"] < times:
+            before, status = steps_saved(workdir), self.start(workdir, number)[0]
+            saved, logged = steps_saved(workdir), last_step(workdir)
+            newest, lost = max(saved, default=0), logged - max(saved, default=0)
+            if status == -number:
+                seen["signals"] += 1
+                seen["in mid-save"] += any((workdir / "checkpoints").glob("*tmp*"))
+                seen["before training began"] += not before and not saved
+                if number == signal.SIGKILL:
+                    seen["most steps lost"] = max(seen["most steps lost"], lost)
+                    if newest < (logged // SAVE_EVERY - 1) * SAVE_EVERY:
+                        self.wrong.append(f"{lost} steps lost at step {logged}")
+            elif status == 0 and newest < STEPS:
+                seen["signals"] += 1
+                seen["stopped with status 0"] += 1
+                seen["steps lost"] += lost
+                if lost > 0:
+                    self.wrong.append(f"{lost} steps lost at step {logged} by a stop")
+            elif status:
+                self.wrong.append(f"status {status}: {(self.folder / 'output.txt').read_text()[-2000:]}")
+                break
+            # An older one may be half-removed: rotation takes it when the newer is whole.
+            if saved:
+                self.wrong += manifest.damage(workdir / "checkpoints" / str(newest))
+            if newest == STEPS:
+                seen["runs completed"] += 1
+                if weights(workdir) != self.reference:
+                    self.wrong.append("other weights than those of the run that nothing disturbed")
+                shutil.rmtree(workdir)
+                number_of_run += 1
+                workdir = self.folder / f"{number.name}_{number_of_run}"
+        return seen
+
+    def damage(self, times):
+        """Counts of single bits that were turned and single files that were lost, of random files of a checkpoint."""
+        seen, workdir = collections.Counter(), self.folder / "undisturbed"
+        newest, before = steps_saved(workdir)[-1], steps_saved(workdir)[-2]
+        folder = workdir / "checkpoints" / str(newest)
+        for _ in range(times):
+            path = self.random.choice(sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size))
+            whole = path.read_bytes()
+            if self.random.random() < 0.5:
+                bit = self.random.randrange(8 * len(whole))
+                path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+                seen["bits turned"] += 1
+            else:
+                path.unlink()
+                seen["files lost"] += 1
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                checkpoints = checkpoint.Checkpoints(workdir, keep=2)
+                step = checkpoints.intact_step()
+            name = str(path.relative_to(folder))
+            if step == before and name in said.getvalue():
+                seen["found, named, the one before taken"] += 1
+            elif name in manifest.UNREAD and weights(workdir) == self.reference:
+                seen["in Orbax's notes on the saving: weights unharmed"] += 1
+            else:
+                self.wrong.append(f"damage of {name} was not found")
+            path.write_bytes(whole)
+        return seen
+
+
+def report(fault, seen):
+    print(f"{fault}: " + ", ".join(f"{name} {count}" for name, count in seen.items()), flush=True)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--stops", type=int, default=50)
+    parser.add_argument("--flips", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    flags = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        trials = Trials(pathlib.Path(folder), flags.seed)
+        print(f"An undisturbed start: {STEPS} steps, a save every {SAVE_EVERY}, {trials.seconds:.1f} s", flush=True)
+        report("kill -9", trials.disturb(signal.SIGKILL, flags.kills))
+        report("SIGTERM", trials.disturb(signal.SIGTERM, flags.stops))
+        report("damage", trials.damage(flags.flips))
+    print("\n".join(trials.wrong) or "Nothing was lost that may not be.")
+    return bool(trials.wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What the loop costs beside the bare training step: input, metrics, checkpoints and the guard of the loop's own.
+
+    python -m benchmarks.loop [--config=configs/nce.py:demo] [--steps=50] [--rounds=5] [--save-every=50]
+
+It runs `train.train` of a recipe on its generated video, in a workdir that is thrown away. After every `--steps` of its
+steps the same compiled step has its turn with the same state and a batch that is at hand, so that both meet the same
+machine. Printed are the medians of milliseconds a step and of the turns' ratios (1 is no cost), and what passed before
+the first step. The bare step's turn begins after `--pause` seconds, in which batches are read ahead, at most
+`data.prefetch`. A save is begun in each of the loop's turns, a picture in none.
+"""
+
+import argparse
+import contextlib
+import importlib
+import pathlib
+import statistics
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+
+from vspw_jax import compilations, main, preemption, train
+
+
+class Turns(preemption.StopRequest):
+    """A request that never comes: asked before every step of the loop, it gives the bare step its turn."""
+
+    def __init__(self, steps, rounds, pause):
+        super().__init__()
+        self.steps, self.rounds, self.pause = steps, rounds, pause
+        self.loop, self.bare, self.count, self.first_step = [], [], 0, None
+        self.began = time.perf_counter()
+
+    def compiled(self, step_function, state, batch):
+        """In the place of `train.compiled`."""
+        self.program = step_function.lower(state, batch).compile()
+        self.state, self.batch = jax.tree.map(jnp.copy, state), batch
+        return self.step
+
+    def step(self, state, batch):
+        self.last = self.program(state, batch)
+        return self.last
+
+    def check(self, step):
+        """Called by the loop before each step."""
+        if self.count % self.steps == 0 and self.count:
+            jax.block_until_ready(self.last)
+            self.loop.append(time.perf_counter() - self.began)
+            time.sleep(self.pause)
+            self.bare.append(self.bare_turn())
+            self.began = time.perf_counter()
+        elif self.count == 1:
+            jax.block_until_ready(self.last)
+            self.first_step = time.perf_counter() - self.began
+        self.count += 1
+        if len(self.loop) > self.rounds:
+            raise preemption.Stopped
+
+    def bare_turn(self):
+        began = time.perf_counter()
+        for _ in range(self.steps):
+            self.state, _ = self.program(self.state, self.batch)
+        jax.block_until_ready(self.state)
+        return time.perf_counter() - began
+
+
+def recipe(flags):
+    """The recipe without pictures, with a save in each turn, long enough for all turns."""
+    path, _, size = flags.config.partition(":")
+    config = importlib.import_module(path.removesuffix(".py").replace("/", ".")).get_config(*filter(None, [size]))
+    config.train.steps = max(config.train.steps, flags.steps * (flags.rounds + 2))
+    config.run.update(picture_every=10 * config.train.steps, save_every=flags.save_every)
+    return config
+
+
+def measure(flags):
+    """Runs all turns; the first one, which compiles, is left out."""
+    config, turns = recipe(flags), Turns(flags.steps, flags.rounds, flags.pause)
+    main.make_data(config)
+    train.compiled = turns.compiled
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path("runs/compile_cache").absolute()))
+        with contextlib.suppress(preemption.Stopped):
+            train.train(config, pathlib.Path(folder), turns)
+    return turns
+
+
+def parse_flags():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/nce.py:demo")
+    parser.add_argument("--steps", type=int, default=50, help="in a turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--save-every", type=int, default=50)
+    parser.add_argument("--pause", type=float, default=1.0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    flags = parse_flags()
+    turns = measure(flags)
+    loop, bare = ([1000 * seconds / flags.steps for seconds in times[1:]] for times in (turns.loop, turns.bare))
+    ratios = [one / other for one, other in zip(loop, bare, strict=True)]
+    print(f"{flags.config}: a step {statistics.median(bare):.1f} ms, in the loop {statistics.median(loop):.1f} ms")
+    print(f"ratio {statistics.median(ratios):.3f}, of the turns {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
+    print(f"to the end of the first step {turns.first_step:.1f} s; {compilations.describe()}")

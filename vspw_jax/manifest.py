@@ -1,0 +1,67 @@
+"""What a folder of files held when it was written: a sha256 of each, to find damage that reading would not show.
+
+TensorStore gives back an array with flipped bits as if nothing were wrong.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import pathlib
+
+from orbax.checkpoint.path import atomicity
+
+FILE = "manifest.json"
+UNREAD = ("_CHECKPOINT_METADATA", "commit_success.txt")
+"""Orbax's notes on the saving, written last; nothing of a state is read from them."""
+
+THREADS = 8
+
+
+def _digest(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _each(function, items):
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(function, items))
+
+
+def write(folder):
+    """Writes the manifest of all files under a folder into it."""
+    folder = pathlib.Path(folder)
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    names = [name for name in names if name not in UNREAD]
+    digests = dict(zip(names, _each(_digest, [folder / name for name in names]), strict=True))
+    (folder / FILE).write_text(json.dumps(digests, indent=1) + "\n")
+
+
+def damage(folder):
+    """What is wrong with a folder that has a manifest: lines such as "weights/d/1f: missing", none if all is well."""
+    folder = pathlib.Path(folder)
+    try:
+        digests = json.loads((folder / FILE).read_text())
+        digests = dict(digests.items())
+    except FileNotFoundError:
+        return [f"{FILE}: missing"]
+    except (OSError, ValueError, AttributeError) as error:
+        return [f"{FILE}: unreadable, {error}"]
+
+    def look(name):
+        try:
+            return None if _digest(folder / name) == digests[name] else f"{name}: not what was written"
+        except FileNotFoundError:
+            return f"{name}: missing"
+        except OSError as error:
+            return f"{name}: unreadable, {error.strerror}"
+
+    return [line for line in _each(look, sorted(digests)) if line]
+
+
+class FolderWithManifest(atomicity.AtomicRenameTemporaryPath):
+    """Where Orbax writes a checkpoint: the manifest is there before the folder takes its name, never one without."""
+
+    async def finalize(self):
+        if self.get_final().name.isdigit():  # A step, not one of the folders in it, which are written likewise.
+            write(self.get())
+        await super().finalize()

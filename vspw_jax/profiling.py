@@ -1,0 +1,34 @@
+"""A profiler's trace of chosen steps, for TensorBoard or xprof."""
+
+import jax
+
+from vspw_jax.errors import UserError
+
+
+class Trace:
+    """Traces steps `first` to `last` into a folder, as plugins/profile/<time>; none where both are 0.
+
+    Raises:
+      UserError: they are no range of steps.
+    """
+
+    def __init__(self, steps, folder):
+        if len(steps) != 2 or steps != (0, 0) and not 1 <= steps[0] <= steps[1]:
+            raise UserError(f"run.profile_steps is {steps}: expected the first and the last step, such as (10, 12).")
+        self._first, self._last = steps
+        self._folder, self._runs = folder, False
+
+    def before(self, step, state):
+        """To be called before each step, with the state that it will take."""
+        if step == self._first:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(self._folder)
+            self._runs = True
+        elif step == self._last + 1 and self._runs:
+            jax.block_until_ready(state)
+            self.close()
+
+    def close(self):
+        if self._runs:
+            jax.profiler.stop_trace()
+            self._runs = False
