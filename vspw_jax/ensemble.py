@@ -97,7 +97,7 @@ def labels(flags, readers):
 
 
 def scored_frames(flags, readers):
-    """Yields (video, frame, train ids or None, classes, scores of every member), the last two as `scores.candidates`."""
+    """Yields (video, frame, train ids or None, classes, members' scores), the last two of `scores.candidates`."""
     for video, frame, label in labels(flags, readers):
         compacts = [reader.frame(video, frame) for reader in readers]
         yield video, frame, label, *scores.candidates(compacts, readers[0].num_classes)
