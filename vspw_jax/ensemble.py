@@ -15,6 +15,7 @@ very split that it is scored on belongs beside such a figure. One frame of each 
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import pathlib
@@ -97,9 +98,10 @@ def labels(flags, readers):
 
 
 def scored_frames(flags, readers):
-    """Yields (video, frame, train ids or None, scores of every member)."""
+    """Yields (video, frame, train ids or None, classes, members' scores), the last two of `scores.candidates`."""
     for video, frame, label in labels(flags, readers):
-        yield video, frame, label, [reader.frame(video, frame) for reader in readers]
+        compacts = [reader.frame(video, frame) for reader in readers]
+        yield video, frame, label, *scores.candidates(compacts, readers[0].num_classes)
 
 
 def run_sweep(flags, readers, output):
@@ -109,8 +111,8 @@ def run_sweep(flags, readers, output):
     tried = sweep.Sweep(sweep.weights(flags.sweep), readers[0].num_classes)
     bar = progress(description="sweeping", unit="frame", total=sum(map(len, readers[0].videos.values())))
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames:
-        for _, _, label, member_scores in frames:
-            tried.add(member_scores, label)
+        for _, _, label, classes, member_scores in frames:
+            tried.add(label, member_scores, classes)
             bar.update()
     bar.close()
     rows = tried.rows()
@@ -124,7 +126,7 @@ def run_sweep(flags, readers, output):
 
 
 def combination(method, weights, count):
-    """(function from the scores of `count` members to train ids, the weights or None)."""
+    """(function of `inference.ensemble` for the scores of `count` members, the weights or None)."""
     if method != "sum":
         if weights:
             raise UserError(f"--weights and --sweep are for --method=sum, not for {method}.")
@@ -132,13 +134,15 @@ def combination(method, weights, count):
     weights = weights or [1 / count] * count
     if len(weights) != count:
         raise UserError(f"--weights names {len(weights)} weights for {count} --scores: expected one each.")
-    return (lambda member_scores: ensemble.weighted_sum(member_scores, weights)), weights
+    if min(weights) < 0 or not sum(weights):
+        raise UserError(f"--weights are {weights}: expected no negative one, and one that is not 0.")
+    return functools.partial(ensemble.weighted_sum, weights_M=weights), weights
 
 
 def written(frames, folder, combine, write):
     """Yields (frame, None, train ids or None, prediction) of the frames of one video; writes the masks."""
-    for _, frame, label, member_scores in frames:
-        prediction = combine(member_scores)
+    for _, frame, label, classes, member_scores in frames:
+        prediction = combine(member_scores, ids_HWK=classes)
         write(mask_png.save, prediction, folder / f"{frame}.png")
         yield frame, None, label, prediction
 

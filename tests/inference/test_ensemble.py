@@ -58,7 +58,7 @@ def test_the_weights_of_a_sweep():
 def test_a_sweep_equals_scoring_every_weight_by_itself():
     label, score = np.random.default_rng(1).integers(0, 6, (13, 17)), drawn(2, members=2)
     tried = sweep.Sweep([0, 0.3, 1], 6)
-    tried.add(score, label)
+    tried.add(label, score)
     for row in tried.rows():
         confusion = ConfusionMatrix(6)
         confusion.add(label, (row["weight"] * score[0] + (1 - row["weight"]) * score[1]).argmax(axis=-1))
@@ -120,7 +120,7 @@ def test_the_program_sweeps_and_leaves_the_best(members, generated_records, tmp_
     for number in range(len(frames)):
         record = frames[number]
         expected = ensemble.weighted_sum(
-            [reader.frame(record["video"], record["frame"]) for reader in readers], about["weights"]
+            [reader.frame(record["video"], record["frame"]).expand(124) for reader in readers], about["weights"]
         )
         with Image.open(tmp_path / "masks" / record["video"] / f"{record['frame']}.png") as mask:
             np.testing.assert_array_equal(np.asarray(mask), expected)
@@ -161,6 +161,7 @@ def test_what_the_user_must_mend(members, generated_records, tmp_path, capsys):
         (members[:1], [], "two members or more"),
         ([members[0], tmp_path], [], "holds no whole scores"),
         (members, ["--weights=1,2,3"], "3 weights for 2 --scores"),
+        (members, ["--weights=1.5,-0.5"], "no negative one"),
         (members, ["--method=vote", "--weights=1,2"], "for --method=sum, not for vote"),
         (members, ["--method=mean", "--sweep=0:1:0.5", data], "for --method=sum, not for mean"),
         (members, ["--sweep=0:1:0.5"], "two --scores and the --records"),

@@ -147,4 +147,4 @@ def test_scores_are_kept_beside_the_masks_and_go_on_too(frames, tmp_path, capsys
     assert "Scores in" in capsys.readouterr().out
     reader = scores.Reader(tmp_path / "out" / "scores")
     assert list(reader.videos) == ["frames"] and len(reader.videos["frames"]) == 10
-    assert reader.frame("frames", "003").shape == (15, 20, 124)
+    assert reader.frame("frames", "003").values.shape == (15, 20, 2)

@@ -10,7 +10,7 @@ import pytest
 from vspw_jax import evaluate
 from vspw_jax.data import records
 from vspw_jax.errors import UserError
-from vspw_jax.inference import scores
+from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.recorded import recorded
 
 SCORE = np.random.default_rng(0).dirichlet(np.ones(9) / 4, (6, 7)).astype(np.float32)
@@ -30,7 +30,7 @@ def saved(folder, top=3):
 
 @pytest.mark.parametrize("top", [1, 3, 8, 9])
 def test_the_best_classes_and_the_sum_of_a_pixel_are_kept(tmp_path, top):
-    found = saved(tmp_path, top).frame("v", "1")
+    found = saved(tmp_path, top).frame("v", "1").expand(9)
     assert found.shape == (6, 7, 9) and found.dtype == np.float32
     order = np.argsort(-SCORE, axis=-1, kind="stable")
     best, others = order[..., :top], order[..., top:]
@@ -41,6 +41,22 @@ def test_the_best_classes_and_the_sum_of_a_pixel_are_kept(tmp_path, top):
         # What is not kept shares what is left evenly.
         expected = pick(SCORE, others).mean(axis=-1, keepdims=True)
         np.testing.assert_allclose(pick(found, others), np.broadcast_to(expected, others.shape), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("tops", [(3, 2), (1, 1), (9, 2)])
+def test_candidates_give_every_rule_what_all_classes_would(tops):
+    other = np.random.default_rng(1).dirichlet(np.ones(9) / 4, (6, 7)).astype(np.float32)
+    fields = [scores.compress(jnp.asarray(score), top) for score, top in zip((SCORE, other), tops, strict=True)]
+    compacts = [scores.Compact(**{name: np.asarray(x) for name, x in of.items()}) for of in fields]
+    whole = [of.expand(9) for of in compacts]
+    classes, few = scores.candidates(compacts, 9)
+    assert (classes is None) == (9 in tops) and few[0].shape[-1] == (9 if 9 in tops else sum(tops))
+    for weight in (0, 0.1, 0.5, 1):
+        weights = (weight, 1 - weight)
+        np.testing.assert_array_equal(
+            ensemble.weighted_sum(few, weights, classes), ensemble.weighted_sum(whole, weights)
+        )
+    np.testing.assert_array_equal(ensemble.vote(few, classes), ensemble.vote(whole))
 
 
 @pytest.mark.parametrize("top", [3, 9])
@@ -125,7 +141,7 @@ def test_evaluating_keeps_the_scores_of_a_split(generated_records, tmp_path, cap
         for number, (image, _, prediction) in enumerate(found):
             name = frames[video.start + number]["frame"]
             np.testing.assert_array_equal(prediction, image[..., 0] // 8)
-            np.testing.assert_array_equal(reader.frame(video.name, name).argmax(axis=-1), prediction)
+            np.testing.assert_array_equal(reader.frame(video.name, name).classes[..., 0], prediction)
     untouched = Stub(save_scores=False)
     with recorded(untouched, frames, tmp_path / "none") as recording:
         assert recording is untouched and not (tmp_path / "none").exists()

@@ -97,7 +97,7 @@ class _Output:
         path = self._folder.overlay_path(item.name)
         pictures = self._write(_draw, item, label, self._shown, path, self._films)
         self._film(self._append_pictures, pictures, item.time)
-        if item.label is None:  # Last, for it says that the frame is done.
+        if item.label is None:
             self._write(mask_png.save, label, self._folder.mask_path(item.name))
 
     def _append_pictures(self, pictures, time):

@@ -42,6 +42,26 @@ class Compact:
         np.put_along_axis(score_HWK, self.classes.astype(np.intp), self.values.astype(np.float32), axis=-1)
         return score_HWK
 
+    def of(self, classes_HWm):
+        """Scores (H, W, m) float32 of some classes of each pixel; for scores that are cropped."""
+        score_HWm = np.repeat(self.rest.astype(np.float32)[..., None], classes_HWm.shape[-1], axis=-1)
+        for kept in range(self.classes.shape[-1]):
+            here = classes_HWm == self.classes[..., kept, None]
+            np.copyto(score_HWm, self.values[..., kept, None].astype(np.float32), where=here)
+        return score_HWm
+
+
+def candidates(compacts, num_classes):
+    """(classes (H, W, m) uint8 or None for all, scores of them (H, W, m) float32 of each model).
+
+    Of cropped scores the classes that any model has kept are enough: no other can have a higher weighted sum, as each
+    model gives it no more than to those that it keeps. A pixel's are in rising order; some occur twice.
+    """
+    if any(compact.classes is None for compact in compacts):
+        return None, [compact.expand(num_classes) for compact in compacts]
+    classes = np.sort(np.concatenate([compact.classes for compact in compacts], axis=-1), axis=-1)
+    return classes, [compact.of(classes) for compact in compacts]
+
 
 def compress(score_HWK, top):
     """The fields of `Compact` of scores, as device arrays."""
@@ -145,7 +165,7 @@ class Reader:
             ) from error
 
     def frame(self, video, frame):
-        """Scores (H, W, K) float32 of a frame; UserError where its file is missing, damaged or of another size."""
+        """`Compact` of a frame; UserError where its file is missing, damaged or of another size."""
         path = self.folder / video / f"{frame}.npz"
         expected = (*self.videos[video][frame], self.top)
         try:
@@ -158,4 +178,4 @@ class Reader:
                 f"{path} holds scores of shape {compact.values.shape}, {METADATA} says {expected}. "
                 "Save the scores again."
             )
-        return compact.expand(self.num_classes)
+        return compact

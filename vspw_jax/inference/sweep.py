@@ -25,9 +25,9 @@ class Sweep:
     def __init__(self, weights, num_classes):
         self._confusions = {weight: ConfusionMatrix(num_classes) for weight in weights}
 
-    def add(self, score_2HWK, label_HW):
+    def add(self, label_HW, score_2HWK, ids_HWK=None):
         for weight, confusion in self._confusions.items():
-            confusion.add(label_HW, ensemble.weighted_sum(score_2HWK, (weight, 1 - weight)))
+            confusion.add(label_HW, ensemble.weighted_sum(score_2HWK, (weight, 1 - weight), ids_HWK))
 
     def rows(self):
         """A dict a weight: itself and SHOWN."""
