@@ -25,7 +25,6 @@ from vspw_jax.whole_files import whole_file
 SCORES_FILE = "evaluation.json"
 PICTURE_FILE = "comparison.png"
 REPORT_FILE = "report.html"
-PREDICTIONS_FOLDER = "evaluated"
 
 
 def decoded_frames(frames, threads):
@@ -120,7 +119,7 @@ def weight_faults(weights):
 
 def predictions_folder(config, workdir):
     """Where the predictions of the split go."""
-    return workdir / PREDICTIONS_FOLDER / config.data.eval_split
+    return workdir / predictions.KEPT / config.data.eval_split
 
 
 def evaluate(config, predictor, workdir, command=""):
