@@ -28,27 +28,21 @@ REPORT_FILE = "report.html"
 
 
 def decoded_frames(frames, threads):
-    """(name, image, label) of all records of a split in order, decoded ahead by threads."""
-
-    def decode(number):
-        record = frames[number]
-        label = frames.label(record)
-        return record["frame"], frames.image(record, label), label
-
+    """(image, label) of all records of a split in order, decoded ahead by threads."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    return iter(grain.MapDataset.range(len(frames)).map(decode).to_iter_dataset(options))
+    return iter(grain.MapDataset.range(len(frames)).map(frames.image_and_label).to_iter_dataset(options))
 
 
 def predicted_videos(predictor, frames, threads):
-    """Yields (video, iterator of (name, image, label, prediction)) for the videos of a split; predicts in batches."""
+    """Yields (video, iterator of (image, label, prediction)) for the videos of a split; predicts in batches."""
     decoded = decoded_frames(frames, threads)
 
     def predicted(video):
         for start in range(0, video.count, predictor.batch):
-            names, images, labels = zip(
+            images, labels = zip(
                 *(next(decoded) for _ in range(min(predictor.batch, video.count - start))), strict=True
             )
-            yield from zip(names, images, labels, predictor(images), strict=True)
+            yield from zip(images, labels, predictor(images), strict=True)
 
     for video in frames.videos:
         yield video, predicted(video)
@@ -60,7 +54,8 @@ def count_videos(videos, num_classes, total, keep=None):
     Args:
       num_classes: of the network.
       total: frames of all videos.
-      keep: function of (video, frame, prediction) that stores a prediction, called from threads; or None.
+      keep: function of (video, number of the frame in it, prediction) that stores a prediction, called from threads;
+        or None.
     """
     counts, flow = [], temporal_consistency.DisFlow()
     bar = progress(description="evaluating", unit="frame", total=total)
@@ -68,9 +63,9 @@ def count_videos(videos, num_classes, total, keep=None):
         for number, (video, frames) in enumerate(videos):
             meter = VideoMeter(video.name, num_classes, flow if number < temporal_consistency.MOST_VIDEOS else None)
             stored = []
-            for name, image, label, prediction in frames:
-                meter.add(name, image, label, prediction)
-                stored += [pool.submit(keep, video.name, name, prediction)] if keep else []
+            for frame, (image, label, prediction) in enumerate(frames):
+                meter.add(f"number {frame}", image, label, prediction)
+                stored += [pool.submit(keep, video, frame, prediction)] if keep else []
                 bar.update()
             for done in stored:
                 done.result()
@@ -90,8 +85,8 @@ def predict_videos(videos, total, keep):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for video, frames in videos:
             stored = []
-            for name, _, _, prediction in frames:
-                stored.append(pool.submit(keep, video.name, name, prediction))
+            for frame, (_, _, prediction) in enumerate(frames):
+                stored.append(pool.submit(keep, video, frame, prediction))
                 bar.update()
             for done in stored:
                 done.result()
@@ -138,7 +133,8 @@ def evaluate(config, predictor, workdir, command=""):
     folder = predictions_folder(config, workdir)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    keep = lambda video, frame, prediction: predictions.write(folder, video, frame, prediction)
+    name = lambda video, frame: frames[video.start + frame]["frame"]
+    keep = lambda video, frame, mask: predictions.write(folder, video.name, name(video, frame), mask)
     videos = predicted_videos(predictor, frames, config.data.threads)
     if not frames.max_classes:
         return predict_videos(videos, len(frames), keep)
