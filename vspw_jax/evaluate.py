@@ -129,7 +129,7 @@ def weight_faults(weights):
 
 def predictions_folder(config, workdir):
     """Where the predictions of the split go."""
-    return workdir / PREDICTIONS_FOLDER / config.data.eval_split
+    return workdir / predictions.KEPT / config.data.eval_split
 
 
 def evaluate(config, predictor, workdir, command=""):

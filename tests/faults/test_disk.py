@@ -128,8 +128,8 @@ class Constant:
     batch, num_classes, top_classes = 4, 124, 124
     options = types.SimpleNamespace(save_scores=False)
 
-    def __call__(self, frames):
-        return np.zeros((len(frames), *frames[0].shape[:2]), np.uint8)
+    def start(self, frames):
+        return types.SimpleNamespace(labels=lambda: np.zeros((len(frames), *frames[0].shape[:2]), np.uint8))
 
 
 def test_scores_are_written_whole_or_not_at_all(program_refused, tiny_config, tmp_path, writes_fail):

@@ -138,7 +138,7 @@ def test_evaluating_keeps_the_scores_of_a_split(generated_records, tmp_path, cap
     assert reader.identity == {"recipe": "stub", "split": "val", "fingerprint": frames.fingerprint}
     assert list(reader.videos) == [video.name for video in frames.videos]
     for video, found in zip(frames.videos, predicted, strict=True):
-        for number, (image, _, prediction) in enumerate(found):
+        for number, (_, image, _, prediction) in enumerate(found):
             name = frames[video.start + number]["frame"]
             np.testing.assert_array_equal(prediction, image[..., 0] // 8)
             np.testing.assert_array_equal(reader.frame(video.name, name).classes[..., 0], prediction)

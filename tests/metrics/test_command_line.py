@@ -151,6 +151,7 @@ def test_it_is_no_data(tmp_path, shifted):
 
 def test_short_names_tell_runs_apart():
     assert program.short_names(["runs/a/val", "runs/b/val"]) == ["a/val", "b/val"]
+    assert program.short_names(["runs/a/evaluated/val", "runs/b/evaluated/val"]) == ["a", "b"]
     assert program.short_names(["x/first", "y/second/"]) == ["first", "second"]
 
 

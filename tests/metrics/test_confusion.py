@@ -72,6 +72,17 @@ def test_nothing_labelled_is_an_error():
         ConfusionMatrix(3).scores()
 
 
+def test_ids_of_any_integer_type_count_the_same_and_none_wraps_around():
+    label, prediction = pixels(3)
+    matrices = [ConfusionMatrix(5) for _ in range(2)]
+    matrices[0].add(label, prediction)
+    matrices[1].add(label.astype(np.int64), prediction.astype(np.int32))
+    np.testing.assert_array_equal(matrices[0].counts_KK, matrices[1].counts_KK)
+    for strange in (-1, 256):
+        with pytest.raises(ValueError, match=r"expected 0\.\.255"):
+            matrices[0].add(label.astype(np.int64), np.full(label.shape, strange))
+
+
 def test_a_prediction_that_is_no_class_is_an_error():
     with pytest.raises(ValueError, match="prediction 255"):
         ConfusionMatrix(3).add(np.array([0], np.uint8), np.array([255], np.uint8))

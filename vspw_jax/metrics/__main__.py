@@ -58,8 +58,9 @@ def parser():
 
 
 def short_names(paths):
-    """The shortest ends of paths that tell them apart, at least their last part."""
+    """The shortest ends of paths that tell them apart, at least their last part; of a workdir's predictions its own."""
     parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
+    parts = [own[:-2] if own[-2:-1] == (predictions.KEPT,) else own for own in parts]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
         if len(set(names)) == len(names):

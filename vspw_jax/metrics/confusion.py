@@ -11,8 +11,16 @@ import numpy as np
 VALUES = 256
 
 
+def _bytes(ids):
+    """Ids as uint8; ValueError where they do not fit."""
+    ids = np.asarray(ids)
+    if ids.dtype != np.uint8 and ids.size and not 0 <= ids.min() <= ids.max() < VALUES:
+        raise ValueError(f"ids from {ids.min()} to {ids.max()}: expected 0..{VALUES - 1}")
+    return ids.astype(np.uint8, copy=False)
+
+
 def pair_runs(label, prediction):
-    """Runs of equal (label, prediction) in two uint8 arrays of one shape, read row by row.
+    """Runs of equal (label, prediction) in two arrays of one shape with ids 0..255, read row by row.
 
     Masks are mostly long runs, so that what is counted afterwards is some fiftieth of the pixels.
 
@@ -22,7 +30,7 @@ def pair_runs(label, prediction):
     if not label.size:
         return (np.zeros(0, np.int64),) * 3
     # Interleaved, the bytes of a pair are one number: in a byte of its own each, whatever the machine's byte order.
-    pair_N = cv2.merge([prediction.reshape(1, -1), label.reshape(1, -1)]).reshape(-1).view("<u2")
+    pair_N = cv2.merge([_bytes(prediction).reshape(1, -1), _bytes(label).reshape(1, -1)]).reshape(-1).view("<u2")
     last_P = np.append(np.flatnonzero(pair_N[1:] != pair_N[:-1]), pair_N.size - 1)
     ended_P = pair_N[last_P]
     return ended_P >> 8, ended_P & 255, np.diff(last_P, prepend=-1)
@@ -74,13 +82,13 @@ class ConfusionMatrix:
         self._pairs = np.zeros(VALUES * VALUES, np.int64)
 
     def add(self, label, prediction):
-        """Adds pixels: two uint8 arrays of one shape; labels of K or more are void, predictions are 0..K-1.
+        """Adds pixels: two arrays of one shape with ids 0..255; labels of K or more are void, predictions are 0..K-1.
 
         Returns:
           (pixels with a label, those of them that are right).
 
         Raises:
-          ValueError: a prediction on a labelled pixel that is no class.
+          ValueError: a prediction on a labelled pixel that is no class; ids beyond 0..255.
         """
         label_P, prediction_P, pixels_P = pair_runs(label, prediction)
         known_P = label_P < self.num_classes

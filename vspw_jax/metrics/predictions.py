@@ -23,6 +23,9 @@ TRAIN_IDS, RAW_IDS = "train_ids", "raw_ids"
 ROLES = (TRAIN_IDS, RAW_IDS)
 """What masks may hold: 0..123, or 1..124 as VSPW's own masks do."""
 
+KEPT = "evaluated"
+"""The folder of a workdir in which evaluation keeps its predictions, by split."""
+
 LISTED = 8
 RAW_HINT = "If these are the raw ids 1..124 of VSPW's masks, give --masks-are=raw_ids."
 NO_CLASS_HINT = (

@@ -22,9 +22,12 @@ LABELS = {
     "mIoU": ("mIoU", "intersection over union, mean over the classes that occur"),
     "fwIoU": ("fwIoU", "intersection over union, weighted by the classes' pixels"),
     "pixel_accuracy": ("pixel accuracy", "labelled pixels that are right"),
-    "class_accuracy": ("class accuracy", "the same of each class, mean over the classes that occur"),
+    "class_accuracy": (
+        "class accuracy",
+        "right pixels of each class, mean over the classes that occur",
+    ),
     "VC8": ("VC8", "of the pixels whose label stays over 8 frames, those whose prediction stays too, right or wrong"),
-    "VC16": ("VC16", "the same over 16 frames"),
+    "VC16": ("VC16", "as VC8, over 16 frames"),
     "TC": (
         "TC",
         "mIoU of each prediction with the next one, warped back along optical flow (DIS unless files were given)",
@@ -32,7 +35,7 @@ LABELS = {
     "video_mIoU": ("video mIoU", "mIoU of each video, mean over the videos"),
     "video_fwIoU": ("video fwIoU", "fwIoU of each video, mean over the videos"),
     "VC8_correct": ("VC8, correct", "VC8 that counts only predictions that are the label; not the devkit's"),
-    "VC16_correct": ("VC16, correct", "the same over 16 frames"),
+    "VC16_correct": ("VC16, correct", "the same over 16 frames; not the devkit's"),
 }
 
 

@@ -24,7 +24,7 @@ LENGTHS = (8, 16)
 
 
 def plane_of(flags):
-    """Booleans as bits in uint64 words, the spare bits 0."""
+    """Booleans as bits in uint64 words, spare bits 0."""
     packed = np.packbits(flags.ravel())
     plane = np.zeros(-(-packed.size // 8), np.uint64)
     plane.view(np.uint8)[: packed.size] = packed

@@ -1,0 +1,63 @@
+"""What evaluation leaves in the workdir, with predictors that need no network."""
+
+import json
+import types
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vspw_jax import evaluate, submission
+from vspw_jax.metrics import __main__ as program
+
+
+class Predictor:
+    """Answers a class by the brightness of a pixel."""
+
+    batch = 4
+    options = ConfigDict(dict(save_scores=False))
+
+    def __call__(self, frames):
+        return np.stack([(frame.mean(axis=2) // 32).astype(np.uint8) for frame in frames])
+
+    def start(self, frames):
+        return types.SimpleNamespace(labels=lambda: self(frames))
+
+
+class Constant(Predictor):
+    """Answers one class, with weights that hold NaN."""
+
+    batch = 3
+    weights = {"params": np.array([np.nan])}
+
+    def __call__(self, frames):
+        return np.zeros((len(frames), *frames[0].shape[:2]), np.uint8)
+
+
+def test_the_predictions_left_behind_give_the_same_scores(tiny_config, tmp_path):
+    result = evaluate.evaluate(tiny_config, Predictor(), tmp_path, "python")
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written == result
+    folder, output = tmp_path / "evaluated" / "val", tmp_path / "again.json"
+    program.main([f"--predictions={folder}", f"--data={tiny_config.data.records}", f"--output={output}"])
+    assert json.loads(output.read_text()) == {"predictions": str(folder), **written}
+    assert '"command":"python"' in (tmp_path / "report.html").read_text()
+
+
+def test_what_an_older_evaluation_predicted_goes(tiny_config, tmp_path):
+    stale = tmp_path / "evaluated" / "val" / "stale" / "00000001.png"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    result = evaluate.evaluate(tiny_config, Constant(), tmp_path)
+    assert not stale.exists()
+    broken, constant, *_ = result["warnings"]
+    assert "NaN" in broken and constant.startswith("Every pixel is predicted to be 'wall'")
+    assert result["commonest_class"]["VC8"] == result["VC8"] == 1.0
+
+
+def test_a_split_without_masks_is_predicted_for_an_entry(tiny_config, tmp_path, capsys):
+    tiny_config.data.eval_split = "test"
+    assert evaluate.evaluate(tiny_config, Predictor(), tmp_path) is None
+    assert not (tmp_path / "evaluation.json").exists()
+    entry = evaluate.predictions_folder(tiny_config, tmp_path)
+    submission.main([f"--check={entry}", f"--data={tiny_config.data.records}", "--split=test"])
+    assert "is whole: 1 videos, 10 frames" in capsys.readouterr().out
