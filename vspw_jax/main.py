@@ -115,7 +115,9 @@ def trained_predictor(config, workdir):
     graphdef, weights = trained_weights(config, workdir, mesh)
     step = checkpoint.Checkpoints(workdir, config.run.keep).latest_step()
     origin = {"recipe": pathlib.Path(flags.FLAGS["config"].config_filename).name, "step": step}
-    return Predictor(config, graphdef, mesh, weights, origin | ({} if step else {"init_from": config.init_from}))
+    if not step:
+        origin["init_from"] = pathlib.Path(config.init_from).name
+    return Predictor(config, graphdef, mesh, weights, origin)
 
 
 def run_train(config, workdir):
