@@ -151,11 +151,9 @@ def prediction_output(workdir, predictor, source, several):
 
 def run_predict(config, workdir):
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
-    if _INPUT.value:
-        found = sources.find(_INPUT.value)
-    else:
-        found = [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
+    found = sources.find(_INPUT.value) if _INPUT.value else None
     predictor = trained_predictor(config, workdir)
+    found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
     for source in found:
         output = prediction_output(workdir, predictor, source, several=len(found) > 1)

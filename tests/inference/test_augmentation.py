@@ -142,6 +142,10 @@ def test_a_real_network_on_two_devices():
     np.testing.assert_allclose(result.scores()[2].values, expected, rtol=2e-3)
     np.testing.assert_array_equal(result.labels()[2], np.asarray(expected).argmax(axis=-1))
 
+    # A short batch is of the same program.
+    np.testing.assert_array_equal(made(frames[2:])[0], result.labels()[2])
+    assert made._predict._cache_size() == 1
+
 
 @pytest.mark.parametrize(
     ("fields", "message"),
