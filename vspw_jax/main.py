@@ -123,7 +123,9 @@ def trained_predictor(config, workdir):
     graphdef, weights = trained_weights(config, workdir, mesh)
     step = checkpoint.Checkpoints(workdir, config.run.keep).latest_step()
     origin = {"recipe": pathlib.Path(flags.FLAGS["config"].config_filename).name, "step": step}
-    return Predictor(config, graphdef, mesh, weights, origin | ({} if step else {"init_from": config.init_from}))
+    if not step:
+        origin["init_from"] = pathlib.Path(config.init_from).name
+    return Predictor(config, graphdef, mesh, weights, origin)
 
 
 def run_train(config, workdir):
@@ -174,11 +176,9 @@ def prediction_output(workdir, predictor, source, several):
 
 def run_predict(config, workdir):
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
-    if _INPUT.value:
-        found = sources.find(_INPUT.value)
-    else:
-        found = [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
+    found = sources.find(_INPUT.value) if _INPUT.value else None
     predictor = trained_predictor(config, workdir)
+    found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
     for source in found:
         output = prediction_output(workdir, predictor, source, several=len(found) > 1)
