@@ -61,3 +61,20 @@ def test_a_split_without_masks_is_predicted_for_an_entry(tiny_config, tmp_path, 
     entry = evaluate.predictions_folder(tiny_config, tmp_path)
     submission.main([f"--check={entry}", f"--data={tiny_config.data.records}", "--split=test"])
     assert "is whole: 1 videos, 10 frames" in capsys.readouterr().out
+
+
+def test_weights_of_unfinished_training_and_what_they_began_without(tiny_config, tmp_path, monkeypatch):
+    with tiny_config.unlocked():
+        tiny_config.init_from = str(tmp_path / "X.pth")
+    assert evaluate.unfinished(tiny_config, None, {}) == evaluate.unfinished(tiny_config, 6, {}) == []
+    (plain,) = evaluate.unfinished(tiny_config, 2, {})
+    assert plain == "These are the weights of step 2 of 6: training has not ended."
+    (tmp_path / "X.pth").touch()
+    plan = types.SimpleNamespace(unsettled=lambda: ["decoder/cls_embed/kernel", "decoder/cls_embed/bias"])
+    monkeypatch.setattr(evaluate.convert, "plan", lambda *_: plan)
+    (said,) = evaluate.unfinished(tiny_config, 2, {})
+    assert (
+        "2 of the variables" in said and "X.pth lacks them: decoder/cls_embed/kernel, decoder/cls_embed/bias." in said
+    )
+    result = evaluate.evaluate(tiny_config, Constant(), tmp_path, warnings=[said])
+    assert "NaN" in result["warnings"][0] and result["warnings"][1] == said

@@ -6,6 +6,7 @@ them, and `python -m vspw_jax.metrics` and `python -m vspw_jax.submission` take 
 
 import itertools
 import json
+import pathlib
 import shutil
 
 import grain
@@ -19,6 +20,7 @@ from vspw_jax.data import records
 from vspw_jax.inference import overlay
 from vspw_jax.inference.recorded import recorded
 from vspw_jax.inference.threads import WriteBehind, one_ahead
+from vspw_jax.interop import convert
 from vspw_jax.metrics import predictions, report, scores, temporal_consistency
 from vspw_jax.metrics.counts import VideoMeter
 from vspw_jax.metrics.truth import RecordsTruth
@@ -127,12 +129,32 @@ def weight_faults(weights):
     ]
 
 
+def unfinished(config, step, weights):
+    """Sentences about weights whose training has not ended, and about what of them a checkpoint file did not give.
+
+    Args:
+      step: of the checkpoint; None where the weights are `config.init_from`'s, which had to give all of them.
+      weights: dict of params and model_state.
+    """
+    if step is None or step >= config.train.steps:
+        return []
+    said = f"These are the weights of step {step} of {config.train.steps}: training has not ended."
+    if config.init_from and pathlib.Path(config.init_from).exists():
+        fresh = convert.plan(config.model, weights.values(), config.init_from).unsettled()
+        if fresh:
+            said += (
+                f" {len(fresh)} of the variables it began from random values, in whole or in part, for "
+                f"{config.init_from} lacks them: {predictions.listed(fresh)}."
+            )
+    return [said]
+
+
 def predictions_folder(config, workdir):
     """Where the predictions of the split go."""
     return workdir / predictions.KEPT / config.data.eval_split
 
 
-def evaluate(config, predictor, workdir, command=""):
+def evaluate(config, predictor, workdir, command="", warnings=()):
     """Scores the split `data.eval_split`; writes scores, predictions, report and a picture into the workdir.
 
     Args:
@@ -140,6 +162,7 @@ def evaluate(config, predictor, workdir, command=""):
       predictor: function from frames to train ids, with `batch`; see `inference/predictor.py`.
       workdir: `pathlib.Path`.
       command: what was called, for the report.
+      warnings: sentences to put before those about the predictions.
 
     Returns:
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
@@ -155,7 +178,7 @@ def evaluate(config, predictor, workdir, command=""):
         flow = temporal_consistency.DisFlow()
         counts = count_videos(videos, config.model.num_classes, len(frames), flow)
     result = scores.summarise(counts)
-    result["warnings"] = weight_faults(getattr(predictor, "weights", {})) + result["warnings"]
+    result["warnings"] = [*weight_faults(getattr(predictor, "weights", {})), *warnings, *result["warnings"]]
     with whole_file(workdir / SCORES_FILE) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
     with whole_file(workdir / PICTURE_FILE) as path:

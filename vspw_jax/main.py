@@ -148,7 +148,10 @@ def run_evaluate(config, workdir):
     """Scores the newest checkpoint on `config.data.eval_split`."""
     make_data(config)
     command = shlex.join(["python", "-m", "vspw_jax.main", *sys.argv[1:]])
-    result = evaluate.evaluate(config, trained_predictor(config, workdir), workdir, command)
+    predictor = trained_predictor(config, workdir)
+    step = checkpoint.Checkpoints(workdir, config.run.keep).latest_step()
+    warnings = evaluate.unfinished(config, step, predictor.weights)
+    result = evaluate.evaluate(config, predictor, workdir, command, warnings)
     folder = evaluate.predictions_folder(config, workdir)
     entry = f"--predictions={folder} --data={config.data.records} --split={config.data.eval_split}"
     if result is None:

@@ -5,9 +5,9 @@
 
 Predictions are PNGs of class ids at DIR/<video>/<frame>.png, of the size of the masks: 0..123 ("train ids"), one
 channel of 8 bits, with or without a palette. Files that hold 1..124, as VSPW's masks do, need --masks-are=raw_ids.
-Printed and written are mIoU, fwIoU, pixel and class accuracy over all videos, means over videos, VC8 and VC16 exactly
-as VSPW's devkit computes them, VC8_correct and VC16_correct (only right predictions count), and TC along the flow of
---flow. Given two or more runs, the report compares them, and the output holds a list.
+Scored are mIoU, fwIoU, pixel and class accuracy over all videos, means over videos, VC8 and VC16 exactly as VSPW's
+devkit computes them, VC8_correct and VC16_correct (only right predictions count), and TC along the flow of --flow. The
+best known are printed, all are written. Given two or more runs, the report compares them, and the output holds a list.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vspw_jax.classes import NUM_CLASSES
 from vspw_jax.errors import UserError
 from vspw_jax.metrics.confusion import class_sums
 
@@ -34,7 +35,7 @@ def explain(counts, matrix_KK, class_name):
       matrix_KK: their confusion matrix.
       class_name: function from class id to name.
     """
-    checks = (_unfit, _unlabelled, _one_class, _shifted, _repeated, _never_predicted)
+    checks = (_unfit, _beyond, _unlabelled, _one_class, _shifted, _repeated, _never_predicted)
     return [sentence for check in checks if (sentence := check(counts, matrix_KK, class_name))]
 
 
@@ -50,6 +51,16 @@ def _unfit(counts, matrix_KK, class_name):
             f"The labels do not fit the network: {100 * unfit / (unfit + labelled):.1f} % of the labelled pixels are "
             f"of classes {len(matrix_KK)} or more, which it does not have. They are left out of every score, so that "
             "these figures are no VSPW scores. VSPW has 124 classes: --config.model.num_classes=124."
+        )
+
+
+def _beyond(counts, matrix_KK, class_name):
+    beyond = matrix_KK[:, NUM_CLASSES:].sum()
+    if beyond:
+        return (
+            f"{100 * beyond / matrix_KK.sum():.1f} % of the labelled pixels are predicted to be classes that VSPW "
+            f"lacks: the network has {len(matrix_KK)}, VSPW {NUM_CLASSES}. Was it trained on another data set? With "
+            "--config.init_from its weights start a head of VSPW's classes, which then must be trained."
         )
 
 
