@@ -302,14 +302,12 @@ def test_a_stop_in_the_evaluation(config, tmp_path, without_network, monkeypatch
 
 
 def test_a_step_that_is_left_out_is_told_and_saved(config, tmp_path, capfd):
-    config.run.update(non_finite="skip", most_skipped=2)
     unread = {
         step: {"loss": loss, "bad_steps": count}
         for step, loss, count in [(1, 0.5, 0), (2, np.inf, 1), (3, np.nan, 2), (4, 0.25, 0)]
     }
-    (tmp_path / "bad_steps").mkdir()
     train.heed_bad_steps(
-        config, tmp_path, None, None, {name: jax.tree.map(jnp.float32, row) for name, row in unread.items()}
+        config, tmp_path, None, None, {name: jax.tree.map(jnp.float32, row) for name, row in unread.items()}, 2
     )
     errors = capfd.readouterr().err
     assert errors.count("Warning: ") == 2 and "At step 2 loss became NaN or infinite. It was left out" in errors
