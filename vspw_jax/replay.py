@@ -1,6 +1,7 @@
 """Bad steps made again: what a step whose loss or gradient was no number is saved with, and what shows its cause."""
 
 import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -135,7 +136,8 @@ def replay(config, workdir, path=None):
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     state = state_before(config, transformation, checkpoints, mesh, step)
     weights = {name: state[name] for name in ("params", "model_state")}
-    bad_weights = jax.tree.map(count_bad, weights)
+    count = jax.jit(functools.partial(jax.tree.map, count_bad), compiler_options=sharding.quick_compilation())
+    bad_weights = count(weights)
     make = train_step.make_train_step(config, graphdef, recording(), mesh, guarded=False)
     del state["bad_steps"]  # The step as it is, without its guard.
     after, again = make({**state, "opt_state": recording().init(state["params"])}, sharding.to_global(mesh, batch))
