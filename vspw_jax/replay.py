@@ -1,5 +1,6 @@
 """Bad steps made again: what a step whose loss or gradient was no number is saved with, and what shows its cause."""
 
+import collections
 import contextlib
 import functools
 import json
@@ -172,7 +173,9 @@ def _describe_bad(title, counts):
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(counts))
     named = [(jax.tree_util.keystr(path, simple=True, separator="/"), int(count)) for path, count in leaves]
     bad = [(name, count) for name, count in named if count]
-    yield f"{title}: {len(bad)} of {len(named)} arrays hold NaN or infinity{':' if bad else '.'}"
+    parts = collections.Counter(name.split("/")[0] for name, _ in bad)
+    of_parts = f" ({', '.join(f'{part} {count}' for part, count in parts.items())}):" if bad else "."
+    yield f"{title}: {len(bad)} of {len(named)} arrays hold NaN or infinity{of_parts}"
     for name, count in bad[:SHOWN]:
         yield f"  {name}: {count} entries"
     if len(bad) > SHOWN:
