@@ -4,9 +4,10 @@
 
 It runs `train.train` of a recipe on its generated video, in a workdir that is thrown away. After every `--steps` of its
 steps the same compiled step has its turn with the same state and a batch that is at hand, so that both meet the same
-machine. Printed are the medians of milliseconds a step and of the turns' ratios (1 is no cost), and what passed before
-the first step. The bare step's turn begins after `--pause` seconds, in which batches are read ahead, at most
-`data.prefetch`. A save is begun in each of the loop's turns, a picture in none.
+machine. Printed are the medians of milliseconds a step and of the turns' ratios (1 is no cost), by the clock and in
+processor time, which other work beside it disturbs less, and what passed before the first step. The bare step's turn
+begins after `--pause` seconds, in which batches are read ahead, at most `data.prefetch`. In the middle of each of the
+loop's turns a save is begun; a picture in none.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vspw_jax import compilations, main, preemption, train
 
@@ -30,7 +32,7 @@ class Turns(preemption.StopRequest):
         super().__init__()
         self.steps, self.rounds, self.pause = steps, rounds, pause
         self.loop, self.bare, self.count, self.first_step = [], [], 0, None
-        self.began = time.perf_counter()
+        self.began = clocks()
 
     def compiled(self, step_function, state, batch):
         """In the place of `train.compiled`."""
@@ -44,25 +46,30 @@ class Turns(preemption.StopRequest):
 
     def check(self, step):
         """Called by the loop before each step."""
-        if self.count % self.steps == 0 and self.count:
+        if self.count and (self.count - self.steps // 2) % self.steps == 0:
             jax.block_until_ready(self.last)
-            self.loop.append(time.perf_counter() - self.began)
+            self.loop.append(clocks() - self.began)
             time.sleep(self.pause)
             self.bare.append(self.bare_turn())
-            self.began = time.perf_counter()
+            self.began = clocks()
         elif self.count == 1:
             jax.block_until_ready(self.last)
-            self.first_step = time.perf_counter() - self.began
+            self.first_step = (clocks() - self.began)[0]
         self.count += 1
         if len(self.loop) > self.rounds:
             raise preemption.Stopped
 
     def bare_turn(self):
-        began = time.perf_counter()
+        began = clocks()
         for _ in range(self.steps):
             self.state, _ = self.program(self.state, self.batch)
         jax.block_until_ready(self.state)
-        return time.perf_counter() - began
+        return clocks() - began
+
+
+def clocks():
+    """Seconds by the clock and of processor time of all threads."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def recipe(flags):
@@ -99,8 +106,11 @@ def parse_flags():
 if __name__ == "__main__":
     flags = parse_flags()
     turns = measure(flags)
-    loop, bare = ([1000 * seconds / flags.steps for seconds in times[1:]] for times in (turns.loop, turns.bare))
-    ratios = [one / other for one, other in zip(loop, bare, strict=True)]
-    print(f"{flags.config}: a step {statistics.median(bare):.1f} ms, in the loop {statistics.median(loop):.1f} ms")
-    print(f"ratio {statistics.median(ratios):.3f}, of the turns {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
+    for number, clock in enumerate(("by the clock", "processor time")):
+        loop, bare = (
+            [1000 * turn[number] / flags.steps for turn in turns_of[1:]] for turns_of in (turns.loop, turns.bare)
+        )
+        ratios = [one / other for one, other in zip(loop, bare, strict=True)]
+        print(f"{clock}: a step {statistics.median(bare):.1f} ms, in the loop {statistics.median(loop):.1f} ms")
+        print(f"  ratio {statistics.median(ratios):.3f}, of the turns {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
     print(f"to the end of the first step {turns.first_step:.1f} s; {compilations.describe()}")

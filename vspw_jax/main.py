@@ -100,11 +100,12 @@ def make_data(config):
 
 
 def trained_weights(config, workdir, mesh):
-    """(graphdef, weights) of the workdir's newest checkpoint, or where there is none of `config.init_from`."""
+    """(graphdef, weights, step) of the workdir's newest checkpoint, or where there is none of `config.init_from`."""
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
-    if checkpoints.latest_step() is not None:
+    step = checkpoints.intact_step()
+    if step is not None:
         checkpoint.check_workdir(workdir, config)
-        return train_step.restore_weights(config, checkpoints, mesh)
+        return *train_step.restore_weights(config, checkpoints, mesh, step), step
     if not config.init_from:
         raise UserError(
             f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
@@ -114,14 +115,13 @@ def trained_weights(config, workdir, mesh):
     plan = convert.plan(config.model, weights, config.init_from)
     print(plan.report())
     params, model_state = convert.read_weights(plan, weights, sharding.replicated(mesh))
-    return graphdef, {"params": params, "model_state": model_state}
+    return graphdef, {"params": params, "model_state": model_state}, None
 
 
 def trained_predictor(config, workdir):
     """A function from frames to class ids with the weights of the workdir's newest checkpoint."""
     mesh = sharding.make_mesh()
-    graphdef, weights = trained_weights(config, workdir, mesh)
-    step = checkpoint.Checkpoints(workdir, config.run.keep).latest_step()
+    graphdef, weights, step = trained_weights(config, workdir, mesh)
     origin = {"recipe": pathlib.Path(flags.FLAGS["config"].config_filename).name, "step": step}
     if not step:
         origin["init_from"] = pathlib.Path(config.init_from).name
@@ -149,8 +149,7 @@ def run_evaluate(config, workdir):
     make_data(config)
     command = shlex.join(["python", "-m", "vspw_jax.main", *sys.argv[1:]])
     predictor = trained_predictor(config, workdir)
-    step = checkpoint.Checkpoints(workdir, config.run.keep).latest_step()
-    warnings = evaluate.unfinished(config, step, predictor.weights)
+    warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
     result = evaluate.evaluate(config, predictor, workdir, command, warnings)
     folder = evaluate.predictions_folder(config, workdir)
     entry = f"--predictions={folder} --data={config.data.records} --split={config.data.eval_split}"
@@ -204,7 +203,7 @@ def run_export(config, workdir):
     """Writes the newest checkpoint as a PyTorch checkpoint."""
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
-    _, weights = trained_weights(config, workdir, sharding.make_mesh())
+    _, weights, _ = trained_weights(config, workdir, sharding.make_mesh())
     convert.save_weights(config.model, weights.values(), _OUTPUT.value, _NAMING.value)
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
 

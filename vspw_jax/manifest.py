@@ -22,6 +22,10 @@ def _digest(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _digest_of_list(files):
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
 def _each(function, items):
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, items))
@@ -33,19 +37,22 @@ def write(folder):
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     names = [name for name in names if name not in UNREAD]
     digests = dict(zip(names, _each(_digest, [folder / name for name in names]), strict=True))
-    (folder / FILE).write_text(json.dumps(digests, indent=1) + "\n")
+    content = {"sha256_of_this_list": _digest_of_list(digests), "sha256": digests}
+    (folder / FILE).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def damage(folder):
     """What is wrong with a folder that has a manifest: lines such as "weights/d/1f: missing", none if all is well."""
     folder = pathlib.Path(folder)
     try:
-        digests = json.loads((folder / FILE).read_text())
-        digests = dict(digests.items())
+        content = json.loads((folder / FILE).read_text())
+        digests, own_digest = content["sha256"], content["sha256_of_this_list"]
     except FileNotFoundError:
         return [f"{FILE}: missing"]
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         return [f"{FILE}: unreadable, {error}"]
+    if own_digest != _digest_of_list(digests):
+        return [f"{FILE}: not what was written"]
 
     def look(name):
         try:

@@ -1,6 +1,8 @@
 """Bad steps made again: what a step whose loss or gradient was no number is saved with, and what shows its cause."""
 
+import collections
 import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -135,7 +137,8 @@ def replay(config, workdir, path=None):
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     state = state_before(config, transformation, checkpoints, mesh, step)
     weights = {name: state[name] for name in ("params", "model_state")}
-    bad_weights = jax.tree.map(count_bad, weights)
+    count = jax.jit(functools.partial(jax.tree.map, count_bad), compiler_options=sharding.quick_compilation())
+    bad_weights = count(weights)
     make = train_step.make_train_step(config, graphdef, recording(), mesh, guarded=False)
     del state["bad_steps"]  # The step as it is, without its guard.
     after, again = make({**state, "opt_state": recording().init(state["params"])}, sharding.to_global(mesh, batch))
@@ -170,7 +173,9 @@ def _describe_bad(title, counts):
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(counts))
     named = [(jax.tree_util.keystr(path, simple=True, separator="/"), int(count)) for path, count in leaves]
     bad = [(name, count) for name, count in named if count]
-    yield f"{title}: {len(bad)} of {len(named)} arrays hold NaN or infinity{':' if bad else '.'}"
+    parts = collections.Counter(name.split("/")[0] for name, _ in bad)
+    of_parts = f" ({', '.join(f'{part} {count}' for part, count in parts.items())}):" if bad else "."
+    yield f"{title}: {len(bad)} of {len(named)} arrays hold NaN or infinity{of_parts}"
     for name, count in bad[:SHOWN]:
         yield f"  {name}: {count} entries"
     if len(bad) > SHOWN:

@@ -45,6 +45,7 @@ def train(config, workdir, stop=None):
         mixture.check_capacity(members, config.loss.segmentation.capacity)
         check_queries(config)
     mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
+    most_bad = non_finite.allowed(config.run)
     trace = Trace(config.run.profile_steps, workdir / "tensorboard")
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
@@ -85,7 +86,7 @@ def train(config, workdir, stop=None):
                     state, unread[step] = make_step(state, batch)
                     is_saved = step % config.run.save_every == 0 or step == last_step
                     if step % config.run.log_every == 0 or is_saved:
-                        heed_bad_steps(config, workdir, checkpoints, state, unread)
+                        heed_bad_steps(config, workdir, checkpoints, state, unread, most_bad)
                         observer.scalars(step, unread[step])
                         unread.clear()
                     if is_saved:
@@ -95,7 +96,7 @@ def train(config, workdir, stop=None):
                         with goodput.elsewhere("pictures"):
                             stop.unless_requested(show, step, state, predictor, pictured, observer)
             except Stopped as stopped:
-                heed_bad_steps(config, workdir, checkpoints, state, unread)
+                heed_bad_steps(config, workdir, checkpoints, state, unread, most_bad)
                 step = int(state["step"])
                 checkpoints.save(step, state)
                 stopped.args = (f"Stopped after step {step} of {last_step}, saved in {workdir / 'checkpoints'}.",)
@@ -127,17 +128,17 @@ def check_queries(config):
         )
 
 
-def heed_bad_steps(config, workdir, checkpoints, state, unread):
+def heed_bad_steps(config, workdir, checkpoints, state, unread, most_bad):
     """Saves steps whose loss or gradient was no number for `replay`; too many in a row end the run.
 
     Args:
       state: after the last of them.
       unread: metrics of steps, by step.
+      most_bad: so many in a row are allowed.
 
     Raises:
-      UserError: more came in a row than `config.run` allows; the state before the last of them is saved.
+      UserError: more came in a row; the state before the last of them is saved.
     """
-    allowed = non_finite.allowed(config.run)
     counts = jax.device_get({step: metrics["bad_steps"] for step, metrics in unread.items()})
     for step, count in counts.items():
         if not count:
@@ -146,7 +147,7 @@ def heed_bad_steps(config, workdir, checkpoints, state, unread):
         bad = ", ".join(sorted(name for name, value in figures.items() if not np.isfinite(value)))
         found = f"At step {step} {bad or 'the running statistics'} became NaN or infinite"
         path = replay.save(workdir, config, step, figures)
-        if count > allowed:
+        if count > most_bad:
             checkpoints.save(step - 1, {**state, "bad_steps": jnp.zeros_like(state["bad_steps"])})
             raise UserError(
                 f"{found}. The weights are those before that step, saved in {workdir / 'checkpoints'}; the step is in "

@@ -29,6 +29,8 @@ BAD_FLAGS = {
     "labels of patches": (["--config.loss.nce.labels=mode"], ["loss.nce.labels is 'mode'", "majority, nearest"]),
     "strips": (["--config.loss.nce.block=many"], ["loss.nce.block is 'many'", "auto, plain"]),
     "level": (["--config.loss.nce.level=4"], ["loss.nce.level is 4", "0, 1, 2 or 3"]),
+    "bad steps": (["--config.run.non_finite=hope"], ["run.non_finite is 'hope'", "skip, stop"]),
+    "trace": (["--config.run.profile_steps=(9, 3)"], ["run.profile_steps is (9, 3)", "(10, 12)"]),
     "void": (["--config.loss.segmentation.void=some"], ["loss.segmentation.void is 'some'", "background, excluded"]),
     "projection": (
         ["--config.model.projection.dim=8", "--config.model.projection.input=image"],
