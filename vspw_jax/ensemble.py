@@ -77,10 +77,10 @@ def notes(readers):
 
 
 def labels(flags, readers):
-    """Yields (video, frame, train ids (H, W)) of a labelled split, in order; None for ids without --records."""
+    """Yields (video, frame, image, train ids (H, W)) in order; the last two are None without --records."""
     if not flags.records:
         for video, frames in readers[0].videos.items():
-            yield from ((video, frame, None) for frame in frames)
+            yield from ((video, frame, None, None) for frame in frames)
         return
     split = records.Frames(flags.records, flags.split)
     for reader in readers:
@@ -93,14 +93,15 @@ def labels(flags, readers):
     for video in split.videos:
         for number in range(video.start, video.start + video.count):
             record = split[number]
-            yield video.name, record["frame"], split.label(record)
+            label = split.label(record)
+            yield video.name, record["frame"], split.image(record, label), label
 
 
 def scored_frames(flags, readers):
-    """Yields (video, frame, train ids or None, classes, members' scores), the last two of `scores.candidates`."""
-    for video, frame, label in labels(flags, readers):
+    """Yields what `labels` does, and the classes and members' scores of `scores.candidates`."""
+    for video, frame, image, label in labels(flags, readers):
         compacts = [reader.frame(video, frame) for reader in readers]
-        yield video, frame, label, *scores.candidates(compacts, readers[0].num_classes)
+        yield video, frame, image, label, *scores.candidates(compacts, readers[0].num_classes)
 
 
 def run_sweep(flags, readers, output):
@@ -110,7 +111,7 @@ def run_sweep(flags, readers, output):
     tried = sweep.Sweep(sweep.weights(flags.sweep), readers[0].num_classes)
     bar = progress(description="sweeping", unit="frame", total=sum(map(len, readers[0].videos.values())))
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames:
-        for _, _, label, classes, member_scores in frames:
+        for _, _, _, label, classes, member_scores in frames:
             tried.add(label, member_scores, classes)
             bar.update()
     bar.close()
@@ -139,12 +140,12 @@ def combination(method, weights, count):
 
 
 def written(frames, folder, combine, write):
-    """Yields (None, train ids or None, prediction) of the frames of one video; writes the masks."""
+    """Yields (image, train ids, prediction) of the frames of one video; writes the masks."""
     folder.mkdir(parents=True, exist_ok=True)
-    for _, frame, label, classes, member_scores in frames:
+    for _, frame, image, label, classes, member_scores in frames:
         prediction = combine(member_scores, ids_HWK=classes)
         write(save_mask, prediction, folder / f"{frame}.png")
-        yield None, label, prediction
+        yield image, label, prediction
 
 
 def score(flags, readers, combine, masks):
@@ -152,7 +153,7 @@ def score(flags, readers, combine, masks):
     total = sum(map(len, readers[0].videos.values()))
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
         videos = (
-            (video, written(of_video, masks / video, combine, write))
+            (records.Video(video, 0, len(readers[0].videos[video])), written(of_video, masks / video, combine, write))
             for video, of_video in itertools.groupby(frames, key=lambda item: item[0])
         )
         if flags.records:
