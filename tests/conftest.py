@@ -1,5 +1,6 @@
 """What the tests share: small data, a small network, one compiled training step."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -64,6 +65,14 @@ def compile_cache(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.jit(lambda x: x + 1)(1)  # The first compilation fixes the folder: the program's own settings come later.
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """A file's compiled functions go with it: those of the whole suite would take 5 GB a process."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -14,19 +14,18 @@ very split that it is scored on belongs beside such a figure. One frame of each 
 """
 
 import argparse
-import contextlib
 import functools
 import itertools
 import json
 import pathlib
 import sys
 
-from vspw_jax import evaluate, mask_png
+from vspw_jax import evaluate
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, run_program
 from vspw_jax.inference import ensemble, scores, sweep
 from vspw_jax.inference.threads import WriteBehind, read_ahead
-from vspw_jax.metrics import table
+from vspw_jax.metrics import table, temporal_consistency
 from vspw_jax.metrics.scores import summarise
 from vspw_jax.progress import progress
 from vspw_jax.whole_files import whole_file
@@ -78,10 +77,10 @@ def notes(readers):
 
 
 def labels(flags, readers):
-    """Yields (video, frame, train ids (H, W)) of a labelled split, in order; None for ids without --records."""
+    """Yields (video, frame, image, train ids (H, W)) in order; the last two are None without --records."""
     if not flags.records:
         for video, frames in readers[0].videos.items():
-            yield from ((video, frame, None) for frame in frames)
+            yield from ((video, frame, None, None) for frame in frames)
         return
     split = records.Frames(flags.records, flags.split)
     for reader in readers:
@@ -94,14 +93,15 @@ def labels(flags, readers):
     for video in split.videos:
         for number in range(video.start, video.start + video.count):
             record = split[number]
-            yield video.name, record["frame"], split.label(record)
+            label = split.label(record)
+            yield video.name, record["frame"], split.image(record, label), label
 
 
 def scored_frames(flags, readers):
-    """Yields (video, frame, train ids or None, classes, members' scores), the last two of `scores.candidates`."""
-    for video, frame, label in labels(flags, readers):
+    """Yields what `labels` does, and the classes and members' scores of `scores.candidates`."""
+    for video, frame, image, label in labels(flags, readers):
         compacts = [reader.frame(video, frame) for reader in readers]
-        yield video, frame, label, *scores.candidates(compacts, readers[0].num_classes)
+        yield video, frame, image, label, *scores.candidates(compacts, readers[0].num_classes)
 
 
 def run_sweep(flags, readers, output):
@@ -111,7 +111,7 @@ def run_sweep(flags, readers, output):
     tried = sweep.Sweep(sweep.weights(flags.sweep), readers[0].num_classes)
     bar = progress(description="sweeping", unit="frame", total=sum(map(len, readers[0].videos.values())))
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames:
-        for _, _, label, classes, member_scores in frames:
+        for _, _, _, label, classes, member_scores in frames:
             tried.add(label, member_scores, classes)
             bar.update()
     bar.close()
@@ -139,29 +139,27 @@ def combination(method, weights, count):
     return functools.partial(ensemble.weighted_sum, weights_M=weights), weights
 
 
-def written(frames, folder, combine, write):
-    """Yields (frame, None, train ids or None, prediction) of the frames of one video; writes the masks."""
-    for _, frame, label, classes, member_scores in frames:
-        prediction = combine(member_scores, ids_HWK=classes)
-        write(mask_png.save, prediction, folder / f"{frame}.png")
-        yield frame, None, label, prediction
+def combined(frames, combine):
+    """Yields (video's name, iterator of (frame, image, train ids, prediction)) of what `scored_frames` gives."""
+    for video, found in itertools.groupby(frames, key=lambda item: item[0]):
+        yield (
+            video,
+            (
+                (frame, image, label, combine(member_scores, ids_HWK=ids))
+                for _, frame, image, label, ids, member_scores in found
+            ),
+        )
 
 
 def score(flags, readers, combine, masks):
     """Combines all frames and writes their masks; returns the metrics, or None without --records."""
     total = sum(map(len, readers[0].videos.values()))
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
-        videos = (
-            (video, written(of_video, masks / video, combine, write))
-            for video, of_video in itertools.groupby(frames, key=lambda item: item[0])
-        )
-        if flags.records:
-            return summarise(evaluate.count_videos(videos, readers[0].num_classes, total))
-        with contextlib.closing(progress(description="combining", unit="frame", total=total)) as bar:
-            for _, of_video in videos:
-                for _ in of_video:
-                    bar.update()
-    return None
+        videos = evaluate.stored(combined(frames, combine), masks, write)
+        if not flags.records:
+            return evaluate.run_through(videos, total)
+        counts = evaluate.count_videos(videos, readers[0].num_classes, total, temporal_consistency.DisFlow())
+    return summarise(counts)
 
 
 def run(flags):
