@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(saved, damage, 
 
 
 def test_one_flipped_bit_in_any_file_is_found_and_so_is_any_lost_file(saved):
-    """But for what Orbax notes on the saving, of which nothing is restored."""
+    """But for bits of what Orbax notes on the saving, of which nothing is restored, and a file that it adds last."""
     folder, rng = saved / "checkpoints" / "4", np.random.default_rng(0)
     assert manifest.damage(folder) == []
     looked_at = [path for path in files(folder) if path.stat().st_size]
@@ -143,10 +143,10 @@ def test_one_flipped_bit_in_any_file_is_found_and_so_is_any_lost_file(saved):
         path.unlink()
         lost = manifest.damage(folder)
         if name in manifest.UNREAD:
-            assert found == lost == []
+            assert found == []
         else:
             assert len(found) == 1 and re.match(f"{name}: (not what was written|unreadable)", found[0])
-            assert lost == [f"{name}: missing"]
+        assert lost == ([] if name == "commit_success.txt" else [f"{name}: missing"])
         path.write_bytes(whole)
     assert manifest.damage(folder) == [] and len(looked_at) > 8
 

@@ -12,7 +12,7 @@ from orbax.checkpoint.path import atomicity
 
 FILE = "manifest.json"
 UNREAD = ("_CHECKPOINT_METADATA", "commit_success.txt")
-"""Orbax's notes on the saving, written last; nothing of a state is read from them."""
+"""Orbax's notes on the saving, written to the last; nothing of a state is read from them. They need only be there."""
 
 THREADS = 8
 
@@ -35,8 +35,8 @@ def write(folder):
     """Writes the manifest of all files under a folder into it."""
     folder = pathlib.Path(folder)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    names = [name for name in names if name not in UNREAD]
-    digests = dict(zip(names, _each(_digest, [folder / name for name in names]), strict=True))
+    digest = lambda name: None if name in UNREAD else _digest(folder / name)
+    digests = dict(zip(names, _each(digest, names), strict=True))
     content = {"sha256_of_this_list": _digest_of_list(digests), "sha256": digests}
     (folder / FILE).write_text(json.dumps(content, indent=1) + "\n")
 
@@ -56,7 +56,8 @@ def damage(folder):
 
     def look(name):
         try:
-            return None if _digest(folder / name) == digests[name] else f"{name}: not what was written"
+            found = _digest(folder / name)
+            return None if digests[name] in (None, found) else f"{name}: not what was written"
         except FileNotFoundError:
             return f"{name}: missing"
         except OSError as error:
