@@ -31,7 +31,7 @@ def train(config, workdir):
     if "capacity" in config.loss.segmentation:
         mixture.check_capacity(members, config.loss.segmentation.capacity)
         check_queries(config)
-    mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
+    mesh = train_step.make_mesh(config)
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
     graphdef, params, model_state = train_step.describe(config)
@@ -63,6 +63,7 @@ def train(config, workdir):
         first_step,
         jax.process_index(),
         jax.process_count(),
+        config.train.accumulate,
     )
     observer = Observer(workdir, first_step, config.train.steps, config.train.batch * config.data.frames)
     predictor = Predictor(config, graphdef, mesh)
@@ -72,7 +73,7 @@ def train(config, workdir):
     # are the processes that read.
     with contextlib.closing(checkpoints), contextlib.closing(observer), contextlib.closing(batches):
         for step in range(first_step + 1, config.train.steps + 1):
-            state, metrics = step_function(state, sharding.to_global(mesh, next(batches)))
+            state, metrics = step_function(state, sharding.to_global(mesh, next(batches), config.train.accumulate))
             is_last = step == config.train.steps
             is_saved = step % config.run.save_every == 0 or is_last
             if step % config.run.log_every == 0 or is_saved:
@@ -81,7 +82,7 @@ def train(config, workdir):
             if is_saved:
                 checkpoints.save(step, state)
             if step % config.run.picture_every == 0:
-                predictor.weights = state
+                predictor.weights = sharding.gathered(mesh, {name: state[name] for name in ("params", "model_state")})
                 for number, picture in enumerate(comparisons(predictor, pictured)):
                     observer.picture(step, f"{config.data.eval_split}/{number}", picture)
     return state
