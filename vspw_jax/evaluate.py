@@ -4,6 +4,7 @@ import json
 import math
 
 import grain
+import jax
 import numpy as np
 from PIL import Image
 
@@ -88,10 +89,12 @@ def evaluate(config, predictor, workdir):
         raise UserError(f"Split {config.data.eval_split!r} of {frames.path} has no masks: nothing to evaluate against.")
     videos = predicted_videos(predictor, frames, config.data.threads)
     result = score_videos(videos, config.model.num_classes, len(frames))
-    with whole_file(workdir / SCORES_FILE) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
-    with whole_file(workdir / PICTURE_FILE) as path:
-        Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(path)
+    picture = np.concatenate(list(comparisons(predictor, frames)))
+    if jax.process_index() == 0:
+        with whole_file(workdir / SCORES_FILE) as path:
+            path.write_text(json.dumps(result, indent=2) + "\n")
+        with whole_file(workdir / PICTURE_FILE) as path:
+            Image.fromarray(picture).save(path)
     return result
 
 

@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_prep import coco_stuff, generate, vspw
-from vspw_jax import checkpoint, evaluate, inspect, sharding, train, train_step
+from vspw_jax import checkpoint, evaluate, inspect, processes, sharding, train, train_step
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, choose, run_program
 from vspw_jax.inference.predict import predict_frames
@@ -44,6 +44,9 @@ _OUTPUT = flags.DEFINE_string(
     "export: file to write, .pth or .safetensors.",
 )
 _NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "This is one of several processes that run together; see vspw_jax/processes.py."
+)
 flags.mark_flag_as_required("config")
 
 
@@ -74,13 +77,14 @@ LAYOUTS = {
 
 def make_data(config):
     """Draws and converts the data sets that a recipe generates itself, unless they are there or replaced."""
-    for data in (config.data, *config.data.mixture.values()):
-        options = data.get("generate")
-        if options and data.records == options.records and not records.exist(options.records):
-            draw, convert_source = choose(LAYOUTS, options.layout, "data.generate.layout")
-            if not pathlib.Path(options.source).exists():
-                draw(options)
-            convert_source(options.source, options.records)
+    with processes.first_alone("data"):
+        for data in (config.data, *config.data.mixture.values()):
+            options = data.get("generate")
+            if options and data.records == options.records and not records.exist(options.records):
+                draw, convert_source = choose(LAYOUTS, options.layout, "data.generate.layout")
+                if not pathlib.Path(options.source).exists():
+                    draw(options)
+                convert_source(options.source, options.records)
 
 
 def trained_weights(config, workdir, mesh):
@@ -183,6 +187,8 @@ def main(_):
     """Runs the chosen mode and prints its report."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    if _DISTRIBUTED.value:
+        processes.join()
     config = _CONFIG.value.lock()
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
     if _MODE.value != "inspect":  # Which writes nothing.
@@ -227,7 +233,8 @@ def parse_flags(argv):
 
 def command_line():
     """Runs the program on sys.argv and exits."""
-    run_program(lambda: app.run(main, flags_parser=parse_flags))
+    with processes.failing_at_once():
+        run_program(lambda: app.run(main, flags_parser=parse_flags))
 
 
 if __name__ == "__main__":

@@ -193,6 +193,11 @@ def to_global(mesh, batch, accumulate=1):
     return {name: jax.make_array_from_process_local_data(place, array) for name, array in batch.items()}
 
 
+def shared(mesh, array):
+    """An array that every process has whole, its first axis over the devices."""
+    return jax.make_array_from_callback(array.shape, by_clip(mesh), array.__getitem__)
+
+
 def gathered(mesh, tree):
     """The tree with every array whole on every device."""
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vspw_jax import checkpoint, optimizer, sharding, train_step
+from vspw_jax import checkpoint, optimizer, processes, sharding, train_step
 from vspw_jax.data import mixture, pipeline, records
 from vspw_jax.errors import UserError
 from vspw_jax.evaluate import comparisons
@@ -36,7 +36,8 @@ def train(config, workdir):
     # 2. The model as shapes, its optimizer, and the state: new or restored.
     graphdef, params, model_state = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
-    checkpoint.claim_workdir(workdir, config, mixture.identity(members))
+    with processes.first_alone("workdir"):
+        checkpoint.claim_workdir(workdir, config, mixture.identity(members))
     if len(members) > 1:
         print(mixture.report(members, config.data.frames))
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
@@ -65,7 +66,8 @@ def train(config, workdir):
         jax.process_count(),
         config.train.accumulate,
     )
-    observer = Observer(workdir, first_step, config.train.steps, config.train.batch * config.data.frames)
+    observe = processes.NotSeen if jax.process_index() else Observer
+    observer = observe(workdir, first_step, config.train.steps, config.train.batch * config.data.frames)
     predictor = Predictor(config, graphdef, mesh)
     pictured = records.Frames(config.data.records, config.data.eval_split)
 

@@ -42,13 +42,17 @@ class Predictor:
             scores = layers.resize_bilinear(sliding_window.class_scores(score, image, crop, stride), height, width)
             return scores.argmax(axis=-1).astype(jnp.uint8)
 
-        self._predict = jax.jit(predict, compiler_options=sharding.compiler_options(mesh))
+        self._predict = jax.jit(
+            predict, out_shardings=sharding.replicated(mesh), compiler_options=sharding.compiler_options(mesh)
+        )
 
     def __call__(self, frames):
-        """Train ids (N, H, W) uint8 of at most `batch` frames (H, W, 3) uint8 of one size."""
+        """Train ids (N, H, W) uint8 of at most `batch` frames (H, W, 3) uint8 of one size.
+
+        Several processes call it together, with the same frames.
+        """
         missing = self.batch - len(frames)
-        padded = np.stack([*frames, *[frames[-1]] * missing])
-        global_batch = sharding.to_global(self._mesh, {"frames": padded})["frames"]
+        global_batch = sharding.shared(self._mesh, np.stack([*frames, *[frames[-1]] * missing]))
         return np.asarray(self._predict(self.weights["params"], self.weights["model_state"], global_batch))[
             : len(frames)
         ]
