@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # `options` and what it names are the launcher's.
 # What the launchers share; sourced by them.
 
-export LC_ALL=C # In which [a-z] are small letters alone.
+export LC_ALL=C # In which [a-z] are small letters alone, on every machine.
 dry_run=
 arguments=()
 
@@ -11,24 +11,24 @@ fail() {
 }
 
 # Options of the launcher come first, --name=value each; the program's follow a "--". Sets a variable for every option
-# that the launcher names in `options`.
+# that the launcher names in `options`; underscores keep them from this function's own.
 parse() {
-  local option name
+  local _option _name
   while [[ $# -gt 0 ]]; do
-    option=$1
+    _option=$1
     shift
-    if [[ $option == -- ]]; then
+    if [[ $_option == -- ]]; then
       arguments=("$@")
       break
     fi
-    name=${option%%=*}
-    name=${name#--}
-    if [[ $option == --dry-run ]]; then
+    _name=${_option%%=*}
+    _name=${_name#--}
+    if [[ $_option == --dry-run ]]; then
       dry_run=yes
-    elif [[ $option == --*=* && " $options " == *" $name "* ]]; then
-      printf -v "$name" %s "${option#*=}"
+    elif [[ $_option == --*=* && " $options " == *" $_name "* ]]; then
+      printf -v "$_name" %s "${_option#*=}"
     else
-      fail "unknown option $option: expected --dry-run, --${options// /=..., --}=..., then -- and the program's own."
+      fail "unknown option $_option: expected --dry-run, --${options// /=..., --}=..., then -- and the program's own."
     fi
   done
   [[ " ${arguments[*]-}" == *" --config="* ]] || fail "after -- the program's options are missing: --config=configs/nce.py and more."
