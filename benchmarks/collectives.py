@@ -18,7 +18,7 @@ SENT = {
 
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
-CALLED = re.compile(r"(?:body|to_apply|calls|condition|branch_computations)=\{?((?:%?[\w.\-]+(?:, )?)+)\}?")
+CALLED = re.compile(r"(?:body|calls|condition|to_apply|\w+_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
 TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
@@ -77,7 +77,7 @@ def count(text, devices):
             rounds = int(found[1]) if operation == "while" and (found := TRIPS.search(rest)) else 1
             if operation not in SENT and not operation.startswith(("all-reduce", "reduce")):
                 for called in CALLED.findall(rest):
-                    for other in re.findall(r"[\w.\-]+", called):
+                    for other in re.findall(r"[\w.\-]+", " ".join(called)):
                         visit(other, times * rounds)
 
     visit(entry, 1)

@@ -88,8 +88,9 @@ def compile_step(options, topology):
     return row
 
 
-def parse(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parser():
+    """What a step is compiled for and how, as options."""
+    parser = argparse.ArgumentParser(description="A full recipe's training step for accelerators that are not here.")
     parser.add_argument("--recipe", default="nce", help="A file of configs/.")
     parser.add_argument("--crop", type=int, default=480)
     parser.add_argument("--frames", type=int, default=2, help="Of a clip.")
@@ -101,11 +102,11 @@ def parse(argv=None):
     parser.add_argument("--fsdp", type=int, default=0, help="Chips among which a copy of the state is divided; 0: all.")
     parser.add_argument("--topologies", default="v5e:2x2,v5e:8x8,v5e:16x16")
     parser.add_argument("--text", default="", help="File for the compiled program's text.")
-    return parser.parse_args(argv)
+    return parser
 
 
 def main():
-    options = parse()
+    options = parser().parse_args()
     names = options.topologies.split(",")
     if len(names) == 1:
         print(json.dumps(compile_step(options, names[0])), flush=True)
