@@ -1,8 +1,10 @@
-"""What devices send each other in a compiled program, read off its text (HLO)."""
+"""What devices send each other: asked for by a traced function (jaxpr), or in a compiled program's text (HLO)."""
 
 import collections
 import math
 import re
+
+from vspw_jax import inspect
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
 BYTES |= {"s64": 8, "u64": 8}
@@ -21,6 +23,36 @@ INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.
 CALLED = re.compile(r"(?:body|calls|condition|to_apply|\w+_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
 TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+
+
+ASKED = {"all_gather": "all-gather", "reduce_scatter": "reduce-scatter", "psum": "all-reduce", "pmax": "all-reduce"}
+"""JAX's primitives."""
+
+
+def asked(jaxpr, axis_sizes, rounds=1, totals=None):
+    """{collective: [times run, bytes that each device sends]} of a jaxpr, those in scans times their length.
+
+    Args:
+      axis_sizes: devices along every mesh axis, by name; a collective over one device sends nothing and is left out.
+    """
+    totals = {} if totals is None else totals
+    for equation in jaxpr.eqns:
+        kind = ASKED.get(equation.primitive.name.removesuffix("_invariant").removesuffix("2"))
+        if kind:
+            names = equation.params.get("axes", equation.params.get("axis_name"))
+            n = math.prod(axis_sizes[name] for name in (names if isinstance(names, tuple) else (names,)))
+            given, got = (
+                sum(variable.aval.size * variable.aval.dtype.itemsize for variable in variables)
+                for variables in (equation.invars, equation.outvars)
+            )
+            if n > 1:
+                total = totals.setdefault(kind, [0, 0.0])
+                total[0] += rounds
+                total[1] += rounds * SENT[kind](given, got, n)
+        length = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for inner in inspect.inner_jaxprs(equation.params):
+            asked(inner, axis_sizes, rounds * length, totals)
+    return totals
 
 
 def array_bytes(shape):

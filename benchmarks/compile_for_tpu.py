@@ -33,13 +33,13 @@ ENVIRONMENT = {
 
 def recipe(options, chips):
     """The recipe's config for a slice of so many chips."""
-    config = importlib.import_module(f"configs.{options.recipe}").get_config()
+    config = importlib.import_module(f"configs.{options.recipe}").get_config(options.size)
     config.model.image_size = (options.crop, options.crop)
     config.model.update(dtype=options.dtype, remat=options.remat)
     config.data.frames = options.frames
     config.train.batch = chips * options.clips
     config.train.accumulate = options.accumulate
-    config.sharding.fsdp = options.fsdp
+    config.sharding.update(fsdp=options.fsdp, whole_below=options.whole_below)
     if config.loss.nce.weight:
         config.loss.nce.groups = chips * options.clips if options.scope == "clip" else chips * options.accumulate
     return config
@@ -92,6 +92,7 @@ def parser():
     """What a step is compiled for and how, as options."""
     parser = argparse.ArgumentParser(description="A full recipe's training step for accelerators that are not here.")
     parser.add_argument("--recipe", default="nce", help="A file of configs/.")
+    parser.add_argument("--size", default="full", help="Or demo: a narrow network, which compiles in less time.")
     parser.add_argument("--crop", type=int, default=480)
     parser.add_argument("--frames", type=int, default=2, help="Of a clip.")
     parser.add_argument("--clips", type=int, default=1, help="A chip.")
@@ -100,6 +101,7 @@ def parser():
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--remat", default="full")
     parser.add_argument("--fsdp", type=int, default=0, help="Chips among which a copy of the state is divided; 0: all.")
+    parser.add_argument("--whole-below", type=int, default=2**16, help="Smaller weights are not divided.")
     parser.add_argument("--topologies", default="v5e:2x2,v5e:8x8,v5e:16x16")
     parser.add_argument("--text", default="", help="File for the compiled program's text.")
     return parser

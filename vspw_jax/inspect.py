@@ -27,7 +27,7 @@ def abstract_batch(config):
     }
 
 
-def _jaxprs(params):
+def inner_jaxprs(params):
     """The jaxprs among an equation's parameters."""
     for value in jax.tree.leaves(params, is_leaf=lambda value: hasattr(value, "eqns") or hasattr(value, "jaxpr")):
         if hasattr(value, "eqns"):
@@ -53,7 +53,7 @@ def matrix_flops(jaxpr):
             total += 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) // out_channels
         else:
             times = equation.params["length"] if equation.primitive.name == "scan" else 1
-            total += times * sum(matrix_flops(inner) for inner in _jaxprs(equation.params))
+            total += times * sum(matrix_flops(inner) for inner in inner_jaxprs(equation.params))
     return total
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -45,19 +44,6 @@ FIELDS = {
     "run.picture_every": 3,
     "run.afterwards": ("evaluate",),
 }
-
-
-@pytest.fixture(scope="module")
-def program():
-    """The module that the processes run."""
-    spec = importlib.util.spec_from_file_location("program", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:  # It puts its network in the others' place.
-        for table in (segmenter.ENCODERS, segmenter.DECODERS):
-            for name, value in table.items():
-                patch.setitem(table, name, value)
-        spec.loader.exec_module(module)
-    return module
 
 
 def free_port():
