@@ -200,4 +200,8 @@ def shared(mesh, array):
 
 def gathered(mesh, tree):
     """The tree with every array whole on every device."""
-    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.jit(_itself, out_shardings=replicated(mesh))(tree)
+
+
+def _itself(tree):  # Not made anew at every call, so that it is compiled once.
+    return tree

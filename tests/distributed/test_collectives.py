@@ -89,7 +89,7 @@ def test_what_a_device_holds_and_sends_does_not_grow_with_their_number(small_net
     config, found = upernet.get_config("demo"), {}
     config.model.update(image_size=(32, 32), dtype="bfloat16", remat="full")
     config.model.encoder.dim = config.model.decoder.dim = 16
-    config.sharding.update(fsdp=0, whole_below=64)
+    config.sharding.update(fsdp=0, whole_below=128)
     for count in (4, 8):
         config.train.batch = count
         mesh = sharding.make_mesh(count, devices=jax.devices()[:count], fsdp=0)

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from configs import upernet
-from vspw_jax import evaluate, main, sharding, train
+from vspw_jax import evaluate, main, processes, sharding, train
+from vspw_jax.errors import UserError
 from vspw_jax.models import segmenter
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
@@ -73,15 +74,15 @@ def start(compile_cache, request):
     return start
 
 
-def ended(processes):
-    """[(exit status, stdout, stderr)] of processes, which and whose children are gone then."""
+def ended(started):
+    """[(exit status, stdout, stderr)] of started, which and whose children are gone then."""
     try:
-        outputs = [process.communicate(timeout=SECONDS) for process in processes]
+        outputs = [process.communicate(timeout=SECONDS) for process in started]
     finally:
-        for process in processes:
+        for process in started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+    return [(process.returncode, *output) for process, output in zip(started, outputs, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +91,12 @@ def launch(start, flags):
 
     def launch(workdir, count, each):
         address = f"127.0.0.1:{free_port()}"
-        processes = []
+        started = []
         for number, arguments in enumerate(each):
             place = dict(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=str(count), JAX_PROCESS_ID=str(number))
             command = [sys.executable, PROGRAM, "--distributed", *flags, f"--workdir={workdir}", *arguments]
-            processes.append(start(workdir, command, 4 // count, **place))
-        return ended(processes)
+            started.append(start(workdir, command, 4 // count, **place))
+        return ended(started)
 
     return launch
 
@@ -172,3 +173,29 @@ def test_one_process_that_fails_ends_the_others(launch, two_processes, tmp_path)
     (status, _, _), (status_of_second, _, stderr) = launch(tmp_path / "two", 2, [[], ["--config.seed=1"]])
     assert status_of_second == 2 and "another config" in stderr and "Traceback" not in stderr
     assert status not in (0, None)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"JAX_COORDINATOR_ADDRESS": "localhost:1"},
+            "found JAX_COORDINATOR_ADDRESS .* not JAX_NUM_PROCESSES, JAX_PROC",
+        ),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "but not JAX_COORDINATOR_ADDRESS"),
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}, "'two'"),
+        ({}, "coordinator_address.*\nNeither SLURM"),
+    ],
+)
+def test_a_process_that_cannot_tell_who_it_is_says_what_is_missing(monkeypatch, variables, message):
+    def initialize(**given):
+        assert not given.keys() - {"initialization_timeout"}
+        raise ValueError("coordinator_address should be defined.")
+
+    for name in processes.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(UserError, match=message):
+        processes.join()
