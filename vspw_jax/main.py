@@ -118,7 +118,10 @@ def run_train(config, workdir):
     train.train(config, workdir)
     reports = [f"Curves and pictures: tensorboard --logdir={workdir}"]
     for mode in config.run.afterwards:
-        reports += MODES[mode](config, workdir)
+        if jax.process_count() == 1 or mode in SHARED:
+            reports += MODES[mode](config, workdir)
+        else:
+            reports.append(f"Left to one process: --mode={mode} without --distributed.")
     return reports
 
 
@@ -183,11 +186,22 @@ MODES = {
 }
 
 
+SHARED = ("train", "evaluate")
+"""What several processes do together."""
+
+
+def check_shared(mode):
+    """Raises UserError where several processes cannot do together what was asked for."""
+    if mode not in SHARED:
+        raise UserError(f"--mode={mode} runs in one process: start it once, without --distributed.")
+
+
 def main(_):
     """Runs the chosen mode and prints its report."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     if _DISTRIBUTED.value:
+        check_shared(_MODE.value)
         processes.join()
     config = _CONFIG.value.lock()
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))

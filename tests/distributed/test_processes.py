@@ -43,7 +43,7 @@ FIELDS = {
     "run.log_every": 1,
     "run.save_every": 2,
     "run.picture_every": 3,
-    "run.afterwards": ("evaluate",),
+    "run.afterwards": ("evaluate", "predict"),
 }
 
 
@@ -140,6 +140,7 @@ def one_process(generated_records, program, tmp_path_factory):
 def test_two_processes_train_as_one_does_and_one_of_them_speaks(two_processes, one_process):
     workdir, (status, stdout, stderr) = two_processes
     assert status == 0, stderr
+    assert "Left to one process: --mode=predict" in stdout and not (workdir / "predictions").exists()
     assert stdout.count("mIoU") == 1 and stderr.count("training: 100%") == 1
     for left, right in zip(metrics(workdir), metrics(one_process), strict=True):
         assert left == pytest.approx(right, rel=1e-4)
@@ -199,3 +200,9 @@ def test_a_process_that_cannot_tell_who_it_is_says_what_is_missing(monkeypatch, 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(UserError, match=message):
         processes.join()
+
+
+@pytest.mark.parametrize("mode", ["predict", "export", "inspect"])
+def test_what_one_process_does_is_refused_to_several(mode):
+    with pytest.raises(UserError, match=f"--mode={mode} .*without --distributed"):
+        main.check_shared(mode)
