@@ -86,6 +86,13 @@ def get_config(size="full"):
     config.train = ConfigDict()
     config.train.steps = 40_000  # Paper.
     config.train.batch = 4  # Clips a step over all devices; paper: 2 GPUs with 2 images each.
+    config.train.accumulate = 1  # Equal parts of the batch that follow each other, for want of memory; paper: 1.
+
+    config.sharding = ConfigDict()  # How devices share the state; changes a result by rounding alone.
+    # Devices among which each copy of weights and optimizer state is divided: 1 repeats it on each, 0 is all of them
+    # (fully sharded, ZeRO's stage 3: arXiv 1910.02054). Between, copies are repeated, as PyTorch's HYBRID_SHARD does.
+    config.sharding.fsdp = 1  # Released: DistributedDataParallel.
+    config.sharding.whole_below = 2**16  # Elements; smaller weights are never divided. Ours: a gather costs latency.
 
     config.data = ConfigDict()
     config.data.records = "data/vspw/records"  # Written by data_prep.vspw.

@@ -1,4 +1,4 @@
-"""One training step: the same on one device and on eight, deterministic, and it learns."""
+"""One training step: the same on one device and on eight that divide the state, deterministic, and it learns."""
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,22 @@ def flat(tree):
     return jax.tree.map(np.asarray, jax.tree.leaves(tree))
 
 
+def mesh_of(num_devices):
+    """One device; or eight in two rows, the four devices of each dividing every weight."""
+    return sharding.make_mesh(8, 8, jax.devices()[:num_devices], fsdp=min(num_devices, 4))
+
+
 @pytest.fixture(scope="module")
 def run_steps(generated_records):
     """run(config, devices): (state, metrics of each of two steps, the step) from the first batches; compiles once."""
     compiled, results = {}, {}
 
     def run(config, num_devices, again=False):
+        config.sharding.whole_below = 0
         key = (num_devices, config.to_json())
         if key in results and not again:
             return results[key]
-        devices = jax.devices()[:num_devices]
-        mesh = sharding.make_mesh(config.train.batch, config.loss.nce.groups, devices)
+        mesh = mesh_of(num_devices)
         graphdef, params, _ = train_step.describe(config)
         transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
         state = train_step.new_state(config, transformation, mesh)
@@ -43,6 +48,8 @@ def test_eight_devices_give_the_losses_of_one(run_steps, tiny_config):
     """Drop path, points, batch statistics and contrastive groups do not depend on how clips share devices."""
     one, alone, _ = run_steps(tiny_config, 1)
     eight, together, _ = run_steps(tiny_config, 8)
+    kernel = eight["params"]["encoder"]["interactions"]["blocks"]["mlp"]["fc1"]["kernel"]
+    assert kernel.addressable_shards[0].data.nbytes * 4 == kernel.nbytes
     assert alone[0] == pytest.approx(together[0], rel=1e-5)
     # Adam's first update is the gradient's sign: where that is rounding alone, weights part by twice the rate.
     assert alone[1] == pytest.approx(together[1], rel=1e-2)
@@ -62,7 +69,7 @@ def test_every_term_is_there_and_every_parameter_moves(run_steps, tiny_config):
     assert metrics[0].keys() == {"loss", "cls", "mask", "dice", "nce", "gradient_norm", "learning_rate", "bad_steps"}
     terms = [metrics[0][name] for name in ("cls", "mask", "dice", "nce")]
     assert metrics[0]["loss"] == pytest.approx(sum(terms), rel=1e-5) and min(terms) > 0
-    mesh = sharding.make_mesh(devices=jax.devices())
+    mesh = mesh_of(8)
     _, params, _ = train_step.describe(tiny_config)
     transformation = optimizer.build(tiny_config.optimizer, params, 4, 4)
     before = train_step.new_state(tiny_config, transformation, mesh)["params"]
@@ -85,7 +92,7 @@ def test_the_step_compiles_once(run_steps, tiny_config, num_devices):
 def test_the_compiled_step_takes_unrelated_images_and_does_not_contrast_them(run_steps, tiny_config):
     """Batches of all mixtures have one shape; where no clip is of one video, the contrastive loss sees nothing."""
     state, _, step = run_steps(tiny_config, 8)
-    mesh = sharding.make_mesh(devices=jax.devices())
+    mesh = mesh_of(8)
     batch = next(pipeline.training_batches(tiny_config.data, tiny_config.train.batch, tiny_config.model.image_size, 0))
     terms = []
     for is_clip in (True, False):

@@ -4,6 +4,7 @@ The predictions are kept as they are made, in <workdir>/evaluated/<split>/<video
 them, and `python -m vspw_jax.metrics` and `python -m vspw_jax.submission` take the folder as it is.
 """
 
+import contextlib
 import itertools
 import json
 import pathlib
@@ -157,6 +158,8 @@ def predictions_folder(config, workdir):
 def evaluate(config, predictor, workdir, command="", warnings=()):
     """Scores the split `data.eval_split`; writes scores, predictions, report and a picture into the workdir.
 
+    Several processes call it together: all predict all frames, shared by their devices, and the first one writes.
+
     Args:
       config: the whole config.
       predictor: function from frames to train ids, with `batch`; see `inference/predictor.py`.
@@ -169,20 +172,26 @@ def evaluate(config, predictor, workdir, command="", warnings=()):
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
     folder = predictions_folder(config, workdir)
-    shutil.rmtree(folder, ignore_errors=True)
+    writes = jax.process_index() == 0
+    if writes:
+        shutil.rmtree(folder, ignore_errors=True)
     scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
-    with recorded(predictor, frames, scores_folder) as recording, WriteBehind(THREADS, 4 * THREADS) as write:
-        videos = stored(predicted_videos(recording, frames, config.data.threads), folder, write)
+    recording = recorded(predictor, frames, scores_folder) if writes else contextlib.nullcontext(predictor)
+    with recording as recording, WriteBehind(THREADS, 4 * THREADS) as write:
+        videos = predicted_videos(recording, frames, config.data.threads)
+        videos = stored(videos, folder, write) if writes else videos
         if not frames.max_classes:
             return run_through(videos, len(frames))
         flow = temporal_consistency.DisFlow()
         counts = count_videos(videos, config.model.num_classes, len(frames), flow)
     result = scores.summarise(counts)
     result["warnings"] = [*weight_faults(getattr(predictor, "weights", {})), *warnings, *result["warnings"]]
-    with whole_file(workdir / SCORES_FILE) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
-    with whole_file(workdir / PICTURE_FILE) as path:
-        Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(path)
-    run = report.Run(workdir.name, predictions.Folder(folder), counts, result)
-    report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
+    picture = np.concatenate(list(comparisons(predictor, frames)))
+    if writes:
+        with whole_file(workdir / SCORES_FILE) as path:
+            path.write_text(json.dumps(result, indent=2) + "\n")
+        with whole_file(workdir / PICTURE_FILE) as path:
+            Image.fromarray(picture).save(path)
+        run = report.Run(workdir.name, predictions.Folder(folder), counts, result)
+        report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
     return result

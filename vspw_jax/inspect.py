@@ -16,16 +16,18 @@ from vspw_jax.interop import checkpoint_file, convert
 
 
 def abstract_batch(config):
-    """Shapes of a training batch."""
-    shape = (config.train.batch, config.data.frames, *config.model.image_size)
+    """Shapes of a training batch, as `sharding.to_global` gives it."""
+    parts = config.train.accumulate
+    clips = (config.train.batch,) if parts == 1 else (parts, config.train.batch // parts)
+    shape = (*clips, config.data.frames, *config.model.image_size)
     return {
         "image_BTHWC": jax.ShapeDtypeStruct((*shape, 3), jnp.float32),
         "label_BTHW": jax.ShapeDtypeStruct(shape, jnp.int32),
-        "is_clip_B": jax.ShapeDtypeStruct(shape[:1], jnp.bool_),
+        "is_clip_B": jax.ShapeDtypeStruct(clips, jnp.bool_),
     }
 
 
-def _jaxprs(params):
+def inner_jaxprs(params):
     """The jaxprs among an equation's parameters."""
     for value in jax.tree.leaves(params, is_leaf=lambda value: hasattr(value, "eqns") or hasattr(value, "jaxpr")):
         if hasattr(value, "eqns"):
@@ -51,7 +53,7 @@ def matrix_flops(jaxpr):
             total += 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) // out_channels
         else:
             times = equation.params["length"] if equation.primitive.name == "scan" else 1
-            total += times * sum(matrix_flops(inner) for inner in _jaxprs(equation.params))
+            total += times * sum(matrix_flops(inner) for inner in inner_jaxprs(equation.params))
     return total
 
 
@@ -70,14 +72,20 @@ def step_cost(config):
     return matrix_flops(step.trace(*shapes).jaxpr.jaxpr)
 
 
+def placed_shapes(config, mesh, state, batch):
+    """Shapes of a state and a batch with where on a mesh they lie."""
+    by_clip = jax.tree.map(lambda _: sharding.by_clip(mesh, config.train.accumulate), batch)
+    of_state = sharding.state_shardings(mesh, state, config.sharding)
+    return sharding.placed_shapes(state, of_state), sharding.placed_shapes(batch, by_clip)
+
+
 def step_memory(config, mesh, remat):
     """Temporary bytes of the compiled training step on each device of a mesh, beside weights, state and batch."""
     config = copy.deepcopy(config).unlock()
     config.model.remat = remat
     step, (state, batch) = abstract_step(config, mesh)
-    shared = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.by_clip(mesh))
-    shapes = sharding.replicated_shapes(mesh, state), jax.tree.map(shared, batch)
     # Only the buffers matter, which the code's level of optimisation does not change.
+    shapes = placed_shapes(config, mesh, state, batch)
     compiled = step.lower(*shapes).compile(compiler_options=sharding.quick_compilation())
     return compiled.memory_analysis().temp_size_in_bytes
 
@@ -85,7 +93,7 @@ def step_memory(config, mesh, remat):
 def describe_memory(config):
     """What a training step needs on each device beside weights and state, as compiled here; a line for each remat."""
     try:
-        mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
+        mesh = train_step.make_mesh(config)
     except UserError:
         mesh = sharding.make_mesh(devices=jax.devices()[:1])
     here = f"{mesh.size} x {jax.devices()[0].device_kind}, {config.train.batch / mesh.size:g} clips each"

@@ -28,7 +28,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_prep import coco_stuff, generate, vspw
-from vspw_jax import checkpoint, evaluate, inspect, preemption, replay, sharding, train, train_step
+from vspw_jax import checkpoint, evaluate, inspect, preemption, processes, replay, sharding, train, train_step
 from vspw_jax.data import records
 from vspw_jax.errors import UserError, choose, run_program
 from vspw_jax.inference import sources
@@ -57,6 +57,9 @@ _OUTPUT = flags.DEFINE_string(
 )
 _SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "predict: also a video of frame and overlay side by side.")
 _NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "This is one of several processes that run together; see vspw_jax/processes.py."
+)
 flags.mark_flag_as_required("config")
 
 INTERRUPTED = 130
@@ -90,13 +93,14 @@ LAYOUTS = {
 
 def make_data(config):
     """Draws and converts the data sets that a recipe generates itself, unless they are there or replaced."""
-    for data in (config.data, *config.data.mixture.values()):
-        options = data.get("generate")
-        if options and data.records == options.records and not records.exist(options.records):
-            draw, convert_source = choose(LAYOUTS, options.layout, "data.generate.layout")
-            if not pathlib.Path(options.source).exists():
-                draw(options)
-            convert_source(options.source, options.records)
+    with processes.first_alone("data"):
+        for data in (config.data, *config.data.mixture.values()):
+            options = data.get("generate")
+            if options and data.records == options.records and not records.exist(options.records):
+                draw, convert_source = choose(LAYOUTS, options.layout, "data.generate.layout")
+                if not pathlib.Path(options.source).exists():
+                    draw(options)
+                convert_source(options.source, options.records)
 
 
 def trained_weights(config, workdir, mesh):
@@ -136,6 +140,9 @@ def run_train(config, workdir):
         train.train(config, workdir, stop)
         stop.no_longer_agrees()
         for mode in config.run.afterwards:
+            if jax.process_count() > 1 and mode not in SHARED:
+                reports.append(f"Left to one process: --mode={mode} without --distributed.")
+                continue
             try:
                 reports += stop.unless_requested(MODES[mode], config, workdir)
             except preemption.Stopped as stopped:
@@ -235,10 +242,23 @@ MODES = {
 }
 
 
+SHARED = ("train", "evaluate")
+"""What several processes do together."""
+
+
+def check_shared(mode):
+    """Raises UserError where several processes cannot do together what was asked for."""
+    if mode not in SHARED:
+        raise UserError(f"--mode={mode} runs in one process: start it once, without --distributed.")
+
+
 def main(_):
     """Runs the chosen mode and prints its report."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    if _DISTRIBUTED.value:
+        check_shared(_MODE.value)
+        processes.join()
     config = _CONFIG.value.lock()
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
     if _MODE.value != "inspect":  # Which writes nothing.
@@ -286,7 +306,8 @@ def parse_flags(argv):
 
 def command_line():
     """Runs the program on sys.argv and exits."""
-    run_program(lambda: app.run(main, flags_parser=parse_flags))
+    with processes.failing_at_once():
+        run_program(lambda: app.run(main, flags_parser=parse_flags))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,15 @@ COUNT = "{desc}: {n_fmt} {unit}s [{elapsed}{postfix}]"
 """Where the total is not known."""
 
 
+_hidden = False
+
+
+def hide():
+    """From here on nothing is shown: of several processes one is enough."""
+    global _hidden
+    _hidden = True
+
+
 class _Lines:
     """Turns tqdm's carriage returns into lines, for logs."""
 
@@ -38,4 +47,5 @@ def progress(items=None, description="", unit="", total=None, initial=0):
         mininterval=0.2 if terminal else LOG_SECONDS,
         maxinterval=LOG_SECONDS,
         dynamic_ncols=terminal,
+        disable=_hidden,
     )

@@ -32,8 +32,8 @@ def folder(workdir):
 def batches(config, first_step):
     """This process's part of the batches from the one that step `first_step` + 1 takes."""
     hosts = jax.process_index(), jax.process_count()
-    size = config.model.image_size
-    return pipeline.training_batches(config.data, config.train.batch, size, config.seed, first_step, *hosts)
+    size, parts = config.model.image_size, config.train.accumulate
+    return pipeline.training_batches(config.data, config.train.batch, size, config.seed, first_step, *hosts, parts)
 
 
 def save(workdir, config, step, metrics):
@@ -114,7 +114,7 @@ def state_before(config, transformation, checkpoints, mesh, step):
         make = train_step.make_train_step(config, graphdef, transformation, mesh)
         with contextlib.closing(batches(config, first)) as stream:
             for _ in range(first, step - 1):
-                state, _ = make(state, sharding.to_global(mesh, next(stream)))
+                state, _ = make(state, sharding.to_global(mesh, next(stream), config.train.accumulate))
     return state
 
 
@@ -131,7 +131,7 @@ def replay(config, workdir, path=None):
     path = path or newest(workdir)
     step, metrics, batch = load(path, config)
     print(f"Step {step}, saved in {path}.", flush=True)
-    mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
+    mesh = train_step.make_mesh(config)
     graphdef, params, _ = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
@@ -141,7 +141,8 @@ def replay(config, workdir, path=None):
     bad_weights = count(weights)
     make = train_step.make_train_step(config, graphdef, recording(), mesh, guarded=False)
     del state["bad_steps"]  # The step as it is, without its guard.
-    after, again = make({**state, "opt_state": recording().init(state["params"])}, sharding.to_global(mesh, batch))
+    batch_there = sharding.to_global(mesh, batch, config.train.accumulate)
+    after, again = make({**state, "opt_state": recording().init(state["params"])}, batch_there)
     return [
         *_describe_batch(batch),
         *_describe_bad("Weights before the step", bad_weights),

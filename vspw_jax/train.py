@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vspw_jax import checkpoint, non_finite, optimizer, replay, sharding, train_step
+from vspw_jax import checkpoint, optimizer, processes, replay, sharding, train_step
 from vspw_jax.data import mixture, records
 from vspw_jax.errors import UserError, warn
 from vspw_jax.evaluate import comparisons
@@ -44,14 +44,15 @@ def train(config, workdir, stop=None):
     if "capacity" in config.loss.segmentation:
         mixture.check_capacity(members, config.loss.segmentation.capacity)
         check_queries(config)
-    mesh = sharding.make_mesh(config.train.batch, train_step.contrast_groups(config))
+    mesh = train_step.make_mesh(config)
     most_bad = non_finite.allowed(config.run)
     trace = Trace(config.run.profile_steps, workdir / "tensorboard")
 
     # 2. The model as shapes, its optimizer, and the state: new or restored.
     graphdef, params, _ = train_step.describe(config)
     transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
-    checkpoint.claim_workdir(workdir, config, mixture.identity(members))
+    with processes.first_alone("workdir"):
+        checkpoint.claim_workdir(workdir, config, mixture.identity(members))
     if len(members) > 1:
         print(mixture.report(members, config.data.frames))
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep, trains=True)
@@ -78,7 +79,7 @@ def train(config, workdir, stop=None):
                     stop.check(step)
                     trace.before(step, state)
                     with goodput.elsewhere("input"), stop.reading():
-                        batch = sharding.to_global(mesh, next(batches))
+                        batch = sharding.to_global(mesh, next(batches), config.train.accumulate)
                     if step == first_step + 1:
                         with goodput.elsewhere("compiling"):
                             make_step = stop.unless_requested(compiled, make_step, state, batch)
@@ -94,7 +95,7 @@ def train(config, workdir, stop=None):
                             checkpoints.save(step, state)
                     if step % config.run.picture_every == 0:
                         with goodput.elsewhere("pictures"):
-                            stop.unless_requested(show, step, state, predictor, pictured, observer)
+                            stop.unless_requested(show, step, state, mesh, predictor, pictured, observer)
             except Stopped as stopped:
                 heed_bad_steps(config, workdir, checkpoints, state, unread, most_bad)
                 step = int(state["step"])
@@ -109,9 +110,9 @@ def compiled(step_function, state, batch):
     return step_function.lower(state, batch).compile()
 
 
-def show(step, state, predictor, pictured, observer):
+def show(step, state, mesh, predictor, pictured, observer):
     """Logs frame, truth and prediction of the first videos."""
-    predictor.weights = state
+    predictor.weights = sharding.gathered(mesh, {name: state[name] for name in ("params", "model_state")})
     for number, picture in enumerate(comparisons(predictor, pictured)):
         observer.picture(step, f"{pictured.split}/{number}", picture)
 

@@ -5,6 +5,7 @@ in a row whose loss or gradient was no number; see non_finite.py).
 Shapes: B clips, T frames, N = B*T images, H and W.
 """
 
+import copy
 import functools
 import math
 
@@ -17,9 +18,10 @@ from jax.sharding import PartitionSpec as P
 
 from vspw_jax import non_finite, sharding
 from vspw_jax.classes import VOID
+from vspw_jax.errors import UserError
 from vspw_jax.losses import cross_frame_nce, per_pixel, pne, segmentation
-from vspw_jax.models import segmenter
-from vspw_jax.models.layers import DATA_AXIS
+from vspw_jax.models import segmenter, weight_shards
+from vspw_jax.models.layers import DATA_AXES
 from vspw_jax.optimizer import warmup_poly
 
 
@@ -46,20 +48,26 @@ def init_state(config, optimizer, key):
     }
 
 
+def state_shapes(config, optimizer, mesh):
+    """Shapes and types of the state, and where on the mesh it lies."""
+    like = jax.eval_shape(functools.partial(init_state, config, optimizer), jax.random.key(0))
+    return sharding.placed_shapes(like, sharding.state_shardings(mesh, like, config.sharding))
+
+
 def new_state(config, optimizer, mesh):
-    """The state before the first step, its weights drawn from `config.seed`; replicated over the mesh."""
+    """The state before the first step, its weights drawn from `config.seed`, where on the mesh it belongs."""
     init = jax.jit(
         functools.partial(init_state, config, optimizer),
-        out_shardings=sharding.replicated(mesh),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state_shapes(config, optimizer, mesh)),
         compiler_options=sharding.quick_compilation(),
     )
     return init(jax.random.key(config.seed))
 
 
 def restore_state(config, optimizer, checkpoints, mesh, at_most=math.inf):
-    """The state of the newest checkpoint, of a step `at_most` or before; replicated over the mesh."""
-    like = jax.eval_shape(functools.partial(init_state, config, optimizer), jax.random.key(0))
-    return checkpoints.restore(sharding.replicated_shapes(mesh, like), at_most)
+    """The state of the newest checkpoint, of a step `at_most` or before, where on the mesh it belongs, whatever devices
+    it was saved from."""
+    return checkpoints.restore(state_shapes(config, optimizer, mesh), at_most)
 
 
 def restore_weights(config, checkpoints, mesh, at_most=math.inf):
@@ -71,7 +79,7 @@ def restore_weights(config, checkpoints, mesh, at_most=math.inf):
 
 def total(x):
     """The sum over devices."""
-    return lax.psum(x, DATA_AXIS)
+    return lax.psum(x, DATA_AXES)
 
 
 def mask_terms(outputs, label_BTHW, key_B, config):
@@ -109,10 +117,38 @@ def contrast_features(outputs, level):
     return outputs.get("projection_BTHWC", outputs["encoder"][level])
 
 
+def of_part(loss, accumulate):
+    """`config.loss` for one part of a batch that is accumulated: it has its share of the contrastive groups.
+
+    Raises:
+      UserError: the groups do not divide.
+    """
+    contrast = loss.get("nce")
+    if accumulate == 1 or not contrast or not contrast.weight or contrast.scope != "group":
+        return loss
+    if loss.nce.groups % accumulate:
+        raise UserError(
+            f"loss.nce.groups is {loss.nce.groups}, which does not divide into train.accumulate={accumulate} parts: a "
+            f"group would meet only some of its clips. Set --config.loss.nce.groups to a multiple of {accumulate}."
+        )
+    loss = copy.deepcopy(loss).unlock()
+    loss.nce.groups //= accumulate
+    return loss
+
+
 def contrast_groups(config):
-    """Groups of clips within which the cross-frame loss contrasts; 0 where it is off."""
+    """Groups of clips within which the cross-frame loss contrasts, of a step or a part of one; 0 where it is off."""
     contrast = config.loss.get("nce")
-    return cross_frame_nce.num_groups(contrast, config.train.batch) if contrast and contrast.weight else 0
+    if not contrast or not contrast.weight:
+        return 0
+    part = config.train.batch // config.train.accumulate
+    return cross_frame_nce.num_groups(of_part(config.loss, config.train.accumulate).nce, part)
+
+
+def make_mesh(config):
+    """The mesh of all devices that the training of `config` runs on; UserError where they cannot share it evenly."""
+    parts = dict(fsdp=config.sharding.fsdp, accumulate=config.train.accumulate)
+    return sharding.make_mesh(config.train.batch, contrast_groups(config), **parts)
 
 
 def nce_term(outputs, batch, key_B, config):
@@ -123,9 +159,9 @@ def nce_term(outputs, batch, key_B, config):
         label_BTHW,
         key_B,
         config,
-        device=lax.axis_index(DATA_AXIS),
-        devices=lax.axis_size(DATA_AXIS),
-        gather=lambda x: lax.all_gather(x, DATA_AXIS, tiled=True),
+        device=lax.axis_index(DATA_AXES),
+        devices=lax.axis_size(DATA_AXES),
+        gather=lambda x: lax.all_gather(x, DATA_AXES, tiled=True),
     )
 
 
@@ -152,39 +188,98 @@ def clip_losses(outputs, batch, key_B, step, decoder, config):
     return losses
 
 
+def make_gradients(config, graphdef):
+    """A function of one device's (weights, model_state, batch, numbers, key, step), inside a map over devices.
+
+    Weights may be shards. It gives this device's part of (gradients, losses by name), to be added up over devices
+    (those of shards are already, among the devices that share the weight), and the new model_state. `numbers` are
+    those of its clips in the global batch: with key they decide all randomness.
+    """
+    loss_config = of_part(config.loss, config.train.accumulate)
+
+    def loss(weights, model_state, batch, numbers, key, step):
+        key_B = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+        model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
+        model = nnx.merge(graphdef, weight_shards.put_together(weights), model_state)
+        outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
+        losses = clip_losses(outputs, batch, loss_keys, step, config.model.decoder.name, loss_config)
+        new_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+        return sum(losses.values()), (losses, new_state)
+
+    return jax.grad(loss, has_aux=True)
+
+
+def clip_numbers(batch, parts=1, part=0):
+    """Numbers in the global batch of this device's clips, of one of the parts into which it is divided."""
+    local = batch["image_BTHWC"].shape[0]
+    first = part * local * lax.axis_size(DATA_AXES) + lax.axis_index(DATA_AXES) * local
+    return first + jnp.arange(local)
+
+
+def accumulated(gradients_of, parts):
+    """The means of what `gradients_of` gives for `parts` batches, one after the other: arrays have a leading axis.
+
+    Equal to one pass over all of them but for what a pass averages within itself: statistics of batch norms, and
+    losses that are divided by a count of the labels (masks, labelled pixels) where parts differ in it.
+    """
+
+    def mean_over_parts(weights, model_state, batches, key, step):
+        def add(carry, inputs):
+            part, batch = inputs
+            summed, model_state = carry
+            gradients, (losses, model_state) = gradients_of(
+                weights, model_state, batch, clip_numbers(batch, parts, part), key, step
+            )
+            gradients = jax.tree.map(lambda mean, gradient: mean + gradient / parts, summed, gradients)
+            return (gradients, model_state), losses
+
+        carry = jax.tree.map(jnp.zeros_like, weights), model_state
+        (gradients, model_state), losses = lax.scan(add, carry, (jnp.arange(parts), batches))
+        return gradients, (jax.tree.map(lambda loss: loss.mean(axis=0), losses), model_state)
+
+    return mean_over_parts
+
+
 def make_train_step(config, graphdef, optimizer, mesh, guarded=True):
     """The jitted step (state, batch) -> (state, metrics); the state is donated.
 
     Loss and gradient are mapped over the devices of `mesh`: each computes its clips' part, batch statistics and
-    averages cross devices by psum. Randomness is a function of (seed, step, clip number in the global batch).
-    Metrics are scalars: loss, its terms, gradient norm, learning rate and, unless `guarded` is off, bad
-    steps in a row, which then change nothing; see non_finite.py.
+    averages cross devices by psum, weights that lie in parts are gathered as they are used and their gradients
+    scattered. Randomness is a function of (seed, step, clip number in the global batch).
+    Metrics are scalars: loss, its terms, gradient norm, learning rate and, unless `guarded` is off, bad steps in a row,
+    which then change nothing; see non_finite.py.
     """
+    parts, dtype = config.train.accumulate, segmenter.DTYPES[config.model.dtype]
+    gradients_of = make_gradients(config, graphdef)
+    if parts == 1:
+        of_batch = lambda weights, model_state, batch, *rest: gradients_of(
+            weights, model_state, batch, clip_numbers(batch), *rest
+        )
+    else:
+        of_batch = accumulated(gradients_of, parts)
 
-    def mapped_gradients(params, model_state, batch, key, step):
-        def loss(params):
-            model = nnx.merge(graphdef, params, model_state)
-            local_batch = batch["image_BTHWC"].shape[0]
-            numbers = lax.axis_index(DATA_AXIS) * local_batch + jnp.arange(local_batch)
-            key_B = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-            model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
-            outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
-            losses = clip_losses(outputs, batch, loss_keys, step, config.model.decoder.name, config.loss)
-            new_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return sum(losses.values()), (losses, new_state)
-
-        gradients, (losses, new_state) = jax.grad(loss, has_aux=True)(params)
-        return lax.psum((gradients, losses), DATA_AXIS), new_state
+    def mapped_gradients(shapes, specs, params, *rest):
+        weights = sharding.as_shards(mesh, params, shapes, config.sharding, dtype)
+        gradients, (losses, model_state) = of_batch(weights, *rest)
+        return sharding.added_up(gradients), lax.psum(losses, DATA_AXES), model_state
 
     learning_rate = warmup_poly(config.optimizer, config.train.steps)
-    gradients_of = jax.shard_map(
-        mapped_gradients, mesh=mesh, in_specs=(P(), P(), P(DATA_AXIS), P(), P()), out_specs=P(), check_vma=False
-    )
 
-    def step(state, batch):
+    def gradients_over_devices(params, *rest):
+        shapes, specs = jax.eval_shape(lambda: params), sharding.state_specs(mesh, params, config.sharding)
+        mapped = jax.shard_map(
+            functools.partial(mapped_gradients, shapes, specs),
+            mesh=mesh,
+            in_specs=(specs, P(), sharding.clip_spec(parts), P(), P()),
+            out_specs=(specs, P(), P()),
+            check_vma=False,
+        )
+        return mapped(params, *rest)
+
+    def bare_step(state, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
         weights = state["params"], state["model_state"]
-        (gradients, losses), model_state = gradients_of(*weights, batch, key, state["step"])
+        gradients, losses, model_state = gradients_over_devices(*weights, batch, key, state["step"])
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = jax.tree.map(jnp.add, state["params"], updates)
         new_state = dict(params=params, model_state=model_state, opt_state=opt_state, step=state["step"] + 1)
@@ -195,6 +290,12 @@ def make_train_step(config, graphdef, optimizer, mesh, guarded=True):
             "learning_rate": learning_rate(state["step"]),
         }
 
-    if guarded:
-        step = non_finite.guarded(step, non_finite.allowed(config.run))
+    whole_step = non_finite.guarded(bare_step, non_finite.allowed(config.run)) if guarded else bare_step
+
+    def step(state, batch):
+        new_state, metrics = whole_step(state, batch)
+        return lax.with_sharding_constraint(
+            new_state, sharding.state_shardings(mesh, new_state, config.sharding)
+        ), metrics
+
     return jax.jit(step, donate_argnums=0, compiler_options=sharding.compiler_options(mesh))

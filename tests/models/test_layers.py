@@ -36,7 +36,9 @@ def test_running_variance_is_unbiased():
         norm(x, use_running_average=False)
         return norm.mean[...], norm.var[...]
 
-    mean, var = jax.vmap(one_device, axis_name=layers.DATA_AXIS)(x)
+    # Of the mesh's two axes one has two devices, the other one.
+    over_devices = jax.vmap(jax.vmap(one_device, axis_name="fsdp"), axis_name="data")
+    mean, var = (values[:, 0] for values in over_devices(x[:, None]))
     values = x.reshape(-1, 4)
     np.testing.assert_allclose(mean, np.tile(0.1 * values.mean(axis=0), (2, 1)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(var, np.tile(0.9 + 0.1 * values.var(axis=0, ddof=1), (2, 1)), rtol=1e-5)

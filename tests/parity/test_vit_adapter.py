@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx, traverse_util
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from vspw_jax import train_step
+from vspw_jax import sharding, train_step
 from vspw_jax.interop import name_maps
-from vspw_jax.models import layers
 from vspw_jax.models.encoders import relative_attention
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 
@@ -179,10 +179,11 @@ def trained(size):
         total = sum((x * direction).sum() for x, direction in zip(maps, directions, strict=True))
         return total, (maps, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-    # The mapped axis over which batch statistics are averaged has one device here.
-    step = jax.vmap(jax.grad(loss, has_aux=True), in_axes=(None, 0), axis_name=layers.DATA_AXIS)
+    # The mapped axes over which batch statistics are averaged have one device here.
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    step = jax.shard_map(jax.grad(loss, has_aux=True), mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
     run = jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
-    gradients, (maps, statistics) = jax.tree.map(lambda x: x[0], run(params, image(size)[None]))
+    gradients, (maps, statistics) = run(params, image(size))
     return maps, statistics, gradients
 
 

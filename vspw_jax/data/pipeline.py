@@ -87,17 +87,22 @@ class Reader:
             transforms.show(view, frames.image(record, label, shrink), label, *out)
 
 
+def _one_after_another(runs):
+    return [clip for run in runs for clip in run]
+
+
 def _decode_in_one_thread(*_):
     """Batches are made side by side already: OpenCV's own threads would only get in each other's way."""
     cv2.setNumThreads(1)
 
 
-def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=1):
+def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=1, accumulate=1):
     """This host's part of the training batches from `first_step` on, without end.
 
     Args:
       config: `config.data`: the fields of `mixture.members`, frames, augment, threads, prefetch, workers.
       batch: clips a step over all hosts; host h holds clips h*batch/num_hosts and on.
+      accumulate: parts of a batch; a host then holds such a run of each, one part after the other.
       crop: (height, width).
 
     Returns:
@@ -111,8 +116,10 @@ def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=
         [_clips_of(member, number, config, seed) for number, member in enumerate(members)],
         [member.draws(config.frames) for member in members],
     )
-    stream = stream.batch(batch // num_hosts, drop_remainder=True, batch_fn=list)
-    stream = stream[first_step * num_hosts + host :: num_hosts].map(Reader(members, config, tuple(crop), seed))
+    stream = stream.batch(batch // accumulate // num_hosts, drop_remainder=True, batch_fn=list)
+    stream = stream[first_step * accumulate * num_hosts + host :: num_hosts]
+    stream = stream.batch(accumulate, drop_remainder=True, batch_fn=_one_after_another)
+    stream = stream.map(Reader(members, config, tuple(crop), seed))
     if config.workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain asks for flags of its own, which only a program with absl's main parses.
     _decode_in_one_thread()

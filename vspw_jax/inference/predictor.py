@@ -92,9 +92,11 @@ class Predictor:
             return augmentation.map_scores(score, image, crop, self._needed(), finish)
 
         # Mapped, so that no device scores windows of another's frames.
-        frames = P(layers.DATA_AXIS)
+        frames = P(layers.DATA_AXES)
         mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(), frames), out_specs=frames, check_vma=False)
-        self._predict = jax.jit(mapped, compiler_options=sharding.compiler_options(mesh))
+        self._predict = jax.jit(
+            mapped, out_shardings=sharding.replicated(mesh), compiler_options=sharding.compiler_options(mesh)
+        )
 
     @property
     def top_classes(self):
@@ -123,10 +125,12 @@ class Predictor:
         return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **options, **top}
 
     def start(self, frames):
-        """`Result` of at most `batch` frames (H, W, 3) uint8 of one size; does not wait for the devices."""
+        """`Result` of at most `batch` frames (H, W, 3) uint8 of one size; does not wait for the devices.
+
+        Several processes call it together, with the same frames.
+        """
         missing = self.batch - len(frames)
-        padded = np.stack([*frames, *[frames[-1]] * missing])
-        global_batch = sharding.to_global(self._mesh, {"frames": padded})["frames"]
+        global_batch = sharding.shared(self._mesh, np.stack([*frames, *[frames[-1]] * missing]))
         arrays = self._predict(self.weights["params"], self.weights["model_state"], global_batch)
         return Result(arrays, len(frames))
 

@@ -11,8 +11,10 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-DATA_AXIS = "data"
-"""Name of the mapped mesh axis over which batch statistics are averaged in training."""
+from vspw_jax.models import weight_shards
+
+DATA_AXES = ("data", "fsdp")
+"""Names of the mapped mesh axes among which a batch is shared; batch statistics are averaged over them in training."""
 
 REMAT_POLICIES = {
     "none": None,
@@ -41,7 +43,7 @@ def scan_modules(stacked, apply, carry, xs=None, remat="none", unroll=1):
 
     def body(carry, inputs):
         variables, x = inputs
-        return apply(nnx.merge(graphdef, variables), carry, x)
+        return apply(nnx.merge(graphdef, weight_shards.put_together(variables)), carry, x)
 
     # A loop's passes cannot be merged with each other, so the guard against it is needed only without one.
     return lax.scan(rematerialised(body, remat, prevent_cse=unroll is True), carry, (variables, xs), unroll=unroll)
@@ -123,7 +125,7 @@ class BatchNorm(nnx.BatchNorm):
 def batch_norm(dim, *, dtype, rngs):
     """torch's SyncBatchNorm (eps 1e-5, momentum 0.1): in training its statistics span all devices."""
     return BatchNorm(
-        dim, momentum=0.9, epsilon=1e-5, use_fast_variance=False, axis_name=DATA_AXIS, dtype=dtype, rngs=rngs
+        dim, momentum=0.9, epsilon=1e-5, use_fast_variance=False, axis_name=DATA_AXES, dtype=dtype, rngs=rngs
     )
 
 

@@ -79,7 +79,7 @@ class Segmenter(nnx.Module):
 
         Args:
           image_BTHWC: normalised float32 frames of the model's image_size.
-          train: batch statistics from the batch (averaged over the mapped axis "data", which must be bound) and
+          train: batch statistics from the batch (averaged over the mapped `layers.DATA_AXES`, which must be bound) and
             their running means updated in place; else the running means are used.
           key_B: a JAX key a clip for stochastic depth and drop-out, or None for none.
 

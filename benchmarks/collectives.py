@@ -1,0 +1,116 @@
+"""What devices send each other: asked for by a traced function (jaxpr), or in a compiled program's text (HLO)."""
+
+import collections
+import math
+import re
+
+from vspw_jax import inspect
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
+BYTES |= {"s64": 8, "u64": 8}
+
+SENT = {
+    "all-gather": lambda given, got, n: got * (n - 1) / n,
+    "reduce-scatter": lambda given, got, n: given * (n - 1) / n,
+    "all-reduce": lambda given, got, n: 2 * given * (n - 1) / n,
+    "all-to-all": lambda given, got, n: given * (n - 1) / n,
+    "collective-permute": lambda given, got, n: given,
+}
+"""Bytes that each of n devices sends, in a ring, by the bytes that it gives and gets."""
+
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+CALLED = re.compile(r"(?:body|calls|condition|to_apply|\w+_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
+TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
+ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+
+
+ASKED = {"all_gather": "all-gather", "reduce_scatter": "reduce-scatter", "psum": "all-reduce", "pmax": "all-reduce"}
+"""JAX's primitives."""
+
+
+def asked(jaxpr, axis_sizes, rounds=1, totals=None):
+    """{collective: [times run, bytes that each device sends]} of a jaxpr, those in scans times their length.
+
+    Args:
+      axis_sizes: devices along every mesh axis, by name; a collective over one device sends nothing and is left out.
+    """
+    totals = {} if totals is None else totals
+    for equation in jaxpr.eqns:
+        kind = ASKED.get(equation.primitive.name.removesuffix("_invariant").removesuffix("2"))
+        if kind:
+            names = equation.params.get("axes", equation.params.get("axis_name"))
+            n = math.prod(axis_sizes[name] for name in (names if isinstance(names, tuple) else (names,)))
+            given, got = (
+                sum(variable.aval.size * variable.aval.dtype.itemsize for variable in variables)
+                for variables in (equation.invars, equation.outvars)
+            )
+            if n > 1:
+                total = totals.setdefault(kind, [0, 0.0])
+                total[0] += rounds
+                total[1] += rounds * SENT[kind](given, got, n)
+        length = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for inner in inspect.inner_jaxprs(equation.params):
+            asked(inner, axis_sizes, rounds * length, totals)
+    return totals
+
+
+def array_bytes(shape):
+    """Bytes of the arrays named in a shape's text, such as (bf16[4,8]{1,0}, f32[])."""
+    return sum(
+        BYTES[kind] * math.prod(map(int, filter(None, sizes.split(","))))
+        for kind, sizes in ARRAY.findall(shape)
+        if kind in BYTES
+    )
+
+
+def group_size(text, devices):
+    """How many devices take part in one run of a collective."""
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]", text):
+        return int(found[2])
+    if found := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
+        return len(found[1].split(","))
+    return devices
+
+
+def parse(text):
+    """(entry, {computation: [(name, shape, operation, rest of the line)]}) of a module's text."""
+    computations, entry, name = {}, None, None
+    for line in text.splitlines():
+        if found := COMPUTATION.match(line):
+            name = found[1]
+            computations[name] = []
+            entry = name if line.startswith("ENTRY") else entry
+        elif name and (found := INSTRUCTION.match(line)):
+            computations[name].append(found.groups())
+    return entry, computations
+
+
+def count(text, devices):
+    """{collective: (times run, bytes that each device sends)} of a program; those in loops times their rounds.
+
+    A loop whose rounds are not known counts as one round.
+    """
+    entry, computations = parse(text)
+    totals = collections.defaultdict(lambda: [0, 0.0])
+
+    def visit(name, times):
+        shapes = {instruction: shape for instruction, shape, _, _ in computations.get(name, ())}
+        for _, shape, operation, rest in computations.get(name, ()):
+            kind = operation.removesuffix("-start")
+            if kind in SENT:
+                operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+                given = sum(array_bytes(shapes.get(operand, "")) for operand in operands)
+                # What starts an asynchronous collective gives its operands back beside what comes of it.
+                got = array_bytes(shape) - (given if operation.endswith("-start") and shape.startswith("(") else 0)
+                n = group_size(rest, devices)
+                totals[kind][0] += times
+                totals[kind][1] += times * SENT[kind](given, got or given, n)
+            rounds = int(found[1]) if operation == "while" and (found := TRIPS.search(rest)) else 1
+            if operation not in SENT and not operation.startswith(("all-reduce", "reduce")):
+                for called in CALLED.findall(rest):
+                    for other in re.findall(r"[\w.\-]+", " ".join(called)):
+                        visit(other, times * rounds)
+
+    visit(entry, 1)
+    return {kind: (times, sent) for kind, (times, sent) in sorted(totals.items())}

@@ -1,0 +1,50 @@
+"""The program with a network that compiles in a second: to be run as several processes that train it together.
+
+Blocks are stacked twice, as BEiT's, so that their weights are gathered inside two scans; a batch norm's statistics span
+all processes.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from vspw_jax import main
+from vspw_jax.models import layers, segmenter
+
+CELL = 4
+
+
+class Encoder(nnx.Module):
+    """Cells of 4x4 pixels, four residual blocks, and the same map at four scales."""
+
+    def __init__(self, config, image_size, remat, *, dtype, rngs):
+        make = lambda rngs: layers.linear(config.dim, config.dim, dtype=dtype, rngs=rngs)
+        self.cells = layers.linear(3 * CELL * CELL, config.dim, dtype=dtype, rngs=rngs)
+        self.blocks = layers.stack_modules(lambda rngs: layers.stack_modules(make, 2, rngs), 2, rngs)
+
+    def __call__(self, image_NHWC, train=False, keys_N=None):
+        num_images, height, width, _ = image_NHWC.shape
+        cells = image_NHWC.reshape(num_images, height // CELL, CELL, width // CELL, CELL, 3).swapaxes(2, 3)
+        x = self.cells(cells.reshape(num_images, height // CELL, width // CELL, -1))
+        block = lambda linear, x, _: (x + jnp.tanh(linear(x)), None)
+        run = lambda linears, x, _: layers.scan_modules(linears, block, x, remat="full")
+        x, _ = layers.scan_modules(self.blocks, run, x)
+        return [x[:, ::stride, ::stride] for stride in (1, 2, 4, 8)]
+
+
+class Decoder(nnx.Module):
+    """A batch norm and a classifier."""
+
+    def __init__(self, input_dim, num_classes, config, remat, *, dtype, rngs):
+        self.norm = layers.batch_norm(input_dim, dtype=dtype, rngs=rngs)
+        self.classifier = layers.linear(input_dim, num_classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, maps, train=False, keys_N=None):
+        features = self.norm(maps[0], use_running_average=not train)
+        logits = self.classifier(features)
+        return {"features_NHWC": features, "logits_NHWC": logits, "auxiliary_logits_NHWC": logits}
+
+
+segmenter.ENCODERS["beit"], segmenter.DECODERS["upernet"] = Encoder, Decoder
+
+if __name__ == "__main__":
+    main.command_line()
