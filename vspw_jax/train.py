@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vspw_jax import checkpoint, optimizer, processes, replay, sharding, train_step
+from vspw_jax import checkpoint, non_finite, optimizer, processes, replay, sharding, train_step
 from vspw_jax.data import mixture, records
 from vspw_jax.errors import UserError, warn
 from vspw_jax.evaluate import comparisons
