@@ -98,6 +98,8 @@ def count(text, devices):
         shapes = {instruction: shape for instruction, shape, _, _ in computations.get(name, ())}
         for _, shape, operation, rest in computations.get(name, ()):
             kind = operation.removesuffix("-start")
+            if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
+                kind = "reduce-scatter"  # A TPU's, whose fusion keeps a part of the sum.
             if kind in SENT:
                 operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
                 given = sum(array_bytes(shapes.get(operand, "")) for operand in operands)

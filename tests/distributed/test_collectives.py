@@ -31,10 +31,17 @@ TEXT = """HloModule step
   ROOT %less = pred[] constant(true)
 }
 
+%all-reduce-scatter.1 (input: f32[16]) -> f32[4] {
+  %input = f32[16]{0} parameter(0)
+  %sum.1 = f32[16]{0} all-reduce(%input), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %kept = f32[4]{0} dynamic-slice(%sum.1, %at), dynamic_slice_sizes={4}
+}
+
 ENTRY %main (given: f32[8,4]) -> f32[4] {
   %given = f32[8,4]{1,0} parameter(0)
   %loop = (s32[], bf16[2,8]{1,0}) while(%init), condition=%condition, body=%round, backend_config={"known_trip_count":{"n":"6"}}
   %scattered = f32[2,4]{1,0} reduce-scatter(%given), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, to_apply=%add
+  %fused = f32[4]{0} fusion(%row), kind=kCustom, calls=%all-reduce-scatter.1
   ROOT %total = f32[8,4]{1,0} all-reduce(%given), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
 }
 """  # noqa: E501
@@ -45,7 +52,7 @@ def test_bytes_of_a_text_are_those_by_hand():
     assert collectives.count(TEXT, 8) == {
         "all-gather": (6, pytest.approx(6 * 64 * 2 * 3 / 4)),
         "all-reduce": (1, pytest.approx(2 * 32 * 4 * 7 / 8)),
-        "reduce-scatter": (1, pytest.approx(32 * 4 * 3 / 4)),
+        "reduce-scatter": (2, pytest.approx((32 + 16) * 4 * 3 / 4)),
     }
 
 
