@@ -66,6 +66,11 @@ INTERRUPTED = 130
 """Exit status of a prediction that Ctrl-C stopped, as shells have it."""
 
 
+def recipe_name():
+    """nce.py:demo for configs/nce.py:demo."""
+    return pathlib.Path(flags.FLAGS["config"].config_filename).name
+
+
 def default_workdir(config_flag):
     """runs/nce_demo for configs/nce.py:demo."""
     path, _, size = config_flag.partition(":")
@@ -122,11 +127,11 @@ def trained_weights(config, workdir, mesh):
     return graphdef, {"params": params, "model_state": model_state}, None
 
 
-def trained_predictor(config, workdir):
-    """A function from frames to class ids with the weights of the workdir's newest checkpoint."""
+def trained_predictor(config, workdir, recipe=""):
+    """A `Predictor` with the weights of the workdir's newest checkpoint; `recipe` is the name of the config's file."""
     mesh = sharding.make_mesh()
     graphdef, weights, step = trained_weights(config, workdir, mesh)
-    origin = {"recipe": pathlib.Path(flags.FLAGS["config"].config_filename).name, "step": step}
+    origin = {"recipe": recipe, "step": step}
     if not step:
         origin["init_from"] = pathlib.Path(config.init_from).name
     return Predictor(config, graphdef, mesh, weights, origin)
@@ -155,7 +160,7 @@ def run_evaluate(config, workdir):
     """Scores the newest checkpoint on `config.data.eval_split`."""
     make_data(config)
     command = shlex.join(["python", "-m", "vspw_jax.main", *sys.argv[1:]])
-    predictor = trained_predictor(config, workdir)
+    predictor = trained_predictor(config, workdir, recipe_name())
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
     result = evaluate.evaluate(config, predictor, workdir, command, warnings)
     folder = evaluate.predictions_folder(config, workdir)
@@ -186,7 +191,7 @@ def prediction_output(workdir, predictor, source, several):
 def run_predict(config, workdir):
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
     found = sources.find(_INPUT.value) if _INPUT.value else None
-    predictor = trained_predictor(config, workdir)
+    predictor = trained_predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
     for source in found:
