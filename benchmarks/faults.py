@@ -46,7 +46,7 @@ SECONDS_A_STEP = 0.02
 def recipe(records):
     """The demo on little video, without pictures."""
     config = nce.get_config("demo")
-    config.model.image_size = (32, 32)
+    config.model.image_size = config.evaluate.stride = (32, 32)
     config.data.records = str(records)
     config.data.augment.base_size = (64, 48)
     config.train.update(steps=STEPS, batch=8)

@@ -68,7 +68,7 @@ def test_contrast_reads_the_level_asked_for_or_the_projection():
     config.nce.update(level=1, scope="clip")
     logits = (1, 2, 8, 8, CLASSES)
     outputs = made_up({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits})
-    loss = jax.jit(lambda features, labels: 0.1 * cross_frame_nce.batch_loss(features, labels, KEYS, config.nce))
+    loss = jax.jit(lambda features, labels: cross_frame_nce.batch_loss(features, labels, KEYS, config.nce))
     of = lambda features: float(loss(features, batch()["label_BTHW"]))
     found = losses(outputs, config, "upernet")
     assert found.keys() == {"pixel", "auxiliary", "nce"}

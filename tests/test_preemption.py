@@ -28,10 +28,12 @@ def test_a_signal_is_answered_at_the_next_step_and_a_second_one_at_once(number):
     assert signal.getsignal(number) == before
 
 
-def test_handlers_are_given_back(stop):
-    stop.__exit__()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+def test_handlers_are_given_back():
+    """Those that were there: a program in the background of a script ignores SIGINT."""
+    before = [signal.getsignal(number) for number in preemption.SIGNALS]
+    with preemption.StopRequest():
+        assert [signal.getsignal(number) for number in preemption.SIGNALS] != before
+    assert [signal.getsignal(number) for number in preemption.SIGNALS] == before
 
 
 def test_what_is_not_stopped_gives_its_result_and_its_error(stop):

@@ -60,7 +60,7 @@ def test_eight_devices_give_the_losses_of_one(prepare, config):
             metrics.append({name: float(value) for name, value in values.items()})
         results.append((metrics, jax.tree.map(np.asarray, jax.tree.leaves(state["model_state"]))))
     (one, statistics), (eight, statistics_of_eight) = results
-    assert one[0].keys() == {"loss", "pixel", "auxiliary", "pne", "gradient_norm", "learning_rate"}
+    assert one[0].keys() == {"loss", "pixel", "auxiliary", "pne", "gradient_norm", "learning_rate", "bad_steps"}
     assert one[0]["loss"] == pytest.approx(one[0]["pixel"] + one[0]["auxiliary"] + one[0]["pne"], rel=1e-5)
     assert one[0]["pne"] > 0
     for left, right in zip(one, eight, strict=True):
