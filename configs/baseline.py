@@ -167,7 +167,7 @@ def shrink_run(config):
     config.model.image_size = (96, 96)
     config.model.remat = "none"
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
-    config.train.update(steps=1050, batch=4)
+    config.train.update(steps=950, batch=4)
     config.data.records = "data/demo/records"
     config.data.generate = ConfigDict(dict(layout="vspw", train=60, val=9, frames=20, height=120, width=192, seed=0))
     config.data.generate.source, config.data.generate.records = "data/demo/vspw", config.data.records
