@@ -155,6 +155,8 @@ def sized(config, size, shrink):
 def shrink(config):
     """Turns a recipe into its demo: the same network, narrow and shallow, on generated video, from random weights."""
     shrink_run(config)
+    config.train.steps = 1000
+    config.optimizer.learning_rate = 5e-4
     config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
     config.model.encoder.update(adapter_channels=24, adapter_heads=4)
     config.model.decoder.update(dim=96, heads=4, encoder_ffn_dim=192, ffn_dim=192)
@@ -167,11 +169,11 @@ def shrink_run(config):
     config.model.image_size = (96, 96)
     config.model.remat = "none"
     config.optimizer.update(learning_rate=1e-3, warmup_steps=50, layer_decay=1.0, clip_norm=1.0)
-    config.train.update(steps=950, batch=4)
+    config.train.update(steps=1050, batch=4)
     config.data.records = "data/demo/records"
     config.data.generate = ConfigDict(dict(layout="vspw", train=60, val=9, frames=20, height=120, width=192, seed=0))
     config.data.generate.source, config.data.generate.records = "data/demo/vspw", config.data.records
     config.data.augment.update(base_size=(192, 120))
     config.data.update(threads=2, prefetch=4)
     config.evaluate.stride = (64, 64)
-    config.run.update(log_every=20, save_every=300, picture_every=300, afterwards=("evaluate", "predict"))
+    config.run.update(log_every=20, save_every=300, picture_every=500, afterwards=("evaluate", "predict"))
