@@ -40,7 +40,7 @@ def recipe(options, chips):
     config.train.batch = chips * options.clips
     config.train.accumulate = options.accumulate
     config.sharding.update(fsdp=options.fsdp, whole_below=options.whole_below)
-    if config.loss.nce.weight:
+    if "nce" in config.loss:
         config.loss.nce.groups = chips * options.clips if options.scope == "clip" else chips * options.accumulate
     return config
 

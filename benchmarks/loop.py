@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vspw_jax import compilations, main, preemption, train
+from vspw_jax import main, preemption, train
+from vspw_jax.observe import compilations
 
 
 class Turns(preemption.StopRequest):

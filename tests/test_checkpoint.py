@@ -227,11 +227,12 @@ def test_the_same_config_claims_a_workdir_again(tmp_path):
 def test_another_config_is_refused_and_what_differs_is_named(tmp_path):
     config = nce.get_config("demo")
     checkpoint.claim_workdir(tmp_path, config, DATA)
+    rate = config.optimizer.learning_rate
     config.train.batch, config.optimizer.learning_rate = 8, 0.5
     with pytest.raises(UserError) as error:
         checkpoint.claim_workdir(tmp_path, config, DATA)
     lines = str(error.value).splitlines()
-    assert lines[1:3] == ["  optimizer.learning_rate: 0.001 there, 0.5 now", "  train.batch: 4 there, 8 now"]
+    assert lines[1:3] == [f"  optimizer.learning_rate: {rate} there, 0.5 now", "  train.batch: 4 there, 8 now"]
     assert "--workdir=DIR" in lines[3] and len(lines) == 4
 
 

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vspw_jax import compilations, observe
 from vspw_jax.errors import UserError
-from vspw_jax.goodput import Goodput
-from vspw_jax.profiling import Trace
-from vspw_jax.run_log import LOG, run_log
+from vspw_jax.observe import compilations
+from vspw_jax.observe import observer as observing
+from vspw_jax.observe.goodput import Goodput
+from vspw_jax.observe.profiling import Trace
+from vspw_jax.observe.run_log import LOG, run_log
 
 
 class Clock:
@@ -73,7 +74,7 @@ def test_the_log_of_a_process(tmp_path):
 
 
 def observed(workdir, **options):
-    observer = observe.Observer(workdir, 0, 10, 4, **options)
+    observer = observing.Observer(workdir, 0, 10, 4, **options)
     observer.scalars(2, {"loss": 1.5, "gradient_norm": 2.0})
     observer.close()
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -89,13 +90,13 @@ def test_memory_is_the_largest_that_a_device_reports(tmp_path, monkeypatch):
     devices = [
         types.SimpleNamespace(memory_stats=lambda n=n: n and {"peak_bytes_in_use": n}) for n in (None, 2**30, 3 * 2**29)
     ]
-    monkeypatch.setattr(observe.jax, "local_devices", lambda: devices)
+    monkeypatch.setattr(observing.jax, "local_devices", lambda: devices)
     assert observed(tmp_path)[0]["device_memory_GiB"] == 1.5
 
 
 def test_other_processes_write_no_more_than_their_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(observe.jax, "process_index", lambda: 1)
-    observer = observe.Observer(tmp_path, 0, 10, 4)
+    monkeypatch.setattr(observing.jax, "process_index", lambda: 1)
+    observer = observing.Observer(tmp_path, 0, 10, 4)
     observer.scalars(2, {"loss": 1.5})
     observer.close()
     assert list(tmp_path.iterdir()) == []

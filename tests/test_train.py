@@ -314,7 +314,7 @@ def test_a_step_that_is_left_out_is_told_and_saved(config, tmp_path, capfd):
     errors = capfd.readouterr().err
     assert errors.count("Warning: ") == 2 and "At step 2 loss became NaN or infinite. It was left out" in errors
     step, figures, batch = replay.load(tmp_path / "bad_steps" / "step_00000002.npz", config)
-    with contextlib.closing(replay.batches(config, 0)) as batches:
+    with contextlib.closing(pipeline.batches_of_run(config, 0)) as batches:
         expected = [next(batches) for _ in range(2)][1]
     assert step == 2 and figures == {"loss": np.inf, "bad_steps": 1.0}
     for name, array in expected.items():

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from vspw_jax import manifest
-from vspw_jax.errors import UserError, warn
+from vspw_jax.errors import UserError, differing, warn
 from vspw_jax.whole_files import whole_file
 
 IDENTITY = ("seed", "model", "loss", "optimizer", "train", "data")
@@ -103,12 +103,11 @@ def _read_identity(path):
 
 
 def _check_same(path, found, expected):
-    differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    if not differing:
+    lines = differing(found, expected)
+    if not lines:
         return
-    lines = "\n".join(f"  {name}: {found.get(name)} there, {expected.get(name)} now" for name in differing)
     advice = "Choose another with --workdir=DIR, or delete it to start anew."
-    if any(name.startswith("data set ") for name in differing):
+    if "  data set " in lines:
         advice += (
             "\nTo go on with it give back the data that it had: --config.data.records=DIR, or "
             "--config.data.mixture.NAME.records=DIR. Evaluating takes any data: --mode=evaluate."

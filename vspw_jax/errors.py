@@ -18,6 +18,18 @@ def choose(table, name, field):
     return table[name]
 
 
+def listed(names, most=8):
+    """The first of many names, in words."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def differing(found, expected):
+    """A line for each name at which two dicts differ, found there and expected now; empty where they do not."""
+    names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    return "\n".join(f"  {name}: {found.get(name)} there, {expected.get(name)} now" for name in names)
+
+
 def warn(message):
     """Tells the user what is wrong but does not stop the program."""
     print(f"Warning: {message}", file=sys.stderr, flush=True)

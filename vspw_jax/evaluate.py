@@ -18,6 +18,7 @@ from PIL import Image
 
 from vspw_jax import mask_png
 from vspw_jax.data import records
+from vspw_jax.errors import listed
 from vspw_jax.inference import overlay
 from vspw_jax.inference.recorded import recorded
 from vspw_jax.inference.threads import WriteBehind, one_ahead
@@ -31,7 +32,6 @@ from vspw_jax.whole_files import whole_file
 SCORES_FILE = "evaluation.json"
 PICTURE_FILE = "comparison.png"
 REPORT_FILE = "report.html"
-PREDICTIONS_FOLDER = "evaluated"
 SAVED_SCORES_FOLDER = "scores"
 THREADS = 4
 """That write predictions."""
@@ -145,7 +145,7 @@ def unfinished(config, step, weights):
         if fresh:
             said += (
                 f" {len(fresh)} of the variables it began from random values, in whole or in part, for "
-                f"{config.init_from} lacks them: {predictions.listed(fresh)}."
+                f"{config.init_from} lacks them: {listed(fresh)}."
             )
     return [said]
 

@@ -132,7 +132,7 @@ def trained_predictor(config, workdir, recipe=""):
     mesh = sharding.make_mesh()
     graphdef, weights, step = trained_weights(config, workdir, mesh)
     origin = {"recipe": recipe, "step": step}
-    if not step:
+    if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
     return Predictor(config, graphdef, mesh, weights, origin)
 
@@ -185,7 +185,7 @@ def prediction_output(workdir, predictor, source, several):
     if _OUTPUT.value:
         return pathlib.Path(_OUTPUT.value) / (source.name if several else "")
     step = predictor.origin["step"]
-    return workdir / "predictions" / (f"{source.name}-{step}" if step else source.name)
+    return workdir / "predictions" / (source.name if step is None else f"{source.name}-{step}")
 
 
 def run_predict(config, workdir):

@@ -26,14 +26,8 @@ SHOWN = 20
 
 
 def folder(workdir):
+    """Where bad steps of a workdir's run are saved."""
     return pathlib.Path(workdir) / "bad_steps"
-
-
-def batches(config, first_step):
-    """This process's part of the batches from the one that step `first_step` + 1 takes."""
-    hosts = jax.process_index(), jax.process_count()
-    size, parts = config.model.image_size, config.train.accumulate
-    return pipeline.training_batches(config.data, config.train.batch, size, config.seed, first_step, *hosts, parts)
 
 
 def save(workdir, config, step, metrics):
@@ -47,7 +41,7 @@ def save(workdir, config, step, metrics):
     path.parent.mkdir(exist_ok=True)
     if len(list(path.parent.glob(f"step_????????{suffix}.npz"))) >= MOST_FILES and not path.exists():
         return None
-    with contextlib.closing(batches(config, step - 1)) as stream:
+    with contextlib.closing(pipeline.batches_of_run(config, step - 1)) as stream:
         batch = next(stream)
     figures = {name: float(value) for name, value in metrics.items()}
     with whole_file(path) as partial:
@@ -93,6 +87,7 @@ def load(path, config):
 
 
 def count_bad(array):
+    """Entries that are NaN or infinite."""
     return jnp.sum(~jnp.isfinite(array))
 
 
@@ -112,7 +107,7 @@ def state_before(config, transformation, checkpoints, mesh, step):
     if first < step - 1:
         graphdef, _, _ = train_step.describe(config)
         make = train_step.make_train_step(config, graphdef, transformation, mesh)
-        with contextlib.closing(batches(config, first)) as stream:
+        with contextlib.closing(pipeline.batches_of_run(config, first)) as stream:
             for _ in range(first, step - 1):
                 state, _ = make(state, sharding.to_global(mesh, next(stream), config.train.accumulate))
     return state

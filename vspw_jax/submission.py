@@ -11,6 +11,7 @@ of anybody's and lists everything that is wrong.
 
 import argparse
 import functools
+import itertools
 import pathlib
 import shutil
 import zipfile
@@ -19,7 +20,7 @@ import numpy as np
 
 from data_prep import sources
 from vspw_jax import classes, mask_png
-from vspw_jax.errors import UserError, run_program
+from vspw_jax.errors import UserError, listed, run_program
 from vspw_jax.metrics import predictions, truth
 from vspw_jax.progress import progress
 from vspw_jax.whole_files import whole_file
@@ -52,7 +53,7 @@ def problems_of(read, size, role):
     allowed[low : classes.NUM_CLASSES + low] = True
     strange = np.unique(ids[~allowed[ids]])
     if strange.size:
-        found = ", ".join(map(str, strange[: predictions.LISTED].tolist()))
+        found = listed(map(str, strange.tolist()))
         hint = f" {predictions.RAW_HINT}" if low == 0 and strange.tolist() == [classes.NUM_CLASSES] else ""
         return f"holds {found}: expected class ids {low}..{classes.NUM_CLASSES - 1 + low}.{hint}"
     return ""
@@ -61,7 +62,6 @@ def problems_of(read, size, role):
 def listing(source, videos):
     """(prefix of the entry's names, lines about files that are missing or too many)."""
     prefix = inner_folder(source.sizes, videos)
-    wanted = {f"{prefix}{video.name}/{frame}.png" for video in videos for frame in video.frames}
     by_video = {video.name: [f"{prefix}{video.name}/{frame}.png" for frame in video.frames] for video in videos}
     lines = []
     for name, own in by_video.items():
@@ -70,7 +70,8 @@ def listing(source, videos):
             lines.append(f"{name}: the whole video is missing, {len(own)} frames")
         else:
             lines += [f"{path}: is missing" for path in missing]
-    return prefix, lines + [f"{path}: is no frame of this split" for path in sorted(source.sizes.keys() - wanted)]
+    strange = source.sizes.keys() - itertools.chain.from_iterable(by_video.values())
+    return prefix, lines + [f"{path}: is no frame of this split" for path in sorted(strange)]
 
 
 def check(path, data, role=predictions.TRAIN_IDS):

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from vspw_jax import checkpoint, non_finite, optimizer, processes, replay, sharding, train_step
-from vspw_jax.data import mixture, records
+from vspw_jax.data import mixture, pipeline, records
 from vspw_jax.errors import UserError, warn
 from vspw_jax.evaluate import comparisons
 from vspw_jax.first_state import first_state
-from vspw_jax.goodput import Goodput
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.losses import checks
-from vspw_jax.observe import Observer
+from vspw_jax.observe.goodput import Goodput
+from vspw_jax.observe.observer import Observer
+from vspw_jax.observe.profiling import Trace
+from vspw_jax.observe.run_log import LOG, run_log
 from vspw_jax.preemption import Stopped, StopRequest
-from vspw_jax.profiling import Trace
-from vspw_jax.run_log import LOG, run_log
 
 
 def train(config, workdir, stop=None):
@@ -64,7 +64,7 @@ def train(config, workdir, stop=None):
 
         # 3. The step, the stream of batches from here on, and what shows the run.
         make_step = train_step.make_train_step(config, graphdef, transformation, mesh)
-        batches = replay.batches(config, first_step)
+        batches = pipeline.batches_of_run(config, first_step)
         images_per_step = config.train.batch * config.data.frames
         observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
         predictor = Predictor(config, graphdef, mesh)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from data_prep import conversion, frames, generate, vspw
-from vspw_jax import checkpoint, evaluate, mask_png, observe
+from vspw_jax import checkpoint, evaluate, mask_png
 from vspw_jax.data import records
 from vspw_jax.inference import prediction_folder, video
+from vspw_jax.observe.observer import Observer
 
 FULL = ["no room left on the disk", "Free some space"]
 
@@ -90,7 +91,7 @@ def test_the_disk_fills_up_under_the_curves(program_refused, small_disk):
     """Without waiting for ever."""
 
     def show():
-        with contextlib.closing(observe.Observer(small_disk, 0, 100, 4)) as observer:
+        with contextlib.closing(Observer(small_disk, 0, 100, 4)) as observer:
             for step in range(1, 100):
                 observer.picture(step, "noise", np.random.default_rng(step).integers(0, 256, (64, 64, 3), np.uint8))
 

@@ -35,7 +35,8 @@ def test_scores_are_the_devkits_from_files_records_and_zip(tmp_path, shifted, tr
             assert result[name] == pytest.approx(value, abs=1e-12), name
     assert "TC" not in result and result["counted"]["videos"] == 3 and result["predictions"] == str(shifted)
     archive = shutil.make_archive(tmp_path / "vspw", "zip", generated_vspw)
-    for data in (generated_records, archive):
+    shutil.copytree(generated_vspw, tmp_path / "folder" / "VSPW_480p")
+    for data in (generated_records, archive, tmp_path / "folder"):
         assert scored(tmp_path, shifted, data, "--flow=none") == result
 
 

@@ -11,6 +11,7 @@ import functools
 
 import cv2
 import grain
+import jax
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
@@ -127,3 +128,10 @@ def training_batches(config, batch, crop, seed, first_step=0, host=0, num_hosts=
     threads, prefetch = (-(-total // processes) for total in (config.threads, config.prefetch))
     stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
     return iter(stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers), _decode_in_one_thread))
+
+
+def batches_of_run(config, first_step):
+    """This process's part of the batches of a run, from the one that step `first_step` + 1 takes; `config` is whole."""
+    hosts = jax.process_index(), jax.process_count()
+    crop, parts = config.model.image_size, config.train.accumulate
+    return training_batches(config.data, config.train.batch, crop, config.seed, first_step, *hosts, parts)

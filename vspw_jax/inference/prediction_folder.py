@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vspw_jax import classes
-from vspw_jax.errors import UserError
+from vspw_jax.errors import UserError, differing
 from vspw_jax.whole_files import whole_file
 
 CLAIM = "prediction.json"
@@ -63,16 +63,8 @@ class PredictionFolder:
             frames = found.pop("frames")
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{self.path / CLAIM} is damaged ({error}). {advice}") from error
-        names = sorted(found.keys() | self._identity.keys())
-        lines = [
-            f"  {name}: {found.get(name)} there, {self._identity.get(name)} now"
-            for name in names
-            if found.get(name) != self._identity.get(name)
-        ]
-        if lines:
-            raise UserError(
-                f"{self.path} holds predictions of another model or input:\n" + "\n".join(lines) + f"\n{advice}"
-            )
+        if lines := differing(found, self._identity):
+            raise UserError(f"{self.path} holds predictions of another model or input:\n{lines}\n{advice}")
         return frames
 
     def is_whole(self, films):
@@ -81,9 +73,11 @@ class PredictionFolder:
         return self.frames is not None and masks >= self.frames and all((self.path / film).exists() for film in films)
 
     def mask_path(self, frame):
+        """Of a frame's train ids."""
         return self.path / "masks" / f"{frame}.png"
 
     def overlay_path(self, frame):
+        """Of a frame's picture."""
         return self.path / "overlays" / f"{frame}.jpg"
 
     def mask(self, frame, size):

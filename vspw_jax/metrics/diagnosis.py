@@ -3,8 +3,10 @@
 import numpy as np
 
 from vspw_jax.classes import NUM_CLASSES
-from vspw_jax.errors import UserError
+from vspw_jax.errors import UserError, listed
 from vspw_jax.metrics.confusion import class_sums
+
+MOST_NAMED = 6
 
 SHIFT_FACTOR = 2
 """Ids that are one off are named where they agree with the labels this many times as often."""
@@ -39,11 +41,6 @@ def explain(counts, matrix_KK, class_name):
     return [sentence for check in checks if (sentence := check(counts, matrix_KK, class_name))]
 
 
-def _listed(names, most=6):
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
 def _unfit(counts, matrix_KK, class_name):
     unfit, labelled = sum(video.unfit for video in counts), matrix_KK.sum()
     if unfit:
@@ -69,7 +66,7 @@ def _unlabelled(counts, matrix_KK, class_name):
     frames = sum(len(video.frames) for video in counts)
     if empty:
         videos = [video.video for video in counts if not video.frames[:, 0].any()]
-        named = f" Videos without any: {_listed(videos)}." if videos else ""
+        named = f" Videos without any: {listed(videos, MOST_NAMED)}." if videos else ""
         return (
             f"{empty} of {frames} frames have no labelled pixel: all void. They count in VC8 and VC16 alone, as the "
             f"devkit has it.{named}"
@@ -119,5 +116,5 @@ def _never_predicted(counts, matrix_KK, class_name):
         share = 100 * labelled_K[missing].sum() / labelled_K.sum()
         return (
             f"{len(missing)} of the {present} classes that occur are never predicted ({share:.1f} % of the labelled "
-            f"pixels): {_listed([class_name(int(k)) for k in missing])}. Each counts as 0 in mIoU."
+            f"pixels): {listed([class_name(int(k)) for k in missing], MOST_NAMED)}. Each counts as 0 in mIoU."
         )

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vspw_jax import classes
-from vspw_jax.errors import UserError
+from vspw_jax.errors import UserError, listed
 from vspw_jax.metrics import temporal_consistency
 from vspw_jax.metrics.counts import VideoMeter
 from vspw_jax.progress import progress
@@ -26,7 +26,9 @@ ROLES = (TRAIN_IDS, RAW_IDS)
 KEPT = "evaluated"
 """The folder of a workdir in which evaluation keeps its predictions, by split."""
 
-LISTED = 8
+MOST_TRIED = 8
+"""Folders in which misplaced predictions are looked for."""
+
 RAW_HINT = "If these are the raw ids 1..124 of VSPW's masks, give --masks-are=raw_ids."
 NO_CLASS_HINT = (
     "Of raw ids only 1..124 are classes: 0 and others, read as 255, are no prediction where there is a label."
@@ -61,12 +63,6 @@ def to_train_ids(ids_HW, role):
     return classes.from_raw(ids_HW) if role == RAW_IDS else ids_HW
 
 
-def listed(names):
-    """The first names of many, in words."""
-    names = list(names)
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-
-
 class Folder:
     """Predictions of the videos of a split.
 
@@ -98,14 +94,14 @@ class Folder:
     def _where_else(self, videos):
         names = {video.name for video in videos}
         inner = [path.name for path in sorted(self.path.iterdir()) if path.is_dir()]
-        for name in inner[:LISTED]:
+        for name in inner[:MOST_TRIED]:
             if names & set(os.listdir(self.path / name)):
                 return f"They are one folder down: --predictions={self.path / name}"
         return f"Expected {self.path}/<video>/<frame>.png; it holds {listed(inner) or 'no folder'}. Another --split?"
 
     def mask(self, video, frame):
         """Train ids (H, W) uint8; values that are no class stay, or are 255 where the files hold raw ids."""
-        path = self.path / video / f"{frame}.png"
+        path = path_of(self.path, video, frame)
         try:
             return to_train_ids(ids_of(path.read_bytes()), self._role)
         except (UserError, OSError) as error:

@@ -67,7 +67,7 @@ class FilesTruth:
             by_video.setdefault(frame.video, []).append(frame.name)
         self.videos = tuple(NamedVideo(name, tuple(frames)) for name, frames in by_video.items())
         self.labelled = all(frame.mask for frame in members)
-        self.date = _date(path / f"{split}.txt" if path.is_dir() else path)
+        self.date = _date(path / f"{prefix}{split}.txt" if path.is_dir() else path)
 
     def _read(self, video, frame, kind, decode):
         name = getattr(self._frames[video, frame], kind)
@@ -93,8 +93,7 @@ class FilesTruth:
 
 def _date(path):
     """The day on which a file was written, in UTC."""
-    moment = datetime.datetime.fromtimestamp(pathlib.Path(path).stat().st_mtime, datetime.UTC)
-    return moment.date().isoformat() if pathlib.Path(path).exists() else ""
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date().isoformat()
 
 
 def open_truth(path, split):

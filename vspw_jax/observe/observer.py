@@ -7,12 +7,12 @@ import time
 
 import jax
 
-from vspw_jax import compilations
 from vspw_jax.errors import UserError
-from vspw_jax.event_file import EventFile
-from vspw_jax.goodput import Goodput
+from vspw_jax.observe import compilations
+from vspw_jax.observe.event_file import EventFile
+from vspw_jax.observe.goodput import Goodput
+from vspw_jax.observe.run_log import LOG
 from vspw_jax.progress import progress
-from vspw_jax.run_log import LOG
 from vspw_jax.whole_files import whole_file
 
 QUIET = ("gradient_norm", "learning_rate", "bad_steps")
@@ -45,9 +45,11 @@ class WeightsAndBiases:
         self._run = wandb.init(project="vspw_jax", name=name, id=name, resume="allow", dir=str(workdir))
 
     def scalars(self, step, values):
+        """Sends numbers by name."""
         self._run.log(values, step=step)
 
     def close(self):
+        """Waits until all is sent."""
         self._run.finish()
 
 
