@@ -52,7 +52,8 @@ def sample_every_head(value_NSGD, shapes_V2, locations_NQGVP2, weights_NQGVP):
     """`sample_and_sum` of every image and head: (N, Q, G, D).
 
     The samples are gathered again in the backward pass: at crop 480 and width 1024 they take 0.9 GiB an image. They
-    are taken an image at a time; on CPU a head at a time, so that they stay in cache (6 times faster at crop 480).
+    are taken a head of an image at a time: on CPU they then stay in cache (6 times faster at crop 480), for TPUs the
+    gradient compiles 20 times faster and takes a hundredth of the memory. A GPU takes an image's heads together.
     """
     num_images, num_queries, heads = weights_NQGVP.shape[:3]
 
@@ -65,7 +66,7 @@ def sample_every_head(value_NSGD, shapes_V2, locations_NQGVP2, weights_NQGVP):
         x = jnp.moveaxis(x, 2, 1)
         return x.reshape(num_images * heads, *x.shape[2:])
 
-    together = 1 if jax.default_backend() == "cpu" else heads
+    together = heads if jax.default_backend() == "gpu" else 1
     inputs = tuple(heads_first(x) for x in (value_NSGD, locations_NQGVP2, weights_NQGVP))
     output = lax.map(one_head, inputs, batch_size=together)
     return jnp.moveaxis(output.reshape(num_images, heads, num_queries, -1), 1, 2)
