@@ -157,8 +157,10 @@ def score(flags, readers, combine, masks):
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
         videos = evaluate.stored(combined(frames, combine), masks, write)
         if not flags.records:
-            return evaluate.run_through(videos, total)
-        counts = evaluate.count_videos(videos, readers[0].num_classes, total, temporal_consistency.DisFlow())
+            evaluate.run_through(videos, total)
+            return None
+        flow_of = temporal_consistency.flow_of_first(readers[0].videos)
+        counts = evaluate.count_videos(videos, readers[0].num_classes, total, flow_of)
     return summarise(counts)
 
 

@@ -4,7 +4,7 @@ The predictions are kept as they are made, in <workdir>/evaluated/<split>/<video
 them, and `python -m vspw_jax.metrics` and `python -m vspw_jax.submission` take the folder as it is.
 """
 
-import contextlib
+import collections
 import itertools
 import json
 import pathlib
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vspw_jax import mask_png
+from vspw_jax import mask_png, processes
 from vspw_jax.data import records
 from vspw_jax.errors import listed
 from vspw_jax.inference import overlay
@@ -24,7 +24,7 @@ from vspw_jax.inference.recorded import recorded
 from vspw_jax.inference.threads import WriteBehind, one_ahead
 from vspw_jax.interop import convert
 from vspw_jax.metrics import predictions, report, scores, temporal_consistency
-from vspw_jax.metrics.counts import VideoMeter
+from vspw_jax.metrics.counts import VideoCounts, VideoMeter
 from vspw_jax.metrics.truth import RecordsTruth
 from vspw_jax.progress import progress
 from vspw_jax.whole_files import whole_file
@@ -37,8 +37,19 @@ THREADS = 4
 """That write predictions."""
 
 
-def decoded_frames(frames, threads):
-    """(name, image, label) of all records of a split in order, decoded ahead by threads."""
+def share(videos, processes, process):
+    """A process's share of videos, in their order: of about as many frames as any other's, each video in one share."""
+    load, shares = [0] * processes, [[] for _ in range(processes)]
+    for number in sorted(range(len(videos)), key=lambda number: -videos[number].count):
+        least = load.index(min(load))
+        load[least] += videos[number].count
+        shares[least].append(number)
+    return tuple(videos[number] for number in sorted(shares[process]))
+
+
+def decoded_frames(frames, videos, threads):
+    """(name, image, label) of all frames of some videos of a split in order, decoded ahead by threads."""
+    numbers = [number for video in videos for number in range(video.start, video.start + video.count)]
 
     def decode(number):
         record = frames[number]
@@ -46,15 +57,15 @@ def decoded_frames(frames, threads):
         return record["frame"], frames.image(record, label), label
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    return iter(grain.MapDataset.range(len(frames)).map(decode).to_iter_dataset(options))
+    return iter(grain.MapDataset.source(numbers).map(decode).to_iter_dataset(options)) if numbers else iter(())
 
 
-def predicted_videos(predictor, frames, threads):
-    """Yields (video's name, iterator of (name, image, label, prediction)) for the videos of a split.
+def predicted_videos(predictor, frames, videos, threads):
+    """Yields (video's name, iterator of (name, image, label, prediction)) for some videos of a split.
 
     Predicts in batches; the devices have the next one while this one's predictions are worked on.
     """
-    decoded = decoded_frames(frames, threads)
+    decoded = decoded_frames(frames, videos, threads)
 
     def begin(batch):
         return batch, predictor.start([image for _, image, _ in batch])
@@ -66,7 +77,7 @@ def predicted_videos(predictor, frames, threads):
             for frame, prediction in zip(batch, result.labels(), strict=True):
                 yield *frame, prediction
 
-    for video in frames.videos:
+    for video in videos:
         yield video.name, predicted(video)
 
 
@@ -82,18 +93,18 @@ def stored(videos, folder, write):
         yield video, passed(video, frames)
 
 
-def count_videos(videos, num_classes, total, flow=None):
+def count_videos(videos, num_classes, total, flow_of):
     """`VideoCounts` of an iterable of (video's name, frames), as `predicted_videos` yields them, one pass over it.
 
     Args:
       num_classes: of the network.
       total: frames of all videos.
-      flow: what gives TC its flow, see `temporal_consistency`; None for no TC, then images may be None too.
+      flow_of: see `temporal_consistency.flow_of_first`.
     """
     counts = []
     bar = progress(description="evaluating", unit="frame", total=total)
-    for number, (video, frames) in enumerate(videos):
-        meter = VideoMeter(video, num_classes, flow if number < temporal_consistency.MOST_VIDEOS else None)
+    for video, frames in videos:
+        meter = VideoMeter(video, num_classes, flow_of(video))
         for frame in frames:
             meter.add(*frame)
             bar.update()
@@ -103,12 +114,13 @@ def count_videos(videos, num_classes, total, flow=None):
 
 
 def run_through(videos, total):
-    """Takes every frame of videos that have no masks."""
+    """Takes every frame of videos that have no masks; no counts."""
     bar = progress(description="predicting", unit="frame", total=total)
     for _, frames in videos:
         for _ in frames:
             bar.update()
     bar.close()
+    return []
 
 
 def comparisons(predictor, frames, most=3):
@@ -155,10 +167,35 @@ def predictions_folder(config, workdir):
     return workdir / predictions.KEPT / config.data.eval_split
 
 
+def count_share(config, predictor, frames, workdir):
+    """Predicts this process's share of a split and stores its masks; `VideoCounts` of all videos, in their order.
+
+    Where the split has no masks, none.
+    """
+    folder = predictions_folder(config, workdir)
+    with processes.first_alone("predictions"):
+        if jax.process_index() == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+    videos = share(frames.videos, jax.process_count(), jax.process_index())
+    scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
+    with recorded(predictor, frames, videos, scores_folder) as recording, WriteBehind(THREADS, 4 * THREADS) as write:
+        predicted = stored(predicted_videos(recording, frames, videos, config.data.threads), folder, write)
+        total = sum(video.count for video in videos)
+        if frames.max_classes:
+            flow_of = temporal_consistency.flow_of_first([video.name for video in frames.videos])
+            counts = count_videos(predicted, config.model.num_classes, total, flow_of)
+        else:
+            counts = run_through(predicted, total)
+    shares = processes.gathered({one.video: one.to_json() for one in counts})
+    by_video = collections.ChainMap(*shares)
+    return [VideoCounts.from_json(by_video[video.name]) for video in frames.videos if by_video]
+
+
 def evaluate(config, predictor, workdir, command="", warnings=()):
     """Scores the split `data.eval_split`; writes scores, predictions, report and a picture into the workdir.
 
-    Several processes call it together: all predict all frames, shared by their devices, and the first one writes.
+    Several processes call it together: each predicts its `share` of the videos, of which no other hears until all are
+    counted; the first one writes what is said of all of them.
 
     Args:
       config: the whole config.
@@ -171,27 +208,16 @@ def evaluate(config, predictor, workdir, command="", warnings=()):
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
-    folder = predictions_folder(config, workdir)
-    writes = jax.process_index() == 0
-    if writes:
-        shutil.rmtree(folder, ignore_errors=True)
-    scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
-    recording = recorded(predictor, frames, scores_folder) if writes else contextlib.nullcontext(predictor)
-    with recording as recording, WriteBehind(THREADS, 4 * THREADS) as write:
-        videos = predicted_videos(recording, frames, config.data.threads)
-        videos = stored(videos, folder, write) if writes else videos
-        if not frames.max_classes:
-            return run_through(videos, len(frames))
-        flow = temporal_consistency.DisFlow()
-        counts = count_videos(videos, config.model.num_classes, len(frames), flow)
+    counts = count_share(config, predictor, frames, workdir)
+    if not frames.max_classes:
+        return None
     result = scores.summarise(counts)
     result["warnings"] = [*weight_faults(getattr(predictor, "weights", {})), *warnings, *result["warnings"]]
-    picture = np.concatenate(list(comparisons(predictor, frames)))
-    if writes:
+    if jax.process_index() == 0:
         with whole_file(workdir / SCORES_FILE) as path:
             path.write_text(json.dumps(result, indent=2) + "\n")
         with whole_file(workdir / PICTURE_FILE) as path:
-            Image.fromarray(picture).save(path)
-        run = report.Run(workdir.name, predictions.Folder(folder), counts, result)
+            Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(path)
+        run = report.Run(workdir.name, predictions.Folder(predictions_folder(config, workdir)), counts, result)
         report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
     return result

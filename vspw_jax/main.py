@@ -134,7 +134,7 @@ def trained_predictor(config, workdir, recipe=""):
     origin = {"recipe": recipe, "step": step}
     if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
-    return Predictor(config, graphdef, mesh, weights, origin)
+    return Predictor(config, graphdef, sharding.local_mesh(mesh), sharding.local(mesh, weights), origin)
 
 
 def run_train(config, workdir):

@@ -5,11 +5,13 @@ it: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_
 """
 
 import contextlib
+import json
 import os
 import sys
 import traceback
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from vspw_jax import progress
@@ -59,6 +61,15 @@ def first_alone(name):
     finally:
         if several and not jax.process_index():
             multihost_utils.sync_global_devices(name)
+
+
+def gathered(value):
+    """A value of JSON from every process, in their order; all call it."""
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(data.size)).ravel()
+    padded = np.pad(data, (0, sizes.max() - data.size))
+    texts = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    return [json.loads(text[:size].tobytes()) for text, size in zip(texts, sizes, strict=True)]
 
 
 @contextlib.contextmanager

@@ -193,14 +193,25 @@ def to_global(mesh, batch, accumulate=1):
     return {name: jax.make_array_from_process_local_data(place, array) for name, array in batch.items()}
 
 
-def shared(mesh, array):
-    """An array that every process has whole, its first axis over the devices."""
-    return jax.make_array_from_callback(array.shape, by_clip(mesh), array.__getitem__)
-
-
 def gathered(mesh, tree):
     """The tree with every array whole on every device."""
     return jax.jit(_itself, out_shardings=replicated(mesh))(tree)
+
+
+def local_mesh(mesh):
+    """The mesh of those of its devices that are this process's: what runs on it waits for no other process."""
+    return make_mesh(devices=mesh.local_devices)
+
+
+def local(mesh, tree):
+    """Arrays that every device of a mesh holds whole, as arrays on its `local_mesh`; nothing is copied."""
+    place = replicated(local_mesh(mesh))
+
+    def one(array):
+        parts = [shard.data for shard in array.addressable_shards]
+        return jax.make_array_from_single_device_arrays(array.shape, place, parts)
+
+    return jax.tree.map(one, tree)
 
 
 def _itself(tree):  # Not made anew at every call, so that it is compiled once.

@@ -67,7 +67,7 @@ def train(config, workdir, stop=None):
         batches = pipeline.batches_of_run(config, first_step)
         images_per_step = config.train.batch * config.data.frames
         observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
-        predictor = Predictor(config, graphdef, mesh)
+        predictor = Predictor(config, graphdef, sharding.local_mesh(mesh))
         pictured = records.Frames(config.data.records, config.data.eval_split)
         unread = {}
 
@@ -112,7 +112,8 @@ def compiled(step_function, state, batch):
 
 def show(step, state, mesh, predictor, pictured, observer):
     """Logs frame, truth and prediction of the first videos."""
-    predictor.weights = sharding.gathered(mesh, {name: state[name] for name in ("params", "model_state")})
+    weights = {name: state[name] for name in ("params", "model_state")}
+    predictor.weights = sharding.local(mesh, sharding.gathered(mesh, weights))
     for number, picture in enumerate(comparisons(predictor, pictured)):
         observer.picture(step, f"{pictured.split}/{number}", picture)
 

@@ -147,8 +147,9 @@ def test_two_processes_train_as_one_does_and_one_of_them_speaks(two_processes, o
 
 
 def test_every_frame_is_evaluated_once(two_processes, one_process):
-    """Thirty frames of three videos in batches of four, the last of a video of two."""
+    """Thirty frames of three videos: one process has two of them, the other one."""
     left, right = (json.loads((folder / "evaluation.json").read_text()) for folder in (two_processes[0], one_process))
+    assert left["counted"] == right["counted"] and "report.html" in os.listdir(two_processes[0])
     assert left["commonest_class"] == right["commonest_class"]
     for name in ("mIoU", "fwIoU", "pixel_accuracy"):
         assert left[name] == pytest.approx(right[name], abs=2e-3)

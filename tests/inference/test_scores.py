@@ -131,8 +131,8 @@ class Stub:
 
 def test_evaluating_keeps_the_scores_of_a_split(generated_records, tmp_path, capsys):
     frames = records.Frames(generated_records, "val")
-    with recorded(Stub(save_scores=True), frames, tmp_path) as recording:
-        predicted = [list(found) for _, found in evaluate.predicted_videos(recording, frames, 2)]
+    with recorded(Stub(save_scores=True), frames, frames.videos, tmp_path) as recording:
+        predicted = [list(found) for _, found in evaluate.predicted_videos(recording, frames, frames.videos, 2)]
     assert "take up to 0.00 GiB" in capsys.readouterr().out
     reader = scores.Reader(tmp_path)
     assert reader.identity == {"recipe": "stub", "split": "val", "fingerprint": frames.fingerprint}
@@ -143,5 +143,5 @@ def test_evaluating_keeps_the_scores_of_a_split(generated_records, tmp_path, cap
             np.testing.assert_array_equal(prediction, image[..., 0] // 8)
             np.testing.assert_array_equal(reader.frame(video.name, name).classes[..., 0], prediction)
     untouched = Stub(save_scores=False)
-    with recorded(untouched, frames, tmp_path / "none") as recording:
+    with recorded(untouched, frames, frames.videos, tmp_path / "none") as recording:
         assert recording is untouched and not (tmp_path / "none").exists()

@@ -65,7 +65,7 @@ class Predictor:
     Args:
       config: the whole config; `model.image_size` is the window, `evaluate` holds stride, batch and augmentation.
       graphdef: of the model.
-      mesh: frames are shared among its devices.
+      mesh: frames are shared among its devices, all of them this process's.
       weights: dict of params and model_state; may be set anew as `predictor.weights`.
       origin: where the weights come from, a dict of JSON values.
     """
@@ -125,14 +125,11 @@ class Predictor:
         return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **options, **top}
 
     def start(self, frames):
-        """`Result` of at most `batch` frames (H, W, 3) uint8 of one size; does not wait for the devices.
-
-        Several processes call it together, with the same frames.
-        """
+        """`Result` of at most `batch` frames (H, W, 3) uint8 of one size; does not wait for the devices."""
         missing = self.batch - len(frames)
-        global_batch = sharding.shared(self._mesh, np.stack([*frames, *[frames[-1]] * missing]))
-        arrays = self._predict(self.weights["params"], self.weights["model_state"], global_batch)
-        return Result(arrays, len(frames))
+        batch = np.stack([*frames, *[frames[-1]] * missing])
+        placed = jax.device_put(batch, sharding.by_clip(self._mesh))
+        return Result(self._predict(self.weights["params"], self.weights["model_state"], placed), len(frames))
 
     def __call__(self, frames):
         """Train ids (N, H, W) uint8 of at most `batch` frames (H, W, 3) uint8 of one size."""

@@ -1,10 +1,13 @@
 """Keeps the class scores of a split while it is evaluated."""
 
+import collections
 import contextlib
 import io
 
+import jax
 from PIL import Image
 
+from vspw_jax import processes
 from vspw_jax.inference import scores
 from vspw_jax.inference.threads import WriteBehind
 
@@ -13,14 +16,14 @@ THREADS = 2
 
 
 class _Recorder:
-    """A predictor whose frames are those of a split, in order; what it scores goes to a `scores.Writer`."""
+    """A predictor whose frames are those of videos, in order; what it scores goes to a `scores.Writer`."""
 
-    def __init__(self, predictor, frames, store, write):
+    def __init__(self, predictor, frames, videos, store, write):
         self.batch = predictor.batch
         self._predictor, self._store, self._write = predictor, store, write
         self._names = (
             (video.name, frames[number]["frame"])
-            for video in frames.videos
+            for video in videos
             for number in range(video.start, video.start + video.count)
         )
 
@@ -58,8 +61,8 @@ def _needed(frames, num_classes, top):
 
 
 @contextlib.contextmanager
-def recorded(predictor, frames, folder):
-    """Gives a predictor for all frames of a split, in order, that leaves their scores in `folder`.
+def recorded(predictor, frames, videos, folder):
+    """Gives a predictor for this process's videos of a split, in order, that leaves their scores in `folder`.
 
     Without `evaluate.save_scores` it is the predictor itself. UserError where the disk has no room.
     """
@@ -72,5 +75,8 @@ def recorded(predictor, frames, folder):
     data = {"split": frames.split, "fingerprint": frames.fingerprint}
     store = scores.Writer(folder, {**predictor.identity(), **data}, num_classes, top)
     with WriteBehind(THREADS, 2 * predictor.batch) as write:
-        yield _Recorder(predictor, frames, store, write)
-    store.close()
+        yield _Recorder(predictor, frames, videos, store, write)
+    entered = collections.ChainMap(*processes.gathered(store.videos))
+    if jax.process_index() == 0:
+        store.videos = {video.name: entered[video.name] for video in frames.videos}
+        store.close()

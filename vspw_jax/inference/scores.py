@@ -105,20 +105,24 @@ class Writer:
       folder: where to; an older `scores.json` in it goes at once.
       identity: whose scores, `Predictor.identity()` and what was read, JSON values.
       num_classes, top: K and k.
+
+    Attributes:
+      videos: what was entered: dict of dicts, (height, width) by frame by video.
     """
 
     def __init__(self, folder, identity, num_classes, top):
-        self.folder, self._videos = pathlib.Path(folder), {}
+        self.folder, self.videos = pathlib.Path(folder), {}
         self._head = {"format": FORMAT, "classes": num_classes, "top_classes": top, "identity": identity}
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / METADATA).unlink(missing_ok=True)
 
     def path(self, video, frame):
+        """Of a frame's scores."""
         return self.folder / video / f"{frame}.npz"
 
     def enter(self, video, frame, size):
         """Notes that a frame of `size` (height, width) belongs here; frames keep the order in which they come."""
-        self._videos.setdefault(video, {})[frame] = [int(side) for side in size]
+        self.videos.setdefault(video, {})[frame] = [int(side) for side in size]
 
     def save(self, video, frame, compact):
         """Writes the scores of a frame; from any thread."""
@@ -130,7 +134,7 @@ class Writer:
     def close(self):
         """Writes scores.json: all frames that were entered are there."""
         with whole_file(self.folder / METADATA) as partial:
-            partial.write_text(json.dumps({**self._head, "videos": self._videos}) + "\n")
+            partial.write_text(json.dumps({**self._head, "videos": self.videos}) + "\n")
 
 
 class Reader:

@@ -10,6 +10,7 @@ Source: VSPW-dataset/VSPW_baseline TC_cal.py. Flow (H, W, 2) float32: where the 
 one, less (x, y).
 """
 
+import itertools
 import pathlib
 
 import cv2
@@ -61,6 +62,13 @@ class DisFlow:
 
     def __call__(self, image, following, where=None):
         return self._dis.calc(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, following)), None)
+
+
+def flow_of_first(videos):
+    """A function from a video's name to what computes its flow, DIS, or None where it is not among the first videos
+    of a split (names), which alone count."""
+    first, flow = set(itertools.islice(videos, MOST_VIDEOS)), DisFlow()
+    return lambda video: flow if video in first else None
 
 
 class FlowFiles:
