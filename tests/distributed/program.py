@@ -2,12 +2,21 @@
 
 Blocks are stacked twice, as BEiT's, so that their weights are gathered inside two scans; a batch norm's statistics span
 all processes.
+
+STOPPED=training:1 in the environment sends process 1 SIGTERM as it reads its second batch, STOPPED=evaluating:0 sends it
+to process 0 as it begins to predict; several are divided by commas.
 """
 
+import os
+import signal
+import time
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vspw_jax import main
+from vspw_jax import evaluate, main
+from vspw_jax.data import pipeline
 from vspw_jax.models import layers, segmenter
 
 CELL = 4
@@ -46,5 +55,29 @@ class Decoder(nnx.Module):
 
 segmenter.ENCODERS["beit"], segmenter.DECODERS["upernet"] = Encoder, Decoder
 
+NOTICED_SECONDS = 5
+"""Within which jax.distributed, which looks for SIGTERM once a second, has told every process."""
+
+
+def stops(what):
+    """Whether this process is to be stopped in training or evaluating."""
+    return f"{what}:{jax.process_index()}" in os.environ.get("STOPPED", "").split(",")
+
+
+def training_batches(*args, batches=pipeline.training_batches):
+    for number, batch in enumerate(batches(*args)):
+        if number == 1 and stops("training"):
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(NOTICED_SECONDS)
+        yield batch
+
+
+def predicted_videos(*args, videos=evaluate.predicted_videos):
+    if stops("evaluating"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    yield from videos(*args)
+
+
 if __name__ == "__main__":
+    pipeline.training_batches, evaluate.predicted_videos = training_batches, predicted_videos
     main.command_line()

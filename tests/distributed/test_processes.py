@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -89,13 +90,13 @@ def ended(started):
 def launch(start, flags):
     """launch(workdir, processes, each): what they say and how they end; `each` has more arguments for every one."""
 
-    def launch(workdir, count, each):
+    def launch(workdir, count, each, **environment):
         address = f"127.0.0.1:{free_port()}"
         started = []
         for number, arguments in enumerate(each):
             place = dict(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=str(count), JAX_PROCESS_ID=str(number))
             command = [sys.executable, PROGRAM, "--distributed", *flags, f"--workdir={workdir}", *arguments]
-            started.append(start(workdir, command, 4 // count, **place))
+            started.append(start(workdir, command, 4 // count, **place, **environment))
         return ended(started)
 
     return launch
@@ -167,6 +168,24 @@ def test_four_processes_go_on_where_two_stopped(launch, two_processes, tmp_path)
     for left, right in zip(again, before, strict=True):
         assert left == pytest.approx(right, rel=1e-4)
     assert np.isfinite(again[-1]["loss"]) and (workdir / "checkpoints" / "4").is_dir()
+
+
+def test_all_stop_where_one_is_asked_to_and_go_on_as_if_they_had_not(launch, two_processes, tmp_path):
+    stopped = launch(tmp_path / "two", 2, [[], []], STOPPED="training:1")
+    assert [status for status, _, _ in stopped] == [0, 0], stopped[0][2]
+    step = int(re.search(r"Stopped after step (\d) of 4, saved in .* To go on: ", stopped[0][1])[1])
+    assert os.listdir(tmp_path / "two" / "checkpoints") == [str(step)] and 0 < step < 4
+    assert [status for status, _, _ in launch(tmp_path / "two", 2, [[], []])] == [0, 0]
+    assert metrics(tmp_path / "two") == metrics(two_processes[0])
+    left, right = ((folder / "evaluation.json").read_text() for folder in (tmp_path / "two", two_processes[0]))
+    assert left == right
+
+
+def test_stopped_while_they_evaluate(launch, two_processes, tmp_path):
+    shutil.copytree(two_processes[0], tmp_path / "two")
+    stopped = launch(tmp_path / "two", 2, [[], []], STOPPED="evaluating:0,evaluating:1")
+    assert [status for status, _, _ in stopped] == [0, 0], stopped[0][2]
+    assert "Stopped in --mode=evaluate, all of training saved in" in stopped[0][1]
 
 
 def test_one_process_that_fails_ends_the_others(launch, two_processes, tmp_path):
