@@ -45,25 +45,34 @@ def recipe(options, chips):
     return config
 
 
+def traced_step(options, devices, backend):
+    """(the recipe's step traced for devices that need not be here, their mesh)."""
+    import jax
+
+    from vspw_jax import inspect, sharding
+
+    config = recipe(options, len(devices))
+    mesh = sharding.make_mesh(config.train.batch, 0, devices, options.fsdp, options.accumulate)
+    # What is chosen by the device in use must be chosen for the one that is compiled for.
+    with unittest.mock.patch.object(jax, "default_backend", lambda: backend):
+        step, (state, batch) = inspect.abstract_step(config, mesh)
+        return step.trace(*inspect.placed_shapes(config, mesh, state, batch)), mesh
+
+
 def compile_step(options, topology):
     """What one chip of a slice needs for a step, as a dict."""
     import jax
     from jax.experimental import topologies
 
     from benchmarks import collectives
-    from vspw_jax import inspect, sharding
+    from vspw_jax import inspect
 
     chip = topology.split(":")[0]
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    config = recipe(options, len(devices))
-    mesh = sharding.make_mesh(config.train.batch, 0, devices, options.fsdp, options.accumulate)
     row = {**vars(options), "topology": topology, "chips": len(devices)}
     del row["topologies"]
-    # What is chosen by the device in use must be chosen for the one that is compiled for.
-    with unittest.mock.patch.object(jax, "default_backend", lambda: "tpu"):
-        step, (state, batch) = inspect.abstract_step(config, mesh)
-        traced = step.trace(*inspect.placed_shapes(config, mesh, state, batch))
-    row["TFLOP"] = round(inspect.matrix_flops(traced.jaxpr.jaxpr) / 1e12, 2)
+    traced, _ = traced_step(options, devices, "tpu")
+    row["TFLOP"] = float(f"{inspect.matrix_flops(traced.jaxpr.jaxpr) / 1e12:.4g}")
     started = time.monotonic()
     try:
         compiled = traced.lower(lowering_platforms=("tpu",)).compile()

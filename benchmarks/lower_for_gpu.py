@@ -12,7 +12,6 @@ import collections
 import json
 import os
 import re
-import unittest.mock
 
 from benchmarks import compile_for_tpu
 
@@ -24,13 +23,9 @@ def lower_step(options, count):
     import jax
 
     from benchmarks.collectives import asked as asked_for
-    from vspw_jax import inspect, sharding
+    from vspw_jax import inspect
 
-    config = compile_for_tpu.recipe(options, count)
-    mesh = sharding.make_mesh(config.train.batch, 0, jax.devices(), options.fsdp, options.accumulate)
-    with unittest.mock.patch.object(jax, "default_backend", lambda: "gpu"):
-        step, (state, batch) = inspect.abstract_step(config, mesh)
-        traced = step.trace(*inspect.placed_shapes(config, mesh, state, batch))
+    traced, mesh = compile_for_tpu.traced_step(options, jax.devices(), "gpu")
     found, calls = {}, {}
     if not options.trace_only:
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
@@ -40,7 +35,7 @@ def lower_step(options, count):
     return {
         **{name: value for name, value in vars(options).items() if name not in ("topologies", "text")},
         "devices": count,
-        "TFLOP": round(inspect.matrix_flops(traced.jaxpr.jaxpr) / 1e12, 2),
+        "TFLOP": float(f"{inspect.matrix_flops(traced.jaxpr.jaxpr) / 1e12:.4g}"),
         "times_and_MB": {kind: [times, round(sent / 1e6, 1)] for kind, (times, sent) in sorted(asked.items())},
         "in_the_text": {name: found[name] for name in COLLECTIVES if name in found},
         "custom_calls": dict(calls),

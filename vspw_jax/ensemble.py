@@ -198,6 +198,7 @@ def _weights(text):
 
 
 def main(arguments=None):
+    """The command line; see the file's top."""
     parser = argparse.ArgumentParser(
         prog="python -m vspw_jax.ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -26,6 +26,7 @@ class Sweep:
         self._confusions = {weight: ConfusionMatrix(num_classes) for weight in weights}
 
     def add(self, label_HW, score_2HWK, ids_HWK=None):
+        """Counts a frame with every weight; arguments as `ensemble.weighted_sum` takes them."""
         for weight, confusion in self._confusions.items():
             confusion.add(label_HW, ensemble.weighted_sum(score_2HWK, (weight, 1 - weight), ids_HWK))
 

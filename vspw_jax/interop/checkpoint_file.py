@@ -24,6 +24,7 @@ class CheckpointFile:
 
     @property
     def nbytes(self):
+        """Of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 

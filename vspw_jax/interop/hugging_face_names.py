@@ -61,6 +61,7 @@ def version(names):
 
 
 def beit_block(ours, theirs, index, names):
+    """Rows of a BEiT block; `names` is BEIT_4 or BEIT_5."""
     for number, part in enumerate(names["qkv"]):
         yield Row(f"{ours}/attn/qkv/kernel", f"{theirs}.{part}.weight", LINEAR, index, our_part=(number, 3))
     query, _, value = names["qkv"]

@@ -92,22 +92,27 @@ def _named(ours, theirs, index, kernel_layout, bias=True, kernel="kernel"):
 
 
 def linear(ours, theirs, index=(), bias=True):
+    """Rows of a linear layer."""
     return _named(ours, theirs, index, LINEAR, bias)
 
 
 def norm(ours, theirs, index=()):
+    """Rows of a layer norm or a group norm."""
     return _named(ours, theirs, index, SAME, kernel="scale")
 
 
 def conv(ours, theirs, index=(), bias=True):
+    """Rows of a convolution."""
     return _named(ours, theirs, index, CONV, bias)
 
 
 def conv_1x1(ours, theirs, bias=True):
+    """Rows of a 1x1 convolution that is a linear layer here."""
     return _named(ours, theirs, (), CONV_1X1, bias)
 
 
 def batch_norm(ours, theirs, index=()):
+    """Rows of a batch norm, with its running statistics."""
     yield from norm(ours, theirs, index)
     yield Row(f"{ours}/mean", f"{theirs}.running_mean", SAME, index)
     yield Row(f"{ours}/var", f"{theirs}.running_var", SAME, index)
@@ -120,11 +125,13 @@ def class_head(rows, counts):
 
 
 def deformable_attention(ours, theirs, index=()):
+    """Rows of a `DeformableAttention`."""
     for name in ("sampling_offsets", "attention_weights", "value_proj", "output_proj"):
         yield from linear(f"{ours}/{name}", f"{theirs}.{name}", index)
 
 
 def beit_block(ours, theirs, index):
+    """Rows of a BEiT block, as its own code and mmsegmentation name them."""
     yield from norm(f"{ours}/norm1", f"{theirs}.norm1", index)
     yield from linear(f"{ours}/attn/qkv", f"{theirs}.attn.qkv", index, bias=False)
     for name in ("q_bias", "v_bias"):
@@ -140,6 +147,7 @@ def beit_block(ours, theirs, index):
 
 
 def adapter_extractor(ours, theirs, index=()):
+    """Rows of the adapter's extractor."""
     yield from norm(f"{ours}/query_norm", f"{theirs}.query_norm", index)
     yield from norm(f"{ours}/feature_norm", f"{theirs}.feat_norm", index)
     yield from deformable_attention(f"{ours}/attn", f"{theirs}.attn", index)
@@ -150,6 +158,7 @@ def adapter_extractor(ours, theirs, index=()):
 
 
 def adapter_prior(ours, theirs):
+    """Rows of the adapter's spatial prior module."""
     for number in range(3):
         yield from conv(f"{ours}/stem/{number}/conv", f"{theirs}.stem.{3 * number}", bias=False)
         yield from batch_norm(f"{ours}/stem/{number}/norm", f"{theirs}.stem.{3 * number + 1}")
@@ -249,6 +258,7 @@ def attention(ours, theirs):
 
 
 def pixel_decoder(ours, theirs, config):
+    """Rows of the deformable pixel decoder; `config` is `model.decoder`."""
     for level in range(3):
         yield from conv_1x1(f"{ours}/input_convs/{level}", f"{theirs}.input_convs.{level}.conv")
         yield from norm(f"{ours}/input_norms/{level}", f"{theirs}.input_convs.{level}.gn")

@@ -100,10 +100,12 @@ class StoredTensor:
 
     @property
     def size(self):
+        """Elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self):
+        """Bytes of its elements."""
         return self.size * self.dtype.itemsize
 
     def read(self):
@@ -142,6 +144,7 @@ class NewTensor:
 
     @property
     def nbytes(self):
+        """Bytes of its elements."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def data(self):

@@ -21,6 +21,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 def is_zip(path):
+    """Whether a file begins as a zip archive does."""
     with open(path, "rb") as file:
         return file.read(2) == b"PK"
 

@@ -308,12 +308,15 @@ class Bounded:
         return data
 
     def read(self, count):
+        """The next bytes; ValueError past the limit."""
         return self._take(count, self.file.read)
 
     def readline(self):
+        """The rest of the line."""
         return self._take(min(self.left, 4096), self.file.readline)
 
     def tell(self):
+        """The position in the file."""
         return self.file.tell()
 
 

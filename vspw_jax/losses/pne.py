@@ -86,6 +86,7 @@ class Image(NamedTuple):
 
 
 def set_number(predicted, true):
+    """One number for a pair of classes, as (predicted, true)."""
     return predicted.astype(jnp.int32) * (VOID + 1) + true
 
 
@@ -193,10 +194,12 @@ def equation_1_sums(image, key, config):
 
 
 def anchors_mean(sum_, weights, config):
+    """The mean over anchors; 0 without any."""
     return sum_ / jnp.maximum(weights["anchors"], 1)
 
 
 def released_mean(sum_, weights, config):
+    """As the released code weighs sums; see `released_sums`."""
     return sum_ * weights["pixels"] / jnp.maximum(weights["sets"] * config.samples, 1) ** 2
 
 

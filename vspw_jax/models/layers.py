@@ -102,6 +102,7 @@ def split_maps(tokens_NPC, shapes):
 
 
 def layer_norm(dim, epsilon, *, dtype, rngs):
+    """flax's, over the last axis."""
     return nnx.LayerNorm(dim, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
 

@@ -39,4 +39,5 @@ class EventFile:
         self._add(step, summary=summary.image(name, image_HWC, dataformats="HWC"))
 
     def close(self):
+        """Writes what is left."""
         self._file.close()

@@ -31,6 +31,7 @@ class Goodput:
 
     @property
     def total(self):
+        """Seconds since the run began."""
         return self._clock() - self._started
 
     @property

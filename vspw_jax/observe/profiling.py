@@ -29,6 +29,7 @@ class Trace:
             self.close()
 
     def close(self):
+        """Ends a trace that runs, and writes it."""
         if self._runs:
             jax.profiler.stop_trace()
             self._runs = False
