@@ -3,8 +3,8 @@
 Blocks are stacked twice, as BEiT's, so that their weights are gathered inside two scans; a batch norm's statistics span
 all processes.
 
-STOPPED=training:1 in the environment sends process 1 SIGTERM as it reads its second batch, STOPPED=evaluating:0 sends it
-to process 0 as it begins to predict; several are divided by commas.
+With STOPPED=training:1 in the environment process 1 gets SIGTERM as it reads its second batch, with evaluating:0
+process 0 as it begins to predict; several are divided by commas.
 """
 
 import os
