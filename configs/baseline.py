@@ -131,6 +131,8 @@ def get_config(size="full"):
     config.run = ConfigDict()  # None of these changes a result, as long as all numbers are finite.
     config.run.log_every = 50  # Steps.
     config.run.save_every = 1000
+    # While training goes on; a kill then loses the steps that it made meanwhile, beside those since the save before.
+    config.run.save_in_background = True
     config.run.keep = 3  # Checkpoints.
     config.run.picture_every = 1000
     config.run.non_finite = "stop"  # Where a loss or gradient is NaN or infinite; or "skip": leave that step out.

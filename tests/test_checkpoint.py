@@ -47,6 +47,13 @@ def saved(tmp_path):
     return tmp_path
 
 
+def test_a_save_that_is_waited_for_is_whole_when_it_returns(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=3, trains=True, in_background=False)
+    checkpoints.save(2, make_state(2, 2))
+    assert checkpoint.Checkpoints(tmp_path, keep=3).intact_step() == 2
+    checkpoints.close()
+
+
 def test_a_state_comes_back_as_it_was(saved):
     checkpoints = checkpoint.Checkpoints(saved, keep=3)
     assert checkpoints.latest_step() == 4

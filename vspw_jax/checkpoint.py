@@ -121,18 +121,19 @@ class Checkpoints:
     Args:
       keep: so many of the newest stay.
       trains: the run that writes here, of which there is one: what a killed one left half-written is removed.
+      in_background: whether saving returns before the checkpoint is whole.
 
     Raises:
       UserError: training cannot write there.
     """
 
-    def __init__(self, workdir, keep, trains=False):
+    def __init__(self, workdir, keep, trains=False, in_background=True):
         self._folder, self._keep = (pathlib.Path(workdir) / "checkpoints").resolve(), keep
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=True,
             cleanup_tmp_directories=trains,
-            enable_async_checkpointing=True,
+            enable_async_checkpointing=in_background,
             temporary_path_class=manifest.FolderWithManifest,
         )
         if trains:
@@ -206,7 +207,7 @@ class Checkpoints:
             )
 
     def save(self, step, state):
-        """Saves in the background, unless that step is saved already; UserError where the disk has no room."""
+        """Saves, unless that step is saved already; UserError where the disk has no room."""
         if step != self.latest_step():
             self._manager.wait_until_finished()
             self.check_room(state)

@@ -55,7 +55,7 @@ def train(config, workdir, stop=None):
         checkpoint.claim_workdir(workdir, config, mixture.identity(members))
     if len(members) > 1:
         print(mixture.report(members, config.data.frames))
-    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep, trains=True)
+    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep, True, config.run.save_in_background)
     checkpoints.set_aside_damaged()
     with run_log(workdir), contextlib.closing(checkpoints):
         state = first_state(config, transformation, checkpoints, mesh)
