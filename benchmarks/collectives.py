@@ -86,21 +86,38 @@ def parse(text):
     return entry, computations
 
 
-def count(text, devices):
-    """{collective: (times run, bytes that each device sends)} of a program; those in loops times their rounds.
+def rounds_of(loop, computations):
+    """How often a while loop runs, by the rest of its line: as noted there, or the bound below which its condition
+    keeps a counter, which is what a TPU's program has. Else 1."""
+    if noted := TRIPS.search(loop):
+        return int(noted[1])
+    condition = computations.get(re.search(r"condition=%?([\w.\-]+)", loop)[1], ())
+    constants = {name: rest for name, _, operation, rest in condition if operation == "constant"}
+    for _, _, operation, rest in condition:
+        bound = re.match(r"%?[\w.\-]+, %?([\w.\-]+)\), direction=LT", rest) if operation == "compare" else None
+        if bound and (number := re.match(r"\d+", constants.get(bound[1], ""))):
+            return int(number[0])
+    return 1
 
-    A loop whose rounds are not known counts as one round.
+
+def count(text, devices):
+    """{collective: (times run, bytes that each device sends)} of a program; those in loops times `rounds_of` them.
+
+    A TPU's program names a collective that runs beside other work in every fusion that it lasts through: the one in
+    which it starts counts.
     """
     entry, computations = parse(text)
     totals = collections.defaultdict(lambda: [0, 0.0])
 
     def visit(name, times):
         shapes = {instruction: shape for instruction, shape, _, _ in computations.get(name, ())}
+        ends = any("AsyncCollectiveDone" in rest for _, _, operation, rest in computations.get(name, ()))
+        goes_on = ends or name.startswith("async_collective_fusion")
         for _, shape, operation, rest in computations.get(name, ()):
             kind = operation.removesuffix("-start")
             if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
                 kind = "reduce-scatter"  # A TPU's, whose fusion keeps a part of the sum.
-            if kind in SENT:
+            if kind in SENT and not goes_on:
                 operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
                 given = sum(array_bytes(shapes.get(operand, "")) for operand in operands)
                 # What starts an asynchronous collective gives its operands back beside what comes of it.
@@ -108,7 +125,7 @@ def count(text, devices):
                 n = group_size(rest, devices)
                 totals[kind][0] += times
                 totals[kind][1] += times * SENT[kind](given, got or given, n)
-            rounds = int(found[1]) if operation == "while" and (found := TRIPS.search(rest)) else 1
+            rounds = rounds_of(rest, computations) if operation == "while" else 1
             if operation not in SENT and not operation.startswith(("all-reduce", "reduce")):
                 for called in CALLED.findall(rest):
                     for other in re.findall(r"[\w.\-]+", " ".join(called)):

@@ -31,6 +31,39 @@ TEXT = """HloModule step
   ROOT %less = pred[] constant(true)
 }
 
+%starts (part: bf16[2,8]) -> (bf16[2,8], bf16[8,8]) {
+  %part.1 = bf16[2,8]{1,0} parameter(0)
+  %whole.1 = bf16[8,8]{1,0} all-gather(%part.1), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  ROOT %begun = (bf16[2,8]{1,0}, bf16[8,8]{1,0}) custom-call(%whole.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.7 (part: bf16[2,8]) -> bf16[8,8] {
+  %part.2 = bf16[2,8]{1,0} parameter(0)
+  ROOT %whole.2 = bf16[8,8]{1,0} all-gather(%part.2), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+}
+
+%ends (part: bf16[2,8]) -> bf16[8,8] {
+  %part.3 = bf16[2,8]{1,0} parameter(0)
+  %whole.3 = bf16[8,8]{1,0} all-gather(%part.3), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  ROOT %ended = bf16[8,8]{1,0} custom-call(%part.3, %whole.3), custom_call_target="AsyncCollectiveDone"
+}
+
+%counted_round (state: (s32[], bf16[2,8])) -> (s32[], bf16[2,8]) {
+  %state.1 = (s32[], bf16[2,8]{1,0}) parameter(0)
+  %part.4 = bf16[2,8]{1,0} get-tuple-element(%state.1), index=1
+  %begun.1 = (bf16[2,8]{1,0}, bf16[8,8]{1,0}) fusion(%part.4), kind=kCustom, calls=%starts
+  %beside = bf16[8,8]{1,0} fusion(%part.4), kind=kCustom, calls=%async_collective_fusion.7
+  %ended.1 = bf16[8,8]{1,0} fusion(%part.4), kind=kCustom, calls=%ends
+  ROOT %out.1 = (s32[], bf16[2,8]{1,0}) tuple(%index, %part.4)
+}
+
+%below_five (state: (s32[], bf16[2,8])) -> pred[] {
+  %state.2 = (s32[], bf16[2,8]{1,0}) parameter(0)
+  %at.1 = s32[] get-tuple-element(%state.2), index=0
+  %five = s32[]{:T(128)} constant(5), metadata={op_name="step"}
+  ROOT %lt = pred[]{:T(512)} compare(%at.1, %five), direction=LT
+}
+
 %all-reduce-scatter.1 (input: f32[16]) -> f32[4] {
   %input = f32[16]{0} parameter(0)
   %sum.1 = f32[16]{0} all-reduce(%input), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
@@ -40,6 +73,7 @@ TEXT = """HloModule step
 ENTRY %main (given: f32[8,4]) -> f32[4] {
   %given = f32[8,4]{1,0} parameter(0)
   %loop = (s32[], bf16[2,8]{1,0}) while(%init), condition=%condition, body=%round, backend_config={"known_trip_count":{"n":"6"}}
+  %counted = (s32[], bf16[2,8]{1,0}) while(%init), condition=%below_five, body=%counted_round
   %scattered = f32[2,4]{1,0} reduce-scatter(%given), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, to_apply=%add
   %fused = f32[4]{0} fusion(%row), kind=kCustom, calls=%all-reduce-scatter.1
   ROOT %total = f32[8,4]{1,0} all-reduce(%given), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
@@ -48,9 +82,9 @@ ENTRY %main (given: f32[8,4]) -> f32[4] {
 
 
 def test_bytes_of_a_text_are_those_by_hand():
-    """A ring of n sends (n - 1) / n of what is gathered or scattered, twice that of a sum; six rounds count six."""
+    """A ring of n sends (n - 1) / n of what is gathered or scattered, twice that of a sum; rounds of loops count."""
     assert collectives.count(TEXT, 8) == {
-        "all-gather": (6, pytest.approx(6 * 64 * 2 * 3 / 4)),
+        "all-gather": (11, pytest.approx(11 * 64 * 2 * 3 / 4)),
         "all-reduce": (1, pytest.approx(2 * 32 * 4 * 7 / 8)),
         "reduce-scatter": (2, pytest.approx((32 + 16) * 4 * 3 / 4)),
     }
