@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import collectives
+from benchmarks import collectives, compile_for_tpu
 from configs import upernet
 from vspw_jax import inspect, sharding
 
@@ -88,6 +88,17 @@ def test_bytes_of_a_text_are_those_by_hand():
         "all-reduce": (1, pytest.approx(2 * 32 * 4 * 7 / 8)),
         "reduce-scatter": (2, pytest.approx((32 + 16) * 4 * 3 / 4)),
     }
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "the total memory required for HLO temporaries (16.06G) exceeds available HBM (15.75G).",
+        "Ran out of memory in memory space hbm. Used 16.06G of 15.75G hbm. Exceeded hbm capacity by 0.31G.",
+    ],
+)
+def test_what_the_compiler_says_of_too_large_a_program_is_read(message):
+    assert compile_for_tpu.TOO_LARGE.search(message).groups() == ("16.06G", "15.75G")
 
 
 def test_a_compiled_scan_over_shards_gathers_each_layer_once():
