@@ -88,7 +88,7 @@ def parse(text):
 
 def rounds_of(loop, computations):
     """How often a while loop runs, by the rest of its line: as noted there, or the bound below which its condition
-    keeps a counter, which is what a TPU's program has. Else 1."""
+    keeps a counter, which is what a TPU's program has: from 0, by 1. Else 1."""
     if noted := TRIPS.search(loop):
         return int(noted[1])
     condition = computations.get(re.search(r"condition=%?([\w.\-]+)", loop)[1], ())
@@ -111,8 +111,9 @@ def count(text, devices):
 
     def visit(name, times):
         shapes = {instruction: shape for instruction, shape, _, _ in computations.get(name, ())}
-        ends = any("AsyncCollectiveDone" in rest for _, _, operation, rest in computations.get(name, ()))
-        goes_on = ends or name.startswith("async_collective_fusion")
+        lines = [rest for _, _, _, rest in computations.get(name, ())]
+        starts, ends = (any(f"AsyncCollective{word}" in rest for rest in lines) for word in ("Start", "Done"))
+        goes_on = name != entry and not starts and (ends or name.startswith("async_collective_fusion"))
         for _, shape, operation, rest in computations.get(name, ()):
             kind = operation.removesuffix("-start")
             if kind == "all-reduce" and name.startswith("all-reduce-scatter"):

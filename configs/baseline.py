@@ -118,7 +118,7 @@ def get_config(size="full"):
 
     config.evaluate = ConfigDict()
     config.evaluate.stride = (320, 320)  # Released, 480 configs: slide inference.
-    config.evaluate.batch = 4  # Frames at a time; ours.
+    config.evaluate.batch = 4  # Frames at a time, of each process, shared by its devices; ours.
     config.evaluate.windows = 4  # Of those frames' windows, what a device takes in one call of the network; ours.
     config.evaluate.flip = False  # Whether scores are averaged with those of the mirror image; paper section 3.2: yes.
     config.evaluate.scales = (1.0,)  # Of the frame, averaged. Released: (800/896, 832/896, 864/896, 1), with flip.

@@ -159,7 +159,7 @@ def score(flags, readers, combine, masks):
         if not flags.records:
             evaluate.run_through(videos, total)
             return None
-        flow_of = temporal_consistency.flow_of_first(readers[0].videos)
+        flow_of = temporal_consistency.flow_of_first(readers[0].videos, temporal_consistency.DisFlow)
         counts = evaluate.count_videos(videos, readers[0].num_classes, total, flow_of)
     return summarise(counts)
 

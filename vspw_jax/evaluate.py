@@ -37,14 +37,14 @@ THREADS = 4
 """That write predictions."""
 
 
-def share(videos, processes, process):
-    """A process's share of videos, in their order: of about as many frames as any other's, each video in one share."""
-    load, shares = [0] * processes, [[] for _ in range(processes)]
-    for number in sorted(range(len(videos)), key=lambda number: -videos[number].count):
+def share(videos, count, number):
+    """Share `number` of `count` of videos, in their order: about as many frames as in any other, each video in one."""
+    load, shares = [0] * count, [[] for _ in range(count)]
+    for place in sorted(range(len(videos)), key=lambda place: -videos[place].count):
         least = load.index(min(load))
-        load[least] += videos[number].count
-        shares[least].append(number)
-    return tuple(videos[number] for number in sorted(shares[process]))
+        load[least] += videos[place].count
+        shares[least].append(place)
+    return tuple(videos[place] for place in sorted(shares[number]))
 
 
 def decoded_frames(frames, videos, threads):
@@ -182,13 +182,13 @@ def count_share(config, predictor, frames, workdir):
         predicted = stored(predicted_videos(recording, frames, videos, config.data.threads), folder, write)
         total = sum(video.count for video in videos)
         if frames.max_classes:
-            flow_of = temporal_consistency.flow_of_first([video.name for video in frames.videos])
+            names = [video.name for video in frames.videos]
+            flow_of = temporal_consistency.flow_of_first(names, temporal_consistency.DisFlow)
             counts = count_videos(predicted, config.model.num_classes, total, flow_of)
         else:
             counts = run_through(predicted, total)
-    shares = processes.gathered({one.video: one.to_json() for one in counts})
-    by_video = collections.ChainMap(*shares)
-    return [VideoCounts.from_json(by_video[video.name]) for video in frames.videos if by_video]
+    by_video = collections.ChainMap(*processes.gathered({one.video: one.to_json() for one in counts}))
+    return [VideoCounts.from_json(by_video[video.name]) for video in frames.videos] if by_video else []
 
 
 def evaluate(config, predictor, workdir, command="", warnings=()):

@@ -1,4 +1,4 @@
-"""Several processes that train together, each with its own devices (`--distributed`).
+"""Several processes that train and evaluate together, each with its own devices (`--distributed`).
 
 Which of them a process is, JAX finds out from SLURM, Open MPI or a TPU pod; elsewhere three environment variables say
 it: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. See launch/README.md.

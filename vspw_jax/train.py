@@ -55,7 +55,9 @@ def train(config, workdir, stop=None):
         checkpoint.claim_workdir(workdir, config, mixture.identity(members))
     if len(members) > 1:
         print(mixture.report(members, config.data.frames))
-    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep, True, config.run.save_in_background)
+    checkpoints = checkpoint.Checkpoints(
+        workdir, config.run.keep, trains=True, in_background=config.run.save_in_background
+    )
     checkpoints.set_aside_damaged()
     with run_log(workdir), contextlib.closing(checkpoints):
         state = first_state(config, transformation, checkpoints, mesh)
@@ -111,9 +113,11 @@ def compiled(step_function, state, batch):
 
 
 def show(step, state, mesh, predictor, pictured, observer):
-    """Logs frame, truth and prediction of the first videos."""
-    weights = {name: state[name] for name in ("params", "model_state")}
-    predictor.weights = sharding.local(mesh, sharding.gathered(mesh, weights))
+    """Logs frame, truth and prediction of the first videos, in the first process; all give it their weights."""
+    weights = sharding.gathered(mesh, {name: state[name] for name in ("params", "model_state")})
+    if jax.process_index() > 0:
+        return
+    predictor.weights = sharding.local(mesh, weights)
     for number, picture in enumerate(comparisons(predictor, pictured)):
         observer.picture(step, f"{pictured.split}/{number}", picture)
 

@@ -66,8 +66,9 @@ def stops(what):
 
 def training_batches(*args, batches=pipeline.training_batches):
     for number, batch in enumerate(batches(*args)):
-        if number == 1 and stops("training"):
-            signal.raise_signal(signal.SIGTERM)
+        if number >= 1 and stops("training"):
+            if number == 1:
+                signal.raise_signal(signal.SIGTERM)
             time.sleep(NOTICED_SECONDS)
         yield batch
 

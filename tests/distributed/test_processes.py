@@ -15,10 +15,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import upernet
 from vspw_jax import evaluate, main, processes, sharding, train
 from vspw_jax.errors import UserError
+from vspw_jax.inference import scores
 from vspw_jax.models import segmenter
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
@@ -152,29 +154,43 @@ def test_every_frame_is_evaluated_once(two_processes, one_process):
     left, right = (json.loads((folder / "evaluation.json").read_text()) for folder in (two_processes[0], one_process))
     assert left["counted"] == right["counted"] and "report.html" in os.listdir(two_processes[0])
     assert left["commonest_class"] == right["commonest_class"]
-    for name in ("mIoU", "fwIoU", "pixel_accuracy"):
+    for name in ("mIoU", "fwIoU", "pixel_accuracy", "TC"):
         assert left[name] == pytest.approx(right[name], abs=2e-3)
 
 
 def test_four_processes_go_on_where_two_stopped(launch, two_processes, tmp_path):
-    """The steps after the checkpoint are the same again, from parts that lay on other processes' devices."""
+    """The steps after the checkpoint are the same again, from parts that lay on other processes' devices.
+
+    Of the three videos the last process has none to evaluate.
+    """
     done, workdir = two_processes[0], tmp_path / "four"
     shutil.copytree(done, workdir)
     shutil.rmtree(workdir / "checkpoints" / "4")
-    four = launch(workdir, 4, [["--config.run.afterwards=()"]] * 4)
+    four = launch(workdir, 4, [["--config.evaluate.save_scores=True"]] * 4)
     assert [status for status, _, _ in four] == [0] * 4, four[0][2]
     again, before = metrics(workdir), metrics(done)
     assert [line["step"] for line in again] == [1, 2, 3, 4]
     for left, right in zip(again, before, strict=True):
         assert left == pytest.approx(right, rel=1e-4)
     assert np.isfinite(again[-1]["loss"]) and (workdir / "checkpoints" / "4").is_dir()
+    left, right = (json.loads((folder / "evaluation.json").read_text()) for folder in (workdir, done))
+    assert left["counted"] == right["counted"] and left["TC"] == pytest.approx(right["TC"], abs=2e-3)
+    reader = scores.Reader(workdir / "scores" / "val")
+    predicted = workdir / "evaluated" / "val"
+    assert list(reader.videos) == sorted(os.listdir(predicted)) and len(reader.videos) == 3
+    for video, frames in reader.videos.items():
+        for frame in frames:
+            score_HWK = reader.frame(video, frame).values  # In half precision, where several are the best.
+            label_HW1 = np.asarray(Image.open(predicted / video / f"{frame}.png"))[..., None].astype(int)
+            best_HW1 = score_HWK.max(axis=-1, keepdims=True)
+            np.testing.assert_array_equal(np.take_along_axis(score_HWK, label_HW1, axis=-1), best_HW1)
 
 
 def test_all_stop_where_one_is_asked_to_and_go_on_as_if_they_had_not(launch, two_processes, tmp_path):
     stopped = launch(tmp_path / "two", 2, [[], []], STOPPED="training:1")
     assert [status for status, _, _ in stopped] == [0, 0], stopped[0][2]
     step = int(re.search(r"Stopped after step (\d) of 4, saved in .* To go on: ", stopped[0][1])[1])
-    assert os.listdir(tmp_path / "two" / "checkpoints") == [str(step)] and 0 < step < 4
+    assert str(step) in os.listdir(tmp_path / "two" / "checkpoints") and 0 < step < 4
     assert [status for status, _, _ in launch(tmp_path / "two", 2, [[], []])] == [0, 0]
     assert metrics(tmp_path / "two") == metrics(two_processes[0])
     left, right = ((folder / "evaluation.json").read_text() for folder in (tmp_path / "two", two_processes[0]))

@@ -22,6 +22,13 @@ def test_the_warp_is_the_devkits_half_a_pixel_off_and_wall_from_outside():
         np.testing.assert_array_equal(warp_back(mask, flow), expected[0, 0].numpy().astype(np.uint8))
 
 
+def test_the_first_videos_of_a_split_alone_have_a_flow(monkeypatch):
+    monkeypatch.setattr(temporal_consistency, "MOST_VIDEOS", 2)
+    flow_of = temporal_consistency.flow_of_first(["b", "a", "c"], list)
+    assert [flow_of(video) for video in "abc"] == [[], [], None] and flow_of("a") is not flow_of("a")
+    assert temporal_consistency.flow_of_first(["a"], None)("a") is None
+
+
 def test_pixels_of_no_motion_at_the_edge_come_from_outside():
     """x = W - 1 becomes W - 1/2, which rounds to W for even W: the devkit's grid loses the last column to "wall"."""
     mask = np.full((3, 4), 5, np.uint8)

@@ -71,7 +71,8 @@ def recorded(predictor, frames, videos, folder):
         return
     num_classes, top = predictor.num_classes, predictor.top_classes
     hint = "choose another --workdir=DIR"
-    print(scores.check_room(folder, _needed(frames, num_classes, top), hint), flush=True)
+    if jax.process_index() == 0:  # While it looks at a folder, no other process writes there.
+        print(scores.check_room(folder, _needed(frames, num_classes, top), hint), flush=True)
     data = {"split": frames.split, "fingerprint": frames.fingerprint}
     store = scores.Writer(folder, {**predictor.identity(), **data}, num_classes, top)
     with WriteBehind(THREADS, 2 * predictor.batch) as write:

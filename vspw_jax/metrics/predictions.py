@@ -5,7 +5,6 @@ The files hold train ids 0..123, one channel of 8 bits (mode L, or P with any pa
 
 import concurrent.futures
 import io
-import itertools
 import os
 import pathlib
 import threading
@@ -128,7 +127,7 @@ def count(truth, folder, flow=None, threads=None):
     Args:
       truth: of `truth.open_truth`.
       folder: `Folder`.
-      flow: function that makes a flow source, as `temporal_consistency.flow_source`, or None; for the first videos.
+      flow: function that makes a source of flow, or None; see `temporal_consistency.flow_of_first`.
       threads: default: one a processor.
     """
     folder.check(truth.videos)
@@ -141,13 +140,14 @@ def count(truth, folder, flow=None, threads=None):
         with lock:
             bar.update()
 
-    def one(video, number):
-        own = flow() if flow and number < temporal_consistency.MOST_VIDEOS else None
-        return count_video(video, truth, folder, own, moved)
+    flow_of = temporal_consistency.flow_of_first([video.name for video in truth.videos], flow)
+
+    def one(video):
+        return count_video(video, truth, folder, flow_of(video.name), moved)
 
     with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         try:
-            return list(pool.map(one, truth.videos, itertools.count()))
+            return list(pool.map(one, truth.videos))
         except BaseException:
             stopped.set()
             pool.shutdown(cancel_futures=True)

@@ -64,11 +64,15 @@ class DisFlow:
         return self._dis.calc(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, following)), None)
 
 
-def flow_of_first(videos):
-    """A function from a video's name to what computes its flow, DIS, or None where it is not among the first videos
-    of a split (names), which alone count."""
-    first, flow = set(itertools.islice(videos, MOST_VIDEOS)), DisFlow()
-    return lambda video: flow if video in first else None
+def flow_of_first(videos, make):
+    """A function from a video's name to a source of flow, None where it is not among the first, which alone count.
+
+    Args:
+      videos: names of all videos of a split, in order.
+      make: function that makes a source, as `DisFlow`; None for none at all.
+    """
+    first = set(itertools.islice(videos, MOST_VIDEOS))
+    return lambda video: make() if make and video in first else None
 
 
 class FlowFiles:
