@@ -167,7 +167,7 @@ def predictions_folder(config, workdir):
     return workdir / predictions.KEPT / config.data.eval_split
 
 
-def count_share(config, predictor, frames, workdir):
+def predict_and_count(config, predictor, frames, workdir):
     """Predicts this process's share of a split and stores its masks; `VideoCounts` of all videos, in their order.
 
     Where the split has no masks, none.
@@ -208,7 +208,7 @@ def evaluate(config, predictor, workdir, command="", warnings=()):
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
-    counts = count_share(config, predictor, frames, workdir)
+    counts = predict_and_count(config, predictor, frames, workdir)
     if not frames.max_classes:
         return None
     result = scores.summarise(counts)

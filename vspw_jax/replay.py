@@ -30,16 +30,25 @@ def folder(workdir):
     return pathlib.Path(workdir) / "bad_steps"
 
 
+def _suffix():
+    """Of this process's files."""
+    return f".process_{jax.process_index()}.npz" if jax.process_count() > 1 else ".npz"
+
+
+def _saved(workdir):
+    """This process's files of bad steps, in the order of their steps."""
+    return sorted(folder(workdir).glob(f"step_????????{_suffix()}"))
+
+
 def save(workdir, config, step, metrics):
     """Saves a bad step for `replay`: step, seed, metrics and this process's part of the batch, which is read again.
 
     Returns:
       The file's path, or None where there are `MOST_FILES` already.
     """
-    suffix = f".process_{jax.process_index()}" if jax.process_count() > 1 else ""
-    path = folder(workdir) / f"step_{step:08d}{suffix}.npz"
+    path = folder(workdir) / f"step_{step:08d}{_suffix()}"
     path.parent.mkdir(exist_ok=True)
-    if len(list(path.parent.glob(f"step_????????{suffix}.npz"))) >= MOST_FILES and not path.exists():
+    if len(_saved(workdir)) >= MOST_FILES and not path.exists():
         return None
     with contextlib.closing(pipeline.batches_of_run(config, step - 1)) as stream:
         batch = next(stream)
@@ -55,8 +64,7 @@ def newest(workdir):
     Raises:
       UserError: there is none.
     """
-    suffix = f".process_{jax.process_index()}" if jax.process_count() > 1 else ""
-    paths = sorted(folder(workdir).glob(f"step_????????{suffix}.npz"))
+    paths = _saved(workdir)
     if not paths:
         raise UserError(
             f"No bad step was saved in {folder(workdir)}: nothing to replay. Name a file with --input=FILE."

@@ -165,15 +165,9 @@ def parser():
     what = result.add_mutually_exclusive_group(required=True)
     what.add_argument("--predictions", metavar="DIR", help="make an entry of these: DIR/<video>/<frame>.png")
     what.add_argument("--check", metavar="PATH", help="check an entry: a folder, .zip or .tar")
-    result.add_argument("--data", required=True, metavar="PATH", help="VSPW as a folder, .zip or .tar, or its records")
-    result.add_argument("--split", default="test", help="whose videos (default test)")
+    truth.add_options(result, split="test")
     result.add_argument("--output", metavar="X.zip|DIR", help="what to make, of --predictions")
-    result.add_argument(
-        "--masks-are",
-        choices=predictions.ROLES,
-        default=predictions.TRAIN_IDS,
-        help="what the predictions hold: train_ids 0..123 (default) or raw_ids 1..124, which are changed to 0..123",
-    )
+    predictions.add_options(result)
     return result
 
 

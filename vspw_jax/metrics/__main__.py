@@ -37,16 +37,10 @@ def parser():
         metavar="DIR",
         help="predictions; once more for each further run",
     )
-    result.add_argument("--data", required=True, metavar="PATH", help="VSPW as a folder, .zip or .tar, or its records")
-    result.add_argument("--split", default="val", help="whose list of videos counts (default val)")
+    truth.add_options(result, split="val")
     result.add_argument("--output", metavar="X.json", help="file for all scores (default: printed only)")
     result.add_argument("--report", metavar="X.html", help="file for a page to look at (default: none)")
-    result.add_argument(
-        "--masks-are",
-        choices=predictions.ROLES,
-        default=predictions.TRAIN_IDS,
-        help="what the predictions hold: train_ids 0..123 (default) or raw_ids 1..124",
-    )
+    predictions.add_options(result)
     result.add_argument(
         "--flow",
         default="dis",

@@ -34,6 +34,16 @@ NO_CLASS_HINT = (
 )
 
 
+def add_options(parser):
+    """Adds `--masks-are` to a command line."""
+    parser.add_argument(
+        "--masks-are",
+        choices=ROLES,
+        default=TRAIN_IDS,
+        help="what the predictions hold: train_ids 0..123 (default) or raw_ids 1..124, which are read as 0..123",
+    )
+
+
 def path_of(folder, video, frame):
     """Where a folder of predictions has that of a frame."""
     return pathlib.Path(folder) / video / f"{frame}.png"

@@ -96,6 +96,12 @@ def _date(path):
     return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date().isoformat()
 
 
+def add_options(parser, split):
+    """Adds what `open_truth` takes to a command line; `split` is the default."""
+    parser.add_argument("--data", required=True, metavar="PATH", help="VSPW as a folder, .zip or .tar, or its records")
+    parser.add_argument("--split", default=split, help=f"whose list of videos counts (default {split})")
+
+
 def open_truth(path, split):
     """The videos of a split.
 
