@@ -13,7 +13,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from vspw_jax.errors import UserError, run_program
+from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.models.encoders import relative_attention
 
 TOLERANCE = 1e-5

@@ -4,7 +4,7 @@ import collections
 import math
 import re
 
-from vspw_jax import inspect
+from vspw_jax.inspection import inspect
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
 BYTES |= {"s64": 8, "u64": 8}

@@ -13,11 +13,11 @@ import pathlib
 
 import numpy as np
 
-from vspw_jax import classes
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.console.progress import progress
 from vspw_jax.data import records
-from vspw_jax.errors import UserError, run_program
 from vspw_jax.metrics.confusion import ConfusionMatrix
-from vspw_jax.progress import progress
 
 BINS = (4, 8, 16, 32)
 """Bins a channel that are tried."""
@@ -41,7 +41,7 @@ def count_classes(frames):
     for image, label in decoded(frames, "counting colours"):
         for bins, total in counts.items():
             total += np.bincount((colour_index(image, bins) * 256 + label).ravel(), minlength=total.size)
-    return {bins: total.reshape(-1, 256)[:, : classes.NUM_CLASSES] for bins, total in counts.items()}
+    return {bins: total.reshape(-1, 256)[:, : vspw.NUM_CLASSES] for bins, total in counts.items()}
 
 
 def lookup_scores(records_path, train_split, eval_split):
@@ -51,7 +51,7 @@ def lookup_scores(records_path, train_split, eval_split):
         bins: np.where(total.any(axis=1), total.argmax(axis=1), total.sum(axis=0).argmax())
         for bins, total in counts.items()
     }
-    confusions = {bins: ConfusionMatrix(classes.NUM_CLASSES) for bins in BINS}
+    confusions = {bins: ConfusionMatrix(vspw.NUM_CLASSES) for bins in BINS}
     for image, label in decoded(records.Frames(records_path, eval_split), "looking up"):
         for bins, table in tables.items():
             confusions[bins].add(label, table[colour_index(image, bins)])

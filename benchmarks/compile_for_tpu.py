@@ -49,7 +49,8 @@ def traced_step(options, devices, backend):
     """(the recipe's step traced for devices that need not be here, their mesh)."""
     import jax
 
-    from vspw_jax import inspect, sharding
+    from vspw_jax.inspection import inspect
+    from vspw_jax.parallel import sharding
 
     config = recipe(options, len(devices))
     mesh = sharding.make_mesh(config.train.batch, 0, devices, options.fsdp, options.accumulate)
@@ -65,7 +66,7 @@ def compile_step(options, topology):
     from jax.experimental import topologies
 
     from benchmarks import collectives
-    from vspw_jax import inspect
+    from vspw_jax.inspection import inspect
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     row = {**vars(options), "topology": topology, "chips": len(devices)}

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from vspw_jax.errors import UserError, run_program
+from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.losses import cross_frame_nce
 
 TEMPERATURE, TOLERANCE = 0.1, 1e-5

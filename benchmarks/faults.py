@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults [--kills=200] [--stops=50] [--flips=200] [--seed=0] [--wait-for-saves]
 
-The run is that of `train.train` on drawn video, with all that stands around the network: data, loop, checkpoints, log;
+The run is that of `loop.train` on drawn video, with all that stands around the network: data, loop, checkpoints, log;
 in the network's place is a jitted function that mixes every batch into weights of 2 MB, so that one wrong or repeated
 batch would change all of them. It saves every 5 of 40 steps. Each start is a process of its own.
 
@@ -38,7 +38,8 @@ from absl import logging
 
 from configs import nce
 from data_prep import generate, vspw
-from vspw_jax import checkpoint, manifest, non_finite, preemption, train, train_step
+from vspw_jax.checkpoints import checkpoint, manifest
+from vspw_jax.training import loop, non_finite, preemption, train_step
 
 STEPS, SAVE_EVERY, WEIGHTS = 40, 5, 500_000
 SECONDS_A_STEP = 0.02
@@ -113,10 +114,10 @@ def run(workdir, records, output, in_background):
     params = {"weights": jax.ShapeDtypeStruct((WEIGHTS,), jnp.float32)}
     train_step.describe = lambda _: (None, params, {})
     train_step.init_state, train_step.make_train_step = init_state, make_train_step
-    train.compiled = make_slow(train.compiled)
+    loop.compiled = make_slow(loop.compiled)
     with preemption.StopRequest() as stop:
         try:
-            train.train(recipe(records, in_background), workdir, stop)
+            loop.train(recipe(records, in_background), workdir, stop)
         except preemption.Stopped as stopped:
             preemption.leave(stopped)
 
@@ -147,7 +148,7 @@ class Trials:
         self.folder, self.random, self.in_background = folder, random.Random(seed), in_background
         self.records = draw_records(folder)
         self.processes = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(["data_prep.vspw", "vspw_jax.train"])
+        self.processes.set_forkserver_preload(["data_prep.vspw", "vspw_jax.training.loop"])
         self.seconds, self.wrong = 0.0, []
         self.start(folder / "warm")  # The first pays for the preloading.
         self.seconds = self.start(folder / "undisturbed")[1]

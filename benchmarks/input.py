@@ -31,8 +31,8 @@ import time
 import cv2
 
 from configs import baseline
+from vspw_jax.console.errors import run_program
 from vspw_jax.data import clips, pipeline, records
-from vspw_jax.errors import run_program
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 

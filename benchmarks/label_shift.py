@@ -13,10 +13,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from data_prep import hypotheses, label_shift, scan
-from vspw_jax.classes import NUM_CLASSES, VOID
-from vspw_jax.errors import UserError, run_program
-from vspw_jax.progress import progress
+from data_prep.verification import hypotheses, label_shift, scan
+from vspw_jax.classes.vspw import NUM_CLASSES, VOID
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.console.progress import progress
 
 TRIALS = 200
 PARTS = ((1, 1), (1, 5), (2, 1), (3, 1), (5, 1), (10, 1), (20, 1), (40, 1))

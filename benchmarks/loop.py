@@ -2,7 +2,7 @@
 
     python -m benchmarks.loop [--config=configs/nce.py:demo] [--steps=50] [--rounds=5] [--save-every=50]
 
-It runs `train.train` of a recipe on its generated video, in a workdir that is thrown away. After every `--steps` of its
+It runs `loop.train` of a recipe on its generated video, in a workdir that is thrown away. After every `--steps` of its
 steps the same compiled step has its turn with the same state and a batch that is at hand, so that both meet the same
 machine. Printed are the medians of milliseconds a step and of the turns' ratios (1 is no cost), by the clock and in
 processor time, which other work beside it disturbs less, and what passed before the first step. The bare step's turn
@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vspw_jax import main, preemption, train
+from vspw_jax import main
 from vspw_jax.observe import compilations
+from vspw_jax.training import loop, preemption
 
 
 class Turns(preemption.StopRequest):
@@ -36,7 +37,7 @@ class Turns(preemption.StopRequest):
         self.began = clocks()
 
     def compiled(self, step_function, state, batch):
-        """In the place of `train.compiled`."""
+        """In the place of `loop.compiled`."""
         self.program = step_function.lower(state, batch).compile()
         self.state, self.batch = jax.tree.map(jnp.copy, state), batch
         return self.step
@@ -86,11 +87,11 @@ def measure(flags):
     """Runs all turns; the first one, which compiles, is left out."""
     config, turns = recipe(flags), Turns(flags.steps, flags.rounds, flags.pause)
     main.make_data(config)
-    train.compiled = turns.compiled
+    loop.compiled = turns.compiled
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path("runs/compile_cache").absolute()))
         with contextlib.suppress(preemption.Stopped):
-            train.train(config, pathlib.Path(folder), turns)
+            loop.train(config, pathlib.Path(folder), turns)
     return turns
 
 

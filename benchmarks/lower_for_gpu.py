@@ -23,7 +23,7 @@ def lower_step(options, count):
     import jax
 
     from benchmarks.collectives import asked as asked_for
-    from vspw_jax import inspect
+    from vspw_jax.inspection import inspect
 
     traced, mesh = compile_for_tpu.traced_step(options, jax.devices(), "gpu")
     found, calls = {}, {}

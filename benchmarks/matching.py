@@ -19,9 +19,11 @@ from scipy.optimize import linear_sum_assignment
 
 from benchmarks import measure
 from configs import nce
-from vspw_jax import inspect, optimizer, sharding, train_step
-from vspw_jax.errors import UserError, run_program
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.inspection import inspect
 from vspw_jax.losses import matching
+from vspw_jax.parallel import sharding
+from vspw_jax.training import optimizers, train_step
 
 
 def drawn_costs(problems, queries, targets):
@@ -67,7 +69,7 @@ def step_milliseconds(rounds):
     config.loss.nce.groups = 1
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     graphdef, params, _ = train_step.describe(config)
-    transformation = optimizer.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
+    transformation = optimizers.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
     state = train_step.new_state(config, transformation, mesh)
     shapes = inspect.abstract_batch(config)
     label = np.random.default_rng(0).integers(0, 10, shapes["label_BTHW"].shape).astype(np.int32)

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from benchmarks import measure
-from vspw_jax import classes
-from vspw_jax.data import generated
-from vspw_jax.errors import run_program
+from data_prep.drawing import scenes
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import run_program
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoMeter
 
@@ -62,7 +62,7 @@ def window_ratios(labels, predictions, length):
     return ratios
 
 
-def devkit_scores(videos, num_classes=classes.NUM_CLASSES):
+def devkit_scores(videos, num_classes=vspw.NUM_CLASSES):
     """The devkit's scores of videos, pairs of lists of labels and predictions.
 
     Its mIoU script has both from PyTorch, as int64; its VC script reads both from PNG, as uint8.
@@ -86,7 +86,7 @@ def devkit_scores(videos, num_classes=classes.NUM_CLASSES):
 
 def count_video(number, video):
     """`VideoCounts` of one of them."""
-    meter = VideoMeter(f"{number:04d}", classes.NUM_CLASSES)
+    meter = VideoMeter(f"{number:04d}", vspw.NUM_CLASSES)
     for frame, (label, prediction) in enumerate(zip(*video, strict=True)):
         meter.add(f"{frame:08d}", None, label, prediction)
     return meter.counts()
@@ -101,8 +101,8 @@ def count(videos, threads=1):
 def drawn_videos(num_videos, num_frames, shift):
     """Drawn clips with raw labels as train ids, void where there is no class, and their shifted copies."""
     for number in range(num_videos):
-        _, labels = generated.clip(0, number, num_frames, *SIZE)
-        labels = [np.where(label == generated.NO_CLASS, classes.VOID, label).astype(np.uint8) for label in labels]
+        _, labels = scenes.clip(0, number, num_frames, *SIZE)
+        labels = [np.where(label == scenes.NO_CLASS, vspw.VOID, label).astype(np.uint8) for label in labels]
         yield shifted(labels, shift)
 
 
@@ -119,7 +119,7 @@ def vspw_videos(folder, split, shift):
 def shifted(labels, shift):
     """(labels, the same rolled to the right in every other frame, void as class 0)."""
     rolled = [np.roll(label, shift if number % 2 else 0, axis=1) for number, label in enumerate(labels)]
-    return labels, [np.where(label == classes.VOID, 0, label).astype(np.uint8) for label in rolled]
+    return labels, [np.where(label == vspw.VOID, 0, label).astype(np.uint8) for label in rolled]
 
 
 def main(argv=None):

@@ -29,9 +29,10 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import measure, torch_network
 from configs import baseline
-from vspw_jax import sharding, train_step
-from vspw_jax.errors import UserError, run_program
+from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.interop import name_maps
+from vspw_jax.parallel import sharding
+from vspw_jax.training import train_step
 
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 3e-3
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

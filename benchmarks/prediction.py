@@ -20,11 +20,12 @@ import jax
 import numpy as np
 
 from benchmarks import measure
-from vspw_jax import sharding, train_step
-from vspw_jax.errors import run_program
+from vspw_jax.console.errors import run_program
 from vspw_jax.inference import predict, sources, video
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.models import segmenter
+from vspw_jax.parallel import sharding
+from vspw_jax.training import train_step
 
 RATE = 15
 OVERLAP_FRAMES = 60

@@ -80,7 +80,7 @@ def get_config(size="full"):
     config.optimizer.beta2 = 0.999
     config.optimizer.weight_decay = 0.05
     config.optimizer.layer_decay = 0.9
-    config.optimizer.embeddings_at_layer_0 = True  # An oddity of the released code; see optimizer.layer_scales.
+    config.optimizer.embeddings_at_layer_0 = True  # An oddity of the released code; see optimizers.layer_scales.
     config.optimizer.clip_norm = 0.0  # 0 is none.
 
     config.train = ConfigDict()

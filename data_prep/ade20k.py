@@ -9,13 +9,13 @@ conversion stops and --numbering= settles it.
 Filter and bad files: as for data_prep.coco_stuff.
 """
 
-from data_prep import conversion, image_folders, sources
-from vspw_jax.errors import run_program
+from data_prep.conversion import builder, image_folders, sources
+from vspw_jax.console.errors import run_program
 
 FOLDERS = {"train": "training", "val": "validation"}
 
 
-class Ade20k(conversion.Builder):
+class Ade20k(builder.Builder):
     """ADE20K's scene parsing release; see the module."""
 
 

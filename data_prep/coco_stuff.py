@@ -12,14 +12,14 @@ the others out of the records for good. JPEG and PNG bytes are kept as they are,
 data_prep.vspw.
 """
 
-from data_prep import conversion, image_folders, sources
-from vspw_jax.errors import run_program
+from data_prep.conversion import builder, image_folders, sources
+from vspw_jax.console.errors import run_program
 
 FOLDERS = {"train": "train2017", "val": "val2017"}
 TRAIN_IDS = "trainid_0_170"
 
 
-class CocoStuff(conversion.Builder):
+class CocoStuff(builder.Builder):
     """COCO-Stuff 164k; see the module."""
 
 

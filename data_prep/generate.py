@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vspw_jax import classes
-from vspw_jax.data import generated
-from vspw_jax.errors import UserError, run_program
-from vspw_jax.progress import progress
+from data_prep.drawing import scenes
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.console.progress import progress
 
 COCO_STUFF_NAMES = {
     "ball": "sports ball",
@@ -45,15 +45,15 @@ COCO_STUFF_NAMES = {
 def vspw_lookup():
     """Raw VSPW ids by generated label: classes 1..124; pixels of no class 0, "others"."""
     lookup = np.zeros(256, np.uint8)
-    lookup[: len(generated.CLASSES)] = [classes.names().index(name) + 1 for name in generated.CLASSES]
+    lookup[: len(scenes.CLASSES)] = [vspw.names().index(name) + 1 for name in scenes.CLASSES]
     return lookup
 
 
 def coco_stuff_lookup():
     """COCO-Stuff pixel values 0..181 by generated label; 255 void."""
-    value = {row["name"]: int(row["pixelmap_value_0_181"]) for row in classes.table("coco_stuff_classes")}
+    value = {row["name"]: int(row["pixelmap_value_0_181"]) for row in vspw.table("coco_stuff_classes")}
     lookup = np.full(256, 255, np.uint8)
-    lookup[: len(generated.CLASSES)] = [value.get(COCO_STUFF_NAMES.get(name), 255) for name in generated.CLASSES]
+    lookup[: len(scenes.CLASSES)] = [value.get(COCO_STUFF_NAMES.get(name), 255) for name in scenes.CLASSES]
     return lookup
 
 
@@ -62,7 +62,7 @@ def _write_frame(image, label, image_path, mask_path):
     image_path.write_bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
     if mask_path:
         mask = Image.fromarray(label)
-        mask.putpalette(classes.palette().tobytes())
+        mask.putpalette(vspw.palette().tobytes())
         mask.save(mask_path)
 
 
@@ -79,12 +79,12 @@ def write_vspw(folder, videos, num_frames, height, width, seed):
             origin.mkdir(parents=True)
             if split != "test":
                 mask.mkdir()
-            frames = zip(*generated.clip(seed, number, num_frames, height, width), strict=True)
+            frames = zip(*scenes.clip(seed, number, num_frames, height, width), strict=True)
             for frame, (image, label) in enumerate(frames, start=1):
                 mask_path = mask / f"{frame:08d}.png" if split != "test" else None
                 _write_frame(image, lookup[label], origin / f"{frame:08d}.jpg", mask_path)
         (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
-    ids = {name: str(number) for number, name in enumerate(("others", *classes.names()))}
+    ids = {name: str(number) for number, name in enumerate(("others", *vspw.names()))}
     (folder / "label_num_dic_final.json").write_text(json.dumps(ids))
 
 
@@ -98,7 +98,7 @@ def write_coco_stuff(folder, images, height, width, seed):
         mask_folder.mkdir(parents=True)
         for _ in progress(range(count), f"drawing {split}", "image"):
             number = next(numbers)
-            image, label = generated.clip(seed, number, 1, height, width)
+            image, label = scenes.clip(seed, number, 1, height, width)
             name = f"{number + 1:012d}"
             _write_frame(image[0], lookup[label[0]], image_folder / f"{name}.jpg", mask_folder / f"{name}.png")
 

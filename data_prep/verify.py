@@ -14,10 +14,10 @@ import pathlib
 
 import numpy as np
 
-from data_prep import hypotheses, label_shift, verification_page
-from data_prep.scan import readers, scan
+from data_prep.verification import html_page, hypotheses, label_shift
+from data_prep.verification.scan import readers, scan
+from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
-from vspw_jax.errors import UserError, run_program
 
 LISTED = 5
 """How many cases of one fault are named."""
@@ -231,7 +231,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     checked = verify(options.records, options.workers, options.full)
     output = pathlib.Path(options.output or pathlib.Path(options.records) / "report")
-    verification_page.write(checked, output)
+    html_page.write(checked, output)
     accepted = {kind for kind in options.accept.split(",") if kind}
     for note in checked.findings.notes:
         print(note)

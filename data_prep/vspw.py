@@ -14,15 +14,15 @@ of them are left out and listed. The same command goes on where a conversion was
 
 import pathlib
 
-from data_prep import command_line, conversion, sources
-from data_prep.frames import Form, Frame
-from vspw_jax.errors import UserError, run_program
+from data_prep.conversion import builder, command_line, sources
+from data_prep.conversion.frames import Form, Frame
+from vspw_jax.console.errors import UserError, run_program
 
 SPLITS = ("train", "val", "test")
 """The videos of all but test must have masks."""
 
 
-class Vspw(conversion.Builder):
+class Vspw(builder.Builder):
     """VSPW in its own layout; see the module."""
 
 
@@ -102,7 +102,7 @@ def convert(source, output, max_bad=0, short_side=None, beam=None, **options):
       max_bad: how many bad frames may be left out.
       short_side: height to resize to, or None to keep every byte.
       beam: Beam's PipelineOptions; None converts in this process.
-      options: further ones of `conversion.Builder`.
+      options: further ones of `builder.Builder`.
 
     Returns:
       The messages about frames left out.
@@ -112,10 +112,10 @@ def convert(source, output, max_bad=0, short_side=None, beam=None, **options):
     """
     source = sources.open_source(source)
     form = Form("vspw", "raw_1_124", short_side)
-    builder = Vspw(
+    made = Vspw(
         splits=read_frames(source), source=source, form=form, max_bad=max_bad, data_dir=pathlib.Path(output), **options
     )
-    return command_line.prepare(builder, beam)
+    return command_line.prepare(made, beam)
 
 
 def main(argv=None):

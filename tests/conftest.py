@@ -20,7 +20,8 @@ from absl import flags
 
 from configs import nce
 from data_prep import generate, vspw
-from vspw_jax import main, train_step
+from vspw_jax import main
+from vspw_jax.training import train_step
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 LIBC = ctypes.CDLL(None)

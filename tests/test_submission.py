@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vspw_jax import classes, mask_png, submission
-from vspw_jax.errors import UserError
+from vspw_jax import submission
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError
+from vspw_jax.files import mask_png
 from vspw_jax.metrics import predictions
 from vspw_jax.metrics.truth import open_truth
 
@@ -57,7 +59,7 @@ def test_a_folder_is_an_entry_too(predicted, generated_vspw, tmp_path, capsys):
 def test_raw_ids_become_train_ids(predicted, generated_vspw, tmp_path):
     expected = make(predicted, generated_vspw, tmp_path / "a.zip")
     for path in predicted.rglob("*.png"):
-        Image.fromarray(classes.to_raw(np.asarray(Image.open(path)))).save(path)
+        Image.fromarray(vspw.to_raw(np.asarray(Image.open(path)))).save(path)
     found = make(predicted, generated_vspw, tmp_path / "b.zip", "--masks-are=raw_ids")
     ids = [
         [predictions.ids_of(archive.read(name)) for name in archive.namelist()]

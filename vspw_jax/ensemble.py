@@ -20,15 +20,15 @@ import json
 import pathlib
 import sys
 
-from vspw_jax import evaluate
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.console.progress import progress
 from vspw_jax.data import records
-from vspw_jax.errors import UserError, run_program
-from vspw_jax.inference import ensemble, scores, sweep
+from vspw_jax.evaluation import evaluate, sweep
+from vspw_jax.files.whole_files import whole_file
+from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.threads import WriteBehind, read_ahead
 from vspw_jax.metrics import table, temporal_consistency
 from vspw_jax.metrics.scores import summarise
-from vspw_jax.progress import progress
-from vspw_jax.whole_files import whole_file
 
 MOST_NAMED = 5
 """Differences of a kind that a message lists."""

@@ -28,14 +28,18 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_prep import coco_stuff, generate, vspw
-from vspw_jax import checkpoint, evaluate, inspect, preemption, processes, replay, sharding, train, train_step
+from vspw_jax.checkpoints import checkpoint
+from vspw_jax.console.errors import UserError, choose, run_program
 from vspw_jax.data import records
-from vspw_jax.errors import UserError, choose, run_program
+from vspw_jax.evaluation import evaluate
 from vspw_jax.inference import sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
+from vspw_jax.inspection import inspect
 from vspw_jax.interop import convert, namings
 from vspw_jax.metrics import table
+from vspw_jax.parallel import processes, sharding
+from vspw_jax.training import loop, preemption, replay, train_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
@@ -58,7 +62,7 @@ _OUTPUT = flags.DEFINE_string(
 _SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "predict: also a video of frame and overlay side by side.")
 _NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "This is one of several processes that run together; see vspw_jax/processes.py."
+    "distributed", False, "This is one of several processes that run together; see vspw_jax/parallel/processes.py."
 )
 flags.mark_flag_as_required("config")
 
@@ -142,7 +146,7 @@ def run_train(config, workdir):
     make_data(config)
     reports = [f"Curves and pictures: tensorboard --logdir={workdir}"]
     with preemption.StopRequest() as stop:
-        train.train(config, workdir, stop)
+        loop.train(config, workdir, stop)
         stop.no_longer_agrees()
         for mode in config.run.afterwards:
             if jax.process_count() > 1 and mode not in SHARED:

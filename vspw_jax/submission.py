@@ -18,12 +18,13 @@ import zipfile
 
 import numpy as np
 
-from data_prep import sources
-from vspw_jax import classes, mask_png
-from vspw_jax.errors import UserError, listed, run_program
+from data_prep.conversion import sources
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError, listed, run_program
+from vspw_jax.console.progress import progress
+from vspw_jax.files import mask_png
+from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, truth
-from vspw_jax.progress import progress
-from vspw_jax.whole_files import whole_file
 
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 """Of zip's calendar: an entry's bytes do not depend on when it was packed."""
@@ -50,12 +51,12 @@ def problems_of(read, size, role):
         return f"is {ids.shape[1]}x{ids.shape[0]} pixels, its frame {size[0]}x{size[1]}"
     allowed = np.zeros(256, bool)
     low = int(role == predictions.RAW_IDS)
-    allowed[low : classes.NUM_CLASSES + low] = True
+    allowed[low : vspw.NUM_CLASSES + low] = True
     strange = np.unique(ids[~allowed[ids]])
     if strange.size:
         found = listed(map(str, strange.tolist()))
-        hint = f" {predictions.RAW_HINT}" if low == 0 and strange.tolist() == [classes.NUM_CLASSES] else ""
-        return f"holds {found}: expected class ids {low}..{classes.NUM_CLASSES - 1 + low}.{hint}"
+        hint = f" {predictions.RAW_HINT}" if low == 0 and strange.tolist() == [vspw.NUM_CLASSES] else ""
+        return f"holds {found}: expected class ids {low}..{vspw.NUM_CLASSES - 1 + low}.{hint}"
     return ""
 
 
@@ -109,7 +110,7 @@ def entry_files(source, prefix, data, role):
         for frame in video.frames:
             png = source.read(f"{prefix}{video.name}/{frame}.png")
             if role == predictions.RAW_IDS:
-                png = mask_png.encode(classes.from_raw(predictions.ids_of(png)))
+                png = mask_png.encode(vspw.from_raw(predictions.ids_of(png)))
             yield f"{video.name}/{frame}.png", png
 
 

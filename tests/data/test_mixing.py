@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixing
-from vspw_jax.errors import UserError
 
 B, T, H, W = 3, 2, 8, 12
 JITTED = {mix: jax.jit(mix) for mix in (mixing.cutmix, mixing.mixup)}

@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 
 from configs import nce
 from data_prep import generate, vspw
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixture, pipeline, records
-from vspw_jax.errors import UserError
 
 CROP = (32, 32)
 SEED = 3

@@ -10,9 +10,9 @@ import pytest
 import scipy.sparse
 from PIL import Image
 
-from vspw_jax import classes
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.errors import UserError
 
 
 def png(array, mode=None):
@@ -43,10 +43,10 @@ def test_colours_are_refused():
 
 
 def test_ids_round_trip():
-    ids = np.arange(classes.NUM_CLASSES, dtype=np.uint8)
-    np.testing.assert_array_equal(classes.from_raw(classes.to_raw(ids)), ids)
-    assert classes.to_raw(np.array([255], np.uint8))[0] == 255
-    assert (classes.names()[0], classes.names()[123], len(set(classes.names()))) == ("wall", "train", 124)
+    ids = np.arange(vspw.NUM_CLASSES, dtype=np.uint8)
+    np.testing.assert_array_equal(vspw.from_raw(vspw.to_raw(ids)), ids)
+    assert vspw.to_raw(np.array([255], np.uint8))[0] == 255
+    assert (vspw.names()[0], vspw.names()[123], len(set(vspw.names()))) == ("wall", "train", 124)
 
 
 def test_index_leads_from_videos_to_their_frames_in_order(generated_vspw, generated_records):

@@ -12,9 +12,10 @@ import zipfile
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import command_line, frames, units, vspw
+from data_prep import vspw
+from data_prep.conversion import command_line, frames, units
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.errors import UserError
 
 SHARD_BYTES = 16_000
 """Small, so that the generated set makes a dozen shards."""

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from data_prep import generate
-from vspw_jax import classes
-from vspw_jax.data import generated
-from vspw_jax.errors import UserError
+from data_prep.drawing import scenes
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError
 
 
 def digest(folder):
@@ -38,10 +38,10 @@ def test_vspw_layout(generated_vspw):
 def test_masks_hold_raw_ids_of_what_was_drawn(generated_vspw):
     video = (generated_vspw / "val.txt").read_text().split()[0]
     number = int(video.split("_")[0])
-    _, labels = generated.clip(0, number, 10, 48, 64)
+    _, labels = scenes.clip(0, number, 10, 48, 64)
     raw = pixels(generated_vspw / "data" / video / "mask" / "00000003.png")
-    names = np.array(["others", *classes.names()])
-    drawn = np.array([*generated.CLASSES, *["others"] * (256 - len(generated.CLASSES))])
+    names = np.array(["others", *vspw.names()])
+    drawn = np.array([*scenes.CLASSES, *["others"] * (256 - len(scenes.CLASSES))])
     np.testing.assert_array_equal(names[raw], drawn[labels[2]])
 
 
@@ -59,7 +59,7 @@ def test_coco_stuff_layout_and_ids(tmp_path):
     assert [path.name for path in images] == [f"{number:012d}.jpg" for number in range(1, 10)]
     assert [path.stem for path in masks] == [path.stem for path in images]
     values = set(np.concatenate([np.unique(pixels(path)) for path in masks]).tolist())
-    used = {int(row["pixelmap_value_0_181"]) for row in classes.table("coco_stuff_classes")}
+    used = {int(row["pixelmap_value_0_181"]) for row in vspw.table("coco_stuff_classes")}
     assert values <= used | {255} and {156, 171} <= values  # sky-other, wall-concrete
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from data_prep import ade20k, coco_stuff, generate
-from vspw_jax import classes
-from vspw_jax.data import label_maps, records
-from vspw_jax.errors import UserError
+from vspw_jax.classes import label_maps, vspw
+from vspw_jax.console.errors import UserError
+from vspw_jax.data import records
 
 PIXELMAP = "pixelmap_0_181"
 
@@ -161,7 +161,7 @@ def test_ade20k_raw_and_reduced(tmp_path, values, numbering):
     frames = records.Frames(tmp_path / "records", "train")
     assert (frames.numbering, len(frames)) == (numbering, 2)
     label = frames.image_and_label(0)[1].ravel()[:3]
-    assert [None if i == 255 else classes.names()[i] for i in label] == [None, "sky", "flag"]
+    assert [None if i == 255 else vspw.names()[i] for i in label] == [None, "sky", "flag"]
 
 
 def test_ade20k_without_a_value_that_tells_asks(tmp_path):

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from data_prep import sources
-from vspw_jax.errors import UserError
+from data_prep.conversion import sources
+from vspw_jax.console.errors import UserError
 
 
 def make_zip(path, members, compression=zipfile.ZIP_STORED):

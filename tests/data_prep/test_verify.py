@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import coco_stuff, generate, hypotheses, label_shift, scan, verify, vspw
-from vspw_jax.data import generated, label_maps, records
-from vspw_jax.errors import UserError
+from data_prep import coco_stuff, generate, verify, vspw
+from data_prep.drawing import scenes
+from data_prep.verification import hypotheses, label_shift, scan
+from vspw_jax.classes import label_maps
+from vspw_jax.console.errors import UserError
+from vspw_jax.data import records
 
 
 def sightings(masks_by_video, lookup=None):
@@ -35,8 +38,8 @@ def one_off(by):
 
 @pytest.fixture(scope="module")
 def drawn():
-    """The labels of forty drawn frames, indices into `generated.CLASSES`, as one-frame videos."""
-    return [[generated.clip(5, number, 1, 48, 64)[1][0]] for number in range(40)]
+    """The labels of forty drawn frames, indices into `scenes.CLASSES`, as one-frame videos."""
+    return [[scenes.clip(5, number, 1, 48, 64)[1][0]] for number in range(40)]
 
 
 VSPW_TITLES = {-1: "raw ids shifted by -1", 0: "VSPW's raw ids 1..124", 1: "raw ids 1..124, shifted by +1"}
@@ -85,7 +88,7 @@ def test_ade20k_one_off_is_named(drawn):
     names = {name.split(";")[0]: v for v, name in hypotheses.numbering("ade20k", "raw_0_150").names.items()}
     names["ship_or_boat"], names["painting_or_poster"] = names["boat"], names["painting"]
     lookup = np.full(256, 0, np.uint8)
-    lookup[: len(generated.CLASSES)] = [names.get(name, 0) for name in generated.CLASSES]
+    lookup[: len(scenes.CLASSES)] = [names.get(name, 0) for name in scenes.CLASSES]
     for by, title in ((0, "ADE20K's ids 1..150"), (-1, "ADE20K's train ids 0..149"), (1, "shifted by +1")):
         verdict = judge("ade20k", "raw_0_150", sightings(drawn, one_off(by)[lookup]))
         assert verdict.is_clear and verdict.best.title.endswith(title)
@@ -95,8 +98,8 @@ def test_ade20k_one_off_is_named(drawn):
 def test_nothing_wrong_is_claimed_from_little(drawn, by):
     """From one class nothing is claimed; from one frame nothing, or what is so."""
     raw = one_off(by)[generate.vspw_lookup()]
-    for name in generated.CLASSES:
-        one_class = np.where(np.arange(256) == generated.CLASSES.index(name), raw, 255).astype(np.uint8)
+    for name in scenes.CLASSES:
+        one_class = np.where(np.arange(256) == scenes.CLASSES.index(name), raw, 255).astype(np.uint8)
         assert not judge("vspw", "raw_1_124", sightings(drawn, one_class)).is_clear
     for video in drawn:
         verdict = judge("vspw", "raw_1_124", sightings([video], raw))
@@ -109,7 +112,7 @@ def test_classes_put_at_random_are_said_to_be_nonsense(drawn):
     answers = []
     for _ in range(20):
         lookup = np.full(256, 255, np.uint8)
-        lookup[: len(generated.CLASSES)] = rng.choice(np.arange(2, 124), len(generated.CLASSES), replace=False)
+        lookup[: len(scenes.CLASSES)] = rng.choice(np.arange(2, 124), len(scenes.CLASSES), replace=False)
         answers.append(judge("vspw", "raw_1_124", sightings(drawn, lookup)))
     assert sum(answer.is_nonsense for answer in answers) >= 8 and not any(answer.is_clear for answer in answers)
 

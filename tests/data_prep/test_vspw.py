@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import sources, vspw
+from data_prep import vspw
+from data_prep.conversion import sources
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.errors import UserError
 
 
 @pytest.fixture

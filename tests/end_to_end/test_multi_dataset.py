@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vspw_jax import train_step
+from vspw_jax.training import train_step
 
 
 @pytest.fixture

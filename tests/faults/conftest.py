@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from vspw_jax.errors import run_program
+from vspw_jax.console.errors import run_program
 
 
 def assert_one_message(status, output, *parts):

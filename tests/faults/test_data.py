@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import frames, generate, vspw
+from data_prep import generate, vspw
+from data_prep.conversion import frames
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import pipeline, records
-from vspw_jax.errors import UserError
 
 
 @pytest.fixture

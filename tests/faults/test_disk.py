@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_prep import conversion, frames, generate, vspw
-from vspw_jax import checkpoint, evaluate, mask_png
+from data_prep import generate, vspw
+from data_prep.conversion import builder, frames
+from vspw_jax.checkpoints import checkpoint
 from vspw_jax.data import records
+from vspw_jax.evaluation import evaluate
+from vspw_jax.files import mask_png
 from vspw_jax.inference import prediction_folder, video
 from vspw_jax.observe.observer import Observer
 
@@ -30,7 +33,7 @@ def test_conversion_looks_for_room_first(program_refused, generated_vspw, tmp_pa
 
 
 def test_the_disk_fills_up_in_conversion(program_refused, generated_vspw, small_disk, tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "check_room", lambda *_: None)
+    monkeypatch.setattr(builder, "check_room", lambda *_: None)
     program_refused(FULL, convert, generated_vspw, small_disk / "records")
     assert not records.exist(small_disk / "records")
     assert not list(small_disk.rglob("*.array_record-00000-of-00001"))

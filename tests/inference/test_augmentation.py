@@ -10,12 +10,13 @@ import pytest
 from flax import nnx
 
 from configs import baseline, multi_dataset, nce, pne, upernet
-from vspw_jax import sharding, train_step
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import transforms
-from vspw_jax.errors import UserError
 from vspw_jax.inference import augmentation
 from vspw_jax.inference.predictor import Predictor, check_options
 from vspw_jax.models import segmenter
+from vspw_jax.parallel import sharding
+from vspw_jax.training import train_step
 
 CROP, STRIDE = (32, 32), (20, 24)
 ALL_VIEWS = augmentation.Options(STRIDE, 4, (0.75, 1.75), True, False)

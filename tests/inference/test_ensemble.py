@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from vspw_jax import ensemble as program
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.errors import UserError
-from vspw_jax.inference import ensemble, scores, sweep
+from vspw_jax.evaluation import sweep
+from vspw_jax.inference import ensemble, scores
 from vspw_jax.metrics.confusion import ConfusionMatrix
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vspw_jax import evaluate
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.errors import UserError
+from vspw_jax.evaluation import evaluate
 from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.recorded import recorded
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.inference import sources, video
 
 

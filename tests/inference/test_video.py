@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.inference import video
 
 

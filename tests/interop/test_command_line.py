@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 
 from tests.interop.conftest import drawn, tiny_recipe
-from vspw_jax import inspect, main, sharding, train, train_step
-from vspw_jax.checkpoint import Checkpoints
-from vspw_jax.errors import UserError
+from vspw_jax import main
+from vspw_jax.checkpoints.checkpoint import Checkpoints
+from vspw_jax.console.errors import UserError
+from vspw_jax.inspection import inspect
 from vspw_jax.interop import checkpoint_file, convert, namings
+from vspw_jax.parallel import sharding
+from vspw_jax.training import loop, train_step
 
 
 def export(monkeypatch, config, workdir, path, naming="mmseg"):
@@ -43,7 +46,7 @@ def test_a_workdir_started_from_a_file_exports_that_file(
     one_device = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])  # Orbax slices what several hold.
     monkeypatch.setattr(sharding, "make_mesh", one_device)
     without_network(new_state=new_state, loss=1.0, gradient_norm=1.0, learning_rate=1.0)
-    train.train(tiny_config, tmp_path / "run")
+    loop.train(tiny_config, tmp_path / "run")
     assert "388 read as they are" in capsys.readouterr().out
     assert export(monkeypatch, tiny_config, tmp_path / "run", tmp_path / "B.safetensors")
     before, after = (checkpoint_file.read(tmp_path / name).tensors for name in ("A.pth", "B.safetensors"))
@@ -54,7 +57,7 @@ def test_a_workdir_started_from_a_file_exports_that_file(
     # A workdir that has a checkpoint goes on from that, whatever init_from says by now.
     tiny_config.init_from = str(tmp_path / "absent.pth")
     tiny_config.train.steps = 1
-    train.train(tiny_config, tmp_path / "run")
+    loop.train(tiny_config, tmp_path / "run")
 
 
 def test_training_refuses_a_file_that_does_not_fit_before_it_compiles(tiny_config, tmp_path, monkeypatch):
@@ -63,7 +66,7 @@ def test_training_refuses_a_file_that_does_not_fit_before_it_compiles(tiny_confi
     tiny_config.init_from = str(tmp_path / "A.pth")
     monkeypatch.setattr(train_step, "new_state", lambda *_: pytest.fail("compiled"))
     with pytest.raises(UserError, match="missing from the file"):
-        train.train(tiny_config, tmp_path / "run")
+        loop.train(tiny_config, tmp_path / "run")
 
 
 def test_export_needs_a_name_and_a_checkpoint(tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tests.interop.conftest import drawn, tiny_model, variables
-from vspw_jax import classes
-from vspw_jax.errors import UserError
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, relative_position
 from vspw_jax.interop.stored_tensors import NewTensor
 
@@ -173,7 +173,7 @@ def test_a_classifier_starts_from_the_classes_that_correspond(num_classes, name,
         np.testing.assert_array_equal(found[..., -1], theirs[..., -1])
         started = 0
         for our_class in range(124):
-            rows = [row for row in classes.table(name) if row["vspw_id"] == str(our_class) and row["fit"] != "none"]
+            rows = [row for row in vspw.table(name) if row["vspw_id"] == str(our_class) and row["fit"] != "none"]
             sources = [int(row[column]) for row in rows]
             started += bool(sources)
             wanted = theirs[..., sources].mean(axis=-1) if sources else before[..., our_class]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.interop.conftest import drawn, tiny_model, variables
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert
 
 torch = pytest.importorskip("torch")

@@ -9,8 +9,8 @@ import pytest
 
 from configs import baseline, upernet
 from tests.interop.conftest import drawn, tiny_upernet, variables
-from vspw_jax import train_step
 from vspw_jax.interop import convert, namings
+from vspw_jax.training import train_step
 
 KEYS = pathlib.Path(__file__).parent / "keys"
 

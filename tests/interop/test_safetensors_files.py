@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file
 from vspw_jax.interop.stored_tensors import DTYPES, NewTensor
 

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, torch_files, torch_pickle
 from vspw_jax.interop.stored_tensors import DTYPES, NewTensor
 

@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, safetensors_files, torch_files, torch_pickle
 from vspw_jax.interop.stored_tensors import NewTensor, Storage
 

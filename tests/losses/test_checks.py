@@ -5,7 +5,7 @@ import math
 import pytest
 
 from configs import baseline, nce, pne, upernet
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.losses import checks
 
 RECIPES = {"baseline": baseline, "nce": nce, "pne": pne, "upernet": upernet}

@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from configs import nce
-from vspw_jax import sharding
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.losses import cross_frame_nce
+from vspw_jax.parallel import sharding
 
 PATCHES, DIM, TEMPERATURE = 14, 5, 0.1
 FORMS = {"plain": None, "strips": 4}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.losses import per_pixel
 
 CLASSES = 5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from ml_collections import ConfigDict
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.losses import pne
 
 SIDE, DIM, CLASSES = 5, 4, 4

@@ -10,10 +10,10 @@ from hypothesis.extra import numpy as arrays
 from ml_collections import ConfigDict
 from scipy.optimize import linear_sum_assignment
 
-from vspw_jax import bilinear
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.losses import segmentation
 from vspw_jax.metrics.confusion import ConfusionMatrix
+from vspw_jax.sampling import bilinear
 
 QUERIES, CLASSES, SIZE = 6, 4, 8
 CONFIG = ConfigDict(

@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from vspw_jax import classes, mask_png
+from vspw_jax.classes import vspw
+from vspw_jax.files import mask_png
 from vspw_jax.metrics import predictions
 from vspw_jax.metrics.truth import open_truth
 
@@ -15,7 +16,7 @@ def write_shifted(truth, folder, shift):
     for video in truth.videos:
         for number, frame in enumerate(video.frames):
             label = np.roll(truth.label(video.name, frame), shift * (number % 2), axis=1)
-            filled = np.where(label == classes.VOID, label[label != classes.VOID][0], label)
+            filled = np.where(label == vspw.VOID, label[label != vspw.VOID][0], label)
             mask_png.save(filled.astype(np.uint8), predictions.path_of(folder, video.name, frame))
 
 

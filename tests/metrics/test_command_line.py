@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import metrics as loops
-from vspw_jax import classes
-from vspw_jax.errors import UserError
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError
 from vspw_jax.metrics import __main__ as program
 from vspw_jax.metrics import predictions, temporal_consistency
 from vspw_jax.metrics.truth import open_truth
@@ -42,7 +42,7 @@ def test_scores_are_the_devkits_from_files_records_and_zip(tmp_path, shifted, tr
 
 def test_raw_ids_by_option_or_named_in_the_error(tmp_path, shifted, spoilt, generated_vspw):
     for path in spoilt.rglob("*.png"):
-        Image.fromarray(classes.to_raw(np.asarray(Image.open(path)))).save(path)
+        Image.fromarray(vspw.to_raw(np.asarray(Image.open(path)))).save(path)
     expected, found = (
         scored(tmp_path, folder, generated_vspw, "--flow=none", *options)
         for folder, options in ((shifted, ()), (spoilt, ["--masks-are=raw_ids"]))

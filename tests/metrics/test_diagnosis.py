@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from vspw_jax import classes, evaluate
-from vspw_jax.errors import UserError
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError
+from vspw_jax.evaluation import evaluate
 from vspw_jax.metrics import scores, table
 from vspw_jax.metrics.counts import VideoMeter
 
@@ -55,7 +56,7 @@ def test_classes_never_predicted_are_named_the_largest_first():
     assert only.startswith("2 of the 6 classes that occur are never predicted")
     pixels = sum(np.bincount(label.ravel(), minlength=6) for video in LABELS for label in video)
     first, second = sorted((4, 5), key=lambda k: -pixels[k])
-    assert f": {classes.names()[first]}, {classes.names()[second]}." in only
+    assert f": {vspw.names()[first]}, {vspw.names()[second]}." in only
 
 
 def test_labels_that_the_network_has_no_class_for():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vspw_jax import classes
+from vspw_jax.classes import vspw
 from vspw_jax.metrics import __main__ as program
 from vspw_jax.metrics import predictions, report, report_clips, scores
 
@@ -72,9 +72,9 @@ def test_pictures_show_truth_prediction_and_error(truth, runs):
     clip = report_clips.clips(truth, runs)[0]
     frame = clip["frames"][3]
     label, mask = truth.label(clip["video"], frame["name"]), runs[1].folder.mask(clip["video"], frame["name"])
-    known = label != classes.VOID
+    known = label != vspw.VOID
     colours = np.asarray(opened(frame["truth"]).convert("RGBA"))
-    np.testing.assert_array_equal(colours[known][:, :3], classes.palette()[label[known]])
+    np.testing.assert_array_equal(colours[known][:, :3], vspw.palette()[label[known]])
     np.testing.assert_array_equal(colours[..., 3] == 0, ~known)
     error = np.asarray(opened(frame["runs"][1]["error"]))
     np.testing.assert_array_equal(error == report_clips.WRONG, known & (label != mask))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import metrics as loops
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoCounts, VideoMeter
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.metrics import temporal_consistency
 from vspw_jax.metrics.temporal_consistency import TemporalConsistency, read_flo, warp_back
 

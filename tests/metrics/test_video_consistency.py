@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import metrics as loops
-from vspw_jax import classes
+from vspw_jax.classes import vspw
 from vspw_jax.metrics import scores, video_consistency
 from vspw_jax.metrics.counts import VideoMeter
 from vspw_jax.metrics.truth import open_truth
@@ -104,9 +104,9 @@ def test_real_video_gives_the_devkits_figures(camvid):
     for video in truth.videos:
         labels = [truth.label(video.name, frame) for frame in video.frames]
         rolled = [np.roll(label, number % 2, axis=1) for number, label in enumerate(labels)]
-        known = [np.where(mask == classes.VOID, 0, mask).astype(np.uint8) for mask in rolled]
+        known = [np.where(mask == vspw.VOID, 0, mask).astype(np.uint8) for mask in rolled]
         videos.append((labels, known))
-        meter, of_rolled = VideoMeter(video.name, classes.NUM_CLASSES), VideoConsistency(classes.NUM_CLASSES)
+        meter, of_rolled = VideoMeter(video.name, vspw.NUM_CLASSES), VideoConsistency(vspw.NUM_CLASSES)
         for frame, label, prediction, with_void in zip(video.frames, labels, known, rolled, strict=True):
             meter.add(frame, None, label, prediction)
             of_rolled.add(label, with_void)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 

@@ -8,9 +8,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from configs import baseline
-from vspw_jax import sharding, train_step
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.models import segmenter
+from vspw_jax.parallel import sharding
+from vspw_jax.training import train_step
 
 
 def config_for(image_size):

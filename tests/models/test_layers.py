@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from vspw_jax import sharding
 from vspw_jax.models import layers
 from vspw_jax.models.encoders import beit
+from vspw_jax.parallel import sharding
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 1, 1, 4)])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from configs import baseline, upernet
-from vspw_jax import train_step
 from vspw_jax.models import layers, segmenter
 from vspw_jax.models.decoders.upernet import adaptive_average_pool
+from vspw_jax.training import train_step
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (4, 20), (2, 3), (1, 1)])

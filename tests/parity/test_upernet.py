@@ -15,9 +15,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from configs import upernet
-from vspw_jax import optimizer, sharding, train_step
 from vspw_jax.interop import namings
 from vspw_jax.models import segmenter
+from vspw_jax.parallel import sharding
+from vspw_jax.training import optimizers, train_step
 
 torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
@@ -111,13 +112,13 @@ def load(config, rows, tensors):
     graphdef, *state = train_step.split_model(segmenter.build(config.model, jax.random.key(0)))
     arrays = {}
     for tree in state:
-        optimizer.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
+        optimizers.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
     rows = list(rows)
     fill(arrays, rows, tensors)
     assert not [path for path, array in arrays.items() if np.isnan(array).any()]
     assert parameters(tensors) == parameters(row.theirs for row in rows)
     return graphdef, *(
-        optimizer.map_with_path(lambda path, leaf: jnp.asarray(arrays[path], leaf.dtype), tree) for tree in state
+        optimizers.map_with_path(lambda path, leaf: jnp.asarray(arrays[path], leaf.dtype), tree) for tree in state
     )
 
 
@@ -247,7 +248,7 @@ def test_loss_and_gradients_of_a_training_step():
     wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
     rows = [row for row in hugging_face_rows(config) if row.theirs in wanted]
     expected = {}
-    optimizer.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), gradients)
+    optimizers.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), gradients)
     fill(expected, rows, wanted)
     errors = {}
 
@@ -257,7 +258,7 @@ def test_loss_and_gradients_of_a_training_step():
         else:
             errors[path] = relative_error(leaf, expected[path])
 
-    optimizer.map_with_path(compare, gradients)
+    optimizers.map_with_path(compare, gradients)
     assert max(errors.values()) < WHOLE, {path: error for path, error in errors.items() if error >= WHOLE}
 
 

@@ -24,10 +24,11 @@ from flax import nnx, traverse_util
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from vspw_jax import sharding, train_step
 from vspw_jax.interop import name_maps
 from vspw_jax.models.encoders import relative_attention
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
+from vspw_jax.parallel import sharding
+from vspw_jax.training import train_step
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SIZES = [(64, 64), (96, 96), (64, 96), (128, 32)]

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import scipy.sparse
 
-from vspw_jax import classes
-from vspw_jax.data import label_maps
-from vspw_jax.errors import UserError
+from vspw_jax.classes import label_maps, vspw
+from vspw_jax.console.errors import UserError
 
 EXACT = 1 << 24
 """Up to here float32 holds every integer."""
@@ -85,14 +84,14 @@ def mapped_share(pixels_N256, lookup, labelled, denominator="all"):
         raise UserError(f"The denominator is {denominator!r}: expected one of {', '.join(label_maps.DENOMINATORS)}.")
     counted = labelled if denominator == "labelled" else np.ones(256, bool)
     pixels_N256 = pixels_N256.astype(np.float64)
-    mapped, total = pixels_N256 @ (lookup != classes.VOID), pixels_N256 @ counted
+    mapped, total = pixels_N256 @ (lookup != vspw.VOID), pixels_N256 @ counted
     return np.divide(mapped, total, out=np.zeros_like(total), where=total > 0)
 
 
 def most_classes(pixels_N256, lookup):
     """The most classes of VSPW that one frame holds."""
-    to_class = np.zeros((256, classes.NUM_CLASSES), np.uint32)
-    values = np.flatnonzero(lookup != classes.VOID)
+    to_class = np.zeros((256, vspw.NUM_CLASSES), np.uint32)
+    values = np.flatnonzero(lookup != vspw.VOID)
     to_class[values, lookup[values]] = 1
     present = pixels_N256.astype(np.int64) @ scipy.sparse.csr_array(to_class)
     present.eliminate_zeros()
@@ -102,7 +101,7 @@ def most_classes(pixels_N256, lookup):
 def highest_class(pixels_N256, lookup):
     """The highest train id that the frames hold, -1 if they hold none."""
     found = lookup[np.flatnonzero(pixels_N256.sum(axis=0))]
-    return max(map(int, found[found != classes.VOID]), default=-1)
+    return max(map(int, found[found != vspw.VOID]), default=-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,8 +32,8 @@ Shapes: B clips, T frames, H and W pixels.
 import jax
 import jax.numpy as jnp
 
-from vspw_jax.classes import VOID
-from vspw_jax.errors import UserError
+from vspw_jax.classes.vspw import VOID
+from vspw_jax.console.errors import UserError
 
 
 def random_regions(key, batch, height, width, alpha=1.0):

@@ -8,9 +8,9 @@ is drawn from twice as often.
 import dataclasses
 import hashlib
 
-from vspw_jax import classes
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError, choose
 from vspw_jax.data import clips, records
-from vspw_jax.errors import UserError, choose
 
 MAIN = "main"
 """What the data set of `config.data` itself is called among the members."""
@@ -61,7 +61,7 @@ def report(members, num_frames):
 
 def _describe(frames):
     # Not the tables as a whole, but what they make of this data set's values: a renamed COCO class is no change.
-    table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(classes.names()).encode())
+    table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(vspw.names()).encode())
     return (
         f"{frames.dataset} {frames.split}, {sum(video.count for video in frames.videos)} frames, "
         f"fingerprint {frames.fingerprint}, class table {table.hexdigest()[:16]}"
@@ -102,8 +102,8 @@ def check_classes(members, num_classes):
         if frames.highest_class >= num_classes:
             raise UserError(
                 f"{frames.path} ({frames.split}) holds class {frames.highest_class}, "
-                f"{classes.names()[frames.highest_class]!r}, but the network has {num_classes} classes. "
-                f"Set --config.model.num_classes={classes.NUM_CLASSES}."
+                f"{vspw.names()[frames.highest_class]!r}, but the network has {num_classes} classes. "
+                f"Set --config.model.num_classes={vspw.NUM_CLASSES}."
             )
 
 

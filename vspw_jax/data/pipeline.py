@@ -16,8 +16,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import clips, mixture, transforms
-from vspw_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

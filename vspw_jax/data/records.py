@@ -20,9 +20,9 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 
-from vspw_jax import classes
-from vspw_jax.data import class_pixels, label_maps
-from vspw_jax.errors import UserError
+from vspw_jax.classes import label_maps, vspw
+from vspw_jax.console.errors import UserError
+from vspw_jax.data import class_pixels
 
 INCOMPLETE_PREFIX = "incomplete."
 """How TFDS names the folder that it writes into; it is renamed when whole."""
@@ -99,7 +99,7 @@ def decode_mask(png, lookup=None):
       lookup: train ids (256,) by source value, as `label_maps.lookup`; default VSPW's.
     """
     values = mask_values(png)
-    return classes.from_raw(values) if lookup is None else cv2.LUT(values, lookup)
+    return vspw.from_raw(values) if lookup is None else cv2.LUT(values, lookup)
 
 
 def fingerprint(frames):
@@ -238,7 +238,7 @@ class Frames:
         with self._naming(record):
             if record["mask_png"]:
                 return decode_mask(record["mask_png"], self.lookup)
-            return np.full(Image.open(io.BytesIO(record["image_jpeg"])).size[::-1], classes.VOID, np.uint8)
+            return np.full(Image.open(io.BytesIO(record["image_jpeg"])).size[::-1], vspw.VOID, np.uint8)
 
     def image(self, record, label_HW, shrink=1):
         """The pixels (H, W, 3) uint8 of a record, whose label must be of the same size; see `decode_image`."""

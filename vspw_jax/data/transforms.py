@@ -12,7 +12,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from vspw_jax.classes import VOID
+from vspw_jax.classes.vspw import VOID
 
 IMAGE_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 IMAGE_STD = np.array([58.395, 57.12, 57.375], np.float32)

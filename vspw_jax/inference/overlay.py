@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from vspw_jax import classes
+from vspw_jax.classes import vspw
 
 LEGEND_WIDTH = 200
 LINE_HEIGHT = 22
@@ -11,15 +11,15 @@ LINE_HEIGHT = 22
 
 def overlay(image_HWC, label_HW, opacity=0.6):
     """The frame with its classes' colours over it (uint8 RGB); void stays as it is."""
-    colour = classes.palette()[label_HW]
+    colour = vspw.palette()[label_HW]
     mixed = (1 - opacity) * image_HWC + opacity * colour
-    return np.where((label_HW == classes.VOID)[..., None], image_HWC, mixed.round()).astype(np.uint8)
+    return np.where((label_HW == vspw.VOID)[..., None], image_HWC, mixed.round()).astype(np.uint8)
 
 
 def legend(class_ids, height):
     """A panel (height, LEGEND_WIDTH, 3) with colour and name of classes, as many as fit, first come first."""
     panel = np.full((height, LEGEND_WIDTH, 3), 255, np.uint8)
-    names, palette = classes.names(), classes.palette()
+    names, palette = vspw.names(), vspw.palette()
     for line, class_id in enumerate(list(class_ids)[: height // LINE_HEIGHT]):
         top = line * LINE_HEIGHT
         cv2.rectangle(panel, (6, top + 5), (20, top + 18), palette[class_id].tolist(), -1)
@@ -30,7 +30,7 @@ def legend(class_ids, height):
 
 def commonest(label, most=20):
     """Class ids that occur in labels, commonest first, at most `most`."""
-    counts = np.bincount(np.asarray(label).ravel(), minlength=256)[: classes.NUM_CLASSES]
+    counts = np.bincount(np.asarray(label).ravel(), minlength=256)[: vspw.NUM_CLASSES]
     return [int(class_id) for class_id in np.argsort(-counts)[:most] if counts[class_id]]
 
 

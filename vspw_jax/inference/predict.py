@@ -11,13 +11,13 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from vspw_jax import mask_png
+from vspw_jax.console.progress import progress
+from vspw_jax.files import mask_png
+from vspw_jax.files.whole_files import whole_file
 from vspw_jax.inference import overlay, scores
 from vspw_jax.inference.prediction_folder import PredictionFolder
 from vspw_jax.inference.threads import WriteBehind, one_ahead, read_ahead
 from vspw_jax.inference.video import video_writer
-from vspw_jax.progress import progress
-from vspw_jax.whole_files import whole_file
 
 OVERLAY_HEIGHT = 480
 THREADS = 2

@@ -14,9 +14,9 @@ import json
 import numpy as np
 from PIL import Image
 
-from vspw_jax import classes
-from vspw_jax.errors import UserError, differing
-from vspw_jax.whole_files import whole_file
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError, differing
+from vspw_jax.files.whole_files import whole_file
 
 CLAIM = "prediction.json"
 
@@ -25,7 +25,7 @@ def _save_palette(path):
     with whole_file(path) as partial, partial.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("id", "name", "r", "g", "b"))
-        for number, (name, colour) in enumerate(zip(classes.names(), classes.palette().tolist(), strict=False)):
+        for number, (name, colour) in enumerate(zip(vspw.names(), vspw.palette().tolist(), strict=False)):
             rows.writerow((number, name, *colour))
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from vspw_jax import sharding
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import transforms
-from vspw_jax.errors import UserError
 from vspw_jax.inference import augmentation, scores
 from vspw_jax.models import layers, segmenter
+from vspw_jax.parallel import sharding
 
 
 @dataclasses.dataclass(frozen=True)

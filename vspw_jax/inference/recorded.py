@@ -7,9 +7,9 @@ import io
 import jax
 from PIL import Image
 
-from vspw_jax import processes
 from vspw_jax.inference import scores
 from vspw_jax.inference.threads import WriteBehind
+from vspw_jax.parallel import processes
 
 THREADS = 2
 """That write files."""

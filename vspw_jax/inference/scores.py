@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vspw_jax.errors import UserError
-from vspw_jax.whole_files import whole_file
+from vspw_jax.console.errors import UserError
+from vspw_jax.files.whole_files import whole_file
 
 METADATA = "scores.json"
 FORMAT = 1

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import cv2
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.inference import video
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")

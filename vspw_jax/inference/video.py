@@ -10,8 +10,8 @@ import av
 import cv2
 import numpy as np
 
-from vspw_jax.errors import UserError
-from vspw_jax.whole_files import whole_file
+from vspw_jax.console.errors import UserError
+from vspw_jax.files.whole_files import whole_file
 
 DEFAULT_RATE = 15
 """Frames a second where nothing states them: VSPW's."""

@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import safetensors_files, torch_files
 from vspw_jax.interop.stored_tensors import StoredTensor
 

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, loading, namings, relative_position, sizes
 from vspw_jax.interop.name_maps import POSITIONS
 from vspw_jax.interop.stored_tensors import NewTensor

@@ -10,7 +10,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import namings
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import Rule, rule_for

@@ -8,15 +8,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vspw_jax import classes
-from vspw_jax.data import label_maps
+from vspw_jax.classes import label_maps, vspw
 from vspw_jax.interop import relative_position
 from vspw_jax.interop.name_maps import CLASSES, CLASSES_AND_NONE, POSITIONS
 from vspw_jax.models.encoders import beit, relative_attention
 
 CLASS_MAPS = {
-    (150, classes.NUM_CLASSES): ("ade20k", "reduced_0_149"),
-    (171, classes.NUM_CLASSES): ("coco_stuff", "trainid_0_170"),
+    (150, vspw.NUM_CLASSES): ("ade20k", "reduced_0_149"),
+    (171, vspw.NUM_CLASSES): ("coco_stuff", "trainid_0_170"),
 }
 """(classes there, classes here): the data set of the classes there, and the numbering that a classifier of it uses."""
 

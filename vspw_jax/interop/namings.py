@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import hugging_face_names, name_maps
 
 

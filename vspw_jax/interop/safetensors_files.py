@@ -6,7 +6,7 @@ Format: huggingface/safetensors README.md. Its checks are kept: every byte belon
 import json
 import struct
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop.stored_tensors import DTYPES, Storage, StoredTensor, check_apart, damaged
 
 MAX_HEADER = 100 * 2**20

@@ -9,7 +9,7 @@ import re
 
 from ml_collections import ConfigDict
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import hugging_face_names
 from vspw_jax.interop.misfits import source_window
 from vspw_jax.models.encoders import beit

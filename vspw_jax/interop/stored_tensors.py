@@ -11,7 +11,7 @@ import zlib
 import jax.numpy as jnp
 import numpy as np
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 
 MAX_RANK = 32
 """NumPy's limit before 2.0; no checkpoint comes near."""

@@ -9,7 +9,7 @@ import io
 import struct
 import zipfile
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import torch_pickle
 from vspw_jax.interop.stored_tensors import Storage, check_apart, damaged
 

@@ -11,7 +11,7 @@ import pickletools
 import struct
 import warnings
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop.stored_tensors import DTYPES, StoredTensor, damaged, row_major
 
 MAX_PICKLE = 64 * 2**20

@@ -2,7 +2,7 @@
 
 import math
 
-from vspw_jax.errors import UserError, choose
+from vspw_jax.console.errors import UserError, choose
 from vspw_jax.losses import cross_frame_nce, patch_labels, per_pixel, pne, segmentation
 
 LIMITS = {

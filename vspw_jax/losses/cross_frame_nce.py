@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vspw_jax.classes import VOID
-from vspw_jax.errors import UserError, choose
+from vspw_jax.classes.vspw import VOID
+from vspw_jax.console.errors import UserError, choose
 from vspw_jax.losses import patch_labels
 
 NO_NEGATIVE = -1e30

@@ -5,7 +5,7 @@ Shapes: B clips, T frames, H and W pixels, h and w patches.
 
 import jax.numpy as jnp
 
-from vspw_jax.classes import VOID
+from vspw_jax.classes.vspw import VOID
 
 
 def nearest(label_BTHW, height, width, min_share=0.0):

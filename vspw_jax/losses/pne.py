@@ -32,8 +32,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vspw_jax.classes import VOID
-from vspw_jax.errors import choose
+from vspw_jax.classes.vspw import VOID
+from vspw_jax.console.errors import choose
 from vspw_jax.losses import patch_labels
 from vspw_jax.losses.cross_frame_nce import unit_length
 

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vspw_jax import bilinear
-from vspw_jax.classes import VOID
-from vspw_jax.errors import choose
+from vspw_jax.classes.vspw import VOID
+from vspw_jax.console.errors import choose
 from vspw_jax.losses import matching
+from vspw_jax.sampling import bilinear
 
 
 def present_classes(label_HW, num_classes, capacity):

@@ -17,9 +17,9 @@ import pathlib
 import shlex
 import sys
 
-from vspw_jax.errors import UserError, run_program
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, report, scores, table, temporal_consistency, truth
-from vspw_jax.whole_files import whole_file
 
 
 def parser():

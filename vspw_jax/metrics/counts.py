@@ -8,8 +8,8 @@ import json
 
 import numpy as np
 
-from vspw_jax.classes import VOID
-from vspw_jax.errors import UserError
+from vspw_jax.classes.vspw import VOID
+from vspw_jax.console.errors import UserError
 from vspw_jax.metrics.confusion import ConfusionMatrix
 from vspw_jax.metrics.temporal_consistency import TemporalConsistency
 from vspw_jax.metrics.video_consistency import LENGTHS, VideoConsistency

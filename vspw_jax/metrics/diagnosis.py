@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vspw_jax.classes import NUM_CLASSES
-from vspw_jax.errors import UserError, listed
+from vspw_jax.classes.vspw import NUM_CLASSES
+from vspw_jax.console.errors import UserError, listed
 from vspw_jax.metrics.confusion import class_sums
 
 MOST_NAMED = 6

@@ -12,11 +12,11 @@ import threading
 import numpy as np
 from PIL import Image
 
-from vspw_jax import classes
-from vspw_jax.errors import UserError, listed
+from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError, listed
+from vspw_jax.console.progress import progress
 from vspw_jax.metrics import temporal_consistency
 from vspw_jax.metrics.counts import VideoMeter
-from vspw_jax.progress import progress
 
 TRAIN_IDS, RAW_IDS = "train_ids", "raw_ids"
 ROLES = (TRAIN_IDS, RAW_IDS)
@@ -69,7 +69,7 @@ def ids_of(png):
 
 def to_train_ids(ids_HW, role):
     """Train ids of a file's ids."""
-    return classes.from_raw(ids_HW) if role == RAW_IDS else ids_HW
+    return vspw.from_raw(ids_HW) if role == RAW_IDS else ids_HW
 
 
 class Folder:
@@ -119,13 +119,13 @@ class Folder:
 
 def count_video(video, truth, folder, flow, moved):
     """`VideoCounts` of one video; `moved()` is called after each frame."""
-    meter = VideoMeter(video.name, classes.NUM_CLASSES, flow)
+    meter = VideoMeter(video.name, vspw.NUM_CLASSES, flow)
     for frame in video.frames:
         label, prediction = truth.label(video.name, frame), folder.mask(video.name, frame)
         try:
             meter.add(frame, truth.image(video.name, frame) if flow else None, label, prediction)
         except UserError as error:
-            hint = folder.hint if (prediction >= classes.NUM_CLASSES).any() else ""
+            hint = folder.hint if (prediction >= vspw.NUM_CLASSES).any() else ""
             raise UserError(f"{folder.path}: {error}{hint}") from error
         moved()
     return meter.counts()

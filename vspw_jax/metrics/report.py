@@ -12,9 +12,9 @@ import json
 
 import numpy as np
 
-from vspw_jax import classes
+from vspw_jax.classes import vspw
+from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import report_clips, scores, video_consistency
-from vspw_jax.whole_files import whole_file
 
 HEADLINE = ("mIoU", "fwIoU", "pixel_accuracy", "VC8", "VC16", "TC")
 OTHERS = ("class_accuracy", "video_mIoU", "video_fwIoU", *scores.CORRECT)
@@ -95,13 +95,13 @@ def content(truth, runs, command=""):
       runs: list of `Run`; the first is what the others are compared with.
       command: what made the page.
     """
-    palette = classes.palette().tolist()
-    shown = sorted({k for run in runs for k in _matrix(run.counts)["classes"]} | set(range(classes.NUM_CLASSES)))
+    palette = vspw.palette().tolist()
+    shown = sorted({k for run in runs for k in _matrix(run.counts)["classes"]} | set(range(vspw.NUM_CLASSES)))
     return {
         "labels": LABELS,
         "headline": HEADLINE,
         "others": OTHERS,
-        "classes": {k: {"name": scores.class_name(k), "colour": palette[min(k, classes.VOID)]} for k in shown},
+        "classes": {k: {"name": scores.class_name(k), "colour": palette[min(k, vspw.VOID)]} for k in shown},
         "data": {
             "path": truth.path,
             "split": truth.split,

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vspw_jax import classes
-from vspw_jax.progress import progress
+from vspw_jax.classes import vspw
+from vspw_jax.console.progress import progress
 
 CLIPS = 6
 FRAMES = 24
@@ -89,7 +89,7 @@ def _frame(truth, runs, video, number):
 
 
 def _prediction(label, prediction):
-    known = label < classes.NUM_CLASSES
+    known = label < vspw.NUM_CLASSES
     error = np.where(known, np.where(prediction == label, RIGHT, WRONG), UNSCORED).astype(np.uint8)
     return {"prediction": _mask(prediction), "error": _png(error, ERROR_COLOURS, ERROR_OPACITIES)}
 
@@ -97,8 +97,8 @@ def _prediction(label, prediction):
 def _mask(mask):
     """A mask in its classes' colours, what is no class transparent; a palette of what occurs takes less."""
     values, indices = np.unique(mask, return_inverse=True)
-    opacities = np.where(values < classes.NUM_CLASSES, 255, 0).astype(np.uint8)
-    colours = classes.palette()[values].tobytes()
+    opacities = np.where(values < vspw.NUM_CLASSES, 255, 0).astype(np.uint8)
+    colours = vspw.palette()[values].tobytes()
     return _png(indices.reshape(mask.shape).astype(np.uint8), colours, opacities.tobytes())
 
 

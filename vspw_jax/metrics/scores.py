@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from vspw_jax import classes
+from vspw_jax.classes import vspw
 from vspw_jax.metrics import confusion, diagnosis, video_consistency
 from vspw_jax.metrics.video_consistency import LENGTHS
 
@@ -24,7 +24,7 @@ CORRECT = ("VC8_correct", "VC16_correct")
 
 def class_name(class_id):
     """A class's name, also where a head has more than VSPW's."""
-    return classes.names()[class_id] if class_id < classes.NUM_CLASSES else f"class {class_id}"
+    return vspw.names()[class_id] if class_id < vspw.NUM_CLASSES else f"class {class_id}"
 
 
 def total_matrix(counts):

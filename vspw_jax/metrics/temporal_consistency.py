@@ -16,7 +16,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.metrics.confusion import ConfusionMatrix
 
 MOST_VIDEOS = 100

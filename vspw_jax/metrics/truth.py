@@ -7,9 +7,10 @@ import pathlib
 
 from PIL import Image
 
-from data_prep import sources, vspw
+from data_prep import vspw
+from data_prep.conversion import sources
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from vspw_jax import bilinear
 from vspw_jax.models import layers
+from vspw_jax.sampling import bilinear
 
 
 def cell_centres(shapes_V2):

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from vspw_jax.models import weight_shards
+from vspw_jax.parallel import weight_shards
 
 DATA_AXES = ("data", "fsdp")
 """Names of the mapped mesh axes among which a batch is shared; batch statistics are averaged over them in training."""

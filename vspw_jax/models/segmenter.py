@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from vspw_jax.errors import UserError, choose
+from vspw_jax.console.errors import UserError, choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.decoders.upernet import UperNet

@@ -7,13 +7,13 @@ import time
 
 import jax
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
+from vspw_jax.console.progress import progress
+from vspw_jax.files.whole_files import whole_file
 from vspw_jax.observe import compilations
 from vspw_jax.observe.event_file import EventFile
 from vspw_jax.observe.goodput import Goodput
 from vspw_jax.observe.run_log import LOG
-from vspw_jax.progress import progress
-from vspw_jax.whole_files import whole_file
 
 QUIET = ("gradient_norm", "learning_rate", "bad_steps")
 """What is logged but not shown on the progress line."""

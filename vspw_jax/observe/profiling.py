@@ -2,7 +2,7 @@
 
 import jax
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 
 
 class Trace:

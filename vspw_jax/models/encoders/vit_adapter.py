@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
 from vspw_jax.models.encoders import beit

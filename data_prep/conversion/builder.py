@@ -1,0 +1,266 @@
+"""Converts a data set: a TFDS builder whose shards are written by work units, in this process or on Beam's workers.
+
+TFDS's own Beam writer was tried, with file_format="array_record" and without TensorFlow (TFDS 4.9.10, Beam 2.77):
+with integers as keys it keeps the order of records, but it cannot restart (a failed conversion's folder is deleted),
+its shards' bytes are others with two workers than with one, and it takes every record through a GroupByKey, which
+DirectRunner holds in memory. So a shard here is a unit of work of its own (`units.py`); Beam hands the units to
+workers, and TFDS describes the shards, so that `tfds.builder_from_directory` reads them.
+
+The shards of a conversion under way are in <output>/<data set>/incomplete.<version>, which takes the version's name
+when all is whole; the same command goes on where it was stopped. Workers of other machines must see --source and
+--output under the same paths, on a file system that all of them mount.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import logging
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import threading
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import dataset_builder, naming
+
+from data_prep.conversion import units
+from vspw_jax.classes import label_maps
+from vspw_jax.console.errors import UserError
+from vspw_jax.console.progress import progress
+from vspw_jax.data import class_pixels, records
+
+
+class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):
+    """A TFDS builder over the frames of a source; subclasses name the data set.
+
+    Attributes:
+      bad: messages about frames left out.
+      filtered: how many images the filter left out at conversion.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, splits, source, form, chosen=None, max_bad=0, shard_bytes=units.SHARD_BYTES, **options):
+        """A builder.
+
+        Args:
+          splits: {split: tuple of `frames.Frame`}, in order.
+          source: one of `sources`.
+          form: `frames.Form`.
+          chosen: `units.Filter`.
+          max_bad: bad frames to leave out before giving up.
+          shard_bytes: about the size of a shard.
+        """
+        self.splits, self.source, self.form, self.max_bad = splits, source, form, max_bad
+        self.chosen, self.shard_bytes = chosen or units.Filter(), shard_bytes
+        self.bad, self.filtered = [], 0
+        super().__init__(file_format="array_record", **options)
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=records.features(),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(
+                dataset=self.form.dataset, numbering=self.form.numbering, videos={}, max_classes={}, fingerprint={}
+            ),
+        )
+
+    def download_and_prepare(self, *, download_dir=None, download_config=None, file_format=None):
+        """Does the units that have not been done, and names the folder when all are; nothing if it has the name.
+
+        Args:
+          download_config: `tfds.download.DownloadConfig`; with its `beam_options` the units go to Beam's workers.
+
+        Raises:
+          UserError: bad frames beyond max_bad, no room, other data at the output.
+        """
+        planned = units.plan(
+            self.name, self.splits, self.source, self.form, self.chosen, self.max_bad, self.shard_bytes
+        )
+        digest = hashlib.sha256("".join(unit.key for unit in planned).encode()).hexdigest()
+        final = pathlib.Path(self.data_dir).absolute()
+        if final.exists():
+            _check_same(final, digest)
+            return _forget_results(planned, final)
+        folder = final.with_name(records.INCOMPLETE_PREFIX + final.name)
+        _tidy(folder, planned)
+        results = {unit.shard: _earlier_result(unit, folder) for unit in planned}
+        self._check(results)
+        if not self.form.short_side:
+            check_room([unit for unit in planned if not results[unit.shard]], folder)
+        self._download_and_prepare(planned, results, folder, getattr(download_config, "beam_options", None))
+        self._describe(planned, results, folder, digest)
+        folder.rename(final)
+        _forget_results(planned, final)
+
+    def _download_and_prepare(self, planned, results, folder, beam_options):
+        """Does the units without a result, and enters theirs."""
+        waiting = [unit for unit in planned if not results[unit.shard]]
+        total = sum(len(unit.frames) for unit in planned)
+        done = total - sum(len(unit.frames) for unit in waiting)
+        with progress(None, f"converting {self.name}", "frame", total, initial=done) as bar:
+            if beam_options is not None:
+                with _following(waiting, folder, bar):
+                    _run_on_beam(waiting, folder, beam_options)
+                results.update({unit.shard: units.result(folder, unit) for unit in waiting})
+                return self._check(results)
+            for unit in waiting:
+                units.convert(unit, folder, bar.update)
+                results[unit.shard] = units.result(folder, unit)
+                self._check(results)
+
+    def _check(self, results):
+        """Raises what made a unit fail, or that bad frames are too many in all."""
+        done = [result for result in results.values() if result]
+        for result in done:
+            if result.no_room:
+                raise OSError(errno.ENOSPC, result.failure)
+            if result.failure:
+                raise UserError(result.failure)
+        self.bad = [message for result in done for message in result.bad]
+        self.filtered = sum(result.filtered for result in done)
+        if len(self.bad) > self.max_bad:
+            listed = "\n".join(f"  {line}" for line in self.bad)
+            raise UserError(
+                f"{len(self.bad)} bad frames, {self.max_bad} allowed:\n{listed}\n"
+                "Mend them, or leave bad frames out with --max-bad=N; the same command goes on from here."
+            )
+
+    def _describe(self, planned, results, folder, digest):
+        """Writes all that TFDS and `records` need to read the shards."""
+        missing = [shard for shard, result in results.items() if not result]
+        if missing:
+            raise UserError(
+                f"Of {len(results)} shards {len(missing)} were not written, among them {missing[0]}. See what Beam's "
+                f"runner reported, and whether its workers see {folder}. The same command goes on from here."
+            )
+        lookup = label_maps.lookup(self.form.dataset, self.form.numbering, self.chosen.fits)
+        metadata, infos = self.info.metadata, []
+        for split in self.splits:
+            done = [results[unit.shard] for unit in planned if unit.split == split]
+            entries = [entry for result in done for entry in result.records]
+            if not entries:
+                raise UserError(f"Nothing of split {split} is left: {self.filtered} images left out by the filter.")
+            videos = [[video, len(list(group))] for video, group in itertools.groupby(entry[0] for entry in entries)]
+            pixels_N256 = class_pixels.from_counts([entry[4] for entry in entries])
+            class_pixels.save(folder / class_pixels.file_name(split), pixels_N256)
+            metadata["videos"][split] = videos
+            metadata["max_classes"][split] = class_pixels.most_classes(pixels_N256, lookup)
+            metadata["fingerprint"][split] = records.fingerprint(entry[:4] for entry in entries)
+            template = naming.ShardedFileTemplate(
+                data_dir=folder, dataset_name=self.name, split=split, filetype_suffix="array_record"
+            )
+            lengths = [len(result.records) for result in done]
+            infos.append(tfds.core.SplitInfo(split, lengths, sum(result.size for result in done), template))
+        metadata["conversion"] = digest
+        self.info.set_splits(tfds.core.SplitDict(infos))
+        self.info.write_to_directory(folder)
+
+
+def _check_same(final, digest):
+    if records.read_metadata(final).get("conversion") != digest:
+        raise UserError(
+            f"{final} holds records of another source, or made with other options. "
+            "Choose another --output, or delete that folder."
+        )
+
+
+def _forget_results(planned, final):
+    for unit in planned:
+        (final / units.result_name(unit)).unlink(missing_ok=True)
+
+
+def _tidy(folder, planned):
+    """Leaves of earlier conversions what can be gone on with: shards of this plan, and their results."""
+    for other in folder.parent.glob(f"{records.INCOMPLETE_PREFIX}*"):
+        if other != folder:
+            shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {name for unit in planned for name in (unit.shard, units.result_name(unit))}
+    for path in folder.iterdir():
+        if path.name not in known:
+            path.unlink(missing_ok=True)
+
+
+def _earlier_result(unit, folder):
+    """What a unit left that was done before; a unit that failed is forgotten, to be tried again."""
+    result = units.result(folder, unit)
+    if result is not None and result.size is not None:
+        return result
+    (folder / units.result_name(unit)).unlink(missing_ok=True)
+    return None
+
+
+def check_room(waiting, folder):
+    """Raises UserError where the disk has no room for what the units' records will hold."""
+    needed = sum(sum(unit.source.sizes.values()) for unit in waiting)
+    free = shutil.disk_usage(folder).free
+    if needed * 1.05 > free:
+        raise UserError(
+            f"No room at {folder.parent}: the records need {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free. "
+            "Free some space or choose another --output."
+        )
+
+
+@contextlib.contextmanager
+def _following(waiting, folder, bar):
+    """Moves the bar by the results that other processes leave."""
+    left, ended = {units.result_name(unit): len(unit.frames) for unit in waiting}, threading.Event()
+
+    def follow():
+        while not ended.wait(0.5):
+            for name in left.keys() & set(os.listdir(folder)):
+                bar.update(left.pop(name))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _kill_children(process):
+    """Ends the processes that a process started, and theirs (where the system lists them in /proc)."""
+    for file in pathlib.Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            _kill_children(child)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _ending_with_workers():
+    """Ends the program with a worker process that was killed; Beam would wait for it for ever, even to clean up."""
+    hook = threading.excepthook
+
+    def notice(args):
+        if "Worker subprocess exited" not in str(args.exc_value):
+            return hook(args)
+        print(
+            "Error: A process of the conversion was ended from outside, for want of memory perhaps. The same command "
+            "goes on from here; --workers=N sets how many processes share the memory.",
+            file=sys.stderr,
+            flush=True,
+        )
+        _kill_children(os.getpid())
+        os._exit(2)
+
+    threading.excepthook = notice
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+
+
+def _run_on_beam(waiting, folder, options):
+    import apache_beam as beam  # Two seconds that a small set is spared.
+
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    with _ending_with_workers(), beam.Pipeline(options=options) as pipeline:
+        _ = pipeline | beam.Create(waiting) | beam.Reshuffle() | beam.Map(units.convert, folder)

@@ -1,0 +1,141 @@
+"""What the command lines of the converters share: their options, Beam's, and what they print."""
+
+import argparse
+import logging
+import os
+
+import tensorflow_datasets as tfds
+
+from data_prep.conversion import units
+from vspw_jax.classes import label_maps
+from vspw_jax.console.errors import UserError
+from vspw_jax.data import class_pixels, records
+
+SMALL_BYTES = 1 << 29
+"""Sources up to this size are converted in this process: Beam's worker processes take some 8 seconds to start."""
+
+PUBLISHED_SHARE = 0.8
+"""arXiv 2306.03508, section 2.2."""
+
+
+def parser(program, description):
+    """An argument parser with the options that all converters have."""
+    result = argparse.ArgumentParser(
+        prog=f"python -m data_prep.{program}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Further options are Beam's, such as --project=... --region=... for --runner=DataflowRunner.",
+    )
+    result.add_argument("--source", required=True, help="a folder, .zip or .tar in the data set's layout")
+    result.add_argument("--output", required=True, help="folder for the records; give it to --config.data.records")
+    result.add_argument("--max-bad", type=int, default=0, help="bad frames to leave out before giving up (default 0)")
+    result.add_argument(
+        "--workers", type=int, help="processes on this machine (default: one a core; 1 for a small set)"
+    )
+    result.add_argument("--runner", help="a Beam runner in place of processes on this machine: DataflowRunner, ...")
+    return result
+
+
+def add_mapping(parser, dataset):
+    """Options of a data set whose classes are mapped to VSPW's."""
+    parser.add_argument(
+        "--numbering",
+        choices=tuple(label_maps.NUMBERINGS[dataset]),
+        help="how its masks number the classes (default: found from their values)",
+    )
+    parser.add_argument(
+        "--fits", default=",".join(label_maps.FITS), help="fits of the class table that count (default all three)"
+    )
+    parser.add_argument(
+        "--min-mapped",
+        type=float,
+        default=0.0,
+        help="leave out images of which a smaller share maps to VSPW (default 0)",
+    )
+    parser.add_argument("--denominator", choices=label_maps.DENOMINATORS, default="all", help="share of which pixels")
+
+
+def chosen_filter(options):
+    """`units.Filter` of the options of `add_mapping`; UserError where they make none."""
+    chosen = units.Filter(tuple(filter(None, options.fits.split(","))), options.min_mapped, options.denominator)
+    label_maps.check_fits(chosen.fits)
+    class_pixels.check_share(chosen.min_mapped)
+    return chosen
+
+
+def beam_options(options, rest, source):
+    """Beam's options for a conversion, or None where this process does it.
+
+    Args:
+      options: what `parser` parsed.
+      rest: the arguments that it did not know: Beam's.
+      source: one of `sources`.
+
+    Raises:
+      UserError: arguments that Beam does not know either.
+    """
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers={options.workers}: expected 1 or more.")
+    workers = options.workers or (1 if sum(source.sizes.values()) < SMALL_BYTES else os.cpu_count())
+    if not options.runner and workers == 1 and not rest:
+        return None
+    if options.runner:
+        return pipeline_options([f"--runner={options.runner}", *rest])
+    return pipeline_options(local_arguments(workers) + rest)
+
+
+def local_arguments(workers):
+    """Beam's arguments for processes on this machine."""
+    return [
+        "--runner=DirectRunner",
+        f"--direct_num_workers={workers}",
+        "--direct_running_mode=multi_processing",
+        "--default_sdk_harness_log_level=ERROR",
+    ]
+
+
+def pipeline_options(arguments):
+    """Beam's PipelineOptions; UserError names a runner or arguments that Beam does not know."""
+    logging.disable(logging.WARNING)  # Beam misses Google's client libraries aloud.
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.runners.runner import create_runner
+
+    logging.disable(logging.NOTSET)
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(known)
+    unknown = known.parse_known_args(arguments)[1]
+    if unknown:
+        raise UserError(f"Neither the converter nor Beam knows {', '.join(unknown)}. See --help.")
+    options = PipelineOptions(arguments)
+    runner = options.view_as(StandardOptions).runner
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(
+            f"Beam cannot start --runner={runner}: {error}\n"
+            "Dataflow, for one, needs more of Beam: pip install 'apache-beam[gcp]'."
+        ) from error
+    return options
+
+
+def prepare(builder, beam):
+    """Runs a builder's conversion; the messages about frames left out."""
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=beam))
+    return builder.bad
+
+
+def report(output, bad, fits=label_maps.FITS):
+    """Prints what is at `output`: frames left out, counts, and the shares that map to VSPW."""
+    for message in bad:
+        print(f"left out: {message}")
+    metadata = records.read_metadata(output)
+    names = (metadata["dataset"], metadata["numbering"])
+    for split, videos in metadata["videos"].items():
+        frames = sum(count for _, count in videos)
+        if names[0] == "vspw":
+            print(f"{split}: {len(videos)} videos, {frames} frames")
+            continue
+        pixels_N256 = class_pixels.load(records.find(output), split, frames)
+        lookup, labelled = label_maps.lookup(*names, fits), label_maps.labelled(*names)
+        print(f"{split}: {class_pixels.count_kept(pixels_N256, lookup, labelled, PUBLISHED_SHARE)}")

@@ -1,0 +1,101 @@
+"""Data sets of single images: images/<folder>/<name>.jpg with annotations/<folder>/<name>.png.
+
+Every image is a "video" of one frame. What COCO-Stuff and ADE20K have in common is here.
+"""
+
+import pathlib
+
+from data_prep.conversion import command_line, numberings, sources
+from data_prep.conversion.frames import Form, Frame
+from vspw_jax.console.errors import UserError
+
+
+def read_frames(source, folders, mask_suffixes):
+    """Frames by split, sorted by name; their files may not exist.
+
+    Args:
+      source: one of `sources`.
+      folders: {split: its folder below images/ and annotations/}.
+      mask_suffixes: endings of mask files; of the first that occurs.
+
+    Raises:
+      UserError: neither split's images are there.
+    """
+    marks = {f"images/{folder}/" for folder in folders.values()}
+    prefixes = {name[: name.index(mark)] for name in source.sizes for mark in marks if mark in name}
+    prefix = min(prefixes, key=len, default="")
+    splits = {split: _frames(source, prefix, folder, mask_suffixes) for split, folder in folders.items()}
+    splits = {split: frames for split, frames in splits.items() if frames}
+    if not splits:
+        listed = sorted({name.split("/")[0] for name in source.sizes})[:8]
+        raise UserError(
+            f"{source.path} has none of {', '.join(sorted(marks))}, with masks in annotations/ beside; found {listed}."
+        )
+    return splits
+
+
+def _stems(source, folder, suffix):
+    parts = [name.removeprefix(folder) for name in source.sizes if name.startswith(folder) and name.endswith(suffix)]
+    return {part.removesuffix(suffix) for part in parts if "/" not in part}
+
+
+def _frames(source, prefix, folder, mask_suffixes):
+    image_folder, mask_folder = f"{prefix}images/{folder}/", f"{prefix}annotations/{folder}/"
+    images = _stems(source, image_folder, ".jpg")
+    for suffix in mask_suffixes:
+        others = [other for other in mask_suffixes if other != suffix and other.endswith(suffix)]
+        masks = {stem for stem in _stems(source, mask_folder, suffix) if not f"{stem}{suffix}".endswith(tuple(others))}
+        if masks:
+            break
+    return [
+        Frame(name, name, f"{image_folder}{name}.jpg", f"{mask_folder}{name}{suffix}")
+        for name in sorted(images | masks)
+    ]
+
+
+def convert(builder, dataset, source, splits, output, max_bad=0, numbering=None, chosen=None, beam=None, **options):
+    """Converts, unless `output` holds it already; prints the numbering that it found.
+
+    Args:
+      builder: the data set's subclass of `builder.Builder`.
+      dataset: its name in `label_maps.NUMBERINGS`.
+      source: an opened one of `sources`.
+      splits: {split: frames}.
+      output: where the records go.
+      max_bad: how many bad images may be left out.
+      numbering: how the masks number their classes; None finds out.
+      chosen: `units.Filter`; None keeps every image.
+      beam: Beam's PipelineOptions; None converts in this process.
+      options: further ones of `builder.Builder`.
+
+    Returns:
+      The messages about images left out.
+    """
+    if numbering is None:
+        numbering, why = numberings.detect(dataset, source, [frame for frames in splits.values() for frame in frames])
+        print(f"numbering: {numbering} ({why})")
+    made = builder(
+        splits=splits,
+        source=source,
+        form=Form(dataset, numbering),
+        chosen=chosen,
+        max_bad=max_bad,
+        data_dir=pathlib.Path(output),
+        **options,
+    )
+    bad = command_line.prepare(made, beam)
+    if made.filtered:
+        print(f"{made.filtered} images left out by --min-mapped={made.chosen.min_mapped:g}")
+    return bad
+
+
+def main(dataset, description, convert, argv=None):
+    """Command line of an image data set; `convert` takes an opened source, the output and options."""
+    parser = command_line.parser(dataset, description)
+    command_line.add_mapping(parser, dataset)
+    options, rest = parser.parse_known_args(argv)
+    source = sources.open_source(options.source)
+    chosen = command_line.chosen_filter(options)
+    beam = command_line.beam_options(options, rest, source)
+    bad = convert(source, options.output, options.max_bad, options.numbering, chosen=chosen, beam=beam)
+    command_line.report(options.output, bad, chosen.fits)

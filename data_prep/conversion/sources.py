@@ -1,0 +1,196 @@
+"""Where a data set's files come from: a folder, a zip or a tar, read file by file and never extracted.
+
+Names are relative to the source, with "/" between folders; files and folders that start with a dot are passed over.
+Names and sizes of an archive are checked before anything is read: no absolute name, no "..", no link or device, no name
+twice, no file beyond MAX_BYTES, no file that was packed to less than a MAX_RATIO-th of its size.
+A source can be sent to another process; it opens its own handle there.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+import tarfile
+import zipfile
+
+from vspw_jax.console.errors import UserError
+
+MAX_BYTES = 1 << 28
+MAX_RATIO = 200
+"""JPEG and PNG files hardly pack at all; a PNG mask of one class packs to a third."""
+
+
+class Folder:
+    """The files of a folder; `sizes` by name."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.sizes = {}
+        visited = set()
+        for folder, folders, files in os.walk(path, followlinks=True):
+            status = os.stat(folder)
+            visible = [name for name in folders if not name.startswith(".")]
+            # A link may lead back to a folder above it.
+            folders[:] = [] if (status.st_dev, status.st_ino) in visited else visible
+            visited.add((status.st_dev, status.st_ino))
+            relative = os.path.relpath(folder, path).replace(os.sep, "/")
+            prefix = "" if relative == "." else f"{relative}/"
+            for name in files:
+                if not name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):  # A link to nowhere.
+                        self.sizes[prefix + name] = os.stat(os.path.join(folder, name)).st_size
+
+    def where(self, name):
+        """The file as a user knows it."""
+        return os.path.join(self.path, name)
+
+    def read(self, name):
+        """The bytes of a file."""
+        return pathlib.Path(self.where(name)).read_bytes()
+
+    def only(self, names):
+        """The same source with these files alone, to be sent to another process: it may run in another folder."""
+        return _restricted(self, names)
+
+
+class Zip:
+    """The files of a zip; `sizes` by name."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.sizes = {}
+        for info in _zip(self.path).infolist():
+            if info.is_dir() or _hidden(info.filename):
+                continue
+            if info.flag_bits & 1:
+                raise UserError(f"{self.where(info.filename)} is encrypted. Unpack the archive and give the folder.")
+            if (info.external_attr >> 16) & 0o170000 == 0o120000:
+                raise UserError(f"{self.where(info.filename)} is a link. Unpack the archive and give the folder.")
+            if info.file_size > MAX_RATIO * max(info.compress_size, 1 << 12):
+                raise UserError(
+                    f"{self.where(info.filename)} would grow from {info.compress_size} to {info.file_size} bytes: "
+                    "no image does. Is this the right archive?"
+                )
+            _enter(self, info.filename, info.file_size)
+
+    def where(self, name):
+        """The file as a user knows it."""
+        return f"{self.path}:{name}"
+
+    def read(self, name):
+        """The bytes of a file; zipfile checks its checksum and that it has the size that the archive says."""
+        try:
+            return _zip(self.path).read(name)
+        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+            raise UserError(f"cannot be unpacked ({error})") from error
+
+    def only(self, names):
+        """The same source with these files alone."""
+        return _restricted(self, names)
+
+
+class Tar:
+    """The files of a tar that is not compressed; `sizes` by name."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.sizes, self._offsets = {}, {}
+        end = os.path.getsize(path)
+        with _opened_tar(self.path) as archive:
+            for member in archive:
+                if member.isdir() or _hidden(member.name):
+                    continue
+                if not member.isreg():
+                    raise UserError(
+                        f"{self.where(member.name)} is a link or device. Unpack the archive and give the folder."
+                    )
+                if member.offset_data + member.size > end or member.issparse():
+                    raise UserError(
+                        f"{self.where(member.name)} does not end within the archive: it is cut off or damaged."
+                    )
+                _enter(self, member.name, member.size)
+                self._offsets[member.name] = member.offset_data
+
+    def where(self, name):
+        """The file as a user knows it."""
+        return f"{self.path}:{name}"
+
+    def read(self, name):
+        """The bytes of a file."""
+        with open(self.path, "rb") as file:
+            file.seek(self._offsets[name])
+            return file.read(self.sizes[name])
+
+    def only(self, names):
+        """The same source with these files alone."""
+        source = _restricted(self, names)
+        source._offsets = {name: self._offsets[name] for name in source.sizes}
+        return source
+
+
+def open_source(path):
+    """The source at a path: a folder, or a .zip or .tar. One that is opened already is given back.
+
+    Raises:
+      UserError: nothing is there, or it is an archive that cannot be read file by file.
+    """
+    if hasattr(path, "sizes"):
+        return path
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return Folder(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such folder or archive. Give --source=DIR, a .zip or a .tar.")
+    if zipfile.is_zipfile(path):
+        return Zip(path)
+    with path.open("rb") as file:
+        head = file.read(6)
+    packed = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ\0": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+    for magic, program in packed.items():
+        if head.startswith(magic):
+            raise UserError(
+                f"{path} is compressed as a whole: none of its files can be read without unpacking all before it. "
+                f"Unpack it to a .tar with {program}, or to a folder."
+            )
+    return Tar(path)
+
+
+def _hidden(name):
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+def _enter(source, name, size):
+    """Takes a member into `sizes` once its name and size are known to be harmless."""
+    parts = name.removeprefix("./").split("/")
+    if name.startswith("/") or "\\" in name or "\0" in name or ":" in parts[0] or {"", ".", ".."} & set(parts):
+        raise UserError(f"{source.where(name)!r}: a name that leads out of the archive. Do not trust this archive.")
+    if size > MAX_BYTES:
+        raise UserError(f"{source.where(name)} has {size} bytes, more than any image. Is this the right archive?")
+    if name in source.sizes or name.removeprefix("./") in source.sizes or f"./{name}" in source.sizes:
+        raise UserError(f"{source.where(name)} is in the archive twice. Make the archive anew, or unpack it.")
+    source.sizes[name] = size
+
+
+def _restricted(source, names):
+    restricted = object.__new__(type(source))
+    restricted.path = os.path.abspath(source.path)
+    restricted.sizes = {name: source.sizes[name] for name in names if name in source.sizes}
+    return restricted
+
+
+@functools.lru_cache(maxsize=1)
+def _zip(path):
+    """One handle a process: reading the list of half a million members takes seconds."""
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is a damaged zip ({error}). Download it again.") from error
+
+
+@contextlib.contextmanager
+def _opened_tar(path):
+    try:
+        with tarfile.open(path, "r:") as archive:
+            yield archive
+    except tarfile.TarError as error:
+        raise UserError(f"{path} is neither a folder, a zip nor a whole tar ({error}).") from error

@@ -1,0 +1,201 @@
+"""Textures and outlines of the classes that `scenes.py` draws.
+
+A texture is a pattern in 0..1 by pixel, (H, W) float32; `unit` is the frame's height, with which its features scale.
+An outline is the shape of an object in a square, points in percent of its side.
+"""
+
+import cv2
+import numpy as np
+
+
+def smooth_noise(rng, shape, cell_y, cell_x):
+    """Noise in 0..1 of `shape` (H, W), with features of about cell_y by cell_x pixels."""
+    height, width = shape
+    grid = rng.random((int(height / cell_y) + 3, int(width / cell_x) + 3), dtype=np.float32)
+    return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+
+
+def _pixels(shape):
+    return np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+
+
+def clouds(rng, shape, unit):
+    """Lighter below, with wide soft patches."""
+    y, _ = _pixels(shape)
+    return 0.6 * y / shape[0] + 0.4 * smooth_noise(rng, shape, unit / 5, unit / 2)
+
+
+def windows(rng, shape, unit):
+    """Panes in rows and columns."""
+    y, x = _pixels(shape)
+    panes = (y % (unit / 10) > unit / 25) & (x % (unit / 12) > unit / 28)
+    return 0.75 * panes + 0.25 * smooth_noise(rng, shape, unit / 4, unit / 4)
+
+
+def asphalt(rng, shape, unit):
+    """Fine noise, and a broken line along the middle."""
+    y, x = _pixels(shape)
+    lane = (np.abs(y - shape[0] * 0.45) < unit / 40) & (x % (unit / 3) < unit / 6)
+    return 0.4 * smooth_noise(rng, shape, 1.2, 1.2) + 0.6 * lane
+
+
+def blades(rng, shape, unit):
+    """Narrow upright strokes."""
+    return smooth_noise(rng, shape, unit / 14, 1.5)
+
+
+def rock(rng, shape, unit):
+    """Slanting bands, bent."""
+    y, x = _pixels(shape)
+    return (np.sin((x + y) / unit * 40 + 6 * smooth_noise(rng, shape, unit / 6, unit / 6)) > 0).astype(np.float32)
+
+
+def waves(rng, shape, unit):
+    """Level bands, bent."""
+    y, _ = _pixels(shape)
+    return 0.5 + 0.5 * np.sin(y / unit * 75 + 5 * smooth_noise(rng, shape, unit / 12, unit / 4))
+
+
+def grains(rng, shape, unit):
+    """Single light pixels."""
+    return (rng.random(shape) > 0.8).astype(np.float32)
+
+
+def bricks(rng, shape, unit):
+    """Light joints, every other row moved by half a brick."""
+    y, x = _pixels(shape)
+    row = y // (unit / 11)
+    joint = (y % (unit / 11) < unit / 60) | ((x + row % 2 * unit / 9) % (unit / 4.5) < unit / 60)
+    return 0.8 * joint + 0.2 * smooth_noise(rng, shape, unit / 8, unit / 8)
+
+
+def tiles(rng, shape, unit):
+    """A chessboard whose rows grow towards the viewer."""
+    y, x = _pixels(shape)
+    squares = (np.log1p(y / unit * 4) // 0.2 + x // (unit / 9)) % 2
+    return 0.85 * squares + 0.15 * smooth_noise(rng, shape, unit / 8, unit / 8)
+
+
+def leaves(rng, shape, unit):
+    """Small blobs."""
+    return (smooth_noise(rng, shape, unit / 30, unit / 30) > 0.5).astype(np.float32)
+
+
+def stripes_across(rng, shape, unit):
+    """Five level stripes."""
+    return (_pixels(shape)[0] % (shape[0] / 5) < shape[0] / 10).astype(np.float32)
+
+
+def stripes_down(rng, shape, unit):
+    """Six upright stripes."""
+    return (_pixels(shape)[1] % (shape[1] / 6) < shape[1] / 12).astype(np.float32)
+
+
+def shading(rng, shape, unit):
+    """Lighter from top to bottom."""
+    return _pixels(shape)[0] / shape[0]
+
+
+def sectors(rng, shape, unit):
+    """Three dark and three light sectors."""
+    y, x = _pixels(shape)
+    return (np.sin(3 * np.arctan2(y - shape[0] / 2, x - shape[1] / 2)) > 0).astype(np.float32)
+
+
+def frames(rng, shape, unit):
+    """Nested rectangles."""
+    y, x = _pixels(shape)
+    distance = np.maximum(np.abs(y / shape[0] - 0.5), np.abs(x / shape[1] - 0.5))
+    return (distance * 12 % 2 < 1).astype(np.float32)
+
+
+def blotches(rng, shape, unit):
+    """Soft patches."""
+    return smooth_noise(rng, shape, unit / 10, unit / 10)
+
+
+TEXTURES = {
+    "sky": clouds,
+    "building": windows,
+    "road": asphalt,
+    "grass": blades,
+    "mountain": rock,
+    "sea": waves,
+    "sand": grains,
+    "wall": bricks,
+    "floor": tiles,
+    "tree": leaves,
+    "person": stripes_across,
+    "ship_or_boat": stripes_down,
+    "car": shading,
+    "ball": sectors,
+    "painting_or_poster": frames,
+    "unnamed": blotches,
+}
+
+OUTLINES = {
+    "car": (
+        ("polygon", (2, 55), (18, 52), (30, 32), (68, 32), (82, 52), (98, 58), (98, 76), (2, 76)),
+        ("ellipse", (24, 76), (11, 11)),
+        ("ellipse", (76, 76), (11, 11)),
+    ),
+    "person": (
+        ("ellipse", (50, 12), (10, 12)),
+        (
+            "polygon",
+            (34, 24),
+            (66, 24),
+            (72, 60),
+            (62, 60),
+            (63, 98),
+            (52, 98),
+            (50, 66),
+            (48, 98),
+            (37, 98),
+            (38, 60),
+            (28, 60),
+        ),
+    ),
+    "tree": (
+        ("polygon", (45, 50), (55, 50), (57, 98), (43, 98)),
+        ("ellipse", (50, 22), (24, 20)),
+        ("ellipse", (32, 40), (24, 18)),
+        ("ellipse", (68, 42), (22, 19)),
+    ),
+    "ship_or_boat": (
+        ("polygon", (4, 66), (96, 66), (80, 88), (18, 88)),
+        ("polygon", (48, 8), (86, 60), (48, 60)),
+        ("polygon", (43, 18), (43, 60), (16, 60)),
+    ),
+    "ball": (("ellipse", (50, 50), (47, 47)),),
+    "painting_or_poster": (("polygon", (6, 14), (94, 14), (94, 86), (6, 86)),),
+    "unnamed": (("polygon", (10, 40), (40, 8), (60, 30), (92, 26), (80, 60), (90, 92), (46, 78), (14, 90)),),
+}
+
+
+def colour_pair(rng):
+    """A darker and a lighter RGB colour in 0..1, in random order: one distribution for all classes."""
+    hue, saturation = rng.uniform(0, 360, 2), rng.uniform(0.15, 0.75, 2)
+    value = np.array([rng.uniform(0.2, 0.55), rng.uniform(0.6, 0.95)])
+    pair = cv2.cvtColor(np.stack([hue, saturation, value], axis=-1).astype(np.float32)[None], cv2.COLOR_HSV2RGB)[0]
+    return rng.permutation(pair)
+
+
+def paint(rng, name, shape, unit):
+    """The texture of a class in two fresh colours: (H, W, 3) float32 in 0..1."""
+    first, second = colour_pair(rng)
+    pattern = TEXTURES[name](rng, shape, unit * rng.uniform(0.85, 1.15))[..., None]
+    return (first * (1 - pattern) + second * pattern).astype(np.float32)
+
+
+def silhouette(name, size):
+    """The outline of an object, 1 inside: (size, size) float32."""
+    mask = np.zeros((size, size), np.uint8)
+    for kind, *points in OUTLINES[name]:
+        points = np.array(points) * size // 100
+        if kind == "polygon":
+            cv2.fillPoly(mask, [points.astype(np.int32)], 1)
+        else:
+            centre, axes = points.tolist()
+            cv2.ellipse(mask, centre, axes, 0, 0, 360, 1, -1)
+    return mask.astype(np.float32)

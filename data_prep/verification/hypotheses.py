@@ -1,0 +1,74 @@
+"""What masks may hold instead of what they should, and how much of a data set its papers count.
+
+Shapes: V = 256 source values of a mask.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from data_prep.verification.label_shift import IMPOSSIBLE, NOTHING_KNOWN, shifted
+from vspw_jax.classes import label_maps
+
+PUBLISHED = {
+    "vspw": {"train": (2806, 198_244), "val": (343, 24_502), "test": (387, 28_887)},
+    "coco_stuff": {"train": (118_287, 118_287), "val": (5_000, 5_000)},
+    "ade20k": {"train": (20_210, 20_210), "val": (2_000, 2_000)},
+}
+"""Videos and frames by split: arXiv 2306.03508; COCO 2017; ADEChallengeData2016. An image counts as a video."""
+
+TITLES = {
+    "raw_1_124": "VSPW's raw ids 1..124",
+    "pixelmap_0_181": "COCO-Stuff's pixelmaps 0..181",
+    "trainid_0_170": "mmseg's train ids 0..170",
+    "label_1_182": "COCO-Stuff's label ids 1..182",
+    "raw_0_150": "ADE20K's ids 1..150",
+    "reduced_0_149": "ADE20K's train ids 0..149",
+}
+
+TRUSTED = ("exact", "close")
+"""Fits of a label map by which a class is expected to look like VSPW's; "broad" ones are not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbering:
+    """What a mask's values stand for.
+
+    Attributes:
+      title: for messages.
+      names: of classes, by source value.
+      classes_V: VSPW's train ids by source value, NOTHING_KNOWN or IMPOSSIBLE.
+    """
+
+    title: str
+    names: dict
+    classes_V: np.ndarray
+
+
+def numbering(dataset, name):
+    """A `Numbering` of `label_maps.NUMBERINGS`; UserError where there is none of that name."""
+    sources = label_maps.source_classes(dataset, name)
+    table = np.full(256, IMPOSSIBLE)
+    table[list(label_maps.NUMBERINGS[dataset][name].void)] = NOTHING_KNOWN
+    for source in sources:
+        table[source.value] = source.vspw_id if source.fit in TRUSTED else NOTHING_KNOWN
+    return Numbering(TITLES[name], {source.value: source.name for source in sources}, table)
+
+
+def one_off(right, by):
+    """The numbering of masks whose ids are all `by` too high."""
+    names = {value + by: name for value, name in right.names.items()}
+    title = f"{right.title}, shifted by {by:+d}"
+    if by == -1 and right.title == TITLES["raw_1_124"]:
+        title = "VSPW's train ids 0..123, raw ids shifted by -1"
+    return Numbering(title, names, shifted(right.classes_V, by))
+
+
+def of(dataset, name):
+    """The numbering that masks should be in, and all that they may be in instead."""
+    expected, others = numbering(dataset, name), []
+    known = [numbering(dataset, other) for other in label_maps.NUMBERINGS[dataset]]
+    for other in (*known, one_off(expected, -1), one_off(expected, 1)):
+        if all(other.names != found.names for found in (expected, *others)):
+            others.append(other)
+    return expected, others

@@ -1,0 +1,233 @@
+"""Reads every record of a split once, in several processes, and keeps what verification asks for.
+
+A frame leaves a few hundred bytes behind (`FrameFacts`), which the main process folds, in order, into sums: memory does
+not grow with the pictures. Shapes: V = 256 source values of a mask.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import multiprocessing
+
+import numpy as np
+from PIL import Image
+
+from data_prep.verification.label_shift import Sightings
+from vspw_jax.console.errors import UserError
+from vspw_jax.console.progress import progress
+from vspw_jax.data import class_pixels, records
+
+CHUNK = 32
+"""Records that a worker takes at a time."""
+
+ROWS = 120
+"""About how many rows and columns of a mask are enough to say how high a class is."""
+
+
+@dataclasses.dataclass
+class FrameFacts:
+    """What is kept of a record.
+
+    Attributes:
+      problem: what is wrong with it, or None.
+      values, pixels: source values in its mask, and how many pixels each has.
+      sampled, area, height: values on a coarse grid, their shares of it and their vertical centres (0 top, 1 bottom).
+    """
+
+    video: str = ""
+    frame: str = ""
+    jpeg_sha256: str = ""
+    png_sha256: str = ""
+    has_mask: bool = False
+    problem: str | None = None
+    values: np.ndarray = ()
+    pixels: np.ndarray = ()
+    sampled: np.ndarray = ()
+    area: np.ndarray = ()
+    height: np.ndarray = ()
+
+
+def _image_size(jpeg):
+    """(width, height) of a JPEG, all of whose data is read, at an eighth of its size."""
+    image = Image.open(io.BytesIO(jpeg))
+    size = image.size
+    image.draft("RGB", (size[0] // 8, size[1] // 8))
+    image.load()
+    return size
+
+
+def describe_mask(facts, mask_HW):
+    """Fills in what `FrameFacts` says of a mask."""
+    counts = class_pixels.count(mask_HW)
+    step = max(min(mask_HW.shape) // ROWS, 1)
+    coarse = mask_HW[step // 2 :: step, step // 2 :: step]
+    heights = (np.arange(len(coarse)) + 0.5) / len(coarse)
+    sampled = np.bincount(coarse.ravel(), minlength=256)
+    weighted = np.bincount(coarse.ravel(), np.repeat(heights, coarse.shape[1]), minlength=256)
+    facts.has_mask = True
+    facts.values, facts.pixels = np.array(list(counts)), np.array(list(counts.values()))
+    facts.sampled = np.flatnonzero(sampled)
+    facts.area = sampled[facts.sampled] / coarse.size
+    facts.height = weighted[facts.sampled] / sampled[facts.sampled]
+
+
+def read_facts(record):
+    """The facts of one record as `records.Frames` gives it."""
+    jpeg, png = record["image_jpeg"], record["mask_png"]
+    facts = FrameFacts(record["video"], record["frame"], *(hashlib.sha256(data).hexdigest() for data in (jpeg, png)))
+    try:
+        size = _image_size(jpeg)
+    except (OSError, SyntaxError) as error:
+        facts.problem = f"its JPEG cannot be read ({error})"
+        return facts
+    if not png:
+        return facts
+    try:
+        mask = records.mask_values(png)
+    except (UserError, OSError, SyntaxError) as error:
+        facts.problem = f"its mask cannot be read ({error})"
+        return facts
+    if mask.shape != size[::-1]:
+        facts.problem = f"its mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {size[0]}x{size[1]}"
+    describe_mask(facts, mask)
+    return facts
+
+
+@functools.lru_cache(maxsize=1)
+def _open(path, split):
+    return records.Frames(path, split)
+
+
+def _read_chunk(task):
+    path, split, start, stop = task
+    frames, found = _open(path, split), []
+    for number in range(start, stop):
+        try:
+            found.append(read_facts(frames[number]))
+        except UserError as error:
+            found.append(FrameFacts(problem=str(error).splitlines()[0]))
+    return found
+
+
+@contextlib.contextmanager
+def readers(workers):
+    """Gives a `map` that keeps order and runs in so many processes; with 1 in this one."""
+    if workers == 1:
+        yield map
+        return
+    # Spawned, not forked: the readers of ArrayRecord hold threads.
+    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
+
+
+def facts_in_order(path, split, count, run=map):
+    """Yields the facts of records 0..count-1; `run` is what `readers` gives."""
+    tasks = [(str(path), split, start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    for chunk in run(_read_chunk, tasks):
+        yield from chunk
+
+
+@dataclasses.dataclass
+class SplitScan:
+    """Sums over a split.
+
+    Attributes:
+      frames, masks: records, and those with a mask.
+      pixels_V, frames_V: pixels of each source value, and frames that show it.
+      largest: by value, (pixels, record) of the frame that shows most of it.
+      first_seen: by value, "video/frame" of the first frame that shows it.
+      bad: messages about what cannot be used.
+      names: frame names by video, in order.
+      by_image: (record, "video/frame") by SHA-256 of the JPEG.
+      wrong_rows: "video/frame" whose class counts are not the stored ones.
+      digests: what the fingerprint is made of, as `records.fingerprint` takes it.
+    """
+
+    frames: int = 0
+    masks: int = 0
+    pixels_V: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
+    frames_V: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
+    largest: dict = dataclasses.field(default_factory=dict)
+    first_seen: dict = dataclasses.field(default_factory=dict)
+    bad: list = dataclasses.field(default_factory=list)
+    names: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    by_image: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    wrong_rows: list = dataclasses.field(default_factory=list)
+    digests: list = dataclasses.field(default_factory=list)
+    sightings: Sightings = dataclasses.field(default_factory=Sightings)
+
+    def add(self, number, facts, stored=None):
+        """Folds one record in; `stored` is what the class counts beside the shards say of it, {value: pixels}."""
+        self.frames += 1
+        where = f"{facts.video}/{facts.frame}" if facts.video else f"record {number}"
+        if facts.problem:
+            self.bad.append(f"{where}: {facts.problem}")
+        if facts.video:
+            self.digests.append((facts.video, facts.frame, facts.jpeg_sha256, facts.png_sha256))
+            self.names[facts.video].append(facts.frame)
+            self.by_image[facts.jpeg_sha256].append((number, where))
+        counts = dict(zip(np.asarray(facts.values).tolist(), np.asarray(facts.pixels).tolist(), strict=True))
+        if stored is not None and stored != counts:
+            self.wrong_rows.append(where)
+        if not facts.has_mask:
+            return
+        self.masks += 1
+        self.pixels_V[facts.values] += facts.pixels
+        self.frames_V[facts.values] += 1
+        for value, pixels in counts.items():
+            self.first_seen.setdefault(value, where)
+            if pixels > self.largest.get(value, (0, 0))[0]:
+                self.largest[value] = (pixels, number)
+
+    @property
+    def fingerprint(self):
+        """Made anew from the bytes that were read."""
+        return records.fingerprint(self.digests)
+
+
+def grids(facts):
+    """Shares and vertical centres of values in a video's frames, (F, V) each, as `Sightings.add_video` takes them."""
+    area_FV, height_FV = np.zeros((2, len(facts), 256))
+    for frame, fact in enumerate(facts):
+        area_FV[frame, fact.sampled], height_FV[frame, fact.sampled] = fact.area, fact.height
+    return area_FV, height_FV
+
+
+def _stored_counts(pixels_N256, number):
+    """A record's row as {value: pixels}."""
+    row = slice(*pixels_N256.indptr[number : number + 2])
+    return dict(zip(pixels_N256.indices[row].tolist(), pixels_N256.data[row].tolist(), strict=True))
+
+
+def scan(path, split, run=map):
+    """Reads a split of the converted data in the folder `path`; `run` is what `readers` gives.
+
+    Returns:
+      A `SplitScan`.
+
+    Raises:
+      UserError: the split's shards are not whole.
+    """
+    _open.cache_clear()  # The folder may hold other records than the last time.
+    frames, result = _open(str(path), split), SplitScan()
+    stored_N256 = class_pixels.load(frames.path, split, len(frames))
+    video = []
+
+    def end_video():
+        if video:
+            result.sightings.add_video(*grids(video))
+            video.clear()
+
+    stream = facts_in_order(path, split, len(frames), run)
+    for number, facts in enumerate(progress(stream, f"verifying {split}", "frame", total=len(frames))):
+        if video and facts.video != video[-1].video:
+            end_video()
+        result.add(number, facts, _stored_counts(stored_N256, number))
+        if facts.has_mask:
+            video.append(facts)
+    end_video()
+    return result

@@ -1,0 +1,92 @@
+"""What evaluation leaves in the workdir, with predictors that need no network."""
+
+import json
+import types
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vspw_jax import submission
+from vspw_jax.data import records
+from vspw_jax.evaluation import evaluate
+from vspw_jax.metrics import __main__ as program
+
+
+class Predictor:
+    """Answers a class by the brightness of a pixel."""
+
+    batch = 4
+    options = ConfigDict(dict(save_scores=False))
+
+    def __call__(self, frames):
+        return np.stack([(frame.mean(axis=2) // 32).astype(np.uint8) for frame in frames])
+
+    def start(self, frames):
+        return types.SimpleNamespace(labels=lambda: self(frames))
+
+
+class Constant(Predictor):
+    """Answers one class, with weights that hold NaN."""
+
+    batch = 3
+    weights = {"params": np.array([np.nan])}
+
+    def __call__(self, frames):
+        return np.zeros((len(frames), *frames[0].shape[:2]), np.uint8)
+
+
+def test_the_predictions_left_behind_give_the_same_scores(tiny_config, tmp_path):
+    result = evaluate.evaluate(tiny_config, Predictor(), tmp_path, "python")
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written == result
+    folder, output = tmp_path / "evaluated" / "val", tmp_path / "again.json"
+    program.main([f"--predictions={folder}", f"--data={tiny_config.data.records}", f"--output={output}"])
+    assert json.loads(output.read_text()) == {"predictions": str(folder), **written}
+    assert '"command":"python"' in (tmp_path / "report.html").read_text()
+
+
+def test_what_an_older_evaluation_predicted_goes(tiny_config, tmp_path):
+    stale = tmp_path / "evaluated" / "val" / "stale" / "00000001.png"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    result = evaluate.evaluate(tiny_config, Constant(), tmp_path)
+    assert not stale.exists()
+    broken, constant, *_ = result["warnings"]
+    assert "NaN" in broken and constant.startswith("Every pixel is predicted to be 'wall'")
+    assert result["commonest_class"]["VC8"] == result["VC8"] == 1.0
+
+
+def test_a_split_without_masks_is_predicted_for_an_entry(tiny_config, tmp_path, capsys):
+    tiny_config.data.eval_split = "test"
+    assert evaluate.evaluate(tiny_config, Predictor(), tmp_path) is None
+    assert not (tmp_path / "evaluation.json").exists()
+    entry = evaluate.predictions_folder(tiny_config, tmp_path)
+    submission.main([f"--check={entry}", f"--data={tiny_config.data.records}", "--split=test"])
+    assert "is whole: 1 videos, 10 frames" in capsys.readouterr().out
+
+
+def test_weights_of_unfinished_training_and_what_they_began_without(tiny_config, tmp_path, monkeypatch):
+    with tiny_config.unlocked():
+        tiny_config.init_from = str(tmp_path / "X.pth")
+    assert evaluate.unfinished(tiny_config, None, {}) == evaluate.unfinished(tiny_config, 6, {}) == []
+    (plain,) = evaluate.unfinished(tiny_config, 2, {})
+    assert plain == "These are the weights of step 2 of 6: training has not ended."
+    (tmp_path / "X.pth").touch()
+    plan = types.SimpleNamespace(unsettled=lambda: ["decoder/cls_embed/kernel", "decoder/cls_embed/bias"])
+    monkeypatch.setattr(evaluate.convert, "plan", lambda *_: plan)
+    (said,) = evaluate.unfinished(tiny_config, 2, {})
+    assert (
+        "2 of the variables" in said and "X.pth lacks them: decoder/cls_embed/kernel, decoder/cls_embed/bias." in said
+    )
+    result = evaluate.evaluate(tiny_config, Constant(), tmp_path, warnings=[said])
+    assert "NaN" in result["warnings"][0] and result["warnings"][1] == said
+
+
+def test_shares_of_processes_are_even_and_hold_every_video_once():
+    videos = [records.Video(f"v{n}", 0, count) for n, count in enumerate((3, 30, 5, 5, 20, 9, 1))]
+    for count in (1, 2, 3, 9):
+        shares = [evaluate.share(videos, count, process) for process in range(count)]
+        assert sorted(video.name for own in shares for video in own) == [video.name for video in videos]
+        assert all([videos.index(video) for video in own] == sorted(map(videos.index, own)) for own in shares)
+        loads = [sum(video.count for video in own) for own in shares]
+        assert max(loads) == {1: 73, 2: 37, 3: 30, 9: 30}[count]

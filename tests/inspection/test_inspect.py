@@ -1,0 +1,75 @@
+"""The count of floating point operations against counts by hand, and the memory of compiled steps."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vspw_jax.inspection import inspect
+from vspw_jax.inspection.inspect import matrix_flops
+
+
+def flops(function, *shapes):
+    return matrix_flops(jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).jaxpr)
+
+
+def test_matrix_product_with_batch_axes():
+    assert flops(lambda x, y: jnp.einsum("bij,bjk->bik", x, y), (5, 2, 3), (5, 3, 4)) == 2 * 5 * 2 * 3 * 4
+
+
+def test_grouped_convolution():
+    def convolve(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2
+        )
+
+    assert flops(convolve, (1, 8, 6, 4), (3, 3, 2, 10)) == 2 * (4 * 3) * 10 * (3 * 3 * 2)
+
+
+def test_a_scan_counts_its_length_and_recomputation_counts():
+    layer = lambda x, w: (jnp.sin(x @ w), None)
+
+    def loss(x, w, apply):
+        return jax.lax.scan(apply, x, w)[0].sum()
+
+    forward = 7 * 2 * 3 * 4 * 4
+    assert flops(lambda x, w: loss(x, w, layer), (3, 4), (7, 4, 4)) == forward
+    gradient = lambda apply: jax.grad(lambda x, w: loss(x, w, apply), (0, 1))
+    assert flops(gradient(layer), (3, 4), (7, 4, 4)) == 3 * forward
+    assert flops(gradient(jax.checkpoint(layer)), (3, 4), (7, 4, 4)) == 4 * forward
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(8, 8), (3, 1)])
+def test_memory_of_the_step_is_told_for_each_device_and_remat(tiny_config, monkeypatch, batch, devices):
+    """In place of the network's a step that sorts each clip's values, 24 KiB, and without remat again."""
+
+    def step_of(config, mesh):
+        names = mesh.axis_names[0]
+
+        def sorted_sum(image_BTHWC):
+            values = image_BTHWC.reshape(len(image_BTHWC), -1)
+            ascending = jnp.sort(values)
+            again = jnp.sort(jnp.sin(values)) if config.model.remat == "none" else 0.0
+            return jax.lax.psum((ascending * again)[:, ::3].sum(), names)
+
+        mapped = jax.shard_map(sorted_sum, mesh=mesh, in_specs=jax.P(names), out_specs=jax.P(), check_vma=False)
+        step = jax.jit(lambda state, batch: state + mapped(batch["image_BTHWC"]))
+        return step, (jax.ShapeDtypeStruct((), jnp.float32), inspect.abstract_batch(config))
+
+    monkeypatch.setattr(inspect, "abstract_step", step_of)
+    tiny_config.train.batch = batch
+    tiny_config.loss.nce.scope = "clip"
+    tiny_config.model.remat = "dots"
+    lines = inspect.describe_memory(tiny_config)
+    assert f"{devices} x cpu, {batch // devices} clips each" in lines[0]
+    assert [line.split(" with ")[1] for line in lines[1:]] == [
+        "model.remat=dots (this recipe)",
+        "model.remat=full",
+        "model.remat=none",
+    ]
+    of = {remat: inspect.step_memory(tiny_config, make_mesh(devices), remat) for remat in ("full", "none")}
+    assert of["none"] > of["full"] >= batch // devices * 24 * 2**10
+    assert tiny_config.model.remat == "dots"
+
+
+def make_mesh(devices):
+    return inspect.sharding.make_mesh(devices=jax.devices()[:devices])

@@ -1,0 +1,85 @@
+"""The program with a network that compiles in a second: to be run as several processes that train it together.
+
+Blocks are stacked twice, as BEiT's, so that their weights are gathered inside two scans; a batch norm's statistics span
+all processes.
+
+With STOPPED=training:1 in the environment process 1 gets SIGTERM as it reads its second batch, with evaluating:0
+process 0 as it begins to predict; several are divided by commas.
+"""
+
+import os
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vspw_jax import main
+from vspw_jax.data import pipeline
+from vspw_jax.evaluation import evaluate
+from vspw_jax.models import layers, segmenter
+
+CELL = 4
+
+
+class Encoder(nnx.Module):
+    """Cells of 4x4 pixels, four residual blocks, and the same map at four scales."""
+
+    def __init__(self, config, image_size, remat, *, dtype, rngs):
+        make = lambda rngs: layers.linear(config.dim, config.dim, dtype=dtype, rngs=rngs)
+        self.cells = layers.linear(3 * CELL * CELL, config.dim, dtype=dtype, rngs=rngs)
+        self.blocks = layers.stack_modules(lambda rngs: layers.stack_modules(make, 2, rngs), 2, rngs)
+
+    def __call__(self, image_NHWC, train=False, keys_N=None):
+        num_images, height, width, _ = image_NHWC.shape
+        cells = image_NHWC.reshape(num_images, height // CELL, CELL, width // CELL, CELL, 3).swapaxes(2, 3)
+        x = self.cells(cells.reshape(num_images, height // CELL, width // CELL, -1))
+        block = lambda linear, x, _: (x + jnp.tanh(linear(x)), None)
+        run = lambda linears, x, _: layers.scan_modules(linears, block, x, remat="full")
+        x, _ = layers.scan_modules(self.blocks, run, x)
+        return [x[:, ::stride, ::stride] for stride in (1, 2, 4, 8)]
+
+
+class Decoder(nnx.Module):
+    """A batch norm and a classifier."""
+
+    def __init__(self, input_dim, num_classes, config, remat, *, dtype, rngs):
+        self.norm = layers.batch_norm(input_dim, dtype=dtype, rngs=rngs)
+        self.classifier = layers.linear(input_dim, num_classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, maps, train=False, keys_N=None):
+        features = self.norm(maps[0], use_running_average=not train)
+        logits = self.classifier(features)
+        return {"features_NHWC": features, "logits_NHWC": logits, "auxiliary_logits_NHWC": logits}
+
+
+segmenter.ENCODERS["beit"], segmenter.DECODERS["upernet"] = Encoder, Decoder
+
+NOTICED_SECONDS = 5
+"""Within which jax.distributed, which looks for SIGTERM once a second, has told every process."""
+
+
+def stops(what):
+    """Whether this process is to be stopped in training or evaluating."""
+    return f"{what}:{jax.process_index()}" in os.environ.get("STOPPED", "").split(",")
+
+
+def training_batches(*args, batches=pipeline.training_batches):
+    for number, batch in enumerate(batches(*args)):
+        if number >= 1 and stops("training"):
+            if number == 1:
+                signal.raise_signal(signal.SIGTERM)
+            time.sleep(NOTICED_SECONDS)
+        yield batch
+
+
+def predicted_videos(*args, videos=evaluate.predicted_videos):
+    if stops("evaluating"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    yield from videos(*args)
+
+
+if __name__ == "__main__":
+    pipeline.training_batches, evaluate.predicted_videos = training_batches, predicted_videos
+    main.command_line()

@@ -1,0 +1,122 @@
+"""How the terms of the loss are chosen, weighted and warmed up, on a made-up network's outputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from configs import nce, pne
+from vspw_jax.losses import cross_frame_nce, segmentation
+from vspw_jax.parallel import sharding
+from vspw_jax.training import train_step
+
+CLASSES, QUERIES = 3, 4
+KEYS = jax.random.split(jax.random.key(0), 1)
+
+
+def made_up(shapes):
+    rng = np.random.default_rng(0)
+    outputs = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    outputs["encoder"] = [jnp.asarray(rng.normal(size=(1, 2, n, n, 5)), jnp.float32) for n in (8, 4, 2, 1)]
+    return outputs
+
+
+def batch():
+    label = np.random.default_rng(1).choice([0, 1, 2, 255], (1, 2, 8, 8))
+    return {"label_BTHW": jnp.asarray(label, jnp.int32), "is_clip_B": jnp.ones(1, bool)}
+
+
+def on_one_device(function, *arguments):
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+    return jax.tree.map(float, jax.jit(mapped)(*arguments))
+
+
+def losses(outputs, config, decoder):
+    run = lambda outputs, batch: train_step.clip_losses(outputs, batch, KEYS, 0, decoder, config)
+    return on_one_device(run, outputs, batch())
+
+
+def test_equation_4_to_the_letter(monkeypatch):
+    """Cross-entropy 1, dice 5, nothing else, in the loss and in the matching."""
+    config = nce.get_config().loss
+    config.segmentation.weights.mask = config.segmentation.matching.mask = 0.0
+    config.nce.weight = 0.0
+    terms = {"cls": 2.0, "mask": 3.0, "dice": 4.0}
+    monkeypatch.setitem(train_step.SEGMENTATION_TERMS, "mask2former", lambda *_: terms)
+    assert train_step.clip_losses({}, batch(), KEYS, 0, "mask2former", config) == {
+        "cls": 2.0,
+        "mask": 0.0,
+        "dice": 20.0,
+    }
+    rng = np.random.default_rng(0)
+    classes, masks = rng.normal(size=(QUERIES, CLASSES + 1)), rng.normal(size=(QUERIES, 6))
+    targets = rng.integers(0, 2, (2, 6)).astype(float)
+    cost = segmentation.matching_cost(
+        classes, masks, np.array([0, 2]), targets, np.ones(6), config.segmentation.matching
+    )
+    p, probability = 1 / (1 + np.exp(-masks)), np.exp(classes) / np.exp(classes).sum(axis=1, keepdims=True)
+    for q, m in np.ndindex(QUERIES, 2):
+        dice = 1 - (2 * p[q] @ targets[m] + 1) / (p[q].sum() + targets[m].sum() + 1)
+        assert float(cost[q, m]) == pytest.approx(-2 * probability[q, [0, 2][m]] + 5 * dice, rel=1e-5)
+
+
+def test_contrast_reads_the_level_asked_for_or_the_projection():
+    config = pne.get_config("demo").loss
+    config.pne.weight = 0.0
+    config.nce = nce.get_config("demo").loss.nce
+    config.nce.update(level=1, scope="clip")
+    logits = (1, 2, 8, 8, CLASSES)
+    outputs = made_up({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits})
+    loss = jax.jit(lambda features, labels: cross_frame_nce.batch_loss(features, labels, KEYS, config.nce))
+    of = lambda features: float(loss(features, batch()["label_BTHW"]))
+    found = losses(outputs, config, "upernet")
+    assert found.keys() == {"pixel", "auxiliary", "nce"}
+    assert found["nce"] == pytest.approx(of(outputs["encoder"][1]), rel=1e-5)
+    projected = outputs | {"projection_BTHWC": outputs["encoder"][0][..., :3]}
+    assert losses(projected, config, "upernet")["nce"] == pytest.approx(of(projected["projection_BTHWC"]), rel=1e-5)
+
+
+def test_unrelated_frames_are_not_contrasted():
+    """In joint training single images fill a clip: `is_clip_B` is false for it."""
+    config = pne.get_config("demo").loss
+    config.pne.weight = 0.0
+    config.nce = nce.get_config("demo").loss.nce
+    config.nce.scope = "clip"
+    logits = (1, 2, 8, 8, CLASSES)
+    outputs = made_up({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits})
+    run = lambda outputs, batch: train_step.clip_losses(outputs, batch, KEYS, 0, "upernet", config)
+    related = on_one_device(run, outputs, batch())
+    unrelated = on_one_device(run, outputs, batch() | {"is_clip_B": jnp.zeros(1, bool)})
+    assert related["nce"] > 0 and unrelated == related | {"nce": 0.0}
+
+
+def test_pne_reads_a_query_decoders_scores_as_probabilities(monkeypatch):
+    """Scores of queries add up to anything; confidences are shares of their sum."""
+    config = pne.get_config("demo").loss
+    scores = jnp.asarray([[[[[3.0, 1.0, 0.0]]]]])
+    monkeypatch.setattr(train_step.segmenter, "class_scores", lambda outputs: scores)
+    monkeypatch.setattr(train_step.pne, "batch_loss", lambda features, scores, *_: scores)
+    found = train_step.pne_term({"projection_BTHWC": None, "encoder": {0: None}}, batch(), KEYS, config.pne)
+    np.testing.assert_allclose(found[0, 0, 0, 0], [0.75, 0.25, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("start", "warmup", "shares"),
+    [(0, 0, {0: 1, 9: 1}), (5, 0, {4: 0, 5: 1}), (0, 4, {0: 0.25, 3: 1, 90: 1}), (5, 4, {4: 0, 5: 0.25, 8: 1})],
+)
+def test_warm_up_of_a_weight(start, warmup, shares):
+    config = nce.get_config().loss.nce
+    config.update(start_step=start, warmup_steps=warmup)
+    ramp = jax.jit(lambda step: train_step.ramp(config, step))
+    assert {step: float(ramp(step)) for step in shares} == shares
+
+
+def test_a_contrastive_term_that_is_not_asked_for_costs_nothing():
+    """Its code is not even traced: these outputs would not do for it."""
+    config = pne.get_config("demo").loss
+    config.pne.weight = 0.0
+    logits = jnp.zeros((1, 2, 8, 8, CLASSES))
+    found = losses({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits}, config, "upernet")
+    assert found == pytest.approx({"pixel": np.log(CLASSES), "auxiliary": 0.4 * np.log(CLASSES)}, rel=1e-6)
