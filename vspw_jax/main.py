@@ -28,18 +28,19 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_prep import coco_stuff, generate, vspw
-from vspw_jax.checkpoints import checkpoint
+from vspw_jax.checkpoints import checkpoint, run_identity
 from vspw_jax.console.errors import UserError, choose, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
 from vspw_jax.inference import sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
-from vspw_jax.inspection import inspect
+from vspw_jax.inspection import report
 from vspw_jax.interop import convert, namings
 from vspw_jax.metrics import table
-from vspw_jax.parallel import processes, sharding
-from vspw_jax.training import loop, preemption, replay, train_step
+from vspw_jax.parallel import placement, processes
+from vspw_jax.parallel.mesh import local_mesh, make_mesh
+from vspw_jax.training import loop, preemption, replay, train_state
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
@@ -117,28 +118,28 @@ def trained_weights(config, workdir, mesh):
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     step = checkpoints.intact_step()
     if step is not None:
-        checkpoint.check_workdir(workdir, config)
-        return *train_step.restore_weights(config, checkpoints, mesh, step), step
+        run_identity.check_workdir(workdir, config)
+        return *train_state.restore_weights(config, checkpoints, mesh, step), step
     if not config.init_from:
         raise UserError(
             f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
             "PyTorch checkpoint with --config.init_from=PATH."
         )
-    graphdef, *weights = train_step.describe(config)
+    graphdef, *weights = train_state.describe(config)
     plan = convert.plan(config.model, weights, config.init_from)
     print(plan.report())
-    params, model_state = convert.read_weights(plan, weights, sharding.replicated(mesh))
+    params, model_state = convert.read_weights(plan, weights, placement.replicated(mesh))
     return graphdef, {"params": params, "model_state": model_state}, None
 
 
 def trained_predictor(config, workdir, recipe=""):
     """A `Predictor` with the weights of the workdir's newest checkpoint; `recipe` is the name of the config's file."""
-    mesh = sharding.make_mesh()
+    mesh = make_mesh()
     graphdef, weights, step = trained_weights(config, workdir, mesh)
     origin = {"recipe": recipe, "step": step}
     if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
-    return Predictor(config, graphdef, sharding.local_mesh(mesh), sharding.local(mesh, weights), origin)
+    return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, weights), origin)
 
 
 def run_train(config, workdir):
@@ -219,19 +220,19 @@ def run_export(config, workdir):
     """Writes the newest checkpoint as a PyTorch checkpoint."""
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
-    _, weights, _ = trained_weights(config, workdir, sharding.make_mesh())
+    _, weights, _ = trained_weights(config, workdir, make_mesh())
     convert.save_weights(config.model, weights.values(), _OUTPUT.value, _NAMING.value)
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
 
 
 def run_inspect(config, workdir):
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
-    of_checkpoint = inspect.describe_checkpoint(config)  # First: it fails sooner.
-    print(inspect.describe(config), flush=True)
+    of_checkpoint = report.describe_checkpoint(config)  # First: it fails sooner.
+    print(report.describe(config), flush=True)
     of_memory = []
     if config.run.compile_to_inspect:
         print("Compiling the step for its memory; --config.run.compile_to_inspect=False leaves that out.", flush=True)
-        of_memory = inspect.describe_memory(config)
+        of_memory = report.describe_memory(config)
     return [*of_memory, *of_checkpoint]
 
 
@@ -290,7 +291,7 @@ def check_recipe(argv):
     if not path.is_file():
         recipes = sorted(str(recipe) for recipe in pathlib.Path("configs").glob("*.py"))
         raise UserError(f"There is no recipe {path}: expected a Python file, such as {', '.join(recipes) or 'X.py'}.")
-    fields = set(checkpoint.flatten(runpy.run_path(str(path))["get_config"](*size)))
+    fields = set(run_identity.flatten(runpy.run_path(str(path))["get_config"](*size)))
     sections = {".".join(field.split(".")[:end]) for field in fields for end in range(1, field.count(".") + 1)}
     for name in re.findall(r"^--?(?:no)?config\.([^=\s]+)", "\n".join(argv), re.MULTILINE):
         if name not in fields | sections:

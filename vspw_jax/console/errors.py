@@ -1,6 +1,7 @@
 """What the user must put right, and how programs report it."""
 
 import errno
+import math
 import sys
 
 
@@ -16,6 +17,16 @@ def choose(table, name, field):
     if name not in table:
         raise UserError(f"{field} is {name!r}: expected one of {', '.join(sorted(table))}.")
     return table[name]
+
+
+def check_divides(field, parts, width):
+    """Raises UserError where a field of the config does not divide a number of channels into equal parts."""
+    if parts < 1 or width % parts:
+        fitting = math.gcd(width, max(parts, 1))
+        raise UserError(
+            f"{field} is {parts}, which does not divide the {width} channels there. Set --config.{field}={fitting}, or "
+            f"another {field.rsplit('.', 1)[0]}.dim."
+        )
 
 
 def listed(names, most=8):

@@ -15,8 +15,9 @@ from jax.sharding import PartitionSpec as P
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import transforms
 from vspw_jax.inference import augmentation, scores
-from vspw_jax.models import layers, segmenter
-from vspw_jax.parallel import sharding
+from vspw_jax.models import segmenter
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import DATA_AXES, compiler_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +93,10 @@ class Predictor:
             return augmentation.map_scores(score, image, crop, self._needed(), finish)
 
         # Mapped, so that no device scores windows of another's frames.
-        frames = P(layers.DATA_AXES)
+        frames = P(DATA_AXES)
         mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(), frames), out_specs=frames, check_vma=False)
         self._predict = jax.jit(
-            mapped, out_shardings=sharding.replicated(mesh), compiler_options=sharding.compiler_options(mesh)
+            mapped, out_shardings=placement.replicated(mesh), compiler_options=compiler_options(mesh)
         )
 
     @property
@@ -128,7 +129,7 @@ class Predictor:
         """`Result` of at most `batch` frames (H, W, 3) uint8 of one size; does not wait for the devices."""
         missing = self.batch - len(frames)
         batch = np.stack([*frames, *[frames[-1]] * missing])
-        placed = jax.device_put(batch, sharding.by_clip(self._mesh))
+        placed = jax.device_put(batch, placement.by_clip(self._mesh))
         return Result(self._predict(self.weights["params"], self.weights["model_state"], placed), len(frames))
 
     def __call__(self, frames):
