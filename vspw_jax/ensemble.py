@@ -23,7 +23,7 @@ import sys
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.data import records
-from vspw_jax.evaluation import evaluate, sweep
+from vspw_jax.evaluation import counting, predicted_videos, sweep
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.threads import WriteBehind, read_ahead
@@ -155,12 +155,12 @@ def score(flags, readers, combine, masks):
     """Combines all frames and writes their masks; returns the metrics, or None without --records."""
     total = sum(map(len, readers[0].videos.values()))
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
-        videos = evaluate.stored(combined(frames, combine), masks, write)
+        videos = predicted_videos.stored(combined(frames, combine), masks, write)
         if not flags.records:
-            evaluate.run_through(videos, total)
+            counting.run_through(videos, total)
             return None
         flow_of = temporal_consistency.flow_of_first(readers[0].videos, temporal_consistency.DisFlow)
-        counts = evaluate.count_videos(videos, readers[0].num_classes, total, flow_of)
+        counts = counting.count_videos(videos, readers[0].num_classes, total, flow_of)
     return summarise(counts)
 
 

@@ -20,9 +20,7 @@ def adamw(learning_rate: float, weight_decay: float = 0.05, layer_decay: float =
     optimizer.beta2 = 0.999
     optimizer.weight_decay = weight_decay
     optimizer.decayed = "kernels"  # What it pulls to 0; or "all": biases, norms and layer scales too.
-    optimizer.layer_decay = (
-        layer_decay  # Each layer of the encoder has so much of the rate of the next; 1: the same.
-    )
+    optimizer.layer_decay = layer_decay  # Each layer of the encoder has so much of the rate of the next; 1: the same.
     optimizer.clip_norm = 0.0  # Of the whole gradient; 0 is no clipping.
     return optimizer
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax import submission
 from vspw_jax.data import records
-from vspw_jax.evaluation import evaluate
+from vspw_jax.evaluation import evaluate, predicted_videos
 from vspw_jax.metrics import __main__ as program
 
 
@@ -85,7 +85,7 @@ def test_weights_of_unfinished_training_and_what_they_began_without(tiny_config,
 def test_shares_of_processes_are_even_and_hold_every_video_once():
     videos = [records.Video(f"v{n}", 0, count) for n, count in enumerate((3, 30, 5, 5, 20, 9, 1))]
     for count in (1, 2, 3, 9):
-        shares = [evaluate.share(videos, count, process) for process in range(count)]
+        shares = [predicted_videos.share(videos, count, process) for process in range(count)]
         assert sorted(video.name for own in shares for video in own) == [video.name for video in videos]
         assert all([videos.index(video) for video in own] == sorted(map(videos.index, own)) for own in shares)
         loads = [sum(video.count for video in own) for own in shares]

@@ -9,7 +9,7 @@ import pytest
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.evaluation import evaluate
+from vspw_jax.evaluation import predicted_videos
 from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.recorded import recorded
 
@@ -132,7 +132,7 @@ class Stub:
 def test_evaluating_keeps_the_scores_of_a_split(generated_records, tmp_path, capsys):
     frames = records.Frames(generated_records, "val")
     with recorded(Stub(save_scores=True), frames, frames.videos, tmp_path) as recording:
-        predicted = [list(found) for _, found in evaluate.predicted_videos(recording, frames, frames.videos, 2)]
+        predicted = [list(found) for _, found in predicted_videos.predict(recording, frames, frames.videos, 2)]
     assert "take up to 0.00 GiB" in capsys.readouterr().out
     reader = scores.Reader(tmp_path)
     assert reader.identity == {"recipe": "stub", "split": "val", "fingerprint": frames.fingerprint}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from vspw_jax import main
 from vspw_jax.data import pipeline
-from vspw_jax.evaluation import evaluate
+from vspw_jax.evaluation import predicted_videos
 from vspw_jax.models import layers, segmenter
 from vspw_jax.models.decoders import decoder
 from vspw_jax.models.encoders import encoder
@@ -84,12 +84,12 @@ def training_batches(*args, batches=pipeline.training_batches):
         yield batch
 
 
-def predicted_videos(*args, videos=evaluate.predicted_videos):
+def predict(*args, videos=predicted_videos.predict):
     if stops("evaluating"):
         os.kill(os.getpid(), signal.SIGTERM)
     yield from videos(*args)
 
 
 if __name__ == "__main__":
-    pipeline.training_batches, evaluate.predicted_videos = training_batches, predicted_videos
+    pipeline.training_batches, predicted_videos.predict = training_batches, predict
     main.command_line()

@@ -1,5 +1,10 @@
 """The weight of two models' sum, swept over a labelled split: scores by weight, a table and a curve."""
 
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference import ensemble
 from vspw_jax.metrics.confusion import ConfusionMatrix
@@ -7,8 +12,8 @@ from vspw_jax.metrics.confusion import ConfusionMatrix
 SHOWN = ("mIoU", "fwIoU", "pixel_accuracy")
 
 
-def weights(text):
-    """The first model's weights that "0:1:0.05" names, ends included; UserError for anything else."""
+def weights(text: str) -> list[float]:
+    """The first model's weights that a text such as "0:1:0.05" names, ends included; UserError for other texts."""
     try:
         start, stop, step = (float(part) for part in text.split(":"))
         count = round((stop - start) / step)
@@ -22,27 +27,29 @@ def weights(text):
 class Sweep:
     """Scores of every weight, a frame at a time."""
 
-    def __init__(self, weights, num_classes):
+    def __init__(self, weights: Iterable[float], num_classes: int) -> None:
         self._confusions = {weight: ConfusionMatrix(num_classes) for weight in weights}
 
-    def add(self, label_HW, score_2HWK, ids_HWK=None):
+    def add(
+        self, label_HW: UInt8[np.ndarray, "H W"], score_2HWK: ensemble.Scores, ids_HWK: ensemble.Ids = None
+    ) -> None:
         """Counts a frame with every weight; arguments as `ensemble.weighted_sum` takes them."""
         for weight, confusion in self._confusions.items():
             confusion.add(label_HW, ensemble.weighted_sum(score_2HWK, (weight, 1 - weight), ids_HWK))
 
-    def rows(self):
-        """A dict a weight: itself and SHOWN."""
+    def rows(self) -> list[dict[str, float]]:
+        """For each weight a dict: the weight itself, and the scores SHOWN."""
         scores = {weight: confusion.scores() for weight, confusion in self._confusions.items()}
         return [{"weight": weight, **{name: found[name] for name in SHOWN}} for weight, found in scores.items()]
 
 
-def best(rows):
-    """The row of highest mIoU, the first of equal ones."""
+def best(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The row of highest mIoU; of equal rows the first."""
     return max(rows, key=lambda row: row["mIoU"])
 
 
-def table(rows):
-    """The rows as text, in per cent, the best marked."""
+def table(rows: Sequence[dict[str, float]]) -> str:
+    """The rows as text, in per cent; the best one is marked."""
     lines = ["tau     1-tau " + "".join(f"{name.replace('_', ' '):>16}" for name in SHOWN)]
     for row in rows:
         cells = "".join(f"{100 * row[name]:>16.2f}" for name in SHOWN)
@@ -50,8 +57,8 @@ def table(rows):
     return "\n".join(lines)
 
 
-def curve(rows, names):
-    """An SVG of mIoU over the first model's weight; `names` of the two models."""
+def curve(rows: Sequence[dict[str, float]], names: Sequence[str]) -> str:
+    """An SVG of mIoU over the first model's weight; `names` are those of the two models."""
     width, height, left, right, top, bottom = 640, 360, 60, 20, 40, 60
     values = [100 * row["mIoU"] for row in rows]
     low, high = min(values), max(values)
@@ -85,5 +92,5 @@ def curve(rows, names):
     return "\n".join(parts) + "\n"
 
 
-def _escaped(text):
+def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,33 +1,46 @@
-"""Several models' class scores of a frame made one label map: arXiv 2306.03508, section 3.3.
+"""Makes one label map of several models' class scores of a frame: arXiv 2306.03508, section 3.3.
 
-Scores may be of a few classes of each pixel, the same of every model: see `scores.candidates`. Of classes that come out
-equal the lowest wins. Shapes: M models, H and W pixels, K classes, P pixels of a part.
+A pixel's scores may be those of a few classes, the same ones for every model: see `scores.candidates`. Where classes
+come out equal, the lowest id wins. Shapes: M models, H and W pixels, K classes, P pixels of a part.
 """
 
+import functools
+from collections.abc import Callable, Sequence
+
 import numpy as np
+from jaxtyping import Float, UInt8
 
 PART = 1 << 14
 """Pixels that are worked on at a time, so that their scores stay in the processor's cache."""
 
+Scores = Sequence[Float[np.ndarray, "H W K"]]
+"""One array for each model."""
+Ids = UInt8[np.ndarray, "H W K"] | None
+"""The classes that the scores are of; None for all classes in order."""
+Labels = UInt8[np.ndarray, "H W"]
+"""Train ids."""
 
-def weighted_sum(score_MHWK, weights_M, ids_HWK=None):
-    """Equation 5, for any number of models: the scores' sum with a weight each, as train ids (H, W) uint8."""
+
+def weighted_sum(score_MHWK: Scores, weights_M: Sequence[float] | np.ndarray, ids_HWK: Ids = None) -> Labels:
+    """Equation 5, for any number of models: the labels of the scores' weighted sum."""
     weights_M = np.asarray(weights_M, np.float32)
-    return _labels(score_MHWK, ids_HWK, lambda score_MPK: sum(map(np.multiply, weights_M, score_MPK)))
+    return _labels(
+        score_MHWK, ids_HWK, lambda score_MPK: functools.reduce(np.add, map(np.multiply, weights_M, score_MPK))
+    )
 
 
-def mean(score_MHWK, ids_HWK=None):
-    """Equation 6, whose minus sign is taken for a slip: the scores' mean, as train ids (H, W) uint8."""
+def mean(score_MHWK: Scores, ids_HWK: Ids = None) -> Labels:
+    """Equation 6: the labels of the scores' mean. Its minus sign is taken for a slip of the paper."""
     return weighted_sum(score_MHWK, np.full(len(score_MHWK), 1 / len(score_MHWK)), ids_HWK)
 
 
-def vote(score_MHWK, ids_HWK=None):
-    """Majority of the models' own labels, as train ids (H, W) uint8.
+def vote(score_MHWK: Scores, ids_HWK: Ids = None) -> Labels:
+    """Majority of the models' own labels.
 
-    The paper leaves ties open: here that of the classes with most votes wins whose scores' sum is highest.
+    The paper does not say what wins a tie. Here, of the tied classes, the one with the highest sum of scores wins.
     """
 
-    def counted(score_MPK):
+    def counted(score_MPK: list[Float[np.ndarray, "P K"]]) -> Float[np.ndarray, "P K"]:
         one_hot = np.eye(score_MPK[0].shape[-1], dtype=np.uint8)
         votes_PK = sum(one_hot[score_PK.argmax(axis=-1)] for score_PK in score_MPK)
         return np.where(votes_PK == votes_PK.max(axis=-1, keepdims=True), sum(score_MPK), -np.inf)
@@ -35,8 +48,8 @@ def vote(score_MHWK, ids_HWK=None):
     return _labels(score_MHWK, ids_HWK, counted)
 
 
-def _labels(score_MHWK, ids_HWK, combine):
-    """Train ids (H, W) uint8 of the highest combined score (P, K) at each pixel."""
+def _labels(score_MHWK: Scores, ids_HWK: Ids, combine: Callable[[list[np.ndarray]], np.ndarray]) -> Labels:
+    """The label of the highest combined score at each pixel."""
     height, width, num_classes = score_MHWK[0].shape
     flat = [score_HWK.reshape(-1, num_classes) for score_HWK in score_MHWK]
     label = np.empty(height * width, np.uint8)

@@ -1,14 +1,19 @@
-"""Predicts a video: masks, overlays with a legend, videos of them; goes on where an earlier run was stopped.
+"""Predicts a video: masks, overlays with a legend, videos of them. It goes on where an earlier run was stopped.
 
-Frames are read ahead in a thread, a batch is always begun before the one before it is taken from the devices, and
-pictures are drawn and written in threads behind; see `threads.py`.
+Three things go on at the same time: a thread reads frames ahead, the devices predict, and threads behind draw and write
+pictures; see `threads.py`. The next batch is begun before the one before it is taken from the devices.
 """
 
 import contextlib
 import dataclasses
 import itertools
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, Self
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from vspw_jax.console.progress import progress
@@ -16,14 +21,16 @@ from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.inference import overlay, scores
 from vspw_jax.inference.prediction_folder import PredictionFolder
+from vspw_jax.inference.predictor import Predictor, Result
+from vspw_jax.inference.sources import Source
 from vspw_jax.inference.threads import WriteBehind, one_ahead, read_ahead
 from vspw_jax.inference.video import video_writer
 
 OVERLAY_HEIGHT = 480
 THREADS = 2
-"""That draw and write pictures."""
+"""How many draw and write pictures."""
 FILMS = {"overlay.mp4": overlay.with_legend, "side_by_side.mp4": overlay.beside}
-"""How a picture of each video is made of frame, overlay and the legend's classes."""
+"""By video: what makes its pictures of frame, overlay and the legend's classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,26 +38,28 @@ class Item:
     """A frame on its way; `label` where an earlier run has predicted it."""
 
     name: str
-    image: np.ndarray
+    image: UInt8[np.ndarray, "H W 3"]
     time: int
-    label: np.ndarray | None
+    label: UInt8[np.ndarray, "H W"] | None
 
 
-def _items(source, folder, store):
-    """The frames of a source; one is kept that has its mask, and its scores where they are wanted."""
+def _items(source: Source, folder: PredictionFolder, store: scores.Writer | None) -> Iterator[Item]:
+    """The frames of a source; with its label a frame that has its mask, and its scores where they are wanted."""
     for name, image, time in source.frames():
         kept = not store or store.path(source.name, name).exists()
         yield Item(name, image, time, folder.mask(name, image.shape[:2]) if kept else None)
 
 
-def _batches(items, size):
-    """Runs of at most `size` frames of one picture size, all of them kept or none."""
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Runs of at most `size` frames of one picture size, all of them with a label or none."""
     for _, run in itertools.groupby(items, key=lambda item: (item.image.shape, item.label is None)):
         while batch := list(itertools.islice(run, size)):
             yield batch
 
 
-def _draw(item, label, shown, path, films):
+def _draw(
+    item: Item, label: np.ndarray, shown: tuple[int, ...], path: pathlib.Path, films: Sequence[str]
+) -> list[np.ndarray]:
     """The pictures of a frame for `films`; writes its overlay."""
     coloured = overlay.enlarge(overlay.overlay(item.image, label), OVERLAY_HEIGHT)
     frame = overlay.enlarge(item.image, OVERLAY_HEIGHT)
@@ -64,18 +73,19 @@ class _Output:
     """Writes what was predicted, in threads behind the caller; to be used as a context.
 
     Args:
-      folder: a `PredictionFolder`.
       source: of the frames.
-      store: `scores.Writer` or None.
       films: names in FILMS.
       most: frames that may be waiting; 0 for none, and no threads.
     """
 
-    def __init__(self, folder, source, store, films, most):
+    def __init__(
+        self, folder: PredictionFolder, source: Source, store: scores.Writer | None, films: Sequence[str], most: int
+    ) -> None:
         self._folder, self._source, self._store, self._films = folder, source, store, films
-        self._most, self._shown, self._stack = most, (), contextlib.ExitStack()
+        self._most, self._stack = most, contextlib.ExitStack()
+        self._shown: tuple[int, ...] = ()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         enter = self._stack.enter_context
         writer = lambda film: video_writer(self._folder.path / film, self._source.rate, self._source.unit)
         self._append = [enter(writer(film)) for film in self._films]
@@ -83,16 +93,16 @@ class _Output:
         self._film = enter(WriteBehind(1 if self._most else 0, self._most))  # Left first: it waits for the pictures.
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
-    def add(self, item, label, compact):
+    def add(self, item: Item, label: UInt8[np.ndarray, "H W"], compact: scores.Compact | None) -> None:
         """Takes the next frame, its train ids and, where they are wanted and new, its scores."""
         if self._store:
             self._store.enter(self._source.name, item.name, label.shape)
-        if compact:
+        if self._store and compact:
             self._write(self._store.save, self._source.name, item.name, compact)
-        # Classes keep their line in the legend once they have appeared.
+        # A class that has appeared keeps its line in the legend.
         self._shown += tuple(class_id for class_id in overlay.commonest(label) if class_id not in self._shown)
         path = self._folder.overlay_path(item.name)
         pictures = self._write(_draw, item, label, self._shown, path, self._films)
@@ -100,37 +110,43 @@ class _Output:
         if item.label is None:
             self._write(mask_png.save, label, self._folder.mask_path(item.name))
 
-    def _append_pictures(self, pictures, time):
+    def _append_pictures(self, pictures: Future[list[np.ndarray]], time: int) -> None:
         for append, picture in zip(self._append, pictures.result(), strict=True):
             append(picture, time)
 
 
-def _store(predictor, source, folder, identity):
+def _store(
+    predictor: Predictor, source: Source, folder: PredictionFolder, identity: dict[str, Any]
+) -> scores.Writer | None:
     """Where scores go, or None."""
     if not predictor.options.save_scores:
         return None
     return scores.Writer(folder.path / "scores", identity, predictor.num_classes, predictor.top_classes)
 
 
-def _checked_room(batches, predictor, source, store):
-    """The batches; says before the first how large the scores will be, and that there is room for them."""
+def _checked_room(
+    batches: Iterable[list[Item]], predictor: Predictor, source: Source, store: scores.Writer | None
+) -> Iterator[list[Item]]:
+    """The batches. Before the first it says how large the scores will be, and checks that there is room for them."""
     for number, batch in enumerate(batches):
         if store and not number:
-            size = scores.frame_bytes(*batch[0].image.shape[:2], predictor.num_classes, predictor.top_classes)
+            height, width, _ = batch[0].image.shape
+            size = scores.frame_bytes(height, width, predictor.num_classes, predictor.top_classes)
             print(
                 scores.check_room(store.folder, size * (source.count or 1), "choose another --output=DIR"), flush=True
             )
         yield batch
 
 
-def predict_source(predictor, source, output, side_by_side=False, overlap=True):
-    """Predicts every frame of a video that an earlier run into the same folder has not.
+def predict_source(
+    predictor: Predictor, source: Source, output: pathlib.Path, side_by_side: bool = False, overlap: bool = True
+) -> int:
+    """Predicts the frames of a video that an earlier run into the same folder has not predicted.
 
     Args:
-      predictor: a `Predictor` with weights.
-      source: a `sources.Source`.
+      predictor: with weights.
       output: folder; see `prediction_folder.py`.
-      side_by_side: whether there is to be a video of frame and overlay beside each other.
+      side_by_side: whether to make a video of frame and overlay beside each other too.
       overlap: whether reading, predicting and writing go on at the same time.
 
     Returns:
@@ -146,7 +162,7 @@ def predict_source(predictor, source, output, side_by_side=False, overlap=True):
     store = _store(predictor, source, folder, identity)
     most = 2 * predictor.batch if overlap else 0
 
-    def begin(batch):
+    def begin(batch: list[Item]) -> tuple[list[Item], Result | None]:
         new = batch[0].label is None
         return batch, predictor.start([item.image for item in batch]) if new else None
 

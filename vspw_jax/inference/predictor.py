@@ -5,12 +5,17 @@ Shapes: N frames, H and W pixels, K classes, k classes kept.
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, PyTree, UInt8
+from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import transforms
@@ -22,23 +27,23 @@ from vspw_jax.parallel.mesh import DATA_AXES, compiler_options
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What was made of some frames; the devices may still be at it until a method is called."""
+    """What was made of some frames; the devices may still work on it. The methods wait until they are done."""
 
-    arrays: dict
+    arrays: dict[str, Array]
     count: int
 
-    def labels(self):
-        """Train ids (N, H, W) uint8."""
+    def labels(self) -> UInt8[np.ndarray, "N H W"]:
+        """Train ids."""
         return np.asarray(self.arrays["label"])[: self.count]
 
-    def scores(self):
-        """`scores.Compact` of each frame; needs evaluate.save_scores."""
+    def scores(self) -> list[scores.Compact]:
+        """One of each frame; needs evaluate.save_scores."""
         parts = {name: np.asarray(array) for name, array in self.arrays.items() if name != "label"}
         return [scores.Compact(**{name: part[n] for name, part in parts.items()}) for n in range(self.count)]
 
 
-def check_options(options, crop, num_classes):
-    """Raises UserError where the config's `evaluate` asks for what there cannot be."""
+def check_options(options: ConfigDict, crop: tuple[int, int], num_classes: int) -> None:
+    """Raises UserError where the config's `evaluate` asks for something impossible."""
     stride, scales = tuple(options.stride), tuple(options.scales)
     if len(stride) != 2 or not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
         raise UserError(
@@ -66,33 +71,42 @@ class Predictor:
     Args:
       config: the whole config; `model.image_size` is the window, `evaluate` holds stride, batch and augmentation.
       graphdef: of the model.
-      mesh: frames are shared among its devices, all of them this process's.
-      weights: dict of params and model_state; may be set anew as `predictor.weights`.
-      origin: where the weights come from, a dict of JSON values.
+      mesh: its devices share the frames; all of them belong to this process.
+      weights: params and model_state; may be set anew as `predictor.weights`.
+      origin: where the weights come from, JSON values.
     """
 
-    def __init__(self, config, graphdef, mesh, weights=None, origin=None):
-        self.weights = weights
+    def __init__(
+        self,
+        config: ConfigDict,
+        graphdef: nnx.GraphDef,
+        mesh: Mesh,
+        weights: dict[str, PyTree[Array]] | None = None,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        self.weights = weights or {}
         self.batch = -(-config.evaluate.batch // mesh.size) * mesh.size
         self.num_classes, self.options = config.model.num_classes, config.evaluate
         self._mesh, self.origin = mesh, origin or {}
         crop = tuple(config.model.image_size)
         check_options(self.options, crop, self.num_classes)
 
-        def predict(params, model_state, frame_NHWC):
+        def predict(
+            params: PyTree[Array], model_state: PyTree[Array], frame_NHWC: UInt8[Array, "N H W 3"]
+        ) -> dict[str, Array]:
             model = nnx.merge(graphdef, params, model_state)
 
-            def score(window_JHWC):
+            def score(window_JHWC: Float[Array, "J H W 3"]) -> Float[Array, "J h w K"]:
                 return segmenter.class_scores(model(window_JHWC[:, None]))[:, 0]
 
-            def finish(score_HWK):
+            def finish(score_HWK: Float[Array, "H W K"]) -> dict[str, Array]:
                 label = {"label": score_HWK.argmax(axis=-1).astype(jnp.uint8)}
                 return label | (scores.compress(score_HWK, self.top_classes) if self.options.save_scores else {})
 
             image = (frame_NHWC.astype(jnp.float32) - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
             return augmentation.map_scores(score, image, crop, self._needed(), finish)
 
-        # Mapped, so that no device scores windows of another's frames.
+        # shard_map, so that no device scores windows of another device's frames.
         frames = P(DATA_AXES)
         mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(), frames), out_specs=frames, check_vma=False)
         self._predict = jax.jit(
@@ -100,12 +114,12 @@ class Predictor:
         )
 
     @property
-    def top_classes(self):
+    def top_classes(self) -> int:
         """How many classes of a pixel are kept in saved scores."""
         return self.options.top_classes or self.num_classes
 
-    def _needed(self):
-        """The options, without the second softmax where it cannot change a label and no scores are kept."""
+    def _needed(self) -> augmentation.Options:
+        """The options. The second softmax is left out where it cannot change a label and no scores are kept."""
         averaged = len(self.options.scales) > 1 or self.options.flip
         return augmentation.Options(
             stride=tuple(self.options.stride),
@@ -115,23 +129,23 @@ class Predictor:
             double_softmax=self.options.double_softmax and (averaged or self.options.save_scores),
         )
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """What decides the predictions, as JSON values: origin, digest of the weights, options of `evaluate`."""
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves((self.weights["params"], self.weights["model_state"])):
-            digest.update(np.ascontiguousarray(leaf.addressable_data(0)))
+            digest.update(np.asarray(leaf.addressable_data(0)).tobytes())
         options = dataclasses.asdict(self._needed())
-        del options["windows"]  # Which changes no result.
+        del options["windows"]  # It changes no result.
         top = {"top_classes": self.top_classes} if self.options.save_scores else {}
         return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **options, **top}
 
-    def start(self, frames):
-        """`Result` of at most `batch` frames (H, W, 3) uint8 of one size; does not wait for the devices."""
+    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Result:
+        """Begins at most `batch` frames of one size; does not wait for the devices."""
         missing = self.batch - len(frames)
         batch = np.stack([*frames, *[frames[-1]] * missing])
         placed = jax.device_put(batch, placement.by_clip(self._mesh))
         return Result(self._predict(self.weights["params"], self.weights["model_state"], placed), len(frames))
 
-    def __call__(self, frames):
-        """Train ids (N, H, W) uint8 of at most `batch` frames (H, W, 3) uint8 of one size."""
+    def __call__(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> UInt8[np.ndarray, "N H W"]:
+        """Train ids of at most `batch` frames of one size."""
         return self.start(frames).labels()

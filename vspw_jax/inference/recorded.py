@@ -3,22 +3,30 @@
 import collections
 import contextlib
 import io
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
+from vspw_jax.data.records import Frames, Video
 from vspw_jax.inference import scores
+from vspw_jax.inference.predictor import Predictor, Result
 from vspw_jax.inference.threads import WriteBehind
 from vspw_jax.parallel import processes
 
 THREADS = 2
-"""That write files."""
+"""How many write files."""
 
 
-class _Recorder:
-    """A predictor whose frames are those of videos, in order; what it scores goes to a `scores.Writer`."""
+class Recorder:
+    """A predictor that takes the frames of `videos` in order; their scores go to a `scores.Writer`."""
 
-    def __init__(self, predictor, frames, videos, store, write):
+    def __init__(
+        self, predictor: Predictor, frames: Frames, videos: Sequence[Video], store: scores.Writer, write: WriteBehind
+    ) -> None:
         self.batch = predictor.batch
         self._predictor, self._store, self._write = predictor, store, write
         self._names = (
@@ -27,11 +35,11 @@ class _Recorder:
             for number in range(video.start, video.start + video.count)
         )
 
-    def start(self, images):
+    def start(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> "Recorded":
         """As `Predictor.start`; the labels must be taken in the order of the frames."""
-        return _Recorded(self._predictor.start(images), self.save)
+        return Recorded(self._predictor.start(images), self.save)
 
-    def save(self, compacts):
+    def save(self, compacts: list[scores.Compact]) -> None:
         """Stores the scores of the next frames."""
         for compact in compacts:
             name = next(self._names)
@@ -39,20 +47,20 @@ class _Recorder:
             self._write(self._store.save, *name, compact)
 
 
-class _Recorded:
+class Recorded:
     """A `Result` whose scores are saved as its labels are taken."""
 
-    def __init__(self, result, save):
+    def __init__(self, result: Result, save: Callable[[list[scores.Compact]], None]) -> None:
         self._result, self._save = result, save
 
-    def labels(self):
-        """Train ids (N, H, W) uint8."""
+    def labels(self) -> UInt8[np.ndarray, "N H W"]:
+        """Train ids."""
         self._save(self._result.scores())
         return self._result.labels()
 
 
-def _needed(frames, num_classes, top):
-    """Bytes of the scores of a split; a video's frames are of the size of its first."""
+def _needed(frames: Frames, num_classes: int, top: int) -> int:
+    """Bytes of the scores of a split; all frames of a video have the size of its first."""
     total = 0
     for video in frames.videos:
         width, height = Image.open(io.BytesIO(frames[video.start]["image_jpeg"])).size
@@ -61,8 +69,10 @@ def _needed(frames, num_classes, top):
 
 
 @contextlib.contextmanager
-def recorded(predictor, frames, videos, folder):
-    """Gives a predictor for this process's videos of a split, in order, that leaves their scores in `folder`.
+def recorded(
+    predictor: Predictor, frames: Frames, videos: Sequence[Video], folder: pathlib.Path
+) -> Iterator[Predictor | Recorder]:
+    """Gives a predictor for `videos`, this process's of a split, in order; it leaves their scores in `folder`.
 
     Without `evaluate.save_scores` it is the predictor itself. UserError where the disk has no room.
     """
@@ -76,7 +86,7 @@ def recorded(predictor, frames, videos, folder):
     data = {"split": frames.split, "fingerprint": frames.fingerprint}
     store = scores.Writer(folder, {**predictor.identity(), **data}, num_classes, top)
     with WriteBehind(THREADS, 2 * predictor.batch) as write:
-        yield _Recorder(predictor, frames, videos, store, write)
+        yield Recorder(predictor, frames, videos, store, write)
     entered = collections.ChainMap(*processes.gathered(store.videos))
     if jax.process_index() == 0:
         store.videos = {video.name: entered[video.name] for video in frames.videos}

@@ -4,7 +4,8 @@
     DIR/<video>/<frame>.npz   values (H, W, k) float16; where k < K also classes (H, W, k) uint8, the best first, and
                               rest (H, W) float16, the mean score of the classes that are not kept
 
-The rest keeps a pixel's sum, so that scores cropped and whole can be added. Shapes: H and W pixels, K classes, k kept.
+The rest keeps a pixel's sum, so that cropped scores can be added to whole ones. Shapes: H and W pixels, K classes, k
+kept, m that any of several models has kept.
 """
 
 import dataclasses
@@ -12,10 +13,13 @@ import json
 import pathlib
 import shutil
 import zipfile
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Float16, Float32, UInt8
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.files.whole_files import whole_file
@@ -23,27 +27,28 @@ from vspw_jax.files.whole_files import whole_file
 METADATA = "scores.json"
 FORMAT = 1
 OVERHEAD = 1024
-"""Bytes of a file beside its arrays, at most."""
+"""Most bytes of a file beside its arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compact:
     """Scores of a frame as they are stored; see the file's top."""
 
-    values: np.ndarray
-    classes: np.ndarray | None = None
-    rest: np.ndarray | None = None
+    values: Float16[np.ndarray, "H W k"]
+    classes: UInt8[np.ndarray, "H W k"] | None = None
+    rest: Float16[np.ndarray, "H W"] | None = None
 
-    def expand(self, num_classes):
-        """Scores (H, W, K) float32."""
-        if self.classes is None:
+    def expand(self, num_classes: int) -> Float32[np.ndarray, "H W K"]:
+        """Scores of all classes."""
+        if self.classes is None or self.rest is None:
             return self.values.astype(np.float32)
         score_HWK = np.repeat(self.rest.astype(np.float32)[..., None], num_classes, axis=-1)
         np.put_along_axis(score_HWK, self.classes.astype(np.intp), self.values.astype(np.float32), axis=-1)
         return score_HWK
 
-    def of(self, classes_HWm):
-        """Scores (H, W, m) float32 of some classes of each pixel; for scores that are cropped."""
+    def of(self, classes_HWm: UInt8[np.ndarray, "H W m"]) -> Float32[np.ndarray, "H W m"]:
+        """Scores of some classes of each pixel; for scores that are cropped."""
+        assert self.classes is not None and self.rest is not None
         score_HWm = np.repeat(self.rest.astype(np.float32)[..., None], classes_HWm.shape[-1], axis=-1)
         for kept in range(self.classes.shape[-1]):
             here = classes_HWm == self.classes[..., kept, None]
@@ -51,20 +56,24 @@ class Compact:
         return score_HWm
 
 
-def candidates(compacts, num_classes):
-    """(classes (H, W, m) uint8 or None for all, scores of them (H, W, m) float32 of each model).
+def candidates(
+    compacts: Sequence[Compact], num_classes: int
+) -> tuple[UInt8[np.ndarray, "H W m"] | None, list[Float32[np.ndarray, "H W m"]]]:
+    """The classes that can win a pixel, or None for all, and each model's scores of them.
 
-    Of cropped scores the classes that any model has kept are enough: no other can have a higher weighted sum, as each
-    model gives it no more than to those that it keeps. A pixel's are in rising order; some occur twice.
+    Where all scores are cropped, these are the classes that any model has kept. No other class can have a higher
+    weighted sum: each model scores it no higher than those that it keeps. A pixel's classes are in rising order; some
+    occur twice.
     """
-    if any(compact.classes is None for compact in compacts):
+    kept = [compact.classes for compact in compacts if compact.classes is not None]
+    if len(kept) < len(compacts):
         return None, [compact.expand(num_classes) for compact in compacts]
-    classes = np.sort(np.concatenate([compact.classes for compact in compacts], axis=-1), axis=-1)
+    classes = np.sort(np.concatenate(kept, axis=-1), axis=-1)
     return classes, [compact.of(classes) for compact in compacts]
 
 
-def compress(score_HWK, top):
-    """The fields of `Compact` of scores, as device arrays."""
+def compress(score_HWK: Float[Array, "H W K"], top: int) -> dict[str, Array]:
+    """The fields of a `Compact` of scores, as device arrays."""
     num_classes = score_HWK.shape[-1]
     if top == num_classes:
         return {"values": score_HWK.astype(jnp.float16)}
@@ -77,14 +86,17 @@ def compress(score_HWK, top):
     }
 
 
-def frame_bytes(height, width, num_classes, top):
-    """The largest that a frame's file can be."""
+def frame_bytes(height: int, width: int, num_classes: int, top: int) -> int:
+    """The most bytes that a frame's file can have."""
     per_pixel = 2 * num_classes if top == num_classes else 3 * top + 2
     return height * width * per_pixel + OVERHEAD
 
 
-def check_room(folder, needed, hint):
-    """Says how large scores will be; UserError where the disk has no room beside what `folder` holds already."""
+def check_room(folder: pathlib.Path | str, needed: int, hint: str) -> str:
+    """A sentence on how large scores will be.
+
+    UserError where the disk has no room for them. The scores that `folder` holds already count as room.
+    """
     folder = pathlib.Path(folder)
     held = sum(path.stat().st_size for path in folder.rglob("*.npz"))
     free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
@@ -102,36 +114,37 @@ class Writer:
     """Writes scores of frames into a folder, which is whole once `close` has been called.
 
     Args:
-      folder: where to; an older `scores.json` in it goes at once.
+      folder: where to; an older `scores.json` in it is deleted at once.
       identity: whose scores, `Predictor.identity()` and what was read, JSON values.
       num_classes, top: K and k.
 
     Attributes:
-      videos: what was entered: dict of dicts, (height, width) by frame by video.
+      videos: what was entered: by video, by frame, its [height, width].
     """
 
-    def __init__(self, folder, identity, num_classes, top):
-        self.folder, self.videos = pathlib.Path(folder), {}
+    def __init__(self, folder: pathlib.Path | str, identity: dict[str, Any], num_classes: int, top: int) -> None:
+        self.folder = pathlib.Path(folder)
+        self.videos: dict[str, dict[str, list[int]]] = {}
         self._head = {"format": FORMAT, "classes": num_classes, "top_classes": top, "identity": identity}
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / METADATA).unlink(missing_ok=True)
 
-    def path(self, video, frame):
-        """Of a frame's scores."""
+    def path(self, video: str, frame: str) -> pathlib.Path:
+        """The file of a frame's scores."""
         return self.folder / video / f"{frame}.npz"
 
-    def enter(self, video, frame, size):
+    def enter(self, video: str, frame: str, size: Sequence[int]) -> None:
         """Notes that a frame of `size` (height, width) belongs here; frames keep the order in which they come."""
         self.videos.setdefault(video, {})[frame] = [int(side) for side in size]
 
-    def save(self, video, frame, compact):
-        """Writes the scores of a frame; from any thread."""
+    def save(self, video: str, frame: str, compact: Compact) -> None:
+        """Writes the scores of a frame; any thread may call it."""
         path = self.path(video, frame)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             np.savez(partial, **{name: part for name, part in vars(compact).items() if part is not None})
 
-    def close(self):
+    def close(self) -> None:
         """Writes scores.json: all frames that were entered are there."""
         with whole_file(self.folder / METADATA) as partial:
             partial.write_text(json.dumps({**self._head, "videos": self.videos}) + "\n")
@@ -141,14 +154,13 @@ class Reader:
     """Scores that a `Writer` has left.
 
     Attributes:
-      num_classes, top, identity: as written.
-      videos: dict of dicts, (height, width) by frame by video.
+      num_classes, top, identity, videos: as the `Writer` had them.
 
     Raises:
       UserError: there are none, or they are of another format.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: pathlib.Path | str) -> None:
         self.folder = pathlib.Path(folder)
         path = self.folder / METADATA
         if not path.is_file():
@@ -160,16 +172,18 @@ class Reader:
             metadata = json.loads(path.read_text())
             if metadata["format"] != FORMAT:
                 raise ValueError(f"format {metadata['format']}")
-            self.num_classes, self.top = metadata["classes"], metadata["top_classes"]
-            self.identity, self.videos = metadata["identity"], metadata["videos"]
+            self.num_classes: int = metadata["classes"]
+            self.top: int = metadata["top_classes"]
+            self.identity: dict[str, Any] = metadata["identity"]
+            self.videos: dict[str, dict[str, list[int]]] = metadata["videos"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is damaged or of another version ({error}); expected format {FORMAT}. "
                 "Delete the folder and save the scores again."
             ) from error
 
-    def frame(self, video, frame):
-        """`Compact` of a frame; UserError where its file is missing, damaged or of another size."""
+    def frame(self, video: str, frame: str) -> Compact:
+        """The scores of a frame; UserError where its file is missing, damaged or of another size."""
         path = self.folder / video / f"{frame}.npz"
         expected = (*self.videos[video][frame], self.top)
         try:

@@ -1,14 +1,17 @@
 """Frames out of video files, and frames into them, each at its time.
 
-What a file says about itself is often wrong at its end: what can be decoded is read, and what cannot is said in words.
+What a file says about itself is often wrong at its end. All that can be decoded is read; sentences say what cannot.
 """
 
 import contextlib
 import fractions
+import pathlib
+from collections.abc import Callable, Iterator
 
 import av
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.files.whole_files import whole_file
@@ -16,8 +19,11 @@ from vspw_jax.files.whole_files import whole_file
 DEFAULT_RATE = 15
 """Frames a second where nothing states them: VSPW's."""
 
+Picture = UInt8[np.ndarray, "H W 3"]
+"""RGB."""
 
-def _open(path):
+
+def _open(path: pathlib.Path) -> tuple[av.container.InputContainer, av.VideoStream]:
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
@@ -28,8 +34,8 @@ def _open(path):
     return container, container.streams.video[0]
 
 
-def describe(path):
-    """(number of frames or None if it is not stated, frames a second, unit of time in seconds), the last two Fractions.
+def describe(path: pathlib.Path) -> tuple[int | None, fractions.Fraction, fractions.Fraction]:
+    """(number of frames or None if it is not stated, frames a second, unit of time in seconds).
 
     Raises:
       UserError: it is no video.
@@ -40,14 +46,16 @@ def describe(path):
         return stream.frames or None, rate, fractions.Fraction(stream.time_base or 1 / rate)
 
 
-def _upright(frame):
-    """The pixels (H, W, 3) uint8 RGB as they are meant to be seen: phones store how they were held."""
+def _upright(frame: av.VideoFrame) -> Picture:
+    """The pixels as they are meant to be seen: phones store how they were held."""
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
 
 
-def _decoded(path, complaints):
-    """Frames of a file, leaving out packets that cannot be decoded; how many, and where it broke off, are added to
-    `complaints`."""
+def _decoded(path: pathlib.Path, complaints: list[str]) -> Iterator[av.VideoFrame]:
+    """Frames of a file without the packets that cannot be decoded.
+
+    `complaints` gets sentences on how many these are, and that the file breaks off.
+    """
     container, stream = _open(path)
     damaged = 0
     with container:
@@ -68,8 +76,8 @@ def _decoded(path, complaints):
         complaints.append(f"{damaged} of its packets could not be decoded and were left out.")
 
 
-def read(path, complaints):
-    """Yields (name, (H, W, 3) uint8 RGB, time) of the frames of a video file, turned upright.
+def read(path: pathlib.Path, complaints: list[str]) -> Iterator[tuple[str, Picture, int]]:
+    """Yields (name, picture, time) of the frames of a video file, turned upright.
 
     Names count from 00000001; times are in `describe`'s unit and always grow.
 
@@ -77,7 +85,7 @@ def read(path, complaints):
       complaints: a list that gets sentences about what could not be read.
 
     Raises:
-      UserError: not one frame can be decoded.
+      UserError: no frame can be decoded.
     """
     stated, rate, unit = describe(path)
     number, time = 0, None
@@ -91,8 +99,8 @@ def read(path, complaints):
         complaints.append(f"{number} frames could be read; its header announces {stated}.")
 
 
-def _fit(image_HWC, height, width):
-    """The picture at another size: cut where it is one row or column too large, else scaled."""
+def _fit(image_HWC: Picture, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture at another size: cut where it is at most one row and column too large, else scaled."""
     own = image_HWC.shape[:2]
     if 0 <= own[0] - height <= 1 and 0 <= own[1] - width <= 1:
         return np.ascontiguousarray(image_HWC[:height, :width])
@@ -100,22 +108,24 @@ def _fit(image_HWC, height, width):
 
 
 @contextlib.contextmanager
-def video_writer(path, rate, unit=None):
-    """Gives a function (picture (H, W, 3) uint8 RGB, time=None) that appends to an H.264 file.
+def video_writer(
+    path: pathlib.Path | str, rate: fractions.Fraction | float, unit: fractions.Fraction | None = None
+) -> Iterator[Callable[..., None]]:
+    """Gives a function (picture, time=None) that appends to an H.264 file.
 
-    The first picture fixes the size, less a row or column where it is odd; others are scaled to it. Times are whole
-    multiples of `unit` seconds and must grow; without one pictures are 1/rate apart. The file takes its name when it
-    is whole.
+    The first picture sets the size; H.264 needs even sides, so an odd side loses a row or column. Other pictures are
+    scaled to that size. Times are whole multiples of `unit` seconds and must grow; pictures without a time are 1/rate
+    apart. The file takes its name when it is whole.
     """
     rate = fractions.Fraction(rate).limit_denominator(1001)
     unit = fractions.Fraction(unit or 1 / rate)
     with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=max(rate, 1), options={"crf": "18"})
+        stream = container.add_stream("libx264", rate=max(rate, fractions.Fraction(1)), options={"crf": "18"})
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = unit
         count = 0
 
-        def append(image_HWC, time=None):
+        def append(image_HWC: Picture, time: int | None = None) -> None:
             nonlocal count
             if not stream.codec_context.is_open:
                 stream.height, stream.width = (max(side // 2 * 2, 2) for side in image_HWC.shape[:2])

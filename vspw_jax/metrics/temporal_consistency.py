@@ -12,12 +12,17 @@ one, less (x, y).
 
 import itertools
 import pathlib
+from collections.abc import Callable
 
 import cv2
 import numpy as np
+from jaxtyping import Float32, UInt8
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.metrics.confusion import ConfusionMatrix
+
+Flow = Callable[[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W 3"], tuple[str, str]], Float32[np.ndarray, "H W 2"]]
+"""A source of flow: function of an image, the following image, and the first one's (video, frame)."""
 
 MOST_VIDEOS = 100
 FLO_MAGIC = 202021.25
