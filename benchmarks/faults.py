@@ -238,14 +238,19 @@ def report(fault, seen):
     print(f"{fault}: " + ", ".join(f"{name} {count}" for name, count in seen.items()), flush=True)
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--kills", type=int, default=200)
+    result.add_argument("--stops", type=int, default=50)
+    result.add_argument("--flips", type=int, default=200)
+    result.add_argument("--seed", type=int, default=0)
+    result.add_argument("--wait-for-saves", action="store_true")
+    return result
+
+
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--stops", type=int, default=50)
-    parser.add_argument("--flips", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--wait-for-saves", action="store_true")
-    flags = parser.parse_args(arguments)
+    flags = parser().parse_args(arguments)
     logging.set_verbosity(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(pathlib.Path(folder), flags.seed, not flags.wait_for_saves)

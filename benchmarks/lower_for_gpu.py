@@ -42,11 +42,16 @@ def lower_step(options, count):
     }
 
 
+def parser():
+    """The command line."""
+    result = compile_for_tpu.parser()
+    result.add_argument("--devices", type=int, default=8, help="GPUs.")
+    result.add_argument("--trace-only", action="store_true", help="Count, but do not lower.")
+    return result
+
+
 def main():
-    parser = compile_for_tpu.parser()
-    parser.add_argument("--devices", type=int, default=8, help="GPUs.")
-    parser.add_argument("--trace-only", action="store_true", help="Count, but do not lower.")
-    options = parser.parse_args()
+    options = parser().parse_args()
     count = options.devices
     del options.devices
     os.environ.update(JAX_PLATFORMS="cpu", XLA_FLAGS=f"--xla_force_host_platform_device_count={count}")

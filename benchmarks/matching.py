@@ -90,15 +90,20 @@ def step_milliseconds(rounds):
     return 1e3 * whole, 1e3 * part * predictions
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--problems", type=int, default=20)
+    result.add_argument("--queries", type=int, default=100)
+    result.add_argument("--targets", type=int, nargs="+", default=[40, 100])
+    result.add_argument("--valid", type=int, default=10)
+    result.add_argument("--rounds", type=int, default=7)
+    result.add_argument("--step", action="store_true")
+    return result
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=20)
-    parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--targets", type=int, nargs="+", default=[40, 100])
-    parser.add_argument("--valid", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--step", action="store_true")
-    flags = parser.parse_args()
+    flags = parser().parse_args()
     print(f"{flags.problems} problems of {flags.queries} queries, milliseconds")
     for targets in flags.targets:
         costs = drawn_costs(flags.problems, flags.queries, targets)

@@ -223,26 +223,26 @@ def compare(flags):
             print(f"memory   JAX, remat {remat:<4} {gained:.0f} MiB  PyTorch {peer:.0f} MiB  ratio {gained / peer:.2f}")
 
 
-def parse_flags():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("demo", "base", "large"), default="demo")
-    parser.add_argument("--crop", type=int, help="pixels, a multiple of 32; default 96 for demo, else 224")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument(
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--size", choices=("demo", "base", "large"), default="demo")
+    result.add_argument("--crop", type=int, help="pixels, a multiple of 32; default 96 for demo, else 224")
+    result.add_argument("--batch", type=int, default=1)
+    result.add_argument("--rounds", type=int, default=5)
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: with 1 thread, where others use the cores"
     )
-    parser.add_argument("--remat", choices=("none", "dots", "full"), default="none", help="of the timed JAX step")
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--memory-of", choices=("torch", "none", "dots", "full"), help=argparse.SUPPRESS)
-    flags = parser.parse_args()
-    flags.crop = flags.crop or (96 if flags.size == "demo" else 224)
-    return flags
+    result.add_argument("--remat", choices=("none", "dots", "full"), default="none", help="of the timed JAX step")
+    result.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    result.add_argument("--memory-of", choices=("torch", "none", "dots", "full"), help=argparse.SUPPRESS)
+    return result
 
 
 def main():
-    flags = parse_flags()
+    flags = parser().parse_args()
+    flags.crop = flags.crop or (96 if flags.size == "demo" else 224)
     if not flags.memory_of:
         measure.keep_freed_memory("benchmarks.network")
     # Before the first computation: thread pools are sized by the cores that the process may use.

@@ -82,13 +82,18 @@ def compare_overlap(flags, folder):
     print(f"without         {OVERLAP_FRAMES / without:6.2f} frames/s, {without / with_overlap:.2f} times the time")
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--recipe", default="nce")
+    result.add_argument("--frames", type=lambda text: [int(part) for part in text.split(",")], default=[50, 1000])
+    result.add_argument("--rounds", type=int, default=3)
+    result.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    return result
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="nce")
-    parser.add_argument("--frames", type=lambda text: [int(part) for part in text.split(",")], default=[50, 1000])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
-    flags = parser.parse_args()
+    flags = parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if flags.memory:
             measure_memory(flags, pathlib.Path(folder))

@@ -33,9 +33,14 @@ def convert(source, output, max_bad=0, numbering=None, **options):
     return image_folders.convert(Ade20k, "ade20k", source, splits, output, max_bad, numbering, **options)
 
 
+def parser():
+    """The command line; what it does not know is Beam's."""
+    return image_folders.parser("ade20k", __doc__)
+
+
 def main(argv=None):
     """Command line."""
-    image_folders.main("ade20k", __doc__, convert, argv)
+    image_folders.main(parser(), convert, argv)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,14 @@ def convert(source, output, max_bad=0, numbering=None, **options):
     return image_folders.convert(CocoStuff, "coco_stuff", source, splits, output, max_bad, numbering, **options)
 
 
+def parser():
+    """The command line; what it does not know is Beam's."""
+    return image_folders.parser("coco_stuff", __doc__)
+
+
 def main(argv=None):
     """Command line."""
-    image_folders.main("coco_stuff", __doc__, convert, argv)
+    image_folders.main(parser(), convert, argv)
 
 
 if __name__ == "__main__":

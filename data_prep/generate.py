@@ -119,21 +119,26 @@ def generate(output, write):
     aside.rename(output)
 
 
-def main(argv=None):
-    """Command line."""
-    parser = argparse.ArgumentParser(
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(
         prog="python -m data_prep.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", required=True, help="folder to write; must not exist")
-    parser.add_argument("--layout", choices=("vspw", "coco_stuff"), default="vspw", help="default vspw")
-    parser.add_argument("--train", type=int, default=60, help="training videos or images (default 60)")
-    parser.add_argument("--val", type=int, default=9, help="validation videos or images (default 9)")
-    parser.add_argument("--test", type=int, default=0, help="test videos, without masks (default 0; vspw only)")
-    parser.add_argument("--frames", type=int, default=20, help="frames a video (default 20)")
-    parser.add_argument("--height", type=int, default=120, help="default 120")
-    parser.add_argument("--width", type=int, default=192, help="default 192")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    options = parser.parse_args(argv)
+    result.add_argument("--output", required=True, help="folder to write; must not exist")
+    result.add_argument("--layout", choices=("vspw", "coco_stuff"), default="vspw", help="default vspw")
+    result.add_argument("--train", type=int, default=60, help="training videos or images (default 60)")
+    result.add_argument("--val", type=int, default=9, help="validation videos or images (default 9)")
+    result.add_argument("--test", type=int, default=0, help="test videos, without masks (default 0; vspw only)")
+    result.add_argument("--frames", type=int, default=20, help="frames a video (default 20)")
+    result.add_argument("--height", type=int, default=120, help="default 120")
+    result.add_argument("--width", type=int, default=192, help="default 192")
+    result.add_argument("--seed", type=int, default=0, help="default 0")
+    return result
+
+
+def main(argv=None):
+    """Command line."""
+    options = parser().parse_args(argv)
     size = (options.height, options.width)
     if options.layout == "vspw":
         videos = {split: getattr(options, split) for split in ("train", "val", "test") if getattr(options, split)}

@@ -218,17 +218,22 @@ def verify(path, workers=1, full=False):
     return Verification(str(path), dataset, findings, scans, expected, check_shift(findings, scans, expected, others))
 
 
-def main(argv=None):
-    """Command line."""
-    parser = argparse.ArgumentParser(
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(
         prog="python -m data_prep.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--records", required=True, help="folder of the converted data")
-    parser.add_argument("--output", help="folder for verification.json and verification.html (default RECORDS/report)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read (default 1)")
-    parser.add_argument("--full", action="store_true", help="what is missing of the published set is an error")
-    parser.add_argument("--accept", default="", metavar="KIND,...", help="kinds of faults that are known and let pass")
-    options = parser.parse_args(argv)
+    result.add_argument("--records", required=True, help="folder of the converted data")
+    result.add_argument("--output", help="folder for verification.json and verification.html (default RECORDS/report)")
+    result.add_argument("--workers", type=int, default=1, help="processes that read (default 1)")
+    result.add_argument("--full", action="store_true", help="what is missing of the published set is an error")
+    result.add_argument("--accept", default="", metavar="KIND,...", help="kinds of faults that are known and let pass")
+    return result
+
+
+def main(argv=None):
+    """Command line."""
+    options = parser().parse_args(argv)
     checked = verify(options.records, options.workers, options.full)
     output = pathlib.Path(options.output or pathlib.Path(options.records) / "report")
     html_page.write(checked, output)

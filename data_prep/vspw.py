@@ -118,11 +118,16 @@ def convert(source, output, max_bad=0, short_side=None, beam=None, **options):
     return command_line.prepare(made, beam)
 
 
+def parser():
+    """The command line; what it does not know is Beam's."""
+    result = command_line.parser("vspw", __doc__)
+    result.add_argument("--short-side", type=int, help="resize by VSPW_480p's rule to this height (default: keep)")
+    return result
+
+
 def main(argv=None):
     """Command line."""
-    parser = command_line.parser("vspw", __doc__)
-    parser.add_argument("--short-side", type=int, help="resize by VSPW_480p's rule to this height (default: keep)")
-    options, rest = parser.parse_known_args(argv)
+    options, rest = parser().parse_known_args(argv)
     source = sources.open_source(options.source)
     beam = command_line.beam_options(options, rest, source)
     bad = convert(source, options.output, options.max_bad, options.short_side, beam)

@@ -94,19 +94,26 @@ def local_arguments(workers):
     ]
 
 
-def pipeline_options(arguments):
-    """Beam's PipelineOptions; UserError names a runner or arguments that Beam does not know."""
+def unknown_to_beam(arguments):
+    """Those of some arguments that are no options of Beam."""
     logging.disable(logging.WARNING)  # Beam misses Google's client libraries aloud.
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.runners.runner import create_runner
+    from apache_beam.options.pipeline_options import PipelineOptions
 
     logging.disable(logging.NOTSET)
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(known)
-    unknown = known.parse_known_args(arguments)[1]
+    return known.parse_known_args(arguments)[1]
+
+
+def pipeline_options(arguments):
+    """Beam's PipelineOptions; UserError names a runner or arguments that Beam does not know."""
+    unknown = unknown_to_beam(arguments)
     if unknown:
         raise UserError(f"Neither the converter nor Beam knows {', '.join(unknown)}. See --help.")
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.runners.runner import create_runner
+
     options = PipelineOptions(arguments)
     runner = options.view_as(StandardOptions).runner
     try:

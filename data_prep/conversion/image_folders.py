@@ -89,10 +89,15 @@ def convert(builder, dataset, source, splits, output, max_bad=0, numbering=None,
     return bad
 
 
-def main(dataset, description, convert, argv=None):
-    """Command line of an image data set; `convert` takes an opened source, the output and options."""
-    parser = command_line.parser(dataset, description)
-    command_line.add_mapping(parser, dataset)
+def parser(dataset, description):
+    """The command line of an image data set."""
+    result = command_line.parser(dataset, description)
+    command_line.add_mapping(result, dataset)
+    return result
+
+
+def main(parser, convert, argv=None):
+    """Does what a command line asks for; `convert` takes an opened source, the output and options."""
     options, rest = parser.parse_known_args(argv)
     source = sources.open_source(options.source)
     chosen = command_line.chosen_filter(options)
