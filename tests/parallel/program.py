@@ -18,8 +18,8 @@ from vspw_jax import main
 from vspw_jax.data import pipeline
 from vspw_jax.evaluation import predicted_videos
 from vspw_jax.models import layers, segmenter
-from vspw_jax.models.decoders import decoder
-from vspw_jax.models.encoders import encoder
+from vspw_jax.models.decoders import decoder, upernet
+from vspw_jax.models.encoders import beit_pyramid, encoder
 
 CELL = 4
 
@@ -27,6 +27,7 @@ CELL = 4
 class Encoder(encoder.Encoder):
     """Cells of 4x4 pixels, four residual blocks, and the same map at four scales."""
 
+    FIELDS = beit_pyramid.BeitPyramid.FIELDS
     STACKED = {"blocks": 2}
 
     @classmethod
@@ -51,6 +52,7 @@ class Encoder(encoder.Encoder):
 class Decoder(decoder.Decoder):
     """A batch norm and a classifier."""
 
+    FIELDS = upernet.UperNet.FIELDS
     SEGMENTATION_LOSS = "per_pixel"
 
     def __init__(self, maps, num_classes, config, remat, *, dtype, rngs):

@@ -25,7 +25,7 @@ from vspw_jax.inference import scores
 from vspw_jax.models import segmenter
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.training import loop
+from vspw_jax.training import loop, trained
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
 SECONDS = 240
@@ -140,7 +140,7 @@ def one_process(generated_records, program, tmp_path_factory):
         patch.setitem(segmenter.DECODERS, "upernet", program.Decoder)
         patch.setattr(sharding, "make_mesh", four)
         loop.train(config, workdir)
-        evaluate.evaluate(config, main.trained_predictor(config, workdir), workdir)
+        evaluate.evaluate(config, trained.predictor(config, workdir), workdir)
     return workdir
 
 

@@ -3,12 +3,12 @@
 import json
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, differing
+from vspw_jax.console.recipe_file import flatten
 from vspw_jax.files.whole_files import whole_file
 
 IDENTITY = ("seed", "task", "model", "loss", "optimizer", "schedule", "ema", "train", "data")
@@ -33,18 +33,6 @@ NEEDS = {
 }
 """How workdirs from before November 2026 differ: names of fields, what had no field as there was no other choice, and
 fields that recipes had though another field made them have no effect: (that field, its value)."""
-
-
-def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """The fields of nested dicts by dotted path: {"model.encoder.dim": 96}."""
-    flat = {}
-    for name, value in config.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, (dict, ConfigDict)):
-            flat.update(flatten(value, f"{path}."))
-        else:
-            flat[path] = value
-    return flat
 
 
 def claim_workdir(workdir: pathlib.Path, config: ConfigDict, data: dict[str, Any]) -> None:

@@ -19,6 +19,26 @@ def choose(table, name, field):
     return table[name]
 
 
+def check_fields(section, config, names, part):
+    """Raises UserError where a section of a recipe lacks fields that its choice of a name needs, or has others.
+
+    Args:
+      section: its path in the config, such as "optimizer".
+      config: the section; its field `name` is the choice.
+      names: of the fields that the choice reads.
+      part: what makes such a section, such as "configs/parts/training.py".
+    """
+    missing = [name for name in names if name not in config]
+    meaningless = [name for name in config if name not in ("name", *names)]
+    if missing or meaningless:
+        faults = [f"needs {', '.join(missing)}"] if missing else []
+        faults += [f"does not read {', '.join(meaningless)}"] if meaningless else []
+        raise UserError(
+            f"{section}.name is {config.name!r}, which {' and '.join(faults)}. A flag alone cannot change the fields of "
+            f"a recipe: write a recipe of your own that takes this section from {part}."
+        )
+
+
 def check_divides(field, parts, width):
     """Raises UserError where a field of the config does not divide a number of channels into equal parts."""
     if parts < 1 or width % parts:

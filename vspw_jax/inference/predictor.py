@@ -33,7 +33,7 @@ class Result:
     arrays: dict[str, Array]
     count: int
     memory: PyTree[Array] = ()
-    """What the network remembers after these frames, for `Predictor.start` of the next ones; () of one that does not."""
+    """What the network remembers after these frames, for `Predictor.start` of the next; () of one that does not."""
 
     def labels(self) -> UInt8[np.ndarray, "N H W"]:
         """Train ids."""

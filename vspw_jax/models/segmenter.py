@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from vspw_jax.console.errors import UserError, choose
+from vspw_jax.console.errors import UserError, check_fields, choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders.decoder import Decoder
 from vspw_jax.models.decoders.mask2former import Mask2Former
@@ -70,6 +70,8 @@ def check(config: ConfigDict) -> None:
             f"model.image_size is {tuple(config.image_size)}: expected height and width, given once, as in "
             "--config.model.image_size='(480, 480)'."
         )
+    check_fields("model.encoder", config.encoder, encoder_of(config).FIELDS, "configs/parts/models.py")
+    check_fields("model.decoder", config.decoder, decoder_of(config).FIELDS, "configs/parts/models.py")
     encoder_of(config).check(config.encoder, tuple(config.image_size))
     maps = maps_of(config)
     decoder_of(config).check(config.decoder, maps)

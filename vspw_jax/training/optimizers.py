@@ -14,7 +14,7 @@ import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import choose
+from vspw_jax.console.errors import check_fields, choose
 from vspw_jax.models import segmenter
 from vspw_jax.parallel.placement import map_with_path
 from vspw_jax.training import schedules
@@ -42,8 +42,10 @@ def sgd(config: ConfigDict, decayed: PyTree[bool]) -> list[optax.GradientTransfo
     ]
 
 
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd}
-"""By `config.optimizer.name`."""
+OPTIMIZERS = {"adamw": (adamw, ("beta1", "beta2")), "sgd": (sgd, ("momentum", "nesterov"))}
+"""By `config.optimizer.name`: what it does with the gradients, and the fields that it alone reads."""
+FIELDS = ("learning_rate", "weight_decay", "decayed", "layer_decay", "clip_norm")
+"""That each of them reads."""
 
 
 def layer_scales(params: PyTree, config: ConfigDict) -> PyTree[np.ndarray]:
@@ -78,10 +80,15 @@ def learning_rate(config: ConfigDict) -> schedules.Schedule:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError where a whole config names an optimizer, a schedule or a `decayed` that there is not."""
-    choose(OPTIMIZERS, config.optimizer.name, "optimizer.name")
-    choose(DECAYED, config.optimizer.decayed, "optimizer.decayed")
-    choose(schedules.SCHEDULES, config.schedule.name, "schedule.name")
+    """Raises UserError where a whole config names an optimizer, a schedule or a `decayed` that there is not, or where
+    fields do not belong to the one it names."""
+    options = config.optimizer
+    _, own = choose(OPTIMIZERS, options.name, "optimizer.name")
+    embeddings = ("embeddings_at_layer_0",) if segmenter.decoder_of(config.model).EMBEDDINGS else ()
+    optional = tuple(name for name in embeddings if name in options)
+    check_fields("optimizer", options, (*FIELDS, *own, *optional), "configs/parts/training.py")
+    choose(DECAYED, options.decayed, "optimizer.decayed")
+    schedules.check(config.schedule)
 
 
 def build(config: ConfigDict, params: PyTree) -> optax.GradientTransformation:
@@ -96,7 +103,7 @@ def build(config: ConfigDict, params: PyTree) -> optax.GradientTransformation:
     """
     options = config.optimizer
     is_decayed = choose(DECAYED, options.decayed, "optimizer.decayed")
-    moments = choose(OPTIMIZERS, options.name, "optimizer.name")
+    moments, _ = choose(OPTIMIZERS, options.name, "optimizer.name")
     scales = layer_scales(params, config)
     return optax.chain(
         optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity(),

@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import choose
+from vspw_jax.console.errors import check_fields, choose
 
 Schedule = Callable[[int | jax.Array], Float[Array, ""]]
 
@@ -22,8 +22,16 @@ def cosine(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule
     return optax.cosine_decay_schedule(learning_rate, num_steps, config.minimum / learning_rate)
 
 
-SCHEDULES = {"poly": poly, "cosine": cosine}
-"""By `config.schedule.name`."""
+SCHEDULES = {"poly": (poly, ("power",)), "cosine": (cosine, ())}
+"""By `config.schedule.name`: the decay, and the fields that it alone reads."""
+FIELDS = ("warmup_steps", "warmup_ratio", "minimum")
+"""That each of them reads."""
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where `config.schedule` names a schedule that there is not, or has fields of another one."""
+    _, own = choose(SCHEDULES, config.name, "schedule.name")
+    check_fields("schedule", config, (*FIELDS, *own), "configs/parts/training.py")
 
 
 def build(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
@@ -39,7 +47,8 @@ def build(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
     Raises:
       UserError: an unknown name.
     """
-    decay = choose(SCHEDULES, config.name, "schedule.name")(config, learning_rate, num_steps)
+    make, _ = choose(SCHEDULES, config.name, "schedule.name")
+    decay = make(config, learning_rate, num_steps)
     if not config.warmup_steps:
         return decay
     warmup = optax.linear_schedule(config.warmup_ratio, 1.0, config.warmup_steps)

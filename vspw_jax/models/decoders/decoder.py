@@ -20,6 +20,9 @@ class Decoder(nnx.Module):
     `FeatureMap`s and `config` being `config.model.decoder`, and called with (maps, train, keys_N).
     """
 
+    FIELDS: ClassVar[tuple[str, ...]]
+    """Of its config, besides `name`."""
+
     SEGMENTATION_LOSS: ClassVar[str]
     """What it is trained with: a key of `tasks.supervised.SEGMENTATION_TERMS`."""
 

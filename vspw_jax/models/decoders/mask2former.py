@@ -73,6 +73,10 @@ class Mask2Former(Decoder):
       remat: a key of `layers.REMAT_POLICIES`.
     """
 
+    FIELDS = (
+        *("dim", "heads", "points", "encoder_ffn_dim", "ffn_dim", "encoder_layers", "decoder_layers"),
+        *("num_queries", "norm_groups"),
+    )
     SEGMENTATION_LOSS = "mask_classification"
     STACKED = {"pixel_decoder/encoder": 1}
     EMBEDDINGS = ("mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat")

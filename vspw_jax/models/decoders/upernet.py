@@ -53,6 +53,7 @@ class UperNet(Decoder):
       config: dim, pool_scales, dropout, auxiliary_dim, auxiliary_level (the map that the auxiliary head reads).
     """
 
+    FIELDS = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
     SEGMENTATION_LOSS = "per_pixel"
 
     @classmethod

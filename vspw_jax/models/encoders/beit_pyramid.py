@@ -50,6 +50,7 @@ class BeitPyramid(Encoder):
       UserError: an image_size or out_blocks that does not fit.
     """
 
+    FIELDS = ("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path", "out_blocks")
     STACKED = {"blocks": 2}
 
     @classmethod

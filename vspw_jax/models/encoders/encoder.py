@@ -5,6 +5,7 @@ sharding rules and the checks of a recipe ask the class, so none of them knows a
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from flax import nnx
@@ -31,7 +32,10 @@ class Encoder(nnx.Module):
     `config` is `config.model.encoder` in every method here.
     """
 
-    STACKED: dict[str, int] = {}
+    FIELDS: ClassVar[tuple[str, ...]]
+    """Of its config, besides `name`."""
+
+    STACKED: ClassVar[dict[str, int]] = {}
     """Paths in the encoder of variables that are stacked for a scan, and the number of leading axes that are stacked.
     A path counts for all below it; of several that fit the longest counts."""
 

@@ -162,6 +162,11 @@ class ViTAdapter(Encoder):
 
     NUM_INTERACTIONS = 4
 
+    FIELDS = (
+        *("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path"),
+        *("adapter_channels", "adapter_heads", "adapter_points", "adapter_value_ratio", "adapter_ffn_ratio"),
+        "extra_extractors",
+    )
     STACKED = {"interactions": 1, "interactions/blocks": 2}
 
     @classmethod
