@@ -9,8 +9,9 @@ conversion stops and --numbering= settles it.
 Filter and bad files: as for data_prep.coco_stuff.
 """
 
-from data_prep.conversion import builder, image_folders, sources
+from data_prep.conversion import builder, image_folders
 from vspw_jax.console.errors import run_program
+from vspw_jax.files import sources
 
 FOLDERS = {"train": "training", "val": "validation"}
 

@@ -12,8 +12,9 @@ the others out of the records for good. JPEG and PNG bytes are kept as they are,
 data_prep.vspw.
 """
 
-from data_prep.conversion import builder, image_folders, sources
+from data_prep.conversion import builder, image_folders
 from vspw_jax.console.errors import run_program
+from vspw_jax.files import sources
 
 FOLDERS = {"train": "train2017", "val": "val2017"}
 TRAIN_IDS = "trainid_0_170"

@@ -14,9 +14,10 @@ of them are left out and listed. The same command goes on where a conversion was
 
 import pathlib
 
-from data_prep.conversion import builder, command_line, sources
+from data_prep.conversion import builder, command_line
 from data_prep.conversion.frames import Form, Frame
 from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.files import sources
 
 SPLITS = ("train", "val", "test")
 """The videos of all but test must have masks."""

@@ -5,9 +5,10 @@ Every image is a "video" of one frame. What COCO-Stuff and ADE20K have in common
 
 import pathlib
 
-from data_prep.conversion import command_line, numberings, sources
+from data_prep.conversion import command_line, numberings
 from data_prep.conversion.frames import Form, Frame
 from vspw_jax.console.errors import UserError
+from vspw_jax.files import sources
 
 
 def read_frames(source, folders, mask_suffixes):
