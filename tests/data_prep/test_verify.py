@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data_prep import coco_stuff, generate, verify, vspw
-from data_prep.drawing import scenes
+from data_prep.drawing import layouts, scenes
 from data_prep.verification import checks, hypotheses, label_shift, scan
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError
@@ -67,14 +67,14 @@ def test_real_masks_one_off_are_named(camvid, frames):
 def test_drawn_masks_one_off_are_named(drawn):
     """The drawn scenes hold bands of equal height and seven objects: forty frames are enough for a lead of 8 nats."""
     for by, title in VSPW_TITLES.items():
-        verdict = judge("vspw", "raw_1_124", sightings(drawn, one_off(by)[generate.vspw_lookup()]))
+        verdict = judge("vspw", "raw_1_124", sightings(drawn, one_off(by)[layouts.vspw_lookup()]))
         assert verdict.is_clear and verdict.best.title.endswith(title)
 
 
 def test_numberings_of_coco_stuff_are_told_apart(drawn):
     names = [*label_maps.NUMBERINGS["coco_stuff"]]
     known = [hypotheses.numbering("coco_stuff", name) for name in names]
-    drawn_as = generate.coco_stuff_lookup()
+    drawn_as = layouts.coco_stuff_lookup()
     for true in known:
         value = {name: value for value, name in true.names.items()}
         renumbered = np.array([value.get(known[names.index("pixelmap_0_181")].names.get(v), 255) for v in range(256)])
@@ -97,7 +97,7 @@ def test_ade20k_one_off_is_named(drawn):
 @pytest.mark.parametrize("by", [-1, 0, 1])
 def test_nothing_wrong_is_claimed_from_little(drawn, by):
     """From one class nothing is claimed; from one frame nothing, or what is so."""
-    raw = one_off(by)[generate.vspw_lookup()]
+    raw = one_off(by)[layouts.vspw_lookup()]
     for name in scenes.CLASSES:
         one_class = np.where(np.arange(256) == scenes.CLASSES.index(name), raw, 255).astype(np.uint8)
         assert not judge("vspw", "raw_1_124", sightings(drawn, one_class)).is_clear
