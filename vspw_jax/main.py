@@ -34,7 +34,7 @@ from vspw_jax.interop import convert, namings
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.training import loop, preemption, replay
+from vspw_jax.training import loop, preemption, replay, trained
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")

@@ -80,7 +80,7 @@ def summarise(checked: Verification) -> dict[str, Any]:
     }
 
 
-def _split(found: SplitScan, is_class_V: Bool[np.ndarray, "V"]) -> dict[str, Any]:
+def _split(found: SplitScan, is_class_V: Bool[np.ndarray, " V"]) -> dict[str, Any]:
     return {
         "videos": len(found.names),
         "frames": found.frames,

@@ -61,9 +61,9 @@ class Sightings:
     """
 
     videos: int = 0
-    seen_in_V: Float[np.ndarray, "V"] = dataclasses.field(default_factory=lambda: np.zeros(256))
-    log_area_V: Float[np.ndarray, "V"] = dataclasses.field(default_factory=lambda: np.zeros(256))
-    height_V: Float[np.ndarray, "V"] = dataclasses.field(default_factory=lambda: np.zeros(256))
+    seen_in_V: Float[np.ndarray, " V"] = dataclasses.field(default_factory=lambda: np.zeros(256))
+    log_area_V: Float[np.ndarray, " V"] = dataclasses.field(default_factory=lambda: np.zeros(256))
+    height_V: Float[np.ndarray, " V"] = dataclasses.field(default_factory=lambda: np.zeros(256))
 
     def add_video(self, area_FV: Float[np.ndarray, "F V"], height_FV: Float[np.ndarray, "F V"]) -> None:
         """Adds a video: each frame's shares of pixels and vertical centres (of no meaning where the share is 0)."""
@@ -84,7 +84,7 @@ class Sightings:
         )
 
 
-def shifted(numbering_V: Int[np.ndarray, "V"], by: int) -> Int[np.ndarray, "V"]:
+def shifted(numbering_V: Int[np.ndarray, " V"], by: int) -> Int[np.ndarray, " V"]:
     """The numbering of masks whose ids are all `by` too high; 255 stays void."""
     table = np.full(256, IMPOSSIBLE)
     values = np.arange(255)
@@ -96,7 +96,7 @@ def shifted(numbering_V: Int[np.ndarray, "V"], by: int) -> Int[np.ndarray, "V"]:
 
 
 @functools.cache
-def _expectations() -> list[Float[np.ndarray, "C"]]:
+def _expectations() -> list[Float[np.ndarray, " C"]]:
     rows = vspw.table("vspw_expectations")
     return [np.array([float(row[name]) for row in rows]) for name in ("seen_in", "area", "height")]
 
@@ -111,7 +111,7 @@ def _mixture(distance: np.ndarray, scale: float, flat: float) -> np.ndarray:
     return (1 - OUTLIERS) * gauss + OUTLIERS * flat
 
 
-def _log_likelihoods(sightings: Sightings, parts_C: Int[np.ndarray, "C"]) -> Float[np.ndarray, "V C"]:
+def _log_likelihoods(sightings: Sightings, parts_C: Int[np.ndarray, " C"]) -> Float[np.ndarray, "V C"]:
     """How likely each value's sightings are if the value were each class: nats of occurrence, area and height."""
     seen_in_C, area_C, height_C = _expectations()
     videos, seen_V = sightings.videos, sightings.seen_in_V
@@ -125,7 +125,7 @@ def _log_likelihoods(sightings: Sightings, parts_C: Int[np.ndarray, "C"]) -> Flo
     return np.log(occurrence) + np.where(in_sight, np.log(area) + np.log(height), 0.0)
 
 
-def contributions(sightings: Sightings, numbering_V: Int[np.ndarray, "V"]) -> Float[np.ndarray, "V"]:
+def contributions(sightings: Sightings, numbering_V: Int[np.ndarray, " V"]) -> Float[np.ndarray, " V"]:
     """Nats by which each value speaks for a numbering, against "any class"."""
     used = numbering_V[numbering_V >= 0]
     parts_C = np.maximum(np.bincount(used, minlength=vspw.NUM_CLASSES), 1)
@@ -148,7 +148,7 @@ class Numbering:
 
     title: str
     names: Mapping[int, str]
-    classes_V: Int[np.ndarray, "V"]
+    classes_V: Int[np.ndarray, " V"]
 
 
 @dataclasses.dataclass(frozen=True)

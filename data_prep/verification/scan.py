@@ -56,11 +56,11 @@ class FrameFacts:
     png_sha256: str = ""
     has_mask: bool = False
     problem: str | None = None
-    values: Int[np.ndarray, "K"] = dataclasses.field(default_factory=_empty)
-    pixels: Int[np.ndarray, "K"] = dataclasses.field(default_factory=_empty)
-    sampled: Int[np.ndarray, "S"] = dataclasses.field(default_factory=_empty)
-    area: Float[np.ndarray, "S"] = dataclasses.field(default_factory=_empty)
-    height: Float[np.ndarray, "S"] = dataclasses.field(default_factory=_empty)
+    values: Int[np.ndarray, " K"] = dataclasses.field(default_factory=_empty)
+    pixels: Int[np.ndarray, " K"] = dataclasses.field(default_factory=_empty)
+    sampled: Int[np.ndarray, " S"] = dataclasses.field(default_factory=_empty)
+    area: Float[np.ndarray, " S"] = dataclasses.field(default_factory=_empty)
+    height: Float[np.ndarray, " S"] = dataclasses.field(default_factory=_empty)
 
 
 def _image_size(jpeg: bytes) -> tuple[int, int]:
@@ -163,8 +163,8 @@ class SplitScan:
 
     frames: int = 0
     masks: int = 0
-    pixels_V: Int[np.ndarray, "V"] = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
-    frames_V: Int[np.ndarray, "V"] = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels_V: Int[np.ndarray, " V"] = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
+    frames_V: Int[np.ndarray, " V"] = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
     largest: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     first_seen: dict[int, str] = dataclasses.field(default_factory=dict)
     bad: list[str] = dataclasses.field(default_factory=list)

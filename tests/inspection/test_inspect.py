@@ -6,6 +6,7 @@ import pytest
 
 from vspw_jax.inspection import report, step_cost
 from vspw_jax.inspection.step_cost import matrix_flops
+from vspw_jax.parallel.mesh import make_mesh
 
 
 def flops(function, *shapes):
@@ -66,10 +67,7 @@ def test_memory_of_the_step_is_told_for_each_device_and_remat(tiny_config, monke
         "model.remat=full",
         "model.remat=none",
     ]
-    of = {remat: step_cost.step_memory(tiny_config, make_mesh(devices), remat) for remat in ("full", "none")}
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    of = {remat: step_cost.step_memory(tiny_config, mesh, remat) for remat in ("full", "none")}
     assert of["none"] > of["full"] >= batch // devices * 24 * 2**10
     assert tiny_config.model.remat == "dots"
-
-
-def make_mesh(devices):
-    return inspect.sharding.make_mesh(devices=jax.devices()[:devices])

@@ -45,7 +45,7 @@ def test_a_workdir_started_from_a_file_exports_that_file(
         return jax.device_put(state, placement.replicated(mesh))
 
     one_device = functools.partial(make_mesh, devices=jax.devices()[:1])  # Orbax slices what several hold.
-    monkeypatch.setattr(sharding, "make_mesh", one_device)
+    monkeypatch.setattr(train_state, "make_mesh", one_device)
     without_network(new_state=new_state, loss=1.0, gradient_norm=1.0, learning_rate=1.0)
     loop.train(tiny_config, tmp_path / "run")
     assert "388 read as they are" in capsys.readouterr().out

@@ -25,7 +25,7 @@ from vspw_jax.inference import scores
 from vspw_jax.models import segmenter
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.training import loop, trained
+from vspw_jax.training import loop, train_state, trained
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
 SECONDS = 240
@@ -138,7 +138,8 @@ def one_process(generated_records, program, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(segmenter.ENCODERS, "beit", program.Encoder)
         patch.setitem(segmenter.DECODERS, "upernet", program.Decoder)
-        patch.setattr(sharding, "make_mesh", four)
+        for module in (train_state, trained):
+            patch.setattr(module, "make_mesh", four)
         loop.train(config, workdir)
         evaluate.evaluate(config, trained.predictor(config, workdir), workdir)
     return workdir

@@ -43,8 +43,8 @@ def check_fields(section: str, config: Mapping[str, Any] | ConfigDict, names: Se
         faults = [f"needs {', '.join(missing)}"] if missing else []
         faults += [f"does not read {', '.join(meaningless)}"] if meaningless else []
         raise UserError(
-            f"{section}.name is {config['name']!r}, which {' and '.join(faults)}. A flag cannot add or remove fields of "
-            f"a recipe: write a recipe of your own that takes this section from {part}."
+            f"{section}.name is {config['name']!r}, which {' and '.join(faults)}. A flag cannot add or remove "
+            f"fields of a recipe: write a recipe of your own that takes this section from {part}."
         )
 
 

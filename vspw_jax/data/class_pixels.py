@@ -77,7 +77,7 @@ def mapped_share(
     lookup: UInt8[np.ndarray, "256"],
     labelled: Bool[np.ndarray, "256"],
     denominator: str = "all",
-) -> Float[np.ndarray, "N"]:
+) -> Float[np.ndarray, " N"]:
     """Share of each frame's pixels that map to a class of VSPW; 0 for a frame without such pixels.
 
     Args:

@@ -150,7 +150,7 @@ def exist(path: pathlib.Path | str) -> bool:
         return False
 
 
-def split_videos(index: Sequence[tuple[str, int]], kept_N: Bool[np.ndarray, "N"] | None = None) -> tuple[Video, ...]:
+def split_videos(index: Sequence[tuple[str, int]], kept_N: Bool[np.ndarray, " N"] | None = None) -> tuple[Video, ...]:
     """Videos from the metadata's [[name, count], ...]; with `kept_N` the runs of kept frames alone."""
     starts = np.cumsum([0] + [count for _, count in index]).tolist()
     if kept_N is None:
