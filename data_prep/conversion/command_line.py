@@ -60,7 +60,12 @@ def add_mapping(parser: argparse.ArgumentParser, dataset: str) -> None:
         default=0.0,
         help="leave out images of which a smaller share maps to VSPW (default 0)",
     )
-    parser.add_argument("--denominator", choices=label_maps.DENOMINATORS, default="all", help="share of which pixels")
+    parser.add_argument(
+        "--denominator",
+        choices=label_maps.DENOMINATORS,
+        default="all",
+        help="the pixels of which --min-mapped is a share (default all)",
+    )
 
 
 def chosen_filter(options: argparse.Namespace) -> units.Filter:
@@ -129,7 +134,7 @@ def pipeline_options(arguments: list[str]) -> "PipelineOptions":
     except (ValueError, ImportError, AttributeError) as error:
         raise UserError(
             f"Beam cannot start --runner={runner}: {error}\n"
-            "Dataflow, for one, needs more of Beam: pip install 'apache-beam[gcp]'."
+            "Some runners need more of Beam. For Dataflow: pip install 'apache-beam[gcp]'."
         ) from error
     return options
 

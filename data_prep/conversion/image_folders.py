@@ -38,7 +38,8 @@ def read_frames(source: Source, folders: Mapping[str, str], mask_suffixes: Seque
     if not splits:
         listed = sorted({name.split("/")[0] for name in source.sizes})[:8]
         raise UserError(
-            f"{source.path} has none of {', '.join(sorted(marks))}, with masks in annotations/ beside; found {listed}."
+            f"{source.path} does not look like this data set: expected images in {' or '.join(sorted(marks))} "
+            f"and their masks in annotations/, found {listed}."
         )
     return splits
 

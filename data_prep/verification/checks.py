@@ -19,6 +19,9 @@ from vspw_jax.data import records
 LISTED = 5
 """How many cases of one fault are named."""
 
+Copy = tuple[str, int, str]
+"""One of several equal images: its split, its record's number there, and "video/frame"."""
+
 
 @dataclasses.dataclass
 class Findings:
@@ -92,10 +95,6 @@ def missing_numbers(names: Sequence[str]) -> list[range]:
         return []
     gaps = (range(first + step, last, step) for first, last in zip(numbers, numbers[1:], strict=False))
     return [gap for gap in gaps if gap]
-
-
-Copy = tuple[str, int, str]
-"""One of several equal images: its split, its record's number there, and "video/frame"."""
 
 
 def check_duplicates(findings: Findings, scans: Mapping[str, SplitScan]) -> None:

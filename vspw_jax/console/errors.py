@@ -94,10 +94,7 @@ def no_room(error: BaseException) -> bool:
 
 
 def run_program(main: Callable[[], object]) -> None:
-    """Runs main(), which returns when done: the status is 0.
-
-    After a UserError, or where a disk refuses something, it prints the message without a traceback and exits with 2.
-    """
+    """Runs main(). For a UserError, or what a disk refuses, prints the message alone and exits with status 2."""
     try:
         main()
     except UserError as error:
@@ -107,7 +104,7 @@ def run_program(main: Callable[[], object]) -> None:
         if no_room(error):
             message = (
                 f"There is no room left on the disk: {first_line}\n"
-                "What is whole stays. Free some space, then run the same command again."
+                "Whole files stay. Free some space, then run the same command again."
             )
         elif _comes_from(error, NOT_ALLOWED):
             message = f"A file or folder cannot be used: {first_line}\nMake it readable and writable, or name another."

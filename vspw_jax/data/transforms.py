@@ -1,4 +1,4 @@
-"""Augmentation of clips, drawn once a clip: geometry and colour change alike for all its frames.
+"""Augmentation of clips, drawn once for each clip: geometry and colour change alike for all its frames.
 
 The rules, their order and their distributions are mmseg's (open-mmlab/mmsegmentation 0.x mmseg/datasets/pipelines/
 transforms.py): resize, crop, flip, photometric distortion, normalisation, padding. Single images go through the same,
@@ -24,6 +24,8 @@ IMAGE_STD = np.array([58.395, 57.12, 57.375], np.float32)
 CROP_TRIES = 10
 
 Size = tuple[int, int]
+"""Height and width."""
+
 Image = UInt8[np.ndarray, "H W 3"]
 Label = UInt8[np.ndarray, "H W"]
 
