@@ -1,7 +1,6 @@
-"""Checkpoints come back as they were, half-written ones are not taken for whole; a workdir has one config."""
+"""Checkpoints come back as they were, and half-written ones are not taken for whole."""
 
 import gc
-import json
 import re
 import shutil
 
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import nce
 from vspw_jax.checkpoints import checkpoint, manifest
 from vspw_jax.console.errors import UserError, no_room
 
@@ -220,85 +218,6 @@ def test_room_is_needed_for_what_will_be_saved(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No room for checkpoints in .*1 of them need"):
         checkpoints.save(2, state)
     assert checkpoints.latest_step() is None
-
-
-DATA = {"main": "vspw train, 50 frames, fingerprint 3f"}
-
-
-def test_the_same_config_claims_a_workdir_again(tmp_path):
-    for _ in range(2):
-        checkpoint.claim_workdir(tmp_path / "run", nce.get_config("demo"), DATA)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["train.batch"] == 4
-
-
-def test_another_config_is_refused_and_what_differs_is_named(tmp_path):
-    config = nce.get_config("demo")
-    checkpoint.claim_workdir(tmp_path, config, DATA)
-    rate = config.optimizer.learning_rate
-    config.train.batch, config.optimizer.learning_rate = 8, 0.5
-    with pytest.raises(UserError) as error:
-        checkpoint.claim_workdir(tmp_path, config, DATA)
-    lines = str(error.value).splitlines()
-    assert lines[1:3] == [f"  optimizer.learning_rate: {rate} there, 0.5 now", "  train.batch: 4 there, 8 now"]
-    assert "--workdir=DIR" in lines[3] and len(lines) == 4
-
-
-def test_other_data_is_refused_whatever_its_place_and_so_is_more_or_less_of_it(tmp_path):
-    config = nce.get_config("demo")
-    checkpoint.claim_workdir(tmp_path, config, DATA)
-    config.data.records = "elsewhere"
-    checkpoint.claim_workdir(tmp_path, config, DATA)
-    other = {"main": "vspw train, 48 frames, fingerprint a2"}
-    with pytest.raises(UserError) as error:
-        checkpoint.claim_workdir(tmp_path, config, other)
-    lines = str(error.value).splitlines()
-    assert lines[1] == f"  data set 'main': {DATA['main']} there, {other['main']} now"
-    assert "--workdir=DIR" in lines[2] and "--config.data.records=DIR" in lines[3] and "--mode=evaluate" in lines[3]
-    with pytest.raises(UserError, match="data set 'coco': None there, 3 images now"):
-        checkpoint.claim_workdir(tmp_path, config, {**DATA, "coco": "3 images"})
-
-
-def test_a_trained_model_takes_other_data_but_no_other_network(tmp_path):
-    config = nce.get_config("demo")
-    checkpoint.check_workdir(tmp_path, config)
-    checkpoint.claim_workdir(tmp_path, config, DATA)
-    config.data.update(records="elsewhere", train_split="val", epoch="frame")
-    checkpoint.check_workdir(tmp_path, config)
-    config.model.num_classes = 7
-    with pytest.raises(UserError, match="model.num_classes: 124 there, 7 now"):
-        checkpoint.check_workdir(tmp_path, config)
-
-
-def test_fields_of_the_machine_may_differ(tmp_path):
-    config = nce.get_config("demo")
-    checkpoint.claim_workdir(tmp_path, config, DATA)
-    config.run.update(log_every=1, keep=9)
-    config.data.update(workers=2, threads=7, prefetch=1, eval_split="test")
-    config.model.remat = "full"
-    config.evaluate.batch = 1
-    checkpoint.claim_workdir(tmp_path, config, DATA)
-
-
-@pytest.mark.parametrize("length", [0, 200])
-def test_half_a_config_file_is_named(tmp_path, length):
-    checkpoint.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
-    path = tmp_path / "config.json"
-    path.write_text(path.read_text()[:length])
-    with pytest.raises(UserError, match="config.json is damaged.*\n.*delete that file"):
-        checkpoint.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
-
-
-def test_a_claim_cut_short_leaves_no_config_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        checkpoint.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_workdir_that_cannot_be_one_says_so(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written: .*--workdir=DIR"):
-        checkpoint.claim_workdir(tmp_path / "file" / "run", nce.get_config("demo"), DATA)
 
 
 def test_a_full_disk_is_known_by_what_libraries_raise():

@@ -7,7 +7,7 @@ import pathlib
 
 from PIL import Image
 
-from data_prep import vspw
+from data_prep.conversion import video_folders
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.files import sources
@@ -58,10 +58,10 @@ class FilesTruth:
     def __init__(self, path, split):
         self.path, self.split = str(path), split
         self._source = sources.open_source(path)
-        prefix, splits = vspw.read_splits(self._source)
+        prefix, splits = video_folders.read_splits(self._source)
         if split not in splits:
             raise UserError(f"{path} has no list {split}.txt; it has {', '.join(f'{name}.txt' for name in splits)}.")
-        members = vspw.split_frames(self._source, prefix, splits[split], split)
+        members = video_folders.split_frames(self._source, prefix, splits[split], split)
         self._frames = {(frame.video, frame.name): frame for frame in members}
         by_video = {}
         for frame in members:

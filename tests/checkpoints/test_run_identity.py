@@ -1,0 +1,102 @@
+"""A workdir has one config and one set of data, whatever version of the program wrote what it says of them."""
+
+import importlib
+import json
+import pathlib
+
+import pytest
+
+from configs import nce
+from vspw_jax.checkpoints import run_identity
+from vspw_jax.console.errors import UserError
+
+BEFORE_TASKS = pathlib.Path(__file__).parent / "before_tasks"
+"""What the recipes' demos wrote as config.json before there were tasks, schedules and optimizers by name."""
+
+DATA = {"main": "vspw train, 50 frames, fingerprint 3f"}
+
+
+def test_the_same_config_claims_a_workdir_again(tmp_path):
+    for _ in range(2):
+        run_identity.claim_workdir(tmp_path / "run", nce.get_config("demo"), DATA)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train.batch"] == 4
+
+
+def test_another_config_is_refused_and_what_differs_is_named(tmp_path):
+    config = nce.get_config("demo")
+    run_identity.claim_workdir(tmp_path, config, DATA)
+    rate = config.optimizer.learning_rate
+    config.train.batch, config.optimizer.learning_rate = 8, 0.5
+    with pytest.raises(UserError) as error:
+        run_identity.claim_workdir(tmp_path, config, DATA)
+    lines = str(error.value).splitlines()
+    assert lines[1:3] == [f"  optimizer.learning_rate: {rate} there, 0.5 now", "  train.batch: 4 there, 8 now"]
+    assert "--workdir=DIR" in lines[3] and len(lines) == 4
+
+
+def test_other_data_is_refused_whatever_its_place_and_so_is_more_or_less_of_it(tmp_path):
+    config = nce.get_config("demo")
+    run_identity.claim_workdir(tmp_path, config, DATA)
+    config.data.records = "elsewhere"
+    run_identity.claim_workdir(tmp_path, config, DATA)
+    other = {"main": "vspw train, 48 frames, fingerprint a2"}
+    with pytest.raises(UserError) as error:
+        run_identity.claim_workdir(tmp_path, config, other)
+    lines = str(error.value).splitlines()
+    assert lines[1] == f"  data set 'main': {DATA['main']} there, {other['main']} now"
+    assert "--workdir=DIR" in lines[2] and "--config.data.records=DIR" in lines[3] and "--mode=evaluate" in lines[3]
+    with pytest.raises(UserError, match="data set 'coco': None there, 3 images now"):
+        run_identity.claim_workdir(tmp_path, config, {**DATA, "coco": "3 images"})
+
+
+def test_a_trained_model_takes_other_data_but_no_other_network(tmp_path):
+    config = nce.get_config("demo")
+    run_identity.check_workdir(tmp_path, config)
+    run_identity.claim_workdir(tmp_path, config, DATA)
+    config.data.update(records="elsewhere", train_split="val", epoch="frame")
+    run_identity.check_workdir(tmp_path, config)
+    config.model.num_classes = 7
+    with pytest.raises(UserError, match="model.num_classes: 124 there, 7 now"):
+        run_identity.check_workdir(tmp_path, config)
+
+
+def test_fields_of_the_machine_may_differ(tmp_path):
+    config = nce.get_config("demo")
+    run_identity.claim_workdir(tmp_path, config, DATA)
+    config.run.update(log_every=1, keep=9)
+    config.data.update(workers=2, threads=7, prefetch=1, eval_split="test")
+    config.model.remat = "full"
+    config.evaluate.batch = 1
+    run_identity.claim_workdir(tmp_path, config, DATA)
+
+
+@pytest.mark.parametrize("length", [0, 200])
+def test_half_a_config_file_is_named(tmp_path, length):
+    run_identity.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text()[:length])
+    with pytest.raises(UserError, match="config.json is damaged.*\n.*delete that file"):
+        run_identity.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
+
+
+def test_a_claim_cut_short_leaves_no_config_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_identity.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_that_cannot_be_one_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written: .*--workdir=DIR"):
+        run_identity.claim_workdir(tmp_path / "file" / "run", nce.get_config("demo"), DATA)
+
+
+@pytest.mark.parametrize("path", sorted(BEFORE_TASKS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_workdir_from_before_tasks_is_known_and_another_one_refused(tmp_path, path):
+    config = importlib.import_module(f"configs.{path.stem}").get_config("demo")
+    (tmp_path / "config.json").write_text(path.read_text())
+    run_identity.claim_workdir(tmp_path, config, {})
+    config.schedule.warmup_steps = 7
+    with pytest.raises(UserError, match="schedule.warmup_steps: 50 there, 7 now"):
+        run_identity.claim_workdir(tmp_path, config, {})
