@@ -48,13 +48,18 @@ def seconds(function, arguments):
     return time.perf_counter() - started
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--crop", type=int, default=896)
+    result.add_argument("--heads", type=int, default=16)
+    result.add_argument("--head-dim", type=int, default=64)
+    result.add_argument("--rounds", type=int, default=3)
+    return result
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crop", type=int, default=896)
-    parser.add_argument("--heads", type=int, default=16)
-    parser.add_argument("--head-dim", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    flags = parser.parse_args()
+    flags = parser().parse_args()
     window = (flags.crop // 16,) * 2
     arguments = drawn_arguments(window, flags.heads, flags.head_dim)
     rows = relative_attention.block_rows(window, flags.heads) or window[0]

@@ -4,7 +4,7 @@ import collections
 import math
 import re
 
-from vspw_jax.inspection import inspect
+from vspw_jax.inspection import step_cost
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
 BYTES |= {"s64": 8, "u64": 8}
@@ -50,7 +50,7 @@ def asked(jaxpr, axis_sizes, rounds=1, totals=None):
                 total[0] += rounds
                 total[1] += rounds * SENT[kind](given, got, n)
         length = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in inspect.inner_jaxprs(equation.params):
+        for inner in step_cost.inner_jaxprs(equation.params):
             asked(inner, axis_sizes, rounds * length, totals)
     return totals
 

@@ -58,18 +58,23 @@ def lookup_scores(records_path, train_split, eval_split):
     return {bins: confusion.scores()["mIoU"] for bins, confusion in confusions.items()}
 
 
-def main(argv=None):
-    """Command line."""
-    parser = argparse.ArgumentParser(
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(
         prog="python -m benchmarks.colour_lookup",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--records", required=True, help="converted data with a training split")
-    parser.add_argument("--scores", required=True, help="evaluation.json of the model, on the same data's eval split")
-    parser.add_argument("--train-split", default="train", help="default train")
-    parser.add_argument("--eval-split", default="val", help="the split that --scores is of; default val")
-    options = parser.parse_args(argv)
+    result.add_argument("--records", required=True, help="converted data with a training split")
+    result.add_argument("--scores", required=True, help="evaluation.json of the model, on the same data's eval split")
+    result.add_argument("--train-split", default="train", help="default train")
+    result.add_argument("--eval-split", default="val", help="the split that --scores is of; default val")
+    return result
+
+
+def main(argv=None):
+    """Command line."""
+    options = parser().parse_args(argv)
     if not pathlib.Path(options.scores).is_file():
         raise UserError(f"{options.scores} does not exist: expected an evaluation.json; --mode=evaluate writes it.")
     model = json.loads(pathlib.Path(options.scores).read_text())["mIoU"]

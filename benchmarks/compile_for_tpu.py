@@ -49,15 +49,15 @@ def traced_step(options, devices, backend):
     """(the recipe's step traced for devices that need not be here, their mesh)."""
     import jax
 
-    from vspw_jax.inspection import inspect
-    from vspw_jax.parallel import sharding
+    from vspw_jax.inspection import step_cost
+    from vspw_jax.parallel.mesh import make_mesh
 
     config = recipe(options, len(devices))
-    mesh = sharding.make_mesh(config.train.batch, 0, devices, options.fsdp, options.accumulate)
+    mesh = make_mesh(config.train.batch, 0, devices, options.fsdp, options.accumulate)
     # What is chosen by the device in use must be chosen for the one that is compiled for.
     with unittest.mock.patch.object(jax, "default_backend", lambda: backend):
-        step, (state, batch) = inspect.abstract_step(config, mesh)
-        return step.trace(*inspect.placed_shapes(config, mesh, state, batch)), mesh
+        step, (state, batch) = step_cost.abstract_step(config, mesh)
+        return step.trace(*step_cost.placed_shapes(config, mesh, state, batch)), mesh
 
 
 def compile_step(options, topology):
@@ -66,13 +66,13 @@ def compile_step(options, topology):
     from jax.experimental import topologies
 
     from benchmarks import collectives
-    from vspw_jax.inspection import inspect
+    from vspw_jax.inspection import step_cost
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     row = {**vars(options), "topology": topology, "chips": len(devices)}
     del row["topologies"]
     traced, _ = traced_step(options, devices, "tpu")
-    row["TFLOP"] = float(f"{inspect.matrix_flops(traced.jaxpr.jaxpr) / 1e12:.4g}")
+    row["TFLOP"] = float(f"{step_cost.matrix_flops(traced.jaxpr.jaxpr) / 1e12:.4g}")
     started = time.monotonic()
     try:
         compiled = traced.lower(lowering_platforms=("tpu",)).compile()

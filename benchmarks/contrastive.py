@@ -154,15 +154,20 @@ def print_rows(flags, patches):
         print(f"{patches:>7}  {name:<8} {row[0]:8.3f} {row[1]:>9} {gained:>9.0f}  {share}".rstrip(), flush=True)
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--patches", type=int, nargs="+", default=[450, 1800, 6272, 12544, 50176])
+    result.add_argument("--dim", type=int, default=256)
+    result.add_argument("--rounds", type=int, default=5)
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)
+    result.add_argument("--times", action="store_true", help=argparse.SUPPRESS)
+    return result
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patches", type=int, nargs="+", default=[450, 1800, 6272, 12544, 50176])
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)
-    parser.add_argument("--times", action="store_true", help=argparse.SUPPRESS)
-    flags = parser.parse_args()
+    flags = parser().parse_args()
     if not flags.memory_of:
         measure.keep_freed_memory("benchmarks.contrastive")
     # Before the first computation: thread pools are sized by the cores that the process may use.

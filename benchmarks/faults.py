@@ -39,7 +39,7 @@ from absl import logging
 from configs import nce
 from data_prep import generate, vspw
 from vspw_jax.checkpoints import checkpoint, manifest
-from vspw_jax.training import loop, non_finite, preemption, train_step
+from vspw_jax.training import loop, non_finite, preemption, train_state, train_step
 
 STEPS, SAVE_EVERY, WEIGHTS = 40, 5, 500_000
 SECONDS_A_STEP = 0.02
@@ -112,8 +112,8 @@ def run(workdir, records, output, in_background):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     params = {"weights": jax.ShapeDtypeStruct((WEIGHTS,), jnp.float32)}
-    train_step.describe = lambda _: (None, params, {})
-    train_step.init_state, train_step.make_train_step = init_state, make_train_step
+    train_state.describe = lambda _: (None, params, {})
+    train_state.init_state, train_step.make_train_step = init_state, make_train_step
     loop.compiled = make_slow(loop.compiled)
     with preemption.StopRequest() as stop:
         try:
@@ -238,14 +238,19 @@ def report(fault, seen):
     print(f"{fault}: " + ", ".join(f"{name} {count}" for name, count in seen.items()), flush=True)
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--kills", type=int, default=200)
+    result.add_argument("--stops", type=int, default=50)
+    result.add_argument("--flips", type=int, default=200)
+    result.add_argument("--seed", type=int, default=0)
+    result.add_argument("--wait-for-saves", action="store_true")
+    return result
+
+
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--stops", type=int, default=50)
-    parser.add_argument("--flips", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--wait-for-saves", action="store_true")
-    flags = parser.parse_args(arguments)
+    flags = parser().parse_args(arguments)
     logging.set_verbosity(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(pathlib.Path(folder), flags.seed, not flags.wait_for_saves)

@@ -154,18 +154,23 @@ def compare(flags):
         )
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--records", required=True)
+    result.add_argument("--frames", type=int, default=2, help="of a clip")
+    result.add_argument("--crop", type=int, default=480)
+    result.add_argument("--batch", type=int, default=4, help="clips")
+    result.add_argument("--steps", type=int, default=40, help="batches that are timed")
+    result.add_argument("--rounds", type=int, default=5)
+    result.add_argument("--plain", action="store_true", help="without photometric distortion")
+    result.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    result.add_argument("--parallel", type=int, default=1, help=argparse.SUPPRESS)
+    return result
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", required=True)
-    parser.add_argument("--frames", type=int, default=2, help="of a clip")
-    parser.add_argument("--crop", type=int, default=480)
-    parser.add_argument("--batch", type=int, default=4, help="clips")
-    parser.add_argument("--steps", type=int, default=40, help="batches that are timed")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--plain", action="store_true", help="without photometric distortion")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--parallel", type=int, default=1, help=argparse.SUPPRESS)
-    flags = parser.parse_args()
+    flags = parser().parse_args()
     (measure if flags.way else compare)(flags)
 
 

@@ -108,15 +108,20 @@ def measure(draw, rng):
     return "   ".join(words)
 
 
-def main(argv=None):
-    """Command line."""
-    parser = argparse.ArgumentParser(
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(
         prog="python -m benchmarks.label_shift",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--source", required=True, type=pathlib.Path, help="folder in VSPW's layout, with true masks")
-    options = parser.parse_args(argv)
+    result.add_argument("--source", required=True, type=pathlib.Path, help="folder in VSPW's layout, with true masks")
+    return result
+
+
+def main(argv=None):
+    """Command line."""
+    options = parser().parse_args(argv)
     folders = sorted(options.source.glob("data/*/mask"))
     if not folders:
         raise UserError(f"{options.source} has no data/<video>/mask: expected a folder in VSPW's layout.")

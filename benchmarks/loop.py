@@ -95,18 +95,19 @@ def measure(flags):
     return turns
 
 
-def parse_flags():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/nce.py:demo")
-    parser.add_argument("--steps", type=int, default=50, help="in a turn")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--save-every", type=int, default=50)
-    parser.add_argument("--pause", type=float, default=1.0)
-    return parser.parse_args()
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--config", default="configs/nce.py:demo")
+    result.add_argument("--steps", type=int, default=50, help="in a turn")
+    result.add_argument("--rounds", type=int, default=5)
+    result.add_argument("--save-every", type=int, default=50)
+    result.add_argument("--pause", type=float, default=1.0)
+    return result
 
 
 if __name__ == "__main__":
-    flags = parse_flags()
+    flags = parser().parse_args()
     turns = measure(flags)
     for number, clock in enumerate(("by the clock", "processor time")):
         loop, bare = (

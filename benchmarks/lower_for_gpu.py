@@ -23,7 +23,7 @@ def lower_step(options, count):
     import jax
 
     from benchmarks.collectives import asked as asked_for
-    from vspw_jax.inspection import inspect
+    from vspw_jax.inspection import step_cost
 
     traced, mesh = compile_for_tpu.traced_step(options, jax.devices(), "gpu")
     found, calls = {}, {}
@@ -35,18 +35,23 @@ def lower_step(options, count):
     return {
         **{name: value for name, value in vars(options).items() if name not in ("topologies", "text")},
         "devices": count,
-        "TFLOP": float(f"{inspect.matrix_flops(traced.jaxpr.jaxpr) / 1e12:.4g}"),
+        "TFLOP": float(f"{step_cost.matrix_flops(traced.jaxpr.jaxpr) / 1e12:.4g}"),
         "times_and_MB": {kind: [times, round(sent / 1e6, 1)] for kind, (times, sent) in sorted(asked.items())},
         "in_the_text": {name: found[name] for name in COLLECTIVES if name in found},
         "custom_calls": dict(calls),
     }
 
 
+def parser():
+    """The command line."""
+    result = compile_for_tpu.parser()
+    result.add_argument("--devices", type=int, default=8, help="GPUs.")
+    result.add_argument("--trace-only", action="store_true", help="Count, but do not lower.")
+    return result
+
+
 def main():
-    parser = compile_for_tpu.parser()
-    parser.add_argument("--devices", type=int, default=8, help="GPUs.")
-    parser.add_argument("--trace-only", action="store_true", help="Count, but do not lower.")
-    options = parser.parse_args()
+    options = parser().parse_args()
     count = options.devices
     del options.devices
     os.environ.update(JAX_PLATFORMS="cpu", XLA_FLAGS=f"--xla_force_host_platform_device_count={count}")

@@ -20,10 +20,11 @@ from scipy.optimize import linear_sum_assignment
 from benchmarks import measure
 from configs import nce
 from vspw_jax.console.errors import UserError, run_program
-from vspw_jax.inspection import inspect
+from vspw_jax.inspection import step_cost
 from vspw_jax.losses import matching
-from vspw_jax.parallel import sharding
-from vspw_jax.training import optimizers, train_step
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import optimizers, train_state, train_step
 
 
 def drawn_costs(problems, queries, targets):
@@ -67,14 +68,14 @@ def step_milliseconds(rounds):
     """Of the demo's training step, and of the matchings in it."""
     config = nce.get_config("demo")
     config.loss.nce.groups = 1
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    graphdef, params, _ = train_step.describe(config)
-    transformation = optimizers.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
-    state = train_step.new_state(config, transformation, mesh)
-    shapes = inspect.abstract_batch(config)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    graphdef, params, _ = train_state.describe(config)
+    transformation = optimizers.build(config, params)
+    state = train_state.new_state(config, transformation, mesh)
+    shapes = step_cost.abstract_batch(config)
     label = np.random.default_rng(0).integers(0, 10, shapes["label_BTHW"].shape).astype(np.int32)
     batch = {"image_BTHWC": np.zeros(shapes["image_BTHWC"].shape, np.float32), "label_BTHW": label}
-    batch = sharding.to_global(mesh, batch)
+    batch = placement.to_global(mesh, batch)
     step = train_step.make_train_step(config, graphdef, transformation, mesh)
 
     def run():
@@ -89,15 +90,20 @@ def step_milliseconds(rounds):
     return 1e3 * whole, 1e3 * part * predictions
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--problems", type=int, default=20)
+    result.add_argument("--queries", type=int, default=100)
+    result.add_argument("--targets", type=int, nargs="+", default=[40, 100])
+    result.add_argument("--valid", type=int, default=10)
+    result.add_argument("--rounds", type=int, default=7)
+    result.add_argument("--step", action="store_true")
+    return result
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=20)
-    parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--targets", type=int, nargs="+", default=[40, 100])
-    parser.add_argument("--valid", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--step", action="store_true")
-    flags = parser.parse_args()
+    flags = parser().parse_args()
     print(f"{flags.problems} problems of {flags.queries} queries, milliseconds")
     for targets in flags.targets:
         costs = drawn_costs(flags.problems, flags.queries, targets)

@@ -122,18 +122,23 @@ def shifted(labels, shift):
     return labels, [np.where(label == vspw.VOID, 0, label).astype(np.uint8) for label in rolled]
 
 
-def main(argv=None):
-    """Command line."""
-    parser = argparse.ArgumentParser(
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(
         prog="python -m benchmarks.metrics", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="VSPW's layout or records (default: drawn clips)")
-    parser.add_argument("--split", default="val", help="default val")
-    parser.add_argument("--videos", type=int, default=2, help="drawn clips (default 2)")
-    parser.add_argument("--frames", type=int, default=71, help="frames of each (default 71, VSPW's mean)")
-    parser.add_argument("--shift", type=int, default=3, help="pixels (default 3)")
-    parser.add_argument("--rounds", type=int, default=3, help="default 3")
-    options = parser.parse_args(argv)
+    result.add_argument("--data", help="VSPW's layout or records (default: drawn clips)")
+    result.add_argument("--split", default="val", help="default val")
+    result.add_argument("--videos", type=int, default=2, help="drawn clips (default 2)")
+    result.add_argument("--frames", type=int, default=71, help="frames of each (default 71, VSPW's mean)")
+    result.add_argument("--shift", type=int, default=3, help="pixels (default 3)")
+    result.add_argument("--rounds", type=int, default=3, help="default 3")
+    return result
+
+
+def main(argv=None):
+    """Command line."""
+    options = parser().parse_args(argv)
     cv2.setNumThreads(1)
     if options.data:
         videos = list(vspw_videos(options.data, options.split, options.shift))

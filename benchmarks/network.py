@@ -31,8 +31,8 @@ from benchmarks import measure, torch_network
 from configs import baseline
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.interop import name_maps
-from vspw_jax.parallel import sharding
-from vspw_jax.training import train_step
+from vspw_jax.parallel.mesh import compiler_options, make_mesh
+from vspw_jax.training import train_state
 
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 3e-3
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -53,7 +53,7 @@ def recipe(size, crop, remat):
 def drawn_weights(config):
     """Weights by path, none of them zero: {"a/b": array}."""
     rng = np.random.default_rng(0)
-    _, params, model_state = train_step.describe(config)
+    _, params, model_state = train_state.describe(config)
     weights = {}
     for path, leaf in (traverse_util.flatten_dict(params) | traverse_util.flatten_dict(model_state)).items():
         if path[-1] in ("scale", "var", "gamma", "gamma_1", "gamma_2"):
@@ -78,10 +78,10 @@ class Jax:
     """This codebase's network: `forward()` and `step()` return NumPy-like arrays, computed."""
 
     def __init__(self, config, weights, batch):
-        graphdef, params, model_state = train_step.describe(config)
+        graphdef, params, model_state = train_state.describe(config)
         self.params, self.model_state = (self._filled(tree, weights) for tree in (params, model_state))
         self.images = jnp.asarray(drawn_images(config, batch))
-        mesh = sharding.make_mesh(devices=jax.devices()[:1])
+        mesh = make_mesh(devices=jax.devices()[:1])
 
         def run(params, model_state, images, train):
             outputs = nnx.merge(graphdef, params, model_state)(images[:, None], train)
@@ -95,7 +95,7 @@ class Jax:
             return jax.grad(loss)(params)
 
         arguments = (self.params, self.model_state, self.images)
-        options = sharding.compiler_options(mesh)  # As train_step has them.
+        options = compiler_options(mesh)  # As train_step has them.
         forward = jax.jit(lambda *arguments: run(*arguments, False), compiler_options=options)
         self.weighing = [jnp.asarray(x) for x in directions(jax.eval_shape(forward, *arguments))]
         mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(),) * 4, out_specs=P(), check_vma=False)
@@ -223,26 +223,26 @@ def compare(flags):
             print(f"memory   JAX, remat {remat:<4} {gained:.0f} MiB  PyTorch {peer:.0f} MiB  ratio {gained / peer:.2f}")
 
 
-def parse_flags():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("demo", "base", "large"), default="demo")
-    parser.add_argument("--crop", type=int, help="pixels, a multiple of 32; default 96 for demo, else 224")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument(
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--size", choices=("demo", "base", "large"), default="demo")
+    result.add_argument("--crop", type=int, help="pixels, a multiple of 32; default 96 for demo, else 224")
+    result.add_argument("--batch", type=int, default=1)
+    result.add_argument("--rounds", type=int, default=5)
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: with 1 thread, where others use the cores"
     )
-    parser.add_argument("--remat", choices=("none", "dots", "full"), default="none", help="of the timed JAX step")
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--memory-of", choices=("torch", "none", "dots", "full"), help=argparse.SUPPRESS)
-    flags = parser.parse_args()
-    flags.crop = flags.crop or (96 if flags.size == "demo" else 224)
-    return flags
+    result.add_argument("--remat", choices=("none", "dots", "full"), default="none", help="of the timed JAX step")
+    result.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    result.add_argument("--memory-of", choices=("torch", "none", "dots", "full"), help=argparse.SUPPRESS)
+    return result
 
 
 def main():
-    flags = parse_flags()
+    flags = parser().parse_args()
+    flags.crop = flags.crop or (96 if flags.size == "demo" else 224)
     if not flags.memory_of:
         measure.keep_freed_memory("benchmarks.network")
     # Before the first computation: thread pools are sized by the cores that the process may use.

@@ -24,8 +24,8 @@ from vspw_jax.console.errors import run_program
 from vspw_jax.inference import predict, sources, video
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.models import segmenter
-from vspw_jax.parallel import sharding
-from vspw_jax.training import train_step
+from vspw_jax.parallel.mesh import make_mesh, quick_compilation
+from vspw_jax.training import train_state
 
 RATE = 15
 OVERLAP_FRAMES = 60
@@ -44,14 +44,14 @@ def make_clip(path, frames, size):
 def make_predictor(recipe):
     """The recipe's demo with random weights."""
     config = importlib.import_module(f"configs.{recipe}").get_config("demo")
-    graphdef, _, _ = train_step.describe(config)
+    graphdef, _, _ = train_state.describe(config)
     build = jax.jit(
-        lambda key: train_step.split_model(segmenter.build(config.model, key))[1:],
-        compiler_options=sharding.quick_compilation(),
+        lambda key: train_state.split_model(segmenter.build(config.model, key))[1:],
+        compiler_options=quick_compilation(),
     )
     params, model_state = build(jax.random.key(0))
     weights = {"params": params, "model_state": model_state}
-    return Predictor(config, graphdef, sharding.make_mesh(), weights), tuple(config.model.image_size)
+    return Predictor(config, graphdef, make_mesh(), weights), tuple(config.model.image_size)
 
 
 def measure_memory(flags, folder):
@@ -82,13 +82,18 @@ def compare_overlap(flags, folder):
     print(f"without         {OVERLAP_FRAMES / without:6.2f} frames/s, {without / with_overlap:.2f} times the time")
 
 
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--recipe", default="nce")
+    result.add_argument("--frames", type=lambda text: [int(part) for part in text.split(",")], default=[50, 1000])
+    result.add_argument("--rounds", type=int, default=3)
+    result.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    return result
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="nce")
-    parser.add_argument("--frames", type=lambda text: [int(part) for part in text.split(",")], default=[50, 1000])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
-    flags = parser.parse_args()
+    flags = parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if flags.memory:
             measure_memory(flags, pathlib.Path(folder))

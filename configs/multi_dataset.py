@@ -13,44 +13,28 @@ Values and their sources are those of configs/baseline.py, but for what stands h
 from ml_collections import ConfigDict
 
 from configs import baseline
+from configs.parts import data, sizes
 
 
-def get_config(size="full"):
+def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
     config = baseline.get_config()
     config.model.image_size = (896, 896)  # Paper section 3.2 and table 2.
     # "Dropout 0.5" in table 2 says not of what. Ours: of blocks, the one rate above 0 that the released recipe has.
     config.model.encoder.drop_path = 0.5
-    config.train.steps = 60_000  # Paper section 3.2, as the next.
-    config.train.batch = 6  # 6 GPUs with one image each.
-    config.data.frames = 1
+    config.train.steps = 60_000  # Paper section 3.2.
+    config.train.batch = 6  # Paper section 3.2: 6 GPUs with one image each.
     config.data.epoch = "frame"  # "We regard the two datasets as a whole", section 2.2: each image as often as another.
-    config.data.augment.base_size = (3584, 896)  # Released, the config for crop 896, as the next.
-    config.evaluate.stride = (512, 512)
+    config.data.augment.base_size = (3584, 896)  # Released, the config for crop 896.
+    config.evaluate.stride = (512, 512)  # Released, the config for crop 896.
     # The introduction: "the coco-stuff training and validation sets".
-    config.data.mixture.coco_stuff = coco_stuff("train")
-    config.data.mixture.coco_stuff_val = coco_stuff("val")
-    return baseline.sized(config, size, shrink)
+    config.data.mixture.coco_stuff = data.coco_stuff("train")
+    config.data.mixture.coco_stuff_val = data.coco_stuff("val")
+    return sizes.sized(config, size, shrink)
 
 
-def coco_stuff(split):
-    """A split of COCO-Stuff as a member of a mixture."""
-    member = ConfigDict()
-    member.records = "data/coco_stuff/records"  # Written by data_prep.coco_stuff.
-    member.split = split
-    member.weight = 1.0  # Section 2.2, "as a whole".
-    member.epoch = "frame"
-    member.frame_gap = 1
-    member.fits = ("exact", "close", "broad")  # "The closest semantic meaning", introduction; the tables are ours.
-    member.min_mapped = 0.8  # Introduction: "effective labels were greater than 80%".
-    member.denominator = "all"  # The paper does not say; ours.
-    return member
-
-
-def shrink(config):
+def shrink(config: ConfigDict) -> None:
     """Turns the recipe into its demo: the same network, narrow and shallow, on generated video and images."""
-    baseline.shrink(config)
+    sizes.shrink_mask2former(config)
     for member in config.data.mixture.values():
-        member.records = "data/demo_coco_stuff/records"
-        member.generate = ConfigDict(dict(layout="coco_stuff", train=240, val=24, height=120, width=160, seed=1))
-        member.generate.source, member.generate.records = "data/demo_coco_stuff/images", member.records
+        data.draw_images(member)

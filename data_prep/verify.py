@@ -2,234 +2,37 @@
 
     python -m data_prep.verify --records=data/vspw/records
 
-Reads every record: counts against the published ones, unreadable frames, duplicated and missing ones, ids out of range,
-ids that are one off, fingerprint and class counts against the stored ones. Exit status 0 when all is well, 2 with one
-message that lists what is not. A release known to have faults passes with --accept=KIND,... (the word in brackets).
+Reads every record and finds: other counts than the published ones, frames that are unreadable, duplicated or missing,
+ids out of range, ids that are one off, other fingerprints and class counts than the stored ones. The exit status is 0
+when all is well; else it is 2, with one message that lists the faults. If a release is known to have faults, let them
+pass with --accept=KIND,... (the word in brackets).
 """
 
 import argparse
-import collections
-import dataclasses
 import pathlib
+from collections.abc import Sequence
 
-import numpy as np
-
-from data_prep.verification import html_page, hypotheses, label_shift
-from data_prep.verification.scan import readers, scan
+from data_prep.verification import checks, html_page
 from vspw_jax.console.errors import UserError, run_program
-from vspw_jax.data import records
-
-LISTED = 5
-"""How many cases of one fault are named."""
 
 
-@dataclasses.dataclass
-class Findings:
-    """What is wrong, as (kind, text), and what is only worth saying."""
-
-    problems: list = dataclasses.field(default_factory=list)
-    notes: list = dataclasses.field(default_factory=list)
-
-    def problem(self, kind, text):
-        """Notes a fault; kinds are what --accept takes."""
-        self.problems.append((kind, text))
-
-
-def _some(cases):
-    cases = list(cases)
-    more = f"; and {len(cases) - LISTED} more" if len(cases) > LISTED else ""
-    return "; ".join(map(str, cases[:LISTED])) + more
-
-
-def check_counts(findings, dataset, split, found, full):
-    """Videos and frames against the published counts; fewer is a subset unless `full`."""
-    counts, published = (len(found.names), found.frames), hypotheses.PUBLISHED[dataset].get(split)
-    if published is None:
-        findings.notes.append(f"{split}: {counts[0]:,} videos, {counts[1]:,} frames; no published count")
-        return
-    # An image counts as a video.
-    units = ("videos", "frames") if published[0] != published[1] else ("images",)
-    parts = [f"{n:,} of {of:,} {unit}" for n, of, unit in zip(counts, published, units, strict=False)]
-    if published == counts:
-        findings.notes.append(f"{split}: {', '.join(parts)}, as published")
-    elif full:
-        findings.problem("counts", f"{split}: {', '.join(parts)}; --full asks for all")
-    else:
-        findings.notes.append(f"{split}: {', '.join(parts)}: a subset, or another set, of {dataset}")
-
-
-def check_frames(findings, split, found, full):
-    """Frames that cannot be read, names that occur twice, and gaps, which releases have: an error only if `full`."""
-    if found.bad:
-        findings.problem("unreadable", f"{split}: {len(found.bad)} unusable frames: {_some(found.bad)}")
-    twice = [
-        f"{video}/{name}"
-        for video, names in found.names.items()
-        for name, count in collections.Counter(names).items()
-        if count > 1
-    ]
-    if twice:
-        findings.problem("names", f"{split}: {len(twice)} frame names occur twice: {_some(twice)}")
-    gaps = [(video, len(names[0]), gap) for video, names in found.names.items() for gap in missing_numbers(names)]
-    if gaps:
-        cases = [f"{video}/{gap[0]:0{width}d}" + (" and on" if len(gap) > 1 else "") for video, width, gap in gaps]
-        text = f"{split}: {sum(len(gap) for *_, gap in gaps)} frames missing within videos: {_some(cases)}"
-        findings.problem("gaps", text) if full else findings.notes.append(text)
-
-
-def missing_numbers(names):
-    """Ranges of numbers left out of a video's frame names; none where most of its frames have no common step."""
-    if len(names) < 3 or not all(name.isdigit() for name in names):
-        return []
-    numbers = sorted({int(name) for name in names})
-    (step, count), *_ = collections.Counter(np.diff(numbers).tolist()).most_common(1) or [(1, 0)]
-    if count * 2 < len(numbers) - 1:
-        return []
-    gaps = (range(first + step, last, step) for first, last in zip(numbers, numbers[1:], strict=False))
-    return [gap for gap in gaps if gap]
-
-
-def check_duplicates(findings, scans):
-    """Equal JPEGs, byte for byte: a fault, unless they are successive frames of a video that stands still."""
-    owners = collections.defaultdict(list)
-    for split, found in scans.items():
-        for digest, cases in found.by_image.items():
-            owners[digest] += [(split, *case) for case in cases]
-    groups = [group for group in owners.values() if len(group) > 1]
-    kinds = collections.defaultdict(list)
-    for group in groups:
-        kinds[_kind_of_copies(group)].append(group)
-    for kind, title in (("leaks", "are in two splits"), ("duplicates", "occur more than once")):
-        if kinds[kind]:
-            text = f"{len(kinds[kind])} images {title}, byte for byte: {_some(map(_equal, kinds[kind]))}"
-            findings.problem(kind, text)
-    still = kinds["still"]
-    if still:
-        findings.notes.append(f"{len(still)} images repeat in a video that stands still: {_some(map(_equal, still))}")
-
-
-def _kind_of_copies(group):
-    """Equal images of two splits are "leaks", successive frames of one video "still", others "duplicates"."""
-    if len({split for split, _, _ in group}) > 1:
-        return "leaks"
-    videos = {where.rsplit("/", 1)[0] for _, _, where in group}
-    numbers = sorted(number for _, number, _ in group)
-    still = len(videos) == 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
-    return "still" if still else "duplicates"
-
-
-def _equal(group):
-    return " = ".join(f"{split} {where}" for split, _, where in group)
-
-
-def check_ids(findings, split, found, numbering):
-    """Values that the numbering does not have."""
-    wrong = [v for v in found.first_seen if numbering.classes_V[v] == label_shift.IMPOSSIBLE]
-    if wrong:
-        cases = (f"{v} in {found.frames_V[v]} frames, first {found.first_seen[v]}" for v in sorted(wrong))
-        findings.problem("ids", f"{split}: values that {numbering.title} does not have: {_some(cases)}")
-
-
-def check_shift(findings, scans, expected, others):
-    """Whether the ids are one off or of another numbering, split by split and together; the `Verdict` on all."""
-    together = sum((found.sightings for found in scans.values()), label_shift.Sightings())
-    if not together.videos:
-        return None
-    verdict = label_shift.judge(together, expected, others)
-    by_split = {split: label_shift.judge(found.sightings, expected, others) for split, found in scans.items()}
-    wrong = {split: v for split, v in by_split.items() if v.is_clear and v.best is not expected}
-    if verdict.is_clear and verdict.best is not expected and all(v.best is verdict.best for v in wrong.values()):
-        wrong = {", ".join(split for split, found in scans.items() if found.masks): verdict}
-    for splits, found in wrong.items():
-        findings.problem(
-            "shift",
-            f"{splits}: the masks look like {found.best.title}: expected {expected.title} (ahead by {found.lead:.1f} "
-            f"nats). {'; '.join(found.reasons)}. Mend the masks and convert again",
-        )
-    if verdict.is_nonsense:
-        findings.notes.append(
-            f"no numbering explains how often, how large and how high the classes show (best is {verdict.best.title}, "
-            f"at {verdict.fit:.1f} nats against any classes): look at the pictures"
-        )
-    elif not verdict.is_clear:
-        kinds = int((together.seen_in_V[expected.classes_V >= 0] > 0).sum())
-        findings.notes.append(
-            f"whether ids are one off cannot be told from {together.videos} videos with {kinds} classes (best is "
-            f"{verdict.best.title}, ahead by {verdict.lead:.1f} of {label_shift.MARGIN:.0f} nats): look at the pictures"
-        )
-    elif not wrong:
-        findings.notes.append(f"ids are {expected.title} (ahead of others by {verdict.lead:.1f} nats)")
-    return verdict
-
-
-def check_stored(findings, split, found, metadata):
-    """Fingerprint and index of the metadata, and the class counts beside the shards, against the records."""
-    stored, computed = metadata["fingerprint"].get(split), found.fingerprint
-    if stored != computed:
-        findings.problem("fingerprint", f"{split}: the records' fingerprint is {computed}, the metadata says {stored}")
-    if [[video, len(names)] for video, names in found.names.items()] != metadata["videos"][split]:
-        findings.problem("index", f"{split}: the metadata's index of videos is not that of the records")
-    if found.wrong_rows:
-        text = f"{split}: stored class counts of {len(found.wrong_rows)} frames differ: {_some(found.wrong_rows)}"
-        findings.problem("class_pixels", text)
-
-
-@dataclasses.dataclass(frozen=True)
-class Verification:
-    """What was checked and found; `expected` is the numbering of the masks, `verdict` the test's word on it."""
-
-    path: str
-    dataset: str
-    findings: Findings
-    scans: dict
-    expected: hypotheses.Numbering
-    verdict: label_shift.Verdict | None
-
-
-def verify(path, workers=1, full=False):
-    """Checks converted data.
-
-    Args:
-      path: folder of the converted data, as --config.data.records takes it.
-      workers: processes that read.
-      full: whether less than the published counts is an error.
-
-    Returns:
-      A `Verification`.
-
-    Raises:
-      UserError: no converted data at `path`.
-    """
-    folder, metadata = records.find(path), records.read_metadata(path)
-    dataset, findings, scans = metadata["dataset"], Findings(), {}
-    expected, others = hypotheses.of(dataset, metadata["numbering"])
-    with readers(workers) as run:
-        for split in metadata["videos"]:
-            try:
-                scans[split] = scan(folder, split, run)
-            except UserError as error:
-                findings.problem("unreadable", f"{split}: {error}")
-    for split, found in scans.items():
-        check_counts(findings, dataset, split, found, full)
-        check_frames(findings, split, found, full)
-        check_ids(findings, split, found, expected)
-        check_stored(findings, split, found, metadata)
-    check_duplicates(findings, scans)
-    return Verification(str(path), dataset, findings, scans, expected, check_shift(findings, scans, expected, others))
-
-
-def main(argv=None):
-    """Command line."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
         prog="python -m data_prep.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--records", required=True, help="folder of the converted data")
-    parser.add_argument("--output", help="folder for verification.json and verification.html (default RECORDS/report)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read (default 1)")
-    parser.add_argument("--full", action="store_true", help="what is missing of the published set is an error")
-    parser.add_argument("--accept", default="", metavar="KIND,...", help="kinds of faults that are known and let pass")
-    options = parser.parse_args(argv)
-    checked = verify(options.records, options.workers, options.full)
+    result.add_argument("--records", required=True, help="folder of the converted data")
+    result.add_argument("--output", help="folder for verification.json and verification.html (default RECORDS/report)")
+    result.add_argument("--workers", type=int, default=1, help="processes that read (default 1)")
+    result.add_argument("--full", action="store_true", help="it is an error if a part of the published set is missing")
+    result.add_argument("--accept", default="", metavar="KIND,...", help="kinds of known faults, which may pass")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    options = parser().parse_args(argv)
+    checked = checks.verify(options.records, options.workers, options.full)
     output = pathlib.Path(options.output or pathlib.Path(options.records) / "report")
     html_page.write(checked, output)
     accepted = {kind for kind in options.accept.split(",") if kind}
@@ -241,7 +44,7 @@ def main(argv=None):
     print(f"report: {output / 'verification.html'}")
     wrong = [f"  [{kind}] {text}" for kind, text in checked.findings.problems if kind not in accepted]
     if wrong:
-        raise UserError(f"{options.records} is not as it should be:\n" + "\n".join(wrong))
+        raise UserError(f"{options.records} has faults:\n" + "\n".join(wrong))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 #
 #   launch/tpu_pod.sh --name=vspw --zone=us-west4-a --type=v5litepod-64 --setup='sudo mount 10.0.0.2:/vspw /vspw' -- \
 #     --config=configs/nce.py --workdir=/vspw/runs/nce --config.data.records=/vspw/records --config.train.batch=64 \
-#     --config.loss.nce.groups=64 --config.model.dtype=bfloat16 --config.sharding.fsdp=0
+#     --config.loss.nce.groups=64 --config.model.dtype=bfloat16 --config.sharding.fsdp=16
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 

@@ -21,7 +21,7 @@ from absl import flags
 from configs import nce
 from data_prep import generate, vspw
 from vspw_jax import main
-from vspw_jax.training import train_step
+from vspw_jax.training import train_state, train_step
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 LIBC = ctypes.CDLL(None)
@@ -47,7 +47,7 @@ TINY = {
     "loss.segmentation.capacity": 8,
     "loss.segmentation.num_points": 32,
     "loss.nce.groups": 8,
-    "optimizer.warmup_steps": 0,
+    "schedule.warmup_steps": 0,
     "train.batch": 8,
     "train.steps": 6,
     "data.augment.base_size": (64, 48),
@@ -152,7 +152,7 @@ def without_network(monkeypatch):
     def run(bad_from=10**9, seen=None, new_state=None, **metrics):
         state = {name: np.zeros(3) for name in ("params", "model_state", "opt_state")}
         state |= {name: np.zeros((), int) for name in ("step", "bad_steps")}
-        monkeypatch.setattr(train_step, "new_state", new_state or (lambda *_: state))
+        monkeypatch.setattr(train_state, "new_state", new_state or (lambda *_: state))
         monkeypatch.setattr(train_step, "make_train_step", lambda *_: CountingStep(metrics, bad_from, seen))
 
     return run

@@ -197,19 +197,24 @@ def _weights(text):
     return [float(part) for part in text.split(",")]
 
 
-def main(arguments=None):
-    """The command line; see the file's top."""
-    parser = argparse.ArgumentParser(
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(
         prog="python -m vspw_jax.ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scores", action="append", required=True, help="folder of saved scores; once a model")
-    parser.add_argument("--method", choices=("sum", *METHODS), default="sum")
-    parser.add_argument("--weights", type=_weights, help="of --method=sum, one a model, such as 0.4,0.6; default equal")
-    parser.add_argument("--sweep", help="of two models: START:STOP:STEP of the first one's weight, such as 0:1:0.05")
-    parser.add_argument("--records", help="converted data whose masks the result is compared with")
-    parser.add_argument("--split", default="val", help="of --records (default val)")
-    parser.add_argument("--output", required=True, help="folder to write")
-    run(parser.parse_args(arguments))
+    result.add_argument("--scores", action="append", required=True, help="folder of saved scores; once a model")
+    result.add_argument("--method", choices=("sum", *METHODS), default="sum")
+    result.add_argument("--weights", type=_weights, help="of --method=sum, one a model, such as 0.4,0.6; default equal")
+    result.add_argument("--sweep", help="of two models: START:STOP:STEP of the first one's weight, such as 0:1:0.05")
+    result.add_argument("--records", help="converted data whose masks the result is compared with")
+    result.add_argument("--split", default="val", help="of --records (default val)")
+    result.add_argument("--output", required=True, help="folder to write")
+    return result
+
+
+def main(arguments=None):
+    """The command line; see the file's top."""
+    run(parser().parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,8 @@
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
 
-import argparse
-import difflib
 import functools
 import pathlib
-import re
-import runpy
-import shlex
 import sys
 
 import jax
@@ -28,18 +23,18 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_prep import coco_stuff, generate, vspw
-from vspw_jax.checkpoints import checkpoint
+from vspw_jax.console import command, recipe_file
 from vspw_jax.console.errors import UserError, choose, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
 from vspw_jax.inference import sources
 from vspw_jax.inference.predict import predict_source
-from vspw_jax.inference.predictor import Predictor
-from vspw_jax.inspection import inspect
+from vspw_jax.inspection import report
 from vspw_jax.interop import convert, namings
 from vspw_jax.metrics import table
-from vspw_jax.parallel import processes, sharding
-from vspw_jax.training import loop, preemption, replay, train_step
+from vspw_jax.parallel import processes
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import loop, preemption, replay
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
@@ -112,35 +107,6 @@ def make_data(config):
                 convert_source(options.source, options.records)
 
 
-def trained_weights(config, workdir, mesh):
-    """(graphdef, weights, step) of the workdir's newest checkpoint, or where there is none of `config.init_from`."""
-    checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
-    step = checkpoints.intact_step()
-    if step is not None:
-        checkpoint.check_workdir(workdir, config)
-        return *train_step.restore_weights(config, checkpoints, mesh, step), step
-    if not config.init_from:
-        raise UserError(
-            f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
-            "PyTorch checkpoint with --config.init_from=PATH."
-        )
-    graphdef, *weights = train_step.describe(config)
-    plan = convert.plan(config.model, weights, config.init_from)
-    print(plan.report())
-    params, model_state = convert.read_weights(plan, weights, sharding.replicated(mesh))
-    return graphdef, {"params": params, "model_state": model_state}, None
-
-
-def trained_predictor(config, workdir, recipe=""):
-    """A `Predictor` with the weights of the workdir's newest checkpoint; `recipe` is the name of the config's file."""
-    mesh = sharding.make_mesh()
-    graphdef, weights, step = trained_weights(config, workdir, mesh)
-    origin = {"recipe": recipe, "step": step}
-    if step is None:
-        origin["init_from"] = pathlib.Path(config.init_from).name
-    return Predictor(config, graphdef, sharding.local_mesh(mesh), sharding.local(mesh, weights), origin)
-
-
 def run_train(config, workdir):
     """Trains, then does what `config.run.afterwards` names; asked to stop, it does with all of training saved."""
     make_data(config)
@@ -163,10 +129,9 @@ def run_train(config, workdir):
 def run_evaluate(config, workdir):
     """Scores the newest checkpoint on `config.data.eval_split`."""
     make_data(config)
-    command = shlex.join(["python", "-m", "vspw_jax.main", *sys.argv[1:]])
-    predictor = trained_predictor(config, workdir, recipe_name())
+    predictor = trained.predictor(config, workdir, recipe_name())
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
-    result = evaluate.evaluate(config, predictor, workdir, command, warnings)
+    result = evaluate.evaluate(config, predictor, workdir, command.as_typed("vspw_jax.main"), warnings)
     folder = evaluate.predictions_folder(config, workdir)
     entry = f"--predictions={folder} --data={config.data.records} --split={config.data.eval_split}"
     if result is None:
@@ -195,7 +160,7 @@ def prediction_output(workdir, predictor, source, several):
 def run_predict(config, workdir):
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
     found = sources.find(_INPUT.value) if _INPUT.value else None
-    predictor = trained_predictor(config, workdir, recipe_name())
+    predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
     for source in found:
@@ -219,19 +184,19 @@ def run_export(config, workdir):
     """Writes the newest checkpoint as a PyTorch checkpoint."""
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
-    _, weights, _ = trained_weights(config, workdir, sharding.make_mesh())
+    _, weights, _ = trained.weights(config, workdir, make_mesh())
     convert.save_weights(config.model, weights.values(), _OUTPUT.value, _NAMING.value)
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
 
 
 def run_inspect(config, workdir):
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
-    of_checkpoint = inspect.describe_checkpoint(config)  # First: it fails sooner.
-    print(inspect.describe(config), flush=True)
+    of_checkpoint = report.describe_checkpoint(config)  # First: it fails sooner.
+    print(report.describe(config), flush=True)
     of_memory = []
     if config.run.compile_to_inspect:
         print("Compiling the step for its memory; --config.run.compile_to_inspect=False leaves that out.", flush=True)
-        of_memory = inspect.describe_memory(config)
+        of_memory = report.describe_memory(config)
     return [*of_memory, *of_checkpoint]
 
 
@@ -278,33 +243,10 @@ def main(_):
         preemption.leave(stopped)
 
 
-def check_recipe(argv):
-    """Raises UserError where --config names no recipe, or a --config.field=value no field of it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
-    flag = parser.parse_known_args(argv)[0].config
-    if not flag:
-        return
-    path, *size = flag.split(":", 1)
-    path = pathlib.Path(path)
-    if not path.is_file():
-        recipes = sorted(str(recipe) for recipe in pathlib.Path("configs").glob("*.py"))
-        raise UserError(f"There is no recipe {path}: expected a Python file, such as {', '.join(recipes) or 'X.py'}.")
-    fields = set(checkpoint.flatten(runpy.run_path(str(path))["get_config"](*size)))
-    sections = {".".join(field.split(".")[:end]) for field in fields for end in range(1, field.count(".") + 1)}
-    for name in re.findall(r"^--?(?:no)?config\.([^=\s]+)", "\n".join(argv), re.MULTILINE):
-        if name not in fields | sections:
-            near = difflib.get_close_matches(name, fields, n=3) or [
-                field for field in sorted(fields) if field.split(".")[-1] == name.split(".")[-1]
-            ]
-            hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(sorted(fields))}."
-            raise UserError(f"{flag} has no field {name!r}. {hint}")
-
-
 def parse_flags(argv):
     """Parses the command line and loads the recipe; UserError for what is wrong with either."""
     try:
-        check_recipe(argv[1:])
+        recipe_file.check_flags(argv[1:])
         unused = flags.FLAGS(argv)[1:]
     except (flags.Error, ValueError, OSError) as error:
         raise UserError(f"{error}\nSee python -m vspw_jax.main --help") from error

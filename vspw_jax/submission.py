@@ -18,11 +18,10 @@ import zipfile
 
 import numpy as np
 
-from data_prep.conversion import sources
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
-from vspw_jax.files import mask_png
+from vspw_jax.files import mask_png, sources
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, truth
 

@@ -3,13 +3,21 @@
 import argparse
 import logging
 import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow_datasets as tfds
 
 from data_prep.conversion import units
+from data_prep.conversion.builder import Builder
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import class_pixels, records
+from vspw_jax.files.sources import Source
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions  # Its import takes two seconds.
 
 SMALL_BYTES = 1 << 29
 """Sources up to this size are converted in this process: Beam's worker processes take some 8 seconds to start."""
@@ -18,7 +26,7 @@ PUBLISHED_SHARE = 0.8
 """arXiv 2306.03508, section 2.2."""
 
 
-def parser(program, description):
+def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """An argument parser with the options that all converters have."""
     result = argparse.ArgumentParser(
         prog=f"python -m data_prep.{program}",
@@ -36,8 +44,8 @@ def parser(program, description):
     return result
 
 
-def add_mapping(parser, dataset):
-    """Options of a data set whose classes are mapped to VSPW's."""
+def add_mapping(parser: argparse.ArgumentParser, dataset: str) -> None:
+    """Adds the options of a data set whose classes are mapped to VSPW's."""
     parser.add_argument(
         "--numbering",
         choices=tuple(label_maps.NUMBERINGS[dataset]),
@@ -55,21 +63,21 @@ def add_mapping(parser, dataset):
     parser.add_argument("--denominator", choices=label_maps.DENOMINATORS, default="all", help="share of which pixels")
 
 
-def chosen_filter(options):
-    """`units.Filter` of the options of `add_mapping`; UserError where they make none."""
+def chosen_filter(options: argparse.Namespace) -> units.Filter:
+    """The filter that the options of `add_mapping` ask for; UserError where a value is not allowed."""
     chosen = units.Filter(tuple(filter(None, options.fits.split(","))), options.min_mapped, options.denominator)
     label_maps.check_fits(chosen.fits)
     class_pixels.check_share(chosen.min_mapped)
     return chosen
 
 
-def beam_options(options, rest, source):
+def beam_options(options: argparse.Namespace, rest: list[str], source: Source) -> "PipelineOptions | None":
     """Beam's options for a conversion, or None where this process does it.
 
     Args:
       options: what `parser` parsed.
       rest: the arguments that it did not know: Beam's.
-      source: one of `sources`.
+      source: its size decides how many processes work on it by default.
 
     Raises:
       UserError: arguments that Beam does not know either.
@@ -84,7 +92,7 @@ def beam_options(options, rest, source):
     return pipeline_options(local_arguments(workers) + rest)
 
 
-def local_arguments(workers):
+def local_arguments(workers: int | None) -> list[str]:
     """Beam's arguments for processes on this machine."""
     return [
         "--runner=DirectRunner",
@@ -94,19 +102,26 @@ def local_arguments(workers):
     ]
 
 
-def pipeline_options(arguments):
-    """Beam's PipelineOptions; UserError names a runner or arguments that Beam does not know."""
-    logging.disable(logging.WARNING)  # Beam misses Google's client libraries aloud.
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.runners.runner import create_runner
+def unknown_to_beam(arguments: Sequence[str]) -> list[str]:
+    """Those of some arguments that are no options of Beam."""
+    logging.disable(logging.WARNING)  # On import Beam warns that Google's client libraries are missing.
+    from apache_beam.options.pipeline_options import PipelineOptions
 
     logging.disable(logging.NOTSET)
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(known)
-    unknown = known.parse_known_args(arguments)[1]
+    for part in PipelineOptions.__subclasses__():
+        part._add_argparse_args(known)  # type: ignore[arg-type]  # Beam's parser adds what none of these uses.
+    return known.parse_known_args(arguments)[1]
+
+
+def pipeline_options(arguments: list[str]) -> "PipelineOptions":
+    """Beam's options; UserError names a runner or arguments that Beam does not know."""
+    unknown = unknown_to_beam(arguments)
     if unknown:
         raise UserError(f"Neither the converter nor Beam knows {', '.join(unknown)}. See --help.")
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.runners.runner import create_runner
+
     options = PipelineOptions(arguments)
     runner = options.view_as(StandardOptions).runner
     try:
@@ -119,14 +134,14 @@ def pipeline_options(arguments):
     return options
 
 
-def prepare(builder, beam):
-    """Runs a builder's conversion; the messages about frames left out."""
+def prepare(builder: Builder, beam: "PipelineOptions | None") -> list[str]:
+    """Runs a builder's conversion and returns the messages about frames left out."""
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=beam))
     return builder.bad
 
 
-def report(output, bad, fits=label_maps.FITS):
-    """Prints what is at `output`: frames left out, counts, and the shares that map to VSPW."""
+def report(output: pathlib.Path | str, bad: Iterable[str], fits: Sequence[str] = label_maps.FITS) -> None:
+    """Prints which frames were left out, and what is at `output`: counts, and the shares that map to VSPW."""
     for message in bad:
         print(f"left out: {message}")
     metadata = records.read_metadata(output)

@@ -1,9 +1,9 @@
 """The frames of a data set's files, and what is checked of each before it becomes a record.
 
-Checked are: both files are there and not empty; the JPEG is a JPEG, ends with its end marker and can be decoded (at an
-eighth of its size: all of its code is read, few of its pixels are made); the mask can be decoded, holds one channel of
-8 bits, has the frame's size, and no value that its numbering lacks. Not found is a JPEG in which bytes changed so that
-it still decodes.
+These are checked: both files are there and not empty; the JPEG is a JPEG, ends with its end marker and can be decoded
+(at an eighth of its size: all of its code is read, few of its pixels are made); the mask can be decoded, holds one
+channel of 8 bits, has the frame's size, and no value that its numbering lacks. The check misses a JPEG whose bytes were
+changed if it can still be decoded.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from PIL import Image
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError, no_room
 from vspw_jax.data import class_pixels, records
+from vspw_jax.files.sources import Source
 
 MAX_PIXELS = 1 << 26
 JPEG_QUALITY = 75
@@ -24,9 +25,12 @@ JPEG_QUALITY = 75
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A frame's names: of its video (an image data set's image is its own), of itself, and of its files in the source.
+    """A frame's names. Its files may not exist.
 
-    `mask` is None where none is expected; the files may not exist.
+    Attributes:
+      video: name of the video; in a data set of images each image is a video of its own.
+      name: of the frame.
+      image, mask: names of its files in the source; `mask` is None where none is expected.
     """
 
     video: str
@@ -49,17 +53,17 @@ class Form:
     short_side: int | None = None
 
 
-def read_frame(source, frame, form):
+def read_frame(source: Source, frame: Frame, form: Form) -> tuple[bytes, bytes, dict[int, int]]:
     """(JPEG bytes, PNG bytes, {source value: pixels}) of a frame, checked; see the module.
 
     Raises:
-      UserError: naming the file, the video and what is wrong.
+      UserError: it names the file, the video and what is wrong.
     """
     name = frame.image
     try:
         jpeg = _read(source, name)
         size = _check_jpeg(jpeg)
-        png, pixels = b"", {}
+        png, pixels = b"", dict[int, int]()
         if frame.mask is not None:
             name = frame.mask
             png = _read(source, name)
@@ -76,7 +80,7 @@ def read_frame(source, frame, form):
     raise UserError(f"{source.where(name)} (video {frame.video}): {reason}")
 
 
-def _read(source, name):
+def _read(source: Source, name: str) -> bytes:
     if name not in source.sizes:
         raise UserError("is missing")
     data = source.read(name)
@@ -85,7 +89,7 @@ def _read(source, name):
     return data
 
 
-def _check_jpeg(jpeg):
+def _check_jpeg(jpeg: bytes) -> tuple[int, int]:
     """(width, height)."""
     with Image.open(io.BytesIO(jpeg)) as image:
         size, kind = image.size, image.format
@@ -93,7 +97,7 @@ def _check_jpeg(jpeg):
         raise UserError(f"is a {kind} file, expected JPEG")
     if size[0] * size[1] > MAX_PIXELS:
         raise UserError(f"claims {size[0]}x{size[1]} pixels, more than any frame")
-    # Within the code of a scan, which ff da begins, no other marker occurs.
+    # The bytes ff da begin the code of a scan, in which no other marker occurs.
     if jpeg.rfind(b"\xff\xd9") < jpeg.rfind(b"\xff\xda"):
         raise UserError("is cut off: a JPEG ends with the bytes ff d9")
     eighth = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -102,7 +106,7 @@ def _check_jpeg(jpeg):
     return size
 
 
-def _check_mask(png, size, form):
+def _check_mask(png: bytes, size: tuple[int, int], form: Form) -> dict[int, int]:
     """Pixels by source value."""
     with Image.open(io.BytesIO(png)) as mask:
         found = mask.size
@@ -116,7 +120,7 @@ def _check_mask(png, size, form):
     return pixels
 
 
-def _resize(jpeg, png, size, height):
+def _resize(jpeg: bytes, png: bytes, size: tuple[int, int], height: int) -> tuple[bytes, bytes, dict[int, int]]:
     """By VSPW_480p's own rule: width int(height * w / h), image bilinear, mask nearest.
 
     Pillow's bilinear filter averages where it shrinks. Frames of that height keep their bytes.
@@ -128,13 +132,12 @@ def _resize(jpeg, png, size, height):
     if not png:
         return jpeg, png, {}
     with Image.open(io.BytesIO(png)) as mask:
-        if mask.mode not in ("L", "P"):
-            mask = Image.fromarray(records.mask_values(png))
-        png = _encode(mask.resize(new_size, Image.Resampling.NEAREST), "PNG")
+        ids = mask if mask.mode in ("L", "P") else Image.fromarray(records.mask_values(png))
+        png = _encode(ids.resize(new_size, Image.Resampling.NEAREST), "PNG")
     return jpeg, png, class_pixels.count(records.mask_values(png))
 
 
-def _encode(image, kind, **options):
+def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -3,23 +3,32 @@
 Every image is a "video" of one frame. What COCO-Stuff and ADE20K have in common is here.
 """
 
+import argparse
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from data_prep.conversion import command_line, numberings, sources
+from data_prep.conversion import command_line, numberings
+from data_prep.conversion.builder import Builder
 from data_prep.conversion.frames import Form, Frame
+from data_prep.conversion.units import Filter
 from vspw_jax.console.errors import UserError
+from vspw_jax.files.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions  # Its import takes two seconds.
 
 
-def read_frames(source, folders, mask_suffixes):
+def read_frames(source: Source, folders: Mapping[str, str], mask_suffixes: Sequence[str]) -> dict[str, list[Frame]]:
     """Frames by split, sorted by name; their files may not exist.
 
     Args:
-      source: one of `sources`.
+      source: has the images and masks.
       folders: {split: its folder below images/ and annotations/}.
-      mask_suffixes: endings of mask files; of the first that occurs.
+      mask_suffixes: possible endings of mask files; the first that occurs is used.
 
     Raises:
-      UserError: neither split's images are there.
+      UserError: no split's images are there.
     """
     marks = {f"images/{folder}/" for folder in folders.values()}
     prefixes = {name[: name.index(mark)] for name in source.sizes for mark in marks if mark in name}
@@ -34,12 +43,12 @@ def read_frames(source, folders, mask_suffixes):
     return splits
 
 
-def _stems(source, folder, suffix):
+def _stems(source: Source, folder: str, suffix: str) -> set[str]:
     parts = [name.removeprefix(folder) for name in source.sizes if name.startswith(folder) and name.endswith(suffix)]
     return {part.removesuffix(suffix) for part in parts if "/" not in part}
 
 
-def _frames(source, prefix, folder, mask_suffixes):
+def _frames(source: Source, prefix: str, folder: str, mask_suffixes: Sequence[str]) -> list[Frame]:
     image_folder, mask_folder = f"{prefix}images/{folder}/", f"{prefix}annotations/{folder}/"
     images = _stems(source, image_folder, ".jpg")
     for suffix in mask_suffixes:
@@ -53,18 +62,29 @@ def _frames(source, prefix, folder, mask_suffixes):
     ]
 
 
-def convert(builder, dataset, source, splits, output, max_bad=0, numbering=None, chosen=None, beam=None, **options):
-    """Converts, unless `output` holds it already; prints the numbering that it found.
+def convert(
+    builder: type[Builder],
+    dataset: str,
+    source: Source,
+    splits: Mapping[str, Sequence[Frame]],
+    output: pathlib.Path | str,
+    max_bad: int = 0,
+    numbering: str | None = None,
+    chosen: Filter | None = None,
+    beam: "PipelineOptions | None" = None,
+    **options: Any,
+) -> list[str]:
+    """Converts a data set, unless `output` holds it already; prints the numbering if it had to find it.
 
     Args:
-      builder: the data set's subclass of `builder.Builder`.
+      builder: the data set's.
       dataset: its name in `label_maps.NUMBERINGS`.
-      source: an opened one of `sources`.
-      splits: {split: frames}.
+      source: has the frames' files.
+      splits: frames by split.
       output: where the records go.
       max_bad: how many bad images may be left out.
       numbering: how the masks number their classes; None finds out.
-      chosen: `units.Filter`; None keeps every image.
+      chosen: images that it does not pass are left out; None keeps all.
       beam: Beam's PipelineOptions; None converts in this process.
       options: further ones of `builder.Builder`.
 
@@ -89,12 +109,17 @@ def convert(builder, dataset, source, splits, output, max_bad=0, numbering=None,
     return bad
 
 
-def main(dataset, description, convert, argv=None):
-    """Command line of an image data set; `convert` takes an opened source, the output and options."""
-    parser = command_line.parser(dataset, description)
-    command_line.add_mapping(parser, dataset)
+def parser(dataset: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of an image data set."""
+    result = command_line.parser(dataset, description)
+    command_line.add_mapping(result, dataset)
+    return result
+
+
+def main(parser: argparse.ArgumentParser, convert: Callable[..., list[str]], argv: Sequence[str] | None = None) -> None:
+    """Does what a command line asks for; `convert` takes an opened source, the output and options."""
     options, rest = parser.parse_known_args(argv)
-    source = sources.open_source(options.source)
+    source = open_source(options.source)
     chosen = command_line.chosen_filter(options)
     beam = command_line.beam_options(options, rest, source)
     bad = convert(source, options.output, options.max_bad, options.numbering, chosen=chosen, beam=beam)

@@ -2,19 +2,22 @@
 
 The numberings of a data set differ in the values that they lack, so masks rule numberings out: COCO-Stuff's pixelmaps
 lack the eleven values of things never drawn, its train ids lack 171 to 181, its ids from 1 lack 255; ADE20K's raw masks
-lack 255, its reduced ones 150. One stray pixel must decide nothing: a numbering is ruled out by two masks or more (one,
-if there is but one), and the numbering that is left must have none against it.
+lack 255, its reduced ones lack 150. One stray pixel must not decide: it takes two masks to rule a numbering out (one if
+there is only one mask), and no mask may speak against the numbering that is left.
 """
 
 import collections
 import dataclasses
+from collections.abc import Iterable, Sequence
 
+from data_prep.conversion.frames import Frame
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
+from vspw_jax.files.sources import Source
 
 FIRST_MASKS = 256
-"""Masks read at first; twice as many again and again until they decide, or until there are no more."""
+"""Masks read at first. The number doubles until they decide, or until there are no more."""
 
 
 @dataclasses.dataclass
@@ -22,22 +25,22 @@ class Against:
     """What speaks against a numbering: how many masks hold values that it lacks, and which values they are."""
 
     masks: int = 0
-    values: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    values: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self.masks:
             return "nothing against it"
         first = sorted(value for value, _ in self.values.most_common(6))
         return f"it lacks {', '.join(map(str, first))}{', ...' if len(self.values) > 6 else ''}, seen in {self.masks}"
 
 
-def detect(dataset, source, frames):
+def detect(dataset: str, source: Source, frames: Iterable[Frame]) -> tuple[str, str]:
     """The numbering of a data set's masks, and why.
 
     Args:
       dataset: a name of `label_maps.NUMBERINGS`.
-      source: one of `sources`.
-      frames: all frames, as `frames.Frame`.
+      source: has the masks.
+      frames: all frames.
 
     Returns:
       (name of the numbering, a sentence with the evidence).
@@ -45,9 +48,9 @@ def detect(dataset, source, frames):
     Raises:
       UserError: the values decide for no numbering.
     """
-    masks = [frame.mask for frame in frames if frame.mask in source.sizes]
+    masks = [frame.mask for frame in frames if frame.mask is not None and frame.mask in source.sizes]
     against = {name: Against() for name in label_maps.NUMBERINGS[dataset]}
-    read, number = set(), FIRST_MASKS
+    read, number = set[str](), FIRST_MASKS
     while True:
         step = max(len(masks) // number, 1)
         for mask in masks[::step]:
@@ -60,8 +63,8 @@ def detect(dataset, source, frames):
         number *= 2
 
 
-def _count_against(dataset, source, mask, against):
-    """Adds a mask to what speaks against each numbering; one that cannot be read tells nothing."""
+def _count_against(dataset: str, source: Source, mask: str, against: dict[str, Against]) -> None:
+    """Adds a mask to what speaks against each numbering; a mask that cannot be read says nothing."""
     try:
         values = set(records.mask_values(source.read(mask)).ravel().tolist())
     except (UserError, OSError, SyntaxError, ValueError):
@@ -73,11 +76,13 @@ def _count_against(dataset, source, mask, against):
         found.masks += bool(strange)
 
 
-def _not_ruled_out(against, num_masks):
+def _not_ruled_out(against: dict[str, Against], num_masks: int) -> list[str]:
     return [name for name, found in against.items() if found.masks < min(2, max(num_masks, 1))]
 
 
-def _verdict(dataset, source, against, left, num_masks):
+def _verdict(
+    dataset: str, source: Source, against: dict[str, Against], left: Sequence[str], num_masks: int
+) -> tuple[str, str]:
     evidence = f"in {num_masks} masks read: " + "; ".join(f"{name}: {found}" for name, found in against.items())
     if len(left) == 1 and not against[left[0]].masks:
         return left[0], evidence

@@ -1,9 +1,9 @@
 """Work units of a conversion: one ArrayRecord shard each.
 
-A unit depends on nothing but its frames' files and the form of the records, so any worker may do it, in any order,
-twice or again after a kill, and leaves the same bytes. It writes the shard aside and renames it, then a result beside
-it: names, digests and pixel counts of its records, and the frames left out. A shard whose result is there, with the
-unit's key and the shard's size, is whole and not done again.
+A unit depends on nothing but its frames' files and the form of the records. So any worker may do it, in any order,
+twice or again after a kill, and the bytes are the same. A worker writes the shard under another name and renames it,
+then writes a result beside it: names, digests and pixel counts of the records, and the frames left out. A shard is
+whole, and not done again, if its result is there and has the unit's key and the shard's size.
 """
 
 import dataclasses
@@ -11,15 +11,20 @@ import functools
 import hashlib
 import json
 import os
+import pathlib
 import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
 from data_prep.conversion import frames
+from data_prep.conversion.frames import Form, Frame
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError, no_room
 from vspw_jax.data import class_pixels, records
+from vspw_jax.files.sources import Source
 from vspw_jax.files.whole_files import whole_file
 
 SHARD_BYTES = 1 << 27
@@ -31,7 +36,7 @@ STOP = "stop"
 class Filter:
     """Which images to leave out at conversion; see `records.Frames`."""
 
-    fits: tuple = label_maps.FITS
+    fits: tuple[str, ...] = label_maps.FITS
     min_mapped: float = 0.0
     denominator: str = "all"
 
@@ -42,28 +47,28 @@ class Unit:
 
     Attributes:
       shard: its file name.
-      split: the split that it is of.
-      frames: tuple of `frames.Frame`.
-      source: the source with these frames' files.
-      form: `frames.Form`.
-      filter: `Filter`.
+      split: name of the split.
+      frames: those of the shard, in order.
+      source: the source with these frames' files alone.
+      form: of the records.
+      filter: which images to leave out.
       max_bad: bad frames to leave out before giving up.
     """
 
     shard: str
     split: str
-    frames: tuple
-    source: object
-    form: frames.Form
+    frames: tuple[Frame, ...]
+    source: Source
+    form: Form
     filter: Filter
     max_bad: int
 
     @functools.cached_property
-    def key(self):
-        """SHA-256 (hex) of all that the shard depends on; of the files their names and sizes."""
-        parts = [self.shard, dataclasses.astuple(self.form), dataclasses.astuple(self.filter)]
+    def key(self) -> str:
+        """SHA-256 (hex) of all that the shard depends on; of the files it takes their names and sizes."""
+        parts: list[object] = [self.shard, dataclasses.astuple(self.form), dataclasses.astuple(self.filter)]
         sizes = self.source.sizes
-        parts += [(*dataclasses.astuple(f), sizes.get(f.image), sizes.get(f.mask)) for f in self.frames]
+        parts += [(*dataclasses.astuple(f), sizes.get(f.image), sizes.get(f.mask or "")) for f in self.frames]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -73,30 +78,39 @@ class Result:
 
     Attributes:
       key: the unit's.
-      size: bytes of the shard; None where it was given up.
-      records: one [video, frame, SHA-256 of the JPEG, of the PNG, {source value: pixels}] a record.
+      size: bytes of the shard; None if the unit was given up.
+      records: of each record [video, frame, SHA-256 of the JPEG, SHA-256 of the PNG, {source value: pixels}].
       bad: messages about bad frames.
       filtered: how many frames the filter left out.
-      failure: why the unit was given up for another reason.
-      no_room: that reason was a full disk.
+      failure: why the unit was given up, if not for bad frames.
+      no_room: whether a full disk was why.
     """
 
     key: str
     size: int | None = None
-    records: list = dataclasses.field(default_factory=list)
-    bad: list = dataclasses.field(default_factory=list)
+    records: list[list[Any]] = dataclasses.field(default_factory=list)
+    bad: list[str] = dataclasses.field(default_factory=list)
     filtered: int = 0
     failure: str = ""
     no_room: bool = False
 
 
-def plan(name, splits, source, form, chosen, max_bad, shard_bytes=SHARD_BYTES):
-    """The units of a conversion: every split's frames in order, cut into shards of about as many frames each.
+def plan(
+    name: str,
+    splits: Mapping[str, Sequence[Frame]],
+    source: Source,
+    form: Form,
+    chosen: Filter,
+    max_bad: int,
+    shard_bytes: int = SHARD_BYTES,
+) -> list[Unit]:
+    """The units of a conversion: every split's frames in order, cut into shards of nearly equal numbers of frames.
 
     Args:
       name: the data set's, in the shards' file names.
-      splits: {split: frames}.
-      chosen: `Filter`.
+      splits: frames by split.
+      chosen: images that it does not pass are left out.
+      shard_bytes: about the size of a shard.
     """
     units = []
     for split, members in splits.items():
@@ -111,12 +125,12 @@ def plan(name, splits, source, form, chosen, max_bad, shard_bytes=SHARD_BYTES):
     return units
 
 
-def result_name(unit):
+def result_name(unit: Unit) -> str:
     """The file name of a unit's result."""
     return f"{unit.shard}.json"
 
 
-def result(folder, unit):
+def result(folder: pathlib.Path, unit: Unit) -> Result | None:
     """The `Result` of a unit, or None if it has not been done."""
     try:
         found = Result(**json.loads((folder / result_name(unit)).read_text()))
@@ -126,12 +140,12 @@ def result(folder, unit):
         return None
 
 
-def convert(unit, folder, moved=lambda: None):
+def convert(unit: Unit, folder: pathlib.Path, moved: Callable[[], object] = lambda: None) -> None:
     """Does a unit, unless another worker has failed.
 
     Args:
-      unit: `Unit`.
-      folder: `pathlib.Path` that all workers see; gets the shard and its result.
+      unit: what to do.
+      folder: all workers see it; the shard and its result are written into it.
       moved: called after every frame.
     """
     partial = folder / f"partial-{uuid.uuid4().hex}-{unit.shard}"
@@ -155,8 +169,8 @@ class _Stopped(Exception):
     """Another worker has given up."""
 
 
-def _write_shard(unit, folder, partial, moved):
-    """The unit's `Result`; the shard is there where it has a size."""
+def _write_shard(unit: Unit, folder: pathlib.Path, partial: pathlib.Path, moved: Callable[[], object]) -> Result:
+    """The unit's `Result`; if that has a size, the shard is written."""
     serializer = example_serializer.ExampleSerializer(records.features().get_serialized_info())
     kept, bad, filtered = [], [], 0
     # JPEG and PNG are compressed already; one record a chunk, so that reading one reads no other.
@@ -178,7 +192,7 @@ def _write_shard(unit, folder, partial, moved):
                 filtered += 1
                 continue
             record = {"video": frame.video, "frame": frame.name, "image_jpeg": jpeg, "mask_png": png}
-            # The order of a message's map is free otherwise, and the shard's bytes with it.
+            # Without `deterministic` the order of a message's map is free, and so are the shard's bytes.
             writer.write(serializer.get_tf_example(record).SerializeToString(deterministic=True))
             digests = [hashlib.sha256(data).hexdigest() for data in (jpeg, png)]
             kept.append([frame.video, frame.name, *digests, pixels])
@@ -191,7 +205,7 @@ def _write_shard(unit, folder, partial, moved):
     return Result(unit.key, size, kept, bad, filtered)
 
 
-def _passes(pixels, unit):
+def _passes(pixels: dict[int, int], unit: Unit) -> bool:
     if not unit.filter.min_mapped:
         return True
     names = (unit.form.dataset, unit.form.numbering)

@@ -1,16 +1,19 @@
 """Drawn video with exact labels: textured scenes, moving objects, a moving camera, changing light.
 
-A class shows in its texture, shape and place, not in its colour: every region of every clip draws its colours from one
-distribution that all classes share. The same (seed, number) always gives the same clip.
+A class can be told by its texture, shape and place, not by its colour: all classes draw the colours of each region of
+each clip from one distribution. The same (seed, number) always gives the same clip.
 Shapes: T frames, H and W pixels.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Float32, UInt8
 
 from data_prep.drawing import textures
+from data_prep.drawing.textures import Size
 
 BANDS = {
     "street": ("sky", "building", "grass", "road"),
@@ -34,21 +37,21 @@ NO_CLASS = 255
 
 @dataclasses.dataclass
 class Sprite:
-    """An object and its path: positions and sizes in frame heights, angles in degrees, phases in radians."""
+    """An object and its path: positions (x, y) and sizes in frame heights, angles in degrees, phases in radians."""
 
-    colour_HWC: np.ndarray
-    alpha_HW: np.ndarray
+    colour_HWC: Float32[np.ndarray, "H W 3"]
+    alpha_HW: Float32[np.ndarray, "H W"]
     label: int
-    start: np.ndarray
-    velocity: np.ndarray
+    start: Float[np.ndarray, "2"]
+    velocity: Float[np.ndarray, "2"]
     size: float
     growth: float
     swing: float
     spin: float
     phase: float
 
-    def placement(self, time, unit):
-        """The 2x3 matrix from the sprite's pixels to the world's at a time in 0..1."""
+    def placement(self, time: float, unit: int) -> Float[np.ndarray, "2 3"]:
+        """The matrix from the sprite's pixels to the world's at a time in 0..1."""
         scale = self.size * (1 + self.growth * np.sin(2 * time + self.phase)) * unit / self.alpha_HW.shape[0]
         angle = self.swing * np.sin(4 * time + self.phase) + self.spin * time
         centre = self.alpha_HW.shape[0] / 2
@@ -57,12 +60,14 @@ class Sprite:
         return matrix
 
 
-def _label_of(name):
+def _label_of(name: str) -> int:
     return NO_CLASS if name == "unnamed" else CLASSES.index(name)
 
 
-def _background(rng, scene, shape, unit):
-    """The scene's bands, each with an uneven upper edge: colours (H, W, 3) and labels (H, W)."""
+def _background(
+    rng: np.random.Generator, scene: str, shape: Size, unit: int
+) -> tuple[Float32[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
+    """The scene's bands, each with an uneven upper edge: colours and labels."""
     height, width = shape
     names = BANDS[scene]
     colour, label = np.zeros((*shape, 3), np.float32), np.full(shape, NO_CLASS, np.uint8)
@@ -79,7 +84,7 @@ def _background(rng, scene, shape, unit):
     return colour, label
 
 
-def _sprite(rng, scene, unit, world_width):
+def _sprite(rng: np.random.Generator, scene: str, unit: int, world_width: float) -> Sprite:
     name = rng.choice(OBJECTS[scene])
     size = int(unit * 0.6)
     alpha = textures.silhouette(name, size)
@@ -98,7 +103,12 @@ def _sprite(rng, scene, unit, world_width):
     )
 
 
-def _draw(sprite, colour, label, matrix):
+def _draw(
+    sprite: Sprite,
+    colour: Float32[np.ndarray, "H W 3"],
+    label: UInt8[np.ndarray, "H W"],
+    matrix: Float[np.ndarray, "2 3"],
+) -> None:
     """Pastes a sprite onto the world in place."""
     size = colour.shape[1::-1]
     alpha = cv2.warpAffine(sprite.alpha_HW, matrix, size, flags=cv2.INTER_LINEAR)
@@ -107,14 +117,14 @@ def _draw(sprite, colour, label, matrix):
     label[alpha > 0.5] = sprite.label
 
 
-def _camera(rng, shape, world_shape):
-    """A function of time in 0..1 to the 2x3 matrix from frame to world: pan, zoom and a slight roll."""
+def _camera(rng: np.random.Generator, shape: Size, world_shape: Size) -> Callable[[float], Float[np.ndarray, "2 3"]]:
+    """A function from time in 0..1 to the matrix from frame to world: pan, zoom and a slight roll."""
     height, width = shape
     slack = np.array(world_shape[::-1]) - (width, height)
     start, end = rng.uniform(0.1, 0.9, (2, 2)) * slack
     zoom, roll, phase = rng.uniform(0, 0.15), rng.uniform(0, 4), rng.uniform(0, 2 * np.pi)
 
-    def at(time):
+    def at(time: float) -> Float[np.ndarray, "2 3"]:
         centre = (width / 2, height / 2)
         matrix = cv2.getRotationMatrix2D(
             centre, roll * np.sin(3 * time + phase), 1 - zoom * np.sin(2 * time + phase) ** 2
@@ -125,14 +135,18 @@ def _camera(rng, shape, world_shape):
     return at
 
 
-def _develop(rng, colour, light, blur):
-    """Light, blur and sensor noise: uint8 (H, W, 3)."""
+def _develop(
+    rng: np.random.Generator, colour: Float32[np.ndarray, "H W 3"], light: Float32[np.ndarray, "3"], blur: float
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture after light, blur and sensor noise."""
     colour = cv2.GaussianBlur(colour * light, (0, 0), blur) if blur > 0.3 else colour * light
     noise = rng.normal(0, 0.02, colour.shape)
     return (255 * (colour + noise).clip(0, 1)).round().astype(np.uint8)
 
 
-def clip(seed, number, num_frames, height, width):
+def clip(
+    seed: int, number: int, num_frames: int, height: int, width: int
+) -> tuple[UInt8[np.ndarray, "T H W 3"], UInt8[np.ndarray, "T H W"]]:
     """Draws a clip.
 
     Args:
@@ -140,7 +154,7 @@ def clip(seed, number, num_frames, height, width):
       num_frames, height, width: its size.
 
     Returns:
-      images (T, H, W, 3) uint8 RGB and labels (T, H, W) uint8, indices into CLASSES or NO_CLASS.
+      RGB images, and labels: indices into CLASSES or NO_CLASS.
     """
     rng = np.random.default_rng([seed, number])
     scene = tuple(BANDS)[number % len(BANDS)]

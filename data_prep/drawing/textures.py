@@ -1,67 +1,74 @@
 """Textures and outlines of the classes that `scenes.py` draws.
 
-A texture is a pattern in 0..1 by pixel, (H, W) float32; `unit` is the frame's height, with which its features scale.
-An outline is the shape of an object in a square, points in percent of its side.
+A texture is a pattern in 0..1 by pixel. `unit` is the frame's height; the texture's features scale with it.
+An outline is the shape of an object in a square; its points are in percent of the side.
 """
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Float32
+
+Size = tuple[int, int]
+"""Height and width."""
+
+Pattern = Float[np.ndarray, "H W"]
 
 
-def smooth_noise(rng, shape, cell_y, cell_x):
-    """Noise in 0..1 of `shape` (H, W), with features of about cell_y by cell_x pixels."""
+def smooth_noise(rng: np.random.Generator, shape: Size, cell_y: float, cell_x: float) -> Pattern:
+    """Noise in 0..1 of `shape`, with features of about cell_y by cell_x pixels."""
     height, width = shape
     grid = rng.random((int(height / cell_y) + 3, int(width / cell_x) + 3), dtype=np.float32)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
 
-def _pixels(shape):
+def _pixels(shape: Size) -> Float32[np.ndarray, "2 H W"]:
+    """Rows and columns of the pixels."""
     return np.mgrid[: shape[0], : shape[1]].astype(np.float32)
 
 
-def clouds(rng, shape, unit):
+def clouds(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Lighter below, with wide soft patches."""
     y, _ = _pixels(shape)
     return 0.6 * y / shape[0] + 0.4 * smooth_noise(rng, shape, unit / 5, unit / 2)
 
 
-def windows(rng, shape, unit):
+def windows(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Panes in rows and columns."""
     y, x = _pixels(shape)
     panes = (y % (unit / 10) > unit / 25) & (x % (unit / 12) > unit / 28)
     return 0.75 * panes + 0.25 * smooth_noise(rng, shape, unit / 4, unit / 4)
 
 
-def asphalt(rng, shape, unit):
+def asphalt(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Fine noise, and a broken line along the middle."""
     y, x = _pixels(shape)
     lane = (np.abs(y - shape[0] * 0.45) < unit / 40) & (x % (unit / 3) < unit / 6)
     return 0.4 * smooth_noise(rng, shape, 1.2, 1.2) + 0.6 * lane
 
 
-def blades(rng, shape, unit):
+def blades(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Narrow upright strokes."""
     return smooth_noise(rng, shape, unit / 14, 1.5)
 
 
-def rock(rng, shape, unit):
+def rock(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Slanting bands, bent."""
     y, x = _pixels(shape)
     return (np.sin((x + y) / unit * 40 + 6 * smooth_noise(rng, shape, unit / 6, unit / 6)) > 0).astype(np.float32)
 
 
-def waves(rng, shape, unit):
+def waves(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Level bands, bent."""
     y, _ = _pixels(shape)
     return 0.5 + 0.5 * np.sin(y / unit * 75 + 5 * smooth_noise(rng, shape, unit / 12, unit / 4))
 
 
-def grains(rng, shape, unit):
+def grains(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Single light pixels."""
     return (rng.random(shape) > 0.8).astype(np.float32)
 
 
-def bricks(rng, shape, unit):
+def bricks(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Light joints, every other row moved by half a brick."""
     y, x = _pixels(shape)
     row = y // (unit / 11)
@@ -69,47 +76,47 @@ def bricks(rng, shape, unit):
     return 0.8 * joint + 0.2 * smooth_noise(rng, shape, unit / 8, unit / 8)
 
 
-def tiles(rng, shape, unit):
+def tiles(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """A chessboard whose rows grow towards the viewer."""
     y, x = _pixels(shape)
     squares = (np.log1p(y / unit * 4) // 0.2 + x // (unit / 9)) % 2
     return 0.85 * squares + 0.15 * smooth_noise(rng, shape, unit / 8, unit / 8)
 
 
-def leaves(rng, shape, unit):
+def leaves(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Small blobs."""
     return (smooth_noise(rng, shape, unit / 30, unit / 30) > 0.5).astype(np.float32)
 
 
-def stripes_across(rng, shape, unit):
+def stripes_across(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Five level stripes."""
     return (_pixels(shape)[0] % (shape[0] / 5) < shape[0] / 10).astype(np.float32)
 
 
-def stripes_down(rng, shape, unit):
+def stripes_down(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Six upright stripes."""
     return (_pixels(shape)[1] % (shape[1] / 6) < shape[1] / 12).astype(np.float32)
 
 
-def shading(rng, shape, unit):
+def shading(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Lighter from top to bottom."""
     return _pixels(shape)[0] / shape[0]
 
 
-def sectors(rng, shape, unit):
+def sectors(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Three dark and three light sectors."""
     y, x = _pixels(shape)
     return (np.sin(3 * np.arctan2(y - shape[0] / 2, x - shape[1] / 2)) > 0).astype(np.float32)
 
 
-def frames(rng, shape, unit):
+def frames(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Nested rectangles."""
     y, x = _pixels(shape)
     distance = np.maximum(np.abs(y / shape[0] - 0.5), np.abs(x / shape[1] - 0.5))
     return (distance * 12 % 2 < 1).astype(np.float32)
 
 
-def blotches(rng, shape, unit):
+def blotches(rng: np.random.Generator, shape: Size, unit: float) -> Pattern:
     """Soft patches."""
     return smooth_noise(rng, shape, unit / 10, unit / 10)
 
@@ -173,7 +180,7 @@ OUTLINES = {
 }
 
 
-def colour_pair(rng):
+def colour_pair(rng: np.random.Generator) -> Float32[np.ndarray, "2 3"]:
     """A darker and a lighter RGB colour in 0..1, in random order: one distribution for all classes."""
     hue, saturation = rng.uniform(0, 360, 2), rng.uniform(0.15, 0.75, 2)
     value = np.array([rng.uniform(0.2, 0.55), rng.uniform(0.6, 0.95)])
@@ -181,21 +188,21 @@ def colour_pair(rng):
     return rng.permutation(pair)
 
 
-def paint(rng, name, shape, unit):
-    """The texture of a class in two fresh colours: (H, W, 3) float32 in 0..1."""
+def paint(rng: np.random.Generator, name: str, shape: Size, unit: float) -> Float32[np.ndarray, "H W 3"]:
+    """The texture of a class in two newly drawn colours in 0..1."""
     first, second = colour_pair(rng)
     pattern = TEXTURES[name](rng, shape, unit * rng.uniform(0.85, 1.15))[..., None]
     return (first * (1 - pattern) + second * pattern).astype(np.float32)
 
 
-def silhouette(name, size):
-    """The outline of an object, 1 inside: (size, size) float32."""
+def silhouette(name: str, size: int) -> Float32[np.ndarray, "size size"]:
+    """The outline of an object, 1 inside."""
     mask = np.zeros((size, size), np.uint8)
     for kind, *points in OUTLINES[name]:
-        points = np.array(points) * size // 100
+        pixels = np.array(points) * size // 100
         if kind == "polygon":
-            cv2.fillPoly(mask, [points.astype(np.int32)], 1)
+            cv2.fillPoly(mask, [pixels.astype(np.int32)], 1)
         else:
-            centre, axes = points.tolist()
+            centre, axes = pixels.tolist()
             cv2.ellipse(mask, centre, axes, 0, 0, 360, 1, -1)
     return mask.astype(np.float32)

@@ -4,12 +4,18 @@ import base64
 import functools
 import html
 import json
+import pathlib
 import string
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import Bool, UInt8
 
-from data_prep.verification.label_shift import IMPOSSIBLE
+from data_prep.verification.checks import Verification
+from data_prep.verification.label_shift import IMPOSSIBLE, Numbering
+from data_prep.verification.scan import SplitScan
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
 from vspw_jax.console.progress import progress
@@ -39,15 +45,15 @@ img { width: 100%; }
 <h2>Classes</h2>
 <table><tr><th>value<th>class<th>frames<th>pixels<th>share of labelled pixels<th></tr>$classes</table>
 <h2>Pictures</h2>
-<p>Of each class the frame that shows most of it; all else is darkened. If a picture shows another class than its
+<p>For each class, the frame that shows most of it; all else is darkened. If a picture shows another class than its
 caption says, the ids are wrong.</p>
 $pictures
 </html>
 """)
 
 
-def summarise(checked):
-    """Everything but the pictures of a `verify.Verification`, for JSON."""
+def summarise(checked: Verification) -> dict[str, Any]:
+    """Everything but the pictures, for JSON."""
     expected, scans, verdict = checked.expected, checked.scans, checked.verdict
     pixels_V = sum((found.pixels_V for found in scans.values()), np.zeros(256, np.int64))
     frames_V = sum((found.frames_V for found in scans.values()), np.zeros(256, np.int64))
@@ -74,7 +80,7 @@ def summarise(checked):
     }
 
 
-def _split(found, is_class_V):
+def _split(found: SplitScan, is_class_V: Bool[np.ndarray, "V"]) -> dict[str, Any]:
     return {
         "videos": len(found.names),
         "frames": found.frames,
@@ -84,26 +90,30 @@ def _split(found, is_class_V):
     }
 
 
-def name_of(numbering, value):
-    """A value's class, "void", or that the numbering does not have it."""
+def name_of(numbering: Numbering, value: int) -> str:
+    """A value's class, "void", or "not an id" where the numbering does not have it."""
     return numbering.names.get(value, "not an id" if numbering.classes_V[value] == IMPOSSIBLE else "void")
 
 
-def picture(image_HWC, mask_HW, value, train_id):
-    """The frame (uint8 RGB), small, with one class in its colour and all else darkened."""
+def picture(
+    image_HWC: UInt8[np.ndarray, "H W 3"], mask_HW: UInt8[np.ndarray, "H W"], value: int, train_id: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The frame (RGB), small, with one class in its colour and all else darkened."""
     label = np.where(mask_HW == value, train_id, VOID)
     mixed = overlay(np.where((mask_HW == value)[..., None], image_HWC, image_HWC // 3), label, 0.4)
     height = round(PICTURE_WIDTH * mixed.shape[0] / mixed.shape[1])
     return cv2.resize(mixed, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA)
 
 
-def pictures(path, scans, numbering):
+def pictures(
+    path: pathlib.Path | str, scans: Mapping[str, SplitScan], numbering: Numbering
+) -> Iterator[tuple[int, str, float, UInt8[np.ndarray, "h w 3"]]]:
     """Yields (value, "split video/frame", share of the frame, picture) of every value but void."""
     opened = functools.cache(lambda split: records.Frames(path, split))
-    best = {}
+    best: dict[int, tuple[int, str, int]] = {}
     for split, found in scans.items():
         for value, (pixels, number) in found.largest.items():
-            if pixels > best.get(value, (0,))[0]:
+            if value not in best or pixels > best[value][0]:
                 best[value] = (pixels, split, number)
     for value in progress(sorted(value for value in best if value in numbering.names), "drawing classes", "picture"):
         pixels, split, number = best[value]
@@ -117,18 +127,18 @@ def pictures(path, scans, numbering):
             yield value, f"{split} {record['video']}/{record['frame']}", pixels / mask.size, shown
 
 
-def _row(*cells):
+def _row(*cells: object) -> str:
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>\n"
 
 
-def _figure(numbering, value, where, share, image):
+def _figure(numbering: Numbering, value: int, where: str, share: float, image: UInt8[np.ndarray, "h w 3"]) -> str:
     jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
     source = base64.b64encode(jpeg).decode()
     caption = html.escape(f"{value} {name_of(numbering, value)}: {100 * share:.0f} % of {where}")
     return f'<figure><img src="data:image/jpeg;base64,{source}" alt=""><figcaption>{caption}</figcaption></figure>\n'
 
 
-def _class_row(entry, most):
+def _class_row(entry: Mapping[str, Any], most: float) -> str:
     share = bar = ""
     if entry["share"] is not None:
         share = f"{100 * entry['share']:.3f} %"
@@ -136,12 +146,12 @@ def _class_row(entry, most):
     return _row(entry["value"], html.escape(entry["name"]), f"{entry['frames']:,}", f"{entry['pixels']:,}", share, bar)
 
 
-def _split_row(split, entry):
+def _split_row(split: str, entry: Mapping[str, Any]) -> str:
     counts = (f"{entry[name]:,}" for name in ("videos", "frames", "frames_with_masks"))
     return _row(html.escape(split), *counts, f"{100 * entry['void_share']:.2f} %", entry["fingerprint"][:16])
 
 
-def page(summary, figures):
+def page(summary: Mapping[str, Any], figures: Iterable[str]) -> str:
     """The HTML page of a summary; `figures` are those of the classes."""
     most = max((entry["share"] or 0 for entry in summary["classes"]), default=0) or 1
     problems = [f'<li class="bad">[{entry["kind"]}] {html.escape(entry["text"])}' for entry in summary["problems"]]
@@ -156,8 +166,8 @@ def page(summary, figures):
     )
 
 
-def write(checked, output):
-    """Writes verification.json and verification.html of a `verify.Verification` into the folder `output`."""
+def write(checked: Verification, output: pathlib.Path) -> None:
+    """Writes verification.json and verification.html into the folder `output`."""
     summary = summarise(checked)
     shown = pictures(checked.path, checked.scans, checked.expected)
     text = page(summary, [_figure(checked.expected, *figure) for figure in shown])

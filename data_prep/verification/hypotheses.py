@@ -1,13 +1,11 @@
-"""What masks may hold instead of what they should, and how much of a data set its papers count.
+"""Which numberings masks may have instead of the expected one, and how many videos and frames papers count.
 
 Shapes: V = 256 source values of a mask.
 """
 
-import dataclasses
-
 import numpy as np
 
-from data_prep.verification.label_shift import IMPOSSIBLE, NOTHING_KNOWN, shifted
+from data_prep.verification.label_shift import IMPOSSIBLE, NOTHING_KNOWN, Numbering, shifted
 from vspw_jax.classes import label_maps
 
 PUBLISHED = {
@@ -27,25 +25,10 @@ TITLES = {
 }
 
 TRUSTED = ("exact", "close")
-"""Fits of a label map by which a class is expected to look like VSPW's; "broad" ones are not."""
+"""A class that a label map fits so well is expected to look like VSPW's; one of fit "broad" is not."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Numbering:
-    """What a mask's values stand for.
-
-    Attributes:
-      title: for messages.
-      names: of classes, by source value.
-      classes_V: VSPW's train ids by source value, NOTHING_KNOWN or IMPOSSIBLE.
-    """
-
-    title: str
-    names: dict
-    classes_V: np.ndarray
-
-
-def numbering(dataset, name):
+def numbering(dataset: str, name: str) -> Numbering:
     """A `Numbering` of `label_maps.NUMBERINGS`; UserError where there is none of that name."""
     sources = label_maps.source_classes(dataset, name)
     table = np.full(256, IMPOSSIBLE)
@@ -55,7 +38,7 @@ def numbering(dataset, name):
     return Numbering(TITLES[name], {source.value: source.name for source in sources}, table)
 
 
-def one_off(right, by):
+def one_off(right: Numbering, by: int) -> Numbering:
     """The numbering of masks whose ids are all `by` too high."""
     names = {value + by: name for value, name in right.names.items()}
     title = f"{right.title}, shifted by {by:+d}"
@@ -64,9 +47,9 @@ def one_off(right, by):
     return Numbering(title, names, shifted(right.classes_V, by))
 
 
-def of(dataset, name):
-    """The numbering that masks should be in, and all that they may be in instead."""
-    expected, others = numbering(dataset, name), []
+def of(dataset: str, name: str) -> tuple[Numbering, list[Numbering]]:
+    """The numbering that masks should have, and all that they may have instead."""
+    expected, others = numbering(dataset, name), list[Numbering]()
     known = [numbering(dataset, other) for other in label_maps.NUMBERINGS[dataset]]
     for other in (*known, one_off(expected, -1), one_off(expected, 1)):
         if all(other.names != found.names for found in (expected, *others)):

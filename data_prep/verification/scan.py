@@ -1,7 +1,7 @@
 """Reads every record of a split once, in several processes, and keeps what verification asks for.
 
-A frame leaves a few hundred bytes behind (`FrameFacts`), which the main process folds, in order, into sums: memory does
-not grow with the pictures. Shapes: V = 256 source values of a mask.
+It keeps a few hundred bytes of each frame (`FrameFacts`). The main process adds them up, in order: memory does not grow
+with the pictures. Shapes: V = 256 source values of a mask, F frames of a video.
 """
 
 import collections
@@ -12,8 +12,12 @@ import functools
 import hashlib
 import io
 import multiprocessing
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import scipy.sparse
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from data_prep.verification.label_shift import Sightings
@@ -27,6 +31,13 @@ CHUNK = 32
 ROWS = 120
 """About how many rows and columns of a mask are enough to say how high a class is."""
 
+Run = Callable[[Callable, Iterable], Iterable]
+"""A function like `map`, which keeps the order."""
+
+
+def _empty() -> Int[np.ndarray, "0"]:
+    return np.zeros(0, np.int64)
+
 
 @dataclasses.dataclass
 class FrameFacts:
@@ -35,7 +46,8 @@ class FrameFacts:
     Attributes:
       problem: what is wrong with it, or None.
       values, pixels: source values in its mask, and how many pixels each has.
-      sampled, area, height: values on a coarse grid, their shares of it and their vertical centres (0 top, 1 bottom).
+      sampled: source values on a coarse grid of its mask.
+      area, height: their shares of the grid, and their vertical centres (0 top, 1 bottom).
     """
 
     video: str = ""
@@ -44,15 +56,15 @@ class FrameFacts:
     png_sha256: str = ""
     has_mask: bool = False
     problem: str | None = None
-    values: np.ndarray = ()
-    pixels: np.ndarray = ()
-    sampled: np.ndarray = ()
-    area: np.ndarray = ()
-    height: np.ndarray = ()
+    values: Int[np.ndarray, "K"] = dataclasses.field(default_factory=_empty)
+    pixels: Int[np.ndarray, "K"] = dataclasses.field(default_factory=_empty)
+    sampled: Int[np.ndarray, "S"] = dataclasses.field(default_factory=_empty)
+    area: Float[np.ndarray, "S"] = dataclasses.field(default_factory=_empty)
+    height: Float[np.ndarray, "S"] = dataclasses.field(default_factory=_empty)
 
 
-def _image_size(jpeg):
-    """(width, height) of a JPEG, all of whose data is read, at an eighth of its size."""
+def _image_size(jpeg: bytes) -> tuple[int, int]:
+    """(width, height) of a JPEG. All of its data is read, and decoded at an eighth of its size."""
     image = Image.open(io.BytesIO(jpeg))
     size = image.size
     image.draft("RGB", (size[0] // 8, size[1] // 8))
@@ -60,7 +72,7 @@ def _image_size(jpeg):
     return size
 
 
-def describe_mask(facts, mask_HW):
+def describe_mask(facts: FrameFacts, mask_HW: UInt8[np.ndarray, "H W"]) -> None:
     """Fills in what `FrameFacts` says of a mask."""
     counts = class_pixels.count(mask_HW)
     step = max(min(mask_HW.shape) // ROWS, 1)
@@ -75,10 +87,11 @@ def describe_mask(facts, mask_HW):
     facts.height = weighted[facts.sampled] / sampled[facts.sampled]
 
 
-def read_facts(record):
-    """The facts of one record as `records.Frames` gives it."""
+def read_facts(record: records.Record) -> FrameFacts:
+    """The facts of one record."""
     jpeg, png = record["image_jpeg"], record["mask_png"]
-    facts = FrameFacts(record["video"], record["frame"], *(hashlib.sha256(data).hexdigest() for data in (jpeg, png)))
+    jpeg_sha256, png_sha256 = (hashlib.sha256(data).hexdigest() for data in (jpeg, png))
+    facts = FrameFacts(record["video"], record["frame"], jpeg_sha256, png_sha256)
     try:
         size = _image_size(jpeg)
     except (OSError, SyntaxError) as error:
@@ -98,13 +111,13 @@ def read_facts(record):
 
 
 @functools.lru_cache(maxsize=1)
-def _open(path, split):
+def _open(path: str, split: str) -> records.Frames:
     return records.Frames(path, split)
 
 
-def _read_chunk(task):
+def _read_chunk(task: tuple[str, str, int, int]) -> list[FrameFacts]:
     path, split, start, stop = task
-    frames, found = _open(path, split), []
+    frames, found = _open(path, split), list[FrameFacts]()
     for number in range(start, stop):
         try:
             found.append(read_facts(frames[number]))
@@ -114,17 +127,17 @@ def _read_chunk(task):
 
 
 @contextlib.contextmanager
-def readers(workers):
-    """Gives a `map` that keeps order and runs in so many processes; with 1 in this one."""
+def readers(workers: int) -> Iterator[Run]:
+    """Gives a `map` that keeps the order and runs in so many processes; 1 is this process."""
     if workers == 1:
         yield map
         return
-    # Spawned, not forked: the readers of ArrayRecord hold threads.
+    # The processes are spawned, not forked, because ArrayRecord's readers hold threads.
     with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         yield pool.map
 
 
-def facts_in_order(path, split, count, run=map):
+def facts_in_order(path: pathlib.Path | str, split: str, count: int, run: Run = map) -> Iterator[FrameFacts]:
     """Yields the facts of records 0..count-1; `run` is what `readers` gives."""
     tasks = [(str(path), split, start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     for chunk in run(_read_chunk, tasks):
@@ -136,32 +149,35 @@ class SplitScan:
     """Sums over a split.
 
     Attributes:
-      frames, masks: records, and those with a mask.
-      pixels_V, frames_V: pixels of each source value, and frames that show it.
-      largest: by value, (pixels, record) of the frame that shows most of it.
-      first_seen: by value, "video/frame" of the first frame that shows it.
+      frames, masks: number of records, and of those with a mask.
+      pixels_V, frames_V: number of pixels of each source value, and of frames that show it.
+      largest: (pixels, record) of the frame that shows most of a value, by value.
+      first_seen: "video/frame" of the first frame that shows a value, by value.
       bad: messages about what cannot be used.
       names: frame names by video, in order.
       by_image: (record, "video/frame") by SHA-256 of the JPEG.
       wrong_rows: "video/frame" whose class counts are not the stored ones.
       digests: what the fingerprint is made of, as `records.fingerprint` takes it.
+      sightings: how often, how large and how high the values are seen.
     """
 
     frames: int = 0
     masks: int = 0
-    pixels_V: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
-    frames_V: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
-    largest: dict = dataclasses.field(default_factory=dict)
-    first_seen: dict = dataclasses.field(default_factory=dict)
-    bad: list = dataclasses.field(default_factory=list)
-    names: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
-    by_image: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
-    wrong_rows: list = dataclasses.field(default_factory=list)
-    digests: list = dataclasses.field(default_factory=list)
+    pixels_V: Int[np.ndarray, "V"] = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
+    frames_V: Int[np.ndarray, "V"] = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
+    largest: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    first_seen: dict[int, str] = dataclasses.field(default_factory=dict)
+    bad: list[str] = dataclasses.field(default_factory=list)
+    names: dict[str, list[str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    by_image: dict[str, list[tuple[int, str]]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
+    wrong_rows: list[str] = dataclasses.field(default_factory=list)
+    digests: list[tuple[str, str, str, str]] = dataclasses.field(default_factory=list)
     sightings: Sightings = dataclasses.field(default_factory=Sightings)
 
-    def add(self, number, facts, stored=None):
-        """Folds one record in; `stored` is what the class counts beside the shards say of it, {value: pixels}."""
+    def add(self, number: int, facts: FrameFacts, stored: Mapping[int, int] | None = None) -> None:
+        """Adds one record; `stored` is what the class counts beside the shards say of it, {value: pixels}."""
         self.frames += 1
         where = f"{facts.video}/{facts.frame}" if facts.video else f"record {number}"
         if facts.problem:
@@ -170,7 +186,7 @@ class SplitScan:
             self.digests.append((facts.video, facts.frame, facts.jpeg_sha256, facts.png_sha256))
             self.names[facts.video].append(facts.frame)
             self.by_image[facts.jpeg_sha256].append((number, where))
-        counts = dict(zip(np.asarray(facts.values).tolist(), np.asarray(facts.pixels).tolist(), strict=True))
+        counts = dict(zip(facts.values.tolist(), facts.pixels.tolist(), strict=True))
         if stored is not None and stored != counts:
             self.wrong_rows.append(where)
         if not facts.has_mask:
@@ -184,30 +200,27 @@ class SplitScan:
                 self.largest[value] = (pixels, number)
 
     @property
-    def fingerprint(self):
-        """Made anew from the bytes that were read."""
+    def fingerprint(self) -> str:
+        """The split's fingerprint, made anew from the bytes that were read."""
         return records.fingerprint(self.digests)
 
 
-def grids(facts):
-    """Shares and vertical centres of values in a video's frames, (F, V) each, as `Sightings.add_video` takes them."""
+def grids(facts: Sequence[FrameFacts]) -> tuple[Float[np.ndarray, "F V"], Float[np.ndarray, "F V"]]:
+    """Shares and vertical centres of values in a video's frames, as `Sightings.add_video` takes them."""
     area_FV, height_FV = np.zeros((2, len(facts), 256))
     for frame, fact in enumerate(facts):
         area_FV[frame, fact.sampled], height_FV[frame, fact.sampled] = fact.area, fact.height
     return area_FV, height_FV
 
 
-def _stored_counts(pixels_N256, number):
+def _stored_counts(pixels_N256: scipy.sparse.csr_array, number: int) -> dict[int, int]:
     """A record's row as {value: pixels}."""
     row = slice(*pixels_N256.indptr[number : number + 2])
     return dict(zip(pixels_N256.indices[row].tolist(), pixels_N256.data[row].tolist(), strict=True))
 
 
-def scan(path, split, run=map):
+def scan(path: pathlib.Path | str, split: str, run: Run = map) -> SplitScan:
     """Reads a split of the converted data in the folder `path`; `run` is what `readers` gives.
-
-    Returns:
-      A `SplitScan`.
 
     Raises:
       UserError: the split's shards are not whole.
@@ -215,9 +228,9 @@ def scan(path, split, run=map):
     _open.cache_clear()  # The folder may hold other records than the last time.
     frames, result = _open(str(path), split), SplitScan()
     stored_N256 = class_pixels.load(frames.path, split, len(frames))
-    video = []
+    video: list[FrameFacts] = []
 
-    def end_video():
+    def end_video() -> None:
         if video:
             result.sightings.add_video(*grids(video))
             video.clear()

@@ -59,7 +59,8 @@ def test_tfds_reads_the_shards_in_order(generated_vspw, uninterrupted, tmp_path)
 
 KILLED = """
 import os, signal, sys
-from data_prep import frames, vspw
+from data_prep import vspw
+from data_prep.conversion import frames
 read, count = frames.read_frame, 0
 def killing(*arguments):
     global count

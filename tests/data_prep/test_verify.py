@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from data_prep import coco_stuff, generate, verify, vspw
-from data_prep.drawing import scenes
-from data_prep.verification import hypotheses, label_shift, scan
+from data_prep.drawing import layouts, scenes
+from data_prep.verification import checks, hypotheses, label_shift, scan
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
@@ -67,14 +67,14 @@ def test_real_masks_one_off_are_named(camvid, frames):
 def test_drawn_masks_one_off_are_named(drawn):
     """The drawn scenes hold bands of equal height and seven objects: forty frames are enough for a lead of 8 nats."""
     for by, title in VSPW_TITLES.items():
-        verdict = judge("vspw", "raw_1_124", sightings(drawn, one_off(by)[generate.vspw_lookup()]))
+        verdict = judge("vspw", "raw_1_124", sightings(drawn, one_off(by)[layouts.vspw_lookup()]))
         assert verdict.is_clear and verdict.best.title.endswith(title)
 
 
 def test_numberings_of_coco_stuff_are_told_apart(drawn):
     names = [*label_maps.NUMBERINGS["coco_stuff"]]
     known = [hypotheses.numbering("coco_stuff", name) for name in names]
-    drawn_as = generate.coco_stuff_lookup()
+    drawn_as = layouts.coco_stuff_lookup()
     for true in known:
         value = {name: value for value, name in true.names.items()}
         renumbered = np.array([value.get(known[names.index("pixelmap_0_181")].names.get(v), 255) for v in range(256)])
@@ -97,7 +97,7 @@ def test_ade20k_one_off_is_named(drawn):
 @pytest.mark.parametrize("by", [-1, 0, 1])
 def test_nothing_wrong_is_claimed_from_little(drawn, by):
     """From one class nothing is claimed; from one frame nothing, or what is so."""
-    raw = one_off(by)[generate.vspw_lookup()]
+    raw = one_off(by)[layouts.vspw_lookup()]
     for name in scenes.CLASSES:
         one_class = np.where(np.arange(256) == scenes.CLASSES.index(name), raw, 255).astype(np.uint8)
         assert not judge("vspw", "raw_1_124", sightings(drawn, one_class)).is_clear
@@ -137,9 +137,9 @@ def test_unusable_frames_are_named():
     assert "mask cannot be read" in scan.read_facts(record(label, mask_png=b"junk")).problem
     assert "mode RGB holds colours" in scan.read_facts(record(noise, image=noise)).problem
     assert "48x32 pixels, its frame 24x16" in scan.read_facts(record(label, image=noise[:16, :24])).problem
-    findings = verify.Findings()
+    findings = checks.Findings()
     bad = [record(label, jpeg=noise.tobytes(), frame=f"{frame}") for frame in range(7)]
-    verify.check_frames(findings, "val", scanned([record(label, frame="7"), *bad]), full=False)
+    checks.check_frames(findings, "val", scanned([record(label, frame="7"), *bad]), full=False)
     [(kind, text)] = findings.problems
     assert kind == "unreadable" and text.startswith("val: 7 unusable frames: v/0: its JPEG") and "and 2 more" in text
 
@@ -166,24 +166,24 @@ def test_values_out_of_range_are_named_with_their_first_frame():
     label = np.full((8, 8), 3, np.uint8)
     odd = label.copy()
     odd[0, :3] = 125, 200, 252
-    findings = verify.Findings()
+    findings = checks.Findings()
     found = scanned([record(label), record(odd, frame="2"), record(odd, frame="3")])
-    verify.check_ids(findings, "train", found, hypotheses.numbering("vspw", "raw_1_124"))
+    checks.check_ids(findings, "train", found, hypotheses.numbering("vspw", "raw_1_124"))
     [(kind, text)] = findings.problems
     assert kind == "ids" and "125 in 2 frames, first v/2; 200 in 2 frames, first v/2" in text and "252" not in text
 
 
 def test_gaps_follow_the_commonest_step():
-    assert verify.missing_numbers(["00000030", "00000060", "00000120", "00000150", "00000180"]) == [range(90, 120, 30)]
-    assert verify.missing_numbers(["1", "2", "3", "9000000000"]) == [range(4, 9_000_000_000)]
+    assert checks.missing_numbers(["00000030", "00000060", "00000120", "00000150", "00000180"]) == [range(90, 120, 30)]
+    assert checks.missing_numbers(["1", "2", "3", "9000000000"]) == [range(4, 9_000_000_000)]
     for names in (["5", "6", "7"], ["5", "9"], ["a", "b", "d"], ["1", "5", "17", "40", "41"], ["7", "7", "7"]):
-        assert verify.missing_numbers(names) == []
+        assert checks.missing_numbers(names) == []
     found = scan.SplitScan()
     found.names.update(v=["00000001", "00000002", "00000005", "00000006"])
-    findings = verify.Findings()
-    verify.check_frames(findings, "train", found, full=False)
+    findings = checks.Findings()
+    checks.check_frames(findings, "train", found, full=False)
     assert findings.notes == ["train: 2 frames missing within videos: v/00000003 and on"] and not findings.problems
-    verify.check_frames(findings, "train", found, full=True)
+    checks.check_frames(findings, "train", found, full=True)
     assert findings.problems == [("gaps", findings.notes[0])]
 
 
@@ -197,28 +197,28 @@ def test_copies_and_repeated_names_are_told_from_a_video_that_stands_still():
             [record(label, image=images[n], video=video, frame=f"{place:02d}") for place, n in enumerate(numbers)]
         )
 
-    findings = verify.Findings()
-    verify.check_duplicates(findings, {"train": split("a", 0, 0, 1, 2), "val": split("b", 3, 4, 5)})
+    findings = checks.Findings()
+    checks.check_duplicates(findings, {"train": split("a", 0, 0, 1, 2), "val": split("b", 3, 4, 5)})
     assert findings.problems == [] and "train a/00 = train a/01" in findings.notes[0]
-    verify.check_duplicates(findings, {"train": split("a", 0, 1, 0), "val": split("b", 2, 3, 1)})
+    checks.check_duplicates(findings, {"train": split("a", 0, 1, 0), "val": split("b", 2, 3, 1)})
     assert [kind for kind, _ in findings.problems] == ["leaks", "duplicates"]
     assert "train a/01 = val b/02" in findings.problems[0][1] and "train a/00 = train a/02" in findings.problems[1][1]
 
-    findings = verify.Findings()
-    verify.check_frames(findings, "val", scanned([record(label), record(label)]), full=False)
+    findings = checks.Findings()
+    checks.check_frames(findings, "val", scanned([record(label), record(label)]), full=False)
     assert findings.problems == [("names", "val: 1 frame names occur twice: v/1")]
 
 
 def test_counts_are_the_published_ones_or_a_subsets():
     found = scan.SplitScan(frames=24_502)
     found.names.update({str(video): [] for video in range(343)})
-    findings = verify.Findings()
-    verify.check_counts(findings, "vspw", "val", found, full=True)
+    findings = checks.Findings()
+    checks.check_counts(findings, "vspw", "val", found, full=True)
     assert not findings.problems and "as published" in findings.notes[0]
     found.frames -= 1
-    verify.check_counts(findings, "vspw", "val", found, full=False)
+    checks.check_counts(findings, "vspw", "val", found, full=False)
     assert not findings.problems and "24,501 of 24,502 frames: a subset" in findings.notes[1]
-    verify.check_counts(findings, "vspw", "val", found, full=True)
+    checks.check_counts(findings, "vspw", "val", found, full=True)
     assert findings.problems[0][0] == "counts"
 
 
@@ -239,7 +239,7 @@ def test_whole_data_is_clean(generated_vspw, generated_records, tmp_path, capsys
     assert shown == {str(value) for value in np.flatnonzero(pixels[1:125]) + 1} and page.count("<img") == len(shown)
     assert not re.search(r'(src|href)="(?!data:)', page)
 
-    assert verify.verify(generated_records, workers=2).findings == verify.verify(generated_records).findings
+    assert checks.verify(generated_records, workers=2).findings == checks.verify(generated_records).findings
 
 
 def test_faults_of_records_are_listed_in_one_message(generated_records, tmp_path, capsys):
@@ -262,7 +262,7 @@ def test_faults_of_records_are_listed_in_one_message(generated_records, tmp_path
 
     shard = next(folder.glob("*train*array_record*"))
     shard.write_bytes(shard.read_bytes()[:1000])
-    findings = verify.verify(tmp_path / "records").findings
+    findings = checks.verify(tmp_path / "records").findings
     assert findings.problems[0][0] == "unreadable" and shard.name in findings.problems[0][1]
     assert [kind for kind, _ in findings.problems[1:]] == ["fingerprint", "index"]
 
@@ -274,7 +274,7 @@ def test_converted_masks_one_too_high_are_named(tmp_path):
     for path in source.glob("data/*/mask/*.png"):
         Image.fromarray(one_off(1)[np.asarray(Image.open(path))]).save(path)
     vspw.convert(source, tmp_path / "records")
-    problems = verify.verify(tmp_path / "records").findings.problems
+    problems = checks.verify(tmp_path / "records").findings.problems
     assert [kind for kind, _ in problems] == ["shift"]
     assert "train, val: the masks look like VSPW's raw ids 1..124, shifted by +1" in problems[0][1]
 
@@ -286,9 +286,9 @@ def test_converted_masks_of_another_numbering_are_named(tmp_path):
         source, lambda aside: generate.write_coco_stuff(aside, {"train2017": 40, "val2017": 8}, 48, 64, 5)
     )
     coco_stuff.convert(source, tmp_path / "right")
-    right = verify.verify(tmp_path / "right")
+    right = checks.verify(tmp_path / "right")
     assert not right.findings.problems and "train: 40 of 118,287 images: a subset" in right.findings.notes[0]
     assert right.expected.title == "COCO-Stuff's pixelmaps 0..181" and right.verdict.is_clear
     coco_stuff.convert(source, tmp_path / "wrong", max_bad=48, numbering="trainid_0_170")
-    [(kind, text)] = verify.verify(tmp_path / "wrong").findings.problems
+    [(kind, text)] = checks.verify(tmp_path / "wrong").findings.problems
     assert kind == "shift" and "look like COCO-Stuff's pixelmaps 0..181: expected mmseg's train ids 0..170" in text

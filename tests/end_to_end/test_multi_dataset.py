@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vspw_jax.training import train_step
+from vspw_jax.training import train_state
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def batches(without_network, monkeypatch):
     """What a step that stands for the network was given."""
     taken = []
     without_network(seen=taken, loss=1.0)
-    monkeypatch.setattr(train_step, "restore_state", train_step.new_state)
+    monkeypatch.setattr(train_state, "restore_state", train_state.new_state)
     return taken
 
 

@@ -163,7 +163,7 @@ BAD_INPUTS = {
 @pytest.mark.parametrize(("make", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
 def test_bad_input_to_predict(refused, tiny_flags, tmp_path, monkeypatch, make, message):
     make(tmp_path / "input.mp4")
-    monkeypatch.setattr("vspw_jax.main.trained_predictor", lambda *_: None)
+    monkeypatch.setattr("vspw_jax.training.trained.predictor", lambda *_: None)
     arguments = ["--mode=predict", f"--input={tmp_path / 'input.mp4'}", f"--workdir={tmp_path / 'run'}"]
     refused([str(tmp_path / "input.mp4"), message], *tiny_flags, *arguments)
     assert not (tmp_path / "run").exists()

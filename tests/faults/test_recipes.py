@@ -36,6 +36,18 @@ BAD_FLAGS = {
         ["--config.model.projection.dim=8", "--config.model.projection.input=image"],
         ["model.projection.input is 'image'", "decoder, encoder"],
     ),
+    "queries": (
+        ["--config.model.decoder.num_queries=4"],
+        ["loss.segmentation.capacity is 8", "--config.model.decoder.num_queries=8"],
+    ),
+    "task": (["--config.task.name=superwised"], ["task.name is 'superwised'", "supervised"]),
+    "encoder": (["--config.model.encoder.name=vit_adaptor"], ["model.encoder.name is 'vit_adaptor'", "vit_adapter"]),
+    "optimizer": (["--config.optimizer.name=adam"], ["optimizer.name is 'adam'", "adamw, sgd"]),
+    "fields of another optimizer": (["--config.optimizer.name=sgd"], ["optimizer.name is 'sgd'", "momentum"]),
+    "schedule": (["--config.schedule.name=cosin"], ["schedule.name is 'cosin'", "cosine"]),
+    "decayed": (["--config.optimizer.decayed=most"], ["optimizer.decayed is 'most'", "all, kernels"]),
+    "average of none": (["--config.evaluate.weights=ema"], ["evaluate.weights is 'ema'", "configs/nce_ema.py"]),
+    "unknown weights": (["--config.evaluate.weights=best"], ["evaluate.weights is 'best'", "ema, trained"]),
     "capacity": (["--config.loss.segmentation.capacity=2"], ["room for 2", "--config.loss.segmentation.capacity="]),
 }
 

@@ -15,8 +15,8 @@ from vspw_jax.data import transforms
 from vspw_jax.inference import augmentation
 from vspw_jax.inference.predictor import Predictor, check_options
 from vspw_jax.models import segmenter
-from vspw_jax.parallel import sharding
-from vspw_jax.training import train_step
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import train_state
 
 CROP, STRIDE = (32, 32), (20, 24)
 ALL_VIEWS = augmentation.Options(STRIDE, 4, (0.75, 1.75), True, False)
@@ -126,9 +126,9 @@ def test_a_real_network_on_two_devices():
     config.model.encoder.update(dim=16, heads=2)
     config.model.decoder.update(dim=16, auxiliary_dim=8, pool_scales=(1, 2))
     config.evaluate.update(flip=True, scales=(0.75, 1.25), save_scores=True, batch=3)
-    graphdef, _, _ = train_step.describe(config)
-    made = Predictor(config, graphdef, sharding.make_mesh(devices=jax.devices()[:2]))
-    build = jax.jit(lambda key: train_step.split_model(segmenter.build(config.model, key))[1:])
+    graphdef, _, _ = train_state.describe(config)
+    made = Predictor(config, graphdef, make_mesh(devices=jax.devices()[:2]))
+    build = jax.jit(lambda key: train_state.split_model(segmenter.build(config.model, key))[1:])
     params, model_state = build(jax.random.key(0))
     made.weights = {"params": params, "model_state": model_state}
     frames = list(np.random.default_rng(0).integers(0, 256, (3, 41, 55, 3), np.uint8))

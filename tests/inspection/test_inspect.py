@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vspw_jax.inspection import inspect
-from vspw_jax.inspection.inspect import matrix_flops
+from vspw_jax.inspection import report, step_cost
+from vspw_jax.inspection.step_cost import matrix_flops
 
 
 def flops(function, *shapes):
@@ -53,20 +53,20 @@ def test_memory_of_the_step_is_told_for_each_device_and_remat(tiny_config, monke
 
         mapped = jax.shard_map(sorted_sum, mesh=mesh, in_specs=jax.P(names), out_specs=jax.P(), check_vma=False)
         step = jax.jit(lambda state, batch: state + mapped(batch["image_BTHWC"]))
-        return step, (jax.ShapeDtypeStruct((), jnp.float32), inspect.abstract_batch(config))
+        return step, (jax.ShapeDtypeStruct((), jnp.float32), step_cost.abstract_batch(config))
 
-    monkeypatch.setattr(inspect, "abstract_step", step_of)
+    monkeypatch.setattr(step_cost, "abstract_step", step_of)
     tiny_config.train.batch = batch
     tiny_config.loss.nce.scope = "clip"
     tiny_config.model.remat = "dots"
-    lines = inspect.describe_memory(tiny_config)
+    lines = report.describe_memory(tiny_config)
     assert f"{devices} x cpu, {batch // devices} clips each" in lines[0]
     assert [line.split(" with ")[1] for line in lines[1:]] == [
         "model.remat=dots (this recipe)",
         "model.remat=full",
         "model.remat=none",
     ]
-    of = {remat: inspect.step_memory(tiny_config, make_mesh(devices), remat) for remat in ("full", "none")}
+    of = {remat: step_cost.step_memory(tiny_config, make_mesh(devices), remat) for remat in ("full", "none")}
     assert of["none"] > of["full"] >= batch // devices * 24 * 2**10
     assert tiny_config.model.remat == "dots"
 

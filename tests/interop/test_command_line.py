@@ -17,10 +17,11 @@ from tests.interop.conftest import drawn, tiny_recipe
 from vspw_jax import main
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
-from vspw_jax.inspection import inspect
+from vspw_jax.inspection import report
 from vspw_jax.interop import checkpoint_file, convert, namings
-from vspw_jax.parallel import sharding
-from vspw_jax.training import loop, train_step
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import loop, train_state
 
 
 def export(monkeypatch, config, workdir, path, naming="mmseg"):
@@ -38,12 +39,12 @@ def test_a_workdir_started_from_a_file_exports_that_file(
     convert.save_torch(drawn(tiny_config.model), tmp_path / "A.pth")
 
     def new_state(config, transformation, mesh):
-        _, params, model_state = train_step.split_model(drawn(config.model, seed=1))
+        _, params, model_state = train_state.split_model(drawn(config.model, seed=1))
         counts = {name: jnp.zeros((), int) for name in ("step", "bad_steps")}
         state = dict(params=params, model_state=model_state, opt_state=transformation.init(params), **counts)
-        return jax.device_put(state, sharding.replicated(mesh))
+        return jax.device_put(state, placement.replicated(mesh))
 
-    one_device = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])  # Orbax slices what several hold.
+    one_device = functools.partial(make_mesh, devices=jax.devices()[:1])  # Orbax slices what several hold.
     monkeypatch.setattr(sharding, "make_mesh", one_device)
     without_network(new_state=new_state, loss=1.0, gradient_norm=1.0, learning_rate=1.0)
     loop.train(tiny_config, tmp_path / "run")
@@ -64,7 +65,7 @@ def test_training_refuses_a_file_that_does_not_fit_before_it_compiles(tiny_confi
     convert.save_torch(drawn(tiny_recipe(num_classes=150).model), tmp_path / "A.pth")
     tiny_config.model.encoder.depth = 8
     tiny_config.init_from = str(tmp_path / "A.pth")
-    monkeypatch.setattr(train_step, "new_state", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr(train_state, "new_state", lambda *_: pytest.fail("compiled"))
     with pytest.raises(UserError, match="missing from the file"):
         loop.train(tiny_config, tmp_path / "run")
 
@@ -86,7 +87,7 @@ def test_a_naming_of_another_network_is_refused(tmp_path):
 def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
     config = tiny_recipe()
     model = drawn(config.model)
-    _, params, model_state = train_step.split_model(model)
+    _, params, model_state = train_state.split_model(model)
     checkpoints = Checkpoints(tmp_path, 1)
     training = dict(opt_state={"x": jnp.ones(1)}, step=jnp.int32(3), bad_steps=jnp.int32(0))
     checkpoints.save(3, dict(params=params, model_state=model_state, **training))
@@ -114,10 +115,10 @@ def test_a_file_is_evaluated_or_exported_without_training(tmp_path, monkeypatch)
 
 def test_inspect_shows_what_is_in_a_file_and_what_would_be_taken(tmp_path):
     config = tiny_recipe()
-    assert inspect.describe_checkpoint(config) == []
+    assert report.describe_checkpoint(config) == []
     convert.save_torch(drawn(tiny_recipe(num_classes=150, image_size=(64, 64)).model), tmp_path / "A.pth")
     config.init_from = str(tmp_path / "A.pth")
-    text = "\n".join(inspect.describe_checkpoint(config))
+    text = "\n".join(report.describe_checkpoint(config))
     for part in (
         "A.pth: 376 tensors",
         "under 'state_dict'",
@@ -128,7 +129,7 @@ def test_inspect_shows_what_is_in_a_file_and_what_would_be_taken(tmp_path):
     ):
         assert part in text
     config.model.encoder.depth = 8
-    assert "Training would refuse it:" in "\n".join(inspect.describe_checkpoint(config))
+    assert "Training would refuse it:" in "\n".join(report.describe_checkpoint(config))
 
 
 def test_a_hostile_file_ends_the_program_with_status_2(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from configs import baseline, upernet
 from tests.interop.conftest import drawn, tiny_upernet, variables
 from vspw_jax.interop import convert, namings
-from vspw_jax.training import train_step
+from vspw_jax.training import train_state
 
 KEYS = pathlib.Path(__file__).parent / "keys"
 
@@ -28,7 +28,7 @@ def full_size(crop, num_classes=124):
     """(config, abstract params and model_state) of the full recipe."""
     config = baseline.get_config()
     config.model.update(image_size=(crop, crop), num_classes=num_classes)
-    return config, train_step.describe(config)[1:]
+    return config, train_state.describe(config)[1:]
 
 
 def exported(config, weights, naming):
@@ -52,7 +52,7 @@ def test_plain_beit_with_upernet_has_the_released_tensors():
     config.model.update(image_size=(640, 640), num_classes=150)
     wanted = listed("upernet_640_ade20k")
     assert len(wanted) == 504
-    assert exported(config, train_step.describe(config)[1:], "mmseg") == wanted
+    assert exported(config, train_state.describe(config)[1:], "mmseg") == wanted
 
 
 def test_beitv2_is_the_encoder_and_a_head():
@@ -71,7 +71,7 @@ def test_the_published_sizes():
     config.model.update(image_size=(512, 512), num_classes=150)
     config.model.encoder.update(dim=768, depth=12, heads=12, adapter_heads=12)
     config.model.decoder.update(dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=2048, num_queries=100)
-    assert round(millions(train_step.describe(config)[1]), 1) == 120.2
+    assert round(millions(train_state.describe(config)[1]), 1) == 120.2
 
 
 @pytest.mark.parametrize("naming", namings.NAMINGS)

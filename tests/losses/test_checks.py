@@ -14,7 +14,7 @@ RECIPES = {"baseline": baseline, "nce": nce, "pne": pne, "upernet": upernet}
 @pytest.mark.parametrize("size", ["full", "demo"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_recipes_pass(recipe, size):
-    checks.check_losses(RECIPES[recipe].get_config(size))
+    checks.check_losses(RECIPES[recipe].get_config(size), num_maps=4)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ def test_what_cannot_be_computed_is_refused(recipe, field, value, message):
     with config.loss[section].ignore_type():
         config.loss[section][name] = value
     with pytest.raises(UserError, match=f"loss.{field}.*{message}"):
-        checks.check_losses(config)
+        checks.check_losses(config, num_maps=4)
 
 
 def test_a_term_that_is_off_is_not_checked():
     config = nce.get_config("demo")
     config.loss.nce.update(weight=0.0, groups=0)
-    checks.check_losses(config)
+    checks.check_losses(config, num_maps=4)

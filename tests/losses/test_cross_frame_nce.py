@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import nce
 from vspw_jax.console.errors import UserError
 from vspw_jax.losses import cross_frame_nce
-from vspw_jax.parallel import sharding
+from vspw_jax.parallel.mesh import make_mesh
 
 PATCHES, DIM, TEMPERATURE = 14, 5, 0.1
 FORMS = {"plain": None, "strips": 4}
@@ -183,7 +183,7 @@ def clip_batch():
 
 def shared(config, num_devices):
     """(value, gradient by features) of a batch that so many devices share."""
-    mesh = sharding.make_mesh(devices=jax.devices()[:num_devices])
+    mesh = make_mesh(devices=jax.devices()[:num_devices])
     clips, whole = P(mesh.axis_names[0]), P()
 
     def gradients(features, label, keys):

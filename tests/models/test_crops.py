@@ -10,8 +10,8 @@ from jax.sharding import PartitionSpec as P
 from configs import baseline
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import segmenter
-from vspw_jax.parallel import sharding
-from vspw_jax.training import train_step
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import train_state
 
 
 def config_for(image_size):
@@ -26,7 +26,7 @@ def config_for(image_size):
 @pytest.mark.parametrize("image_size", [(32, 96), (128, 64)], ids=["32x96", "128x64"])
 def test_predicts_and_trains_at_any_crop(image_size):
     config = config_for(image_size)
-    graphdef, params, model_state = train_step.split_model(segmenter.build(config.model, jax.random.key(0)))
+    graphdef, params, model_state = train_state.split_model(segmenter.build(config.model, jax.random.key(0)))
     images = np.random.default_rng(0).normal(size=(1, 2, *image_size, 3)).astype(np.float32)
 
     def run(params, model_state, images):
@@ -36,7 +36,7 @@ def test_predicts_and_trains_at_any_crop(image_size):
 
         return jax.grad(loss, has_aux=True)(params)
 
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    mesh = make_mesh(devices=jax.devices()[:1])
     mapped = jax.shard_map(run, mesh=mesh, in_specs=(P(), P(), P("data")), out_specs=P(), check_vma=False)
     step = jax.jit(mapped, compiler_options={"xla_backend_optimization_level": 0})
     gradients, outputs = step(params, model_state, images)
@@ -55,4 +55,4 @@ def test_predicts_and_trains_at_any_crop(image_size):
 @pytest.mark.parametrize("image_size", [(480, 853), (100, 96), (16, 32)])
 def test_a_crop_that_32_does_not_divide_is_the_users_to_mend(image_size):
     with pytest.raises(UserError, match=r"multiples of 32.*Set --config.model.image_size"):
-        train_step.describe(config_for(image_size))
+        train_state.describe(config_for(image_size))

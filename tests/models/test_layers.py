@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from vspw_jax.models import layers
 from vspw_jax.models.encoders import beit
-from vspw_jax.parallel import sharding
+from vspw_jax.parallel.mesh import make_mesh
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 1, 1, 4)])
@@ -52,7 +52,7 @@ def test_batch_norm_counts_training_batches_alone():
         norm(x, use_running_average=not train)
         return nnx.state(norm)
 
-    mesh = sharding.make_mesh()
+    mesh = make_mesh()
     mapped = lambda train: jax.shard_map(
         lambda state, x: apply(state, x, train), mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=False
     )

@@ -8,7 +8,7 @@ import pytest
 from configs import baseline, upernet
 from vspw_jax.models import layers, segmenter
 from vspw_jax.models.decoders.upernet import adaptive_average_pool
-from vspw_jax.training import train_step
+from vspw_jax.training import train_state
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (4, 20), (2, 3), (1, 1)])
@@ -91,6 +91,6 @@ def test_outputs_behind_either_encoder(make):
 
 @pytest.mark.parametrize(("make", "millions"), [(large, 441.3), (base, 163.08), (behind_the_adapter, 451.9)])
 def test_published_parameter_totals(make, millions):
-    _, params, _ = train_step.describe(make())
+    _, params, _ = train_state.describe(make())
     total = sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(params))
     assert total / 1e6 == pytest.approx(millions, abs=0.05 if millions > 200 else 0.005)

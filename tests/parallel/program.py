@@ -13,18 +13,26 @@ import time
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from vspw_jax import main
 from vspw_jax.data import pipeline
 from vspw_jax.evaluation import predicted_videos
 from vspw_jax.models import layers, segmenter
+from vspw_jax.models.decoders import decoder, upernet
+from vspw_jax.models.encoders import beit_pyramid, encoder
 
 CELL = 4
 
 
-class Encoder(nnx.Module):
+class Encoder(encoder.Encoder):
     """Cells of 4x4 pixels, four residual blocks, and the same map at four scales."""
+
+    FIELDS = beit_pyramid.BeitPyramid.FIELDS
+    STACKED = {"blocks": 2}
+
+    @classmethod
+    def maps(cls, config):
+        return tuple(encoder.FeatureMap(config.dim, CELL * scale) for scale in (1, 2, 4, 8))
 
     def __init__(self, config, image_size, remat, *, dtype, rngs):
         make = lambda rngs: layers.linear(config.dim, config.dim, dtype=dtype, rngs=rngs)
@@ -41,12 +49,16 @@ class Encoder(nnx.Module):
         return [x[:, ::stride, ::stride] for stride in (1, 2, 4, 8)]
 
 
-class Decoder(nnx.Module):
+class Decoder(decoder.Decoder):
     """A batch norm and a classifier."""
 
-    def __init__(self, input_dim, num_classes, config, remat, *, dtype, rngs):
-        self.norm = layers.batch_norm(input_dim, dtype=dtype, rngs=rngs)
-        self.classifier = layers.linear(input_dim, num_classes, dtype=dtype, rngs=rngs)
+    FIELDS = upernet.UperNet.FIELDS
+    SEGMENTATION_LOSS = "per_pixel"
+
+    def __init__(self, maps, num_classes, config, remat, *, dtype, rngs):
+        width = maps[0].width
+        self.norm = layers.batch_norm(width, dtype=dtype, rngs=rngs)
+        self.classifier = layers.linear(width, num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, maps, train=False, keys_N=None):
         features = self.norm(maps[0], use_running_average=not train)

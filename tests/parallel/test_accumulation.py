@@ -7,9 +7,10 @@ from jax.sharding import PartitionSpec as P
 
 from configs import nce, upernet
 from vspw_jax.console.errors import UserError
-from vspw_jax.models.layers import DATA_AXES
-from vspw_jax.parallel import sharding
-from vspw_jax.training import optimizers, train_step
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import DATA_AXES, make_mesh
+from vspw_jax.tasks import supervised
+from vspw_jax.training import optimizers, train_state, train_step
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +29,14 @@ def config():
 def losses_of(config, batch, num_devices, fsdp, accumulate, steps=4):
     """(metrics of some steps on one batch, the state)."""
     config.sharding.fsdp, config.train.accumulate = fsdp, accumulate
-    mesh = sharding.make_mesh(config.train.batch, 0, jax.devices()[:num_devices], fsdp, accumulate)
-    graphdef, params, _ = train_step.describe(config)
-    transformation = optimizers.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
-    state = train_step.new_state(config, transformation, mesh)
+    mesh = make_mesh(config.train.batch, 0, jax.devices()[:num_devices], fsdp, accumulate)
+    graphdef, params, _ = train_state.describe(config)
+    transformation = optimizers.build(config, params)
+    state = train_state.new_state(config, transformation, mesh)
     step = train_step.make_train_step(config, graphdef, transformation, mesh)
     metrics = []
     for _ in range(steps):
-        state, values = step(state, sharding.to_global(mesh, batch, accumulate))
+        state, values = step(state, placement.to_global(mesh, batch, accumulate))
         metrics.append({name: float(value) for name, value in values.items()})
     assert step._cache_size() == 1
     return metrics, state
@@ -67,7 +68,7 @@ def test_sharded_accumulated_steps_are_those_of_one_device(config):
 
 def test_parts_are_averaged_in_order_and_see_their_own_clips_numbers():
     """A loss of clip numbers and a running count, on two devices with a batch of eight in two parts."""
-    mesh = sharding.make_mesh(devices=jax.devices()[:2])
+    mesh = make_mesh(devices=jax.devices()[:2])
 
     def loss(weight, count, batch, numbers, key, step):
         values = weight * (batch["image_BTHWC"] * (1 + numbers) * (1 + count))
@@ -80,7 +81,7 @@ def test_parts_are_averaged_in_order_and_see_their_own_clips_numbers():
 
     run = jax.shard_map(mapped, mesh=mesh, in_specs=P(None, DATA_AXES), out_specs=P(), check_vma=False)
     values = np.arange(8, dtype=np.float32)
-    (gradient, mean), count = jax.jit(run)(sharding.to_global(mesh, {"image_BTHWC": values}, accumulate=2))
+    (gradient, mean), count = jax.jit(run)(placement.to_global(mesh, {"image_BTHWC": values}, accumulate=2))
     products = values * np.arange(1, 9) * np.repeat([1, 2], 4)
     assert gradient == mean == products.sum() / 2 and count == 2
 
@@ -90,13 +91,13 @@ def test_contrastive_groups_divide_among_parts():
     config = nce.get_config("demo")
     config.train.update(batch=16, accumulate=4)
     config.loss.nce.groups = 8
-    assert train_step.contrast_groups(config) == 2
-    assert train_step.of_part(config.loss, 4).nce.groups == 2 and config.loss.nce.groups == 8
+    assert supervised.Supervised(config).contrast_groups() == 2
+    assert supervised.of_part(config.loss, 4).nce.groups == 2 and config.loss.nce.groups == 8
     for scope, groups in (("clip", 4), ("all", 1)):
         config.loss.nce.scope = scope
-        assert train_step.contrast_groups(config) == groups
+        assert supervised.Supervised(config).contrast_groups() == groups
     config.loss.nce.update(scope="group", groups=6)
     with pytest.raises(UserError, match="multiple of 4"):
-        train_step.contrast_groups(config)
+        supervised.Supervised(config).contrast_groups()
     config.loss.nce.weight = 0.0
-    assert train_step.contrast_groups(config) == 0
+    assert supervised.Supervised(config).contrast_groups() == 0

@@ -9,8 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import collectives, compile_for_tpu
 from configs import upernet
-from vspw_jax.inspection import inspect
-from vspw_jax.parallel import sharding
+from vspw_jax.inspection import step_cost
+from vspw_jax.parallel.mesh import make_mesh
 
 TEXT = """HloModule step
 
@@ -103,7 +103,7 @@ def test_what_the_compiler_says_of_too_large_a_program_is_read(message):
 
 
 def test_a_compiled_scan_over_shards_gathers_each_layer_once():
-    mesh = sharding.make_mesh(devices=jax.devices()[:4], fsdp=4)
+    mesh = make_mesh(devices=jax.devices()[:4], fsdp=4)
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(P(None, "fsdp"), P()), out_specs=P(), check_vma=False)
     def run(weights, x):
@@ -117,7 +117,7 @@ def test_a_compiled_scan_over_shards_gathers_each_layer_once():
 
 def test_what_a_function_asks_for_is_counted_before_it_is_compiled():
     """Five gathers in a scan and their gradients' five scatters; a sum over eight devices, none over one."""
-    mesh = sharding.make_mesh(devices=jax.devices()[:8], fsdp=4)
+    mesh = make_mesh(devices=jax.devices()[:8], fsdp=4)
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(P(None, "fsdp"), P()), out_specs=P(), check_vma=False)
     def run(weights, x):
@@ -145,9 +145,9 @@ def test_what_a_device_holds_and_sends_does_not_grow_with_their_number(small_net
     config.sharding.update(fsdp=0, whole_below=128)
     for count in (4, 8):
         config.train.batch = count
-        mesh = sharding.make_mesh(count, devices=jax.devices()[:count], fsdp=0)
-        step, (state, batch) = inspect.abstract_step(config, mesh)
-        traced = step.trace(*inspect.placed_shapes(config, mesh, state, batch))
+        mesh = make_mesh(count, devices=jax.devices()[:count], fsdp=0)
+        step, (state, batch) = step_cost.abstract_step(config, mesh)
+        traced = step.trace(*step_cost.placed_shapes(config, mesh, state, batch))
         memory = traced.lower().compile().memory_analysis()
         asked = collectives.asked(traced.jaxpr.jaxpr, mesh.shape)
         times = {kind: times for kind, (times, _) in asked.items()}

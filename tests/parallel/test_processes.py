@@ -23,8 +23,9 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.evaluation import evaluate
 from vspw_jax.inference import scores
 from vspw_jax.models import segmenter
-from vspw_jax.parallel import processes, sharding
-from vspw_jax.training import loop
+from vspw_jax.parallel import processes
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import loop, trained
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
 SECONDS = 240
@@ -133,13 +134,13 @@ def one_process(generated_records, program, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("process")
     config = upernet.get_config("demo")
     config.update_from_flattened_dict({**FIELDS, "data.records": str(generated_records)})
-    four = functools.partial(sharding.make_mesh, devices=jax.devices()[:4])
+    four = functools.partial(make_mesh, devices=jax.devices()[:4])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(segmenter.ENCODERS, "beit", program.Encoder)
         patch.setitem(segmenter.DECODERS, "upernet", program.Decoder)
         patch.setattr(sharding, "make_mesh", four)
         loop.train(config, workdir)
-        evaluate.evaluate(config, main.trained_predictor(config, workdir), workdir)
+        evaluate.evaluate(config, trained.predictor(config, workdir), workdir)
     return workdir
 
 

@@ -7,13 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.models import layers
-from vspw_jax.parallel import sharding, weight_shards
+from vspw_jax.parallel import placement, weight_shards
+from vspw_jax.parallel.mesh import DATA_AXES, make_mesh
 
-OPTIONS = ConfigDict(dict(fsdp=4, whole_below=16))
+STACKED = {
+    "encoder/interactions": 1,
+    "encoder/interactions/blocks": 2,
+    "encoder/blocks": 2,
+    "decoder/pixel_decoder/encoder": 1,
+}
+
+
+def layout_on(mesh):
+    """Arrays of 16 elements and more are divided."""
+    return placement.StateLayout(mesh, 16, STACKED)
 
 
 def test_the_rules_divide_no_stacked_axis_and_no_small_array():
@@ -32,9 +41,9 @@ def test_the_rules_divide_no_stacked_axis_and_no_small_array():
             "layers": {0: {"kernel": np.zeros((8, 16))}},
         },
     }
-    mesh = sharding.make_mesh(devices=jax.devices()[:8], fsdp=4)
+    mesh = make_mesh(devices=jax.devices()[:8], fsdp=4)
     state = {"params": shapes, "opt_state": (None, {"mu": shapes}), "step": np.zeros(())}
-    specs = sharding.state_specs(mesh, state, OPTIONS)
+    specs = layout_on(mesh).specs(state)
     encoder, decoder = specs["params"]["encoder"], specs["params"]["decoder"]
     assert encoder["interactions"]["blocks"] == {"fc1": P(None, None, "fsdp"), "bias": P()}
     assert encoder["interactions"]["injector"]["kernel"] == P(None, None, "fsdp")
@@ -48,12 +57,12 @@ def test_the_rules_divide_no_stacked_axis_and_no_small_array():
 @pytest.mark.parametrize(("fsdp", "message"), [(3, "fsdp=1"), (-1, "fsdp=1"), (6, "fsdp=2"), (16, "fsdp=8")])
 def test_devices_that_do_not_divide_are_refused(fsdp, message):
     with pytest.raises(UserError, match=message):
-        sharding.make_mesh(devices=jax.devices()[:8], fsdp=fsdp)
+        make_mesh(devices=jax.devices()[:8], fsdp=fsdp)
 
 
 def test_a_batch_in_parts_must_divide_among_the_devices():
     with pytest.raises(UserError, match=r"8 clips.*in 2 parts.*multiple of 16"):
-        sharding.make_mesh(8, 0, jax.devices()[:8], accumulate=2)
+        make_mesh(8, 0, jax.devices()[:8], accumulate=2)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -73,17 +82,17 @@ def test_value_and_gradient_of_a_scan_over_shards_are_those_of_whole_weights(dty
         y, _ = jax.lax.scan(layer, x.astype(dtype), weights["encoder"]["interactions"]["kernel"])
         return y.astype(jnp.float32).sum()
 
-    mesh = sharding.make_mesh(devices=jax.devices()[:8], fsdp=4)
-    specs = sharding.state_specs(mesh, weights, OPTIONS)
+    mesh = make_mesh(devices=jax.devices()[:8], fsdp=4)
+    specs = layout_on(mesh).specs(weights)
     assert specs["encoder"]["interactions"]["kernel"] == P(None, "fsdp")
 
     @functools.partial(
-        jax.shard_map, mesh=mesh, in_specs=(specs, P(layers.DATA_AXES)), out_specs=(P(), specs), check_vma=False
+        jax.shard_map, mesh=mesh, in_specs=(specs, P(DATA_AXES)), out_specs=(P(), specs), check_vma=False
     )
     def mapped(parts, x):
-        shards = sharding.as_shards(mesh, parts, weights, OPTIONS, dtype)
+        shards = layout_on(mesh).as_shards(parts, weights, dtype)
         value, gradients = jax.value_and_grad(loss)(shards, x)
-        return jax.lax.psum(value, layers.DATA_AXES), sharding.added_up(gradients)
+        return jax.lax.psum(value, DATA_AXES), placement.added_up(gradients)
 
     value, gradient = jax.jit(mapped)(weights, x)
     wanted, wanted_gradient = jax.value_and_grad(loss)(weights, x)
@@ -96,7 +105,7 @@ def test_value_and_gradient_of_a_scan_over_shards_are_those_of_whole_weights(dty
 
 def test_gradients_of_many_devices_are_summed_in_float32():
     """Each of eight devices gives 1 + 2^-7 times its share: in bfloat16 the sum would round the small parts away."""
-    mesh = sharding.make_mesh(devices=jax.devices()[:8], fsdp=8)
+    mesh = make_mesh(devices=jax.devices()[:8], fsdp=8)
     shares = np.array([256.0, 1, 1, 1, 1, 1, 1, 1], np.float32)
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(P("fsdp"), P("fsdp")), out_specs=P("fsdp"), check_vma=False)

@@ -13,6 +13,7 @@ from vspw_jax.interop import hugging_face_names
 from vspw_jax.losses import segmentation
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.encoders import beit
+from vspw_jax.models.encoders.encoder import FeatureMap
 
 torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
@@ -23,6 +24,7 @@ with warnings.catch_warnings():
     from transformers.models.mask2former import modeling_mask2former
 
 WIDTH, CLASSES, ALLOWED = 48, 7, 1e-5
+MAPS = [FeatureMap(WIDTH, stride) for stride in (4, 8, 16, 32)]
 CONFIG = ConfigDict(
     dict(dim=64, heads=4, points=4, ffn_dim=96, encoder_layers=2, decoder_layers=4, num_queries=12, norm_groups=32)
 )
@@ -79,7 +81,7 @@ ROWS = {
 @pytest.fixture(scope="module")
 def decoders():
     """(ours, their pixel decoder, their transformer, the class layer's bias and kernel), all with the same weights."""
-    ours = drawn(Mask2Former(WIDTH, CLASSES, CONFIG, "none", dtype=jnp.float32, rngs=nnx.Rngs(0)), seed=0)
+    ours = drawn(Mask2Former(MAPS, CLASSES, CONFIG, "none", dtype=jnp.float32, rngs=nnx.Rngs(0)), seed=0)
     config = Mask2FormerConfig(
         feature_size=CONFIG.dim,
         mask_feature_size=CONFIG.dim,

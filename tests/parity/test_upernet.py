@@ -17,8 +17,10 @@ from jax.sharding import PartitionSpec as P
 from configs import upernet
 from vspw_jax.interop import namings
 from vspw_jax.models import segmenter
-from vspw_jax.parallel import sharding
-from vspw_jax.training import optimizers, train_step
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.tasks import supervised
+from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
@@ -109,16 +111,16 @@ def parameters(names):
 
 def load(config, rows, tensors):
     """(graphdef, params, model_state) of our network, filled with tensors; every one of both sides must be used."""
-    graphdef, *state = train_step.split_model(segmenter.build(config.model, jax.random.key(0)))
+    graphdef, *state = train_state.split_model(segmenter.build(config.model, jax.random.key(0)))
     arrays = {}
     for tree in state:
-        optimizers.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
+        placement.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
     rows = list(rows)
     fill(arrays, rows, tensors)
     assert not [path for path, array in arrays.items() if np.isnan(array).any()]
     assert parameters(tensors) == parameters(row.theirs for row in rows)
     return graphdef, *(
-        optimizers.map_with_path(lambda path, leaf: jnp.asarray(arrays[path], leaf.dtype), tree) for tree in state
+        placement.map_with_path(lambda path, leaf: jnp.asarray(arrays[path], leaf.dtype), tree) for tree in state
     )
 
 
@@ -213,10 +215,10 @@ def training_gradients(config, state, batch):
     def loss(params):
         model = nnx.merge(graphdef, params, model_state)
         outputs = model(batch["image_BTHWC"], train=True)
-        terms = train_step.clip_losses(outputs, batch, None, 0, config.model.decoder.name, config.loss)
+        terms = supervised.clip_losses(outputs, batch, None, 0, config.model.decoder.name, config.loss)
         return sum(terms.values())
 
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    mesh = make_mesh(devices=jax.devices()[:1])
     mapped = jax.shard_map(
         lambda params: jax.value_and_grad(loss)(params), mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False
     )
@@ -248,7 +250,7 @@ def test_loss_and_gradients_of_a_training_step():
     wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
     rows = [row for row in hugging_face_rows(config) if row.theirs in wanted]
     expected = {}
-    optimizers.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), gradients)
+    placement.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), gradients)
     fill(expected, rows, wanted)
     errors = {}
 
@@ -258,7 +260,7 @@ def test_loss_and_gradients_of_a_training_step():
         else:
             errors[path] = relative_error(leaf, expected[path])
 
-    optimizers.map_with_path(compare, gradients)
+    placement.map_with_path(compare, gradients)
     assert max(errors.values()) < WHOLE, {path: error for path, error in errors.items() if error >= WHOLE}
 
 

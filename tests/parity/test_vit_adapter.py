@@ -27,8 +27,8 @@ from ml_collections import ConfigDict
 from vspw_jax.interop import name_maps
 from vspw_jax.models.encoders import relative_attention
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
-from vspw_jax.parallel import sharding
-from vspw_jax.training import train_step
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import train_state
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SIZES = [(64, 64), (96, 96), (64, 96), (128, 32)]
@@ -169,7 +169,7 @@ def test_whole_network(size):
 def trained(size):
     """Maps, running statistics and parameters' gradients of one training pass."""
     model = nnx.merge(*encoder(size))
-    graphdef, params, statistics = train_step.split_model(model)
+    graphdef, params, statistics = train_state.split_model(model)
     rng = np.random.default_rng(2)
     shapes = [(2, size[0] // stride, size[1] // stride, DIM) for stride in (4, 8, 16, 32)]
     directions = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
@@ -181,7 +181,7 @@ def trained(size):
         return total, (maps, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     # The mapped axes over which batch statistics are averaged have one device here.
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    mesh = make_mesh(devices=jax.devices()[:1])
     step = jax.shard_map(jax.grad(loss, has_aux=True), mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
     run = jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})
     gradients, (maps, statistics) = run(params, image(size))

@@ -8,8 +8,8 @@ from jax.sharding import PartitionSpec as P
 
 from configs import nce, pne
 from vspw_jax.losses import cross_frame_nce, segmentation
-from vspw_jax.parallel import sharding
-from vspw_jax.training import train_step
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.tasks import supervised
 
 CLASSES, QUERIES = 3, 4
 KEYS = jax.random.split(jax.random.key(0), 1)
@@ -28,13 +28,13 @@ def batch():
 
 
 def on_one_device(function, *arguments):
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    mesh = make_mesh(devices=jax.devices()[:1])
     mapped = jax.shard_map(function, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
     return jax.tree.map(float, jax.jit(mapped)(*arguments))
 
 
 def losses(outputs, config, decoder):
-    run = lambda outputs, batch: train_step.clip_losses(outputs, batch, KEYS, 0, decoder, config)
+    run = lambda outputs, batch: supervised.clip_losses(outputs, batch, KEYS, 0, decoder, config)
     return on_one_device(run, outputs, batch())
 
 
@@ -44,8 +44,8 @@ def test_equation_4_to_the_letter(monkeypatch):
     config.segmentation.weights.mask = config.segmentation.matching.mask = 0.0
     config.nce.weight = 0.0
     terms = {"cls": 2.0, "mask": 3.0, "dice": 4.0}
-    monkeypatch.setitem(train_step.SEGMENTATION_TERMS, "mask2former", lambda *_: terms)
-    assert train_step.clip_losses({}, batch(), KEYS, 0, "mask2former", config) == {
+    monkeypatch.setitem(supervised.SEGMENTATION_TERMS, "mask_classification", lambda *_: terms)
+    assert supervised.clip_losses({}, batch(), KEYS, 0, "mask_classification", config) == {
         "cls": 2.0,
         "mask": 0.0,
         "dice": 20.0,
@@ -71,11 +71,11 @@ def test_contrast_reads_the_level_asked_for_or_the_projection():
     outputs = made_up({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits})
     loss = jax.jit(lambda features, labels: cross_frame_nce.batch_loss(features, labels, KEYS, config.nce))
     of = lambda features: float(loss(features, batch()["label_BTHW"]))
-    found = losses(outputs, config, "upernet")
+    found = losses(outputs, config, "per_pixel")
     assert found.keys() == {"pixel", "auxiliary", "nce"}
     assert found["nce"] == pytest.approx(of(outputs["encoder"][1]), rel=1e-5)
     projected = outputs | {"projection_BTHWC": outputs["encoder"][0][..., :3]}
-    assert losses(projected, config, "upernet")["nce"] == pytest.approx(of(projected["projection_BTHWC"]), rel=1e-5)
+    assert losses(projected, config, "per_pixel")["nce"] == pytest.approx(of(projected["projection_BTHWC"]), rel=1e-5)
 
 
 def test_unrelated_frames_are_not_contrasted():
@@ -86,7 +86,7 @@ def test_unrelated_frames_are_not_contrasted():
     config.nce.scope = "clip"
     logits = (1, 2, 8, 8, CLASSES)
     outputs = made_up({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits})
-    run = lambda outputs, batch: train_step.clip_losses(outputs, batch, KEYS, 0, "upernet", config)
+    run = lambda outputs, batch: supervised.clip_losses(outputs, batch, KEYS, 0, "per_pixel", config)
     related = on_one_device(run, outputs, batch())
     unrelated = on_one_device(run, outputs, batch() | {"is_clip_B": jnp.zeros(1, bool)})
     assert related["nce"] > 0 and unrelated == related | {"nce": 0.0}
@@ -96,9 +96,9 @@ def test_pne_reads_a_query_decoders_scores_as_probabilities(monkeypatch):
     """Scores of queries add up to anything; confidences are shares of their sum."""
     config = pne.get_config("demo").loss
     scores = jnp.asarray([[[[[3.0, 1.0, 0.0]]]]])
-    monkeypatch.setattr(train_step.segmenter, "class_scores", lambda outputs: scores)
-    monkeypatch.setattr(train_step.pne, "batch_loss", lambda features, scores, *_: scores)
-    found = train_step.pne_term({"projection_BTHWC": None, "encoder": {0: None}}, batch(), KEYS, config.pne)
+    monkeypatch.setattr(supervised.segmenter, "class_scores", lambda outputs: scores)
+    monkeypatch.setattr(supervised.pne, "batch_loss", lambda features, scores, *_: scores)
+    found = supervised.pne_term({"projection_BTHWC": None, "encoder": {0: None}}, batch(), KEYS, config.pne)
     np.testing.assert_allclose(found[0, 0, 0, 0], [0.75, 0.25, 0.0])
 
 
@@ -109,7 +109,7 @@ def test_pne_reads_a_query_decoders_scores_as_probabilities(monkeypatch):
 def test_warm_up_of_a_weight(start, warmup, shares):
     config = nce.get_config().loss.nce
     config.update(start_step=start, warmup_steps=warmup)
-    ramp = jax.jit(lambda step: train_step.ramp(config, step))
+    ramp = jax.jit(lambda step: supervised.ramp(config, step))
     assert {step: float(ramp(step)) for step in shares} == shares
 
 
@@ -118,5 +118,5 @@ def test_a_contrastive_term_that_is_not_asked_for_costs_nothing():
     config = pne.get_config("demo").loss
     config.pne.weight = 0.0
     logits = jnp.zeros((1, 2, 8, 8, CLASSES))
-    found = losses({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits}, config, "upernet")
+    found = losses({"logits_BTHWC": logits, "auxiliary_logits_BTHWC": logits}, config, "per_pixel")
     assert found == pytest.approx({"pixel": np.log(CLASSES), "auxiliary": 0.4 * np.log(CLASSES)}, rel=1e-6)

@@ -20,8 +20,8 @@ from vspw_jax import main
 from vspw_jax.checkpoints import checkpoint, manifest
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import pipeline
-from vspw_jax.parallel import sharding
-from vspw_jax.training import loop, replay, train_step
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import loop, replay, train_state
 from vspw_jax.training.preemption import Stopped, StopRequest
 
 
@@ -168,8 +168,8 @@ def test_a_batch_that_is_no_number_reaches_no_weight_and_can_be_replayed(
         loop.train(config, tmp_path)
     arrays = {}
     for workdir in (tmp_path, uninterrupted[3]):
-        _, weights = train_step.restore_weights(
-            config, checkpoint.Checkpoints(workdir, keep=3), sharding.make_mesh(), at_most=2
+        _, weights = train_state.restore_weights(
+            config, checkpoint.Checkpoints(workdir, keep=3), make_mesh(), at_most=2
         )
         arrays[workdir] = jax.tree.leaves(weights)
     assert checkpoint.Checkpoints(tmp_path, keep=3).latest_step() == 2

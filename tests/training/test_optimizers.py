@@ -3,25 +3,23 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from configs import baseline, upernet
+from vspw_jax.parallel import placement
 from vspw_jax.training import optimizers
 
-CONFIG = ConfigDict(
-    dict(
-        learning_rate=2e-5,
-        warmup_steps=1500,
-        warmup_ratio=1e-6,
-        power=1.0,
-        minimum=0.0,
-        beta1=0.9,
-        beta2=0.999,
-        weight_decay=0.05,
-        layer_decay=0.9,
-        embeddings_at_layer_0=True,
-        clip_norm=0.0,
-    )
-)
+DEPTH, STEPS = 24, 40_000
+
+
+def with_options(recipe=baseline, **options):
+    """A recipe of `STEPS` steps, with other fields of `config.optimizer`."""
+    config = recipe.get_config()
+    config.train.steps = STEPS
+    config.optimizer.update(options)
+    return config
+
+
+CONFIG = with_options()
 PARAMS = {
     "encoder": {
         "cls_token": np.ones((1, 1, 4)),
@@ -43,7 +41,6 @@ PARAMS = {
         "layers": {0: {"norm1": {"scale": np.ones(4), "bias": np.ones(4)}, "fc1": {"kernel": np.ones((4, 8))}}},
     },
 }
-DEPTH, STEPS = 24, 40_000
 
 
 def mmcv_rate(step):
@@ -54,12 +51,12 @@ def mmcv_rate(step):
 
 @pytest.mark.parametrize("step", [0, 1, 749, 1499, 1500, 1501, 20_000, 39_999])
 def test_schedule_is_mmcvs(step):
-    rate = optimizers.warmup_poly(CONFIG, STEPS)
+    rate = optimizers.learning_rate(CONFIG)
     assert float(rate(jnp.asarray(step))) == pytest.approx(mmcv_rate(step), rel=1e-5)
 
 
 def test_layer_decay_counts_patches_blocks_and_the_rest():
-    scales = optimizers.layer_scales(PARAMS, CONFIG, DEPTH)
+    scales = optimizers.layer_scales(PARAMS, CONFIG)
     blocks = scales["encoder"]["interactions"]["blocks"]
     assert scales["encoder"]["cls_token"] == pytest.approx(0.9**25)  # 0.0718
     assert scales["encoder"]["patch_embed"]["proj"]["bias"] == pytest.approx(0.9**25)
@@ -81,7 +78,9 @@ def test_layer_decay_of_plain_beit():
         },
         "decoder": {"classifier": {"conv": {"kernel": np.ones((4, 8))}}},
     }
-    scales = optimizers.layer_scales(params, ConfigDict({**CONFIG, "embeddings_at_layer_0": False}), 8)
+    config = with_options(upernet, layer_decay=0.9)
+    config.model.encoder.update(depth=8, out_blocks=(2, 4, 6, 8))
+    scales = optimizers.layer_scales(params, config)
     numbers = np.arange(8).reshape(4, 2, 1, 1)
     np.testing.assert_allclose(scales["encoder"]["blocks"]["mlp"]["fc1"]["kernel"], 0.9 ** (8 - numbers), rtol=1e-6)
     assert scales["encoder"]["cls_token"] == pytest.approx(0.9**9)
@@ -90,14 +89,14 @@ def test_layer_decay_of_plain_beit():
 
 @pytest.mark.parametrize(("switch", "scale"), [(True, 0.9**25), (False, 1.0)])
 def test_decoder_embeddings_follow_the_released_code_by_a_switch(switch, scale):
-    config = ConfigDict({**CONFIG, "embeddings_at_layer_0": switch})
-    scales = optimizers.layer_scales(PARAMS, config, DEPTH)
+    config = with_options(embeddings_at_layer_0=switch)
+    scales = optimizers.layer_scales(PARAMS, config)
     assert scales["decoder"]["query_feat"] == pytest.approx(scale)
     assert scales["decoder"]["mask_embed"][0]["kernel"] == pytest.approx(scale)
 
 
 def updates_of(config, gradients, params, steps=1):
-    transformation = optimizers.build(config, params, DEPTH, STEPS)
+    transformation = optimizers.build(config, params)
     state = transformation.init(params)
     for _ in range(steps):
         updates, state = transformation.update(gradients, state, params)
@@ -106,15 +105,15 @@ def updates_of(config, gradients, params, steps=1):
 
 def flat(tree):
     found = {}
-    optimizers.map_with_path(lambda path, leaf: found.__setitem__(path, np.asarray(leaf)), tree)
+    placement.map_with_path(lambda path, leaf: found.__setitem__(path, np.asarray(leaf)), tree)
     return found
 
 
 def test_update_is_adamw_with_the_groups_rate_and_decay():
     """After s equal gradients g, Adam's step is g / (|g| + eps): 1. Decay adds 0.05 of the weight to kernels alone."""
-    ones = optimizers.map_with_path(lambda _, leaf: jnp.ones(leaf.shape), PARAMS)
+    ones = placement.map_with_path(lambda _, leaf: jnp.ones(leaf.shape), PARAMS)
     updates = flat(updates_of(CONFIG, ones, ones, steps=3))
-    scales = flat(optimizers.layer_scales(PARAMS, CONFIG, DEPTH))
+    scales = flat(optimizers.layer_scales(PARAMS, CONFIG))
     decayed = {path for path in updates if path.endswith(("kernel", "cls_token", "table", "query_feat"))}
     assert {path for path in updates if path not in decayed} == {
         "encoder/patch_embed/proj/bias",
@@ -131,8 +130,8 @@ def test_update_is_adamw_with_the_groups_rate_and_decay():
 
 def test_gradients_are_clipped_by_their_global_norm():
     """A gradient of norm 1000 clipped to 1 moves Adam's second moment as one of norm 1 does."""
-    config = ConfigDict({**CONFIG, "clip_norm": 1.0})
+    config = with_options(clip_norm=1.0)
     params = {"decoder": {"kernel": jnp.zeros(4)}}
-    transformation = optimizers.build(config, params, DEPTH, STEPS)
+    transformation = optimizers.build(config, params)
     _, state = transformation.update({"decoder": {"kernel": jnp.full(4, 500.0)}}, transformation.init(params), params)
     np.testing.assert_allclose(state[1].nu["decoder"]["kernel"], 0.001 * 0.25, rtol=1e-5)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vspw_jax.data import pipeline
-from vspw_jax.parallel import sharding
-from vspw_jax.training import optimizers, train_step
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import optimizers, train_state, train_step
 
 
 def flat(tree):
@@ -16,7 +17,7 @@ def flat(tree):
 
 def mesh_of(num_devices):
     """One device; or eight in two rows, the four devices of each dividing every weight."""
-    return sharding.make_mesh(8, 8, jax.devices()[:num_devices], fsdp=min(num_devices, 4))
+    return make_mesh(8, 8, jax.devices()[:num_devices], fsdp=min(num_devices, 4))
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +31,14 @@ def run_steps(generated_records):
         if key in results and not again:
             return results[key]
         mesh = mesh_of(num_devices)
-        graphdef, params, _ = train_step.describe(config)
-        transformation = optimizers.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
-        state = train_step.new_state(config, transformation, mesh)
+        graphdef, params, _ = train_state.describe(config)
+        transformation = optimizers.build(config, params)
+        state = train_state.new_state(config, transformation, mesh)
         step = compiled.setdefault(key, train_step.make_train_step(config, graphdef, transformation, mesh))
         batches = pipeline.training_batches(config.data, config.train.batch, config.model.image_size, config.seed)
         metrics = []
         for _ in range(2):
-            state, values = step(state, sharding.to_global(mesh, next(batches)))
+            state, values = step(state, placement.to_global(mesh, next(batches)))
             metrics.append({name: float(value) for name, value in values.items()})
         results[key] = state, metrics, step
         return results[key]
@@ -71,11 +72,11 @@ def test_every_term_is_there_and_every_parameter_moves(run_steps, tiny_config):
     terms = [metrics[0][name] for name in ("cls", "mask", "dice", "nce")]
     assert metrics[0]["loss"] == pytest.approx(sum(terms), rel=1e-5) and min(terms) > 0
     mesh = mesh_of(8)
-    _, params, _ = train_step.describe(tiny_config)
-    transformation = optimizers.build(tiny_config.optimizer, params, 4, 4)
-    before = train_step.new_state(tiny_config, transformation, mesh)["params"]
+    _, params, _ = train_state.describe(tiny_config)
+    transformation = optimizers.build(tiny_config, params)
+    before = train_state.new_state(tiny_config, transformation, mesh)["params"]
     still = []
-    optimizers.map_with_path(
+    placement.map_with_path(
         lambda path, pair: still.append(path) if np.array_equal(*pair) else None,
         jax.tree.map(lambda *pair: np.stack(pair), before, after["params"]),
     )
@@ -98,7 +99,7 @@ def test_the_compiled_step_takes_unrelated_images_and_does_not_contrast_them(run
     terms = []
     for is_clip in (True, False):
         batch["is_clip_B"] = np.full(tiny_config.train.batch, is_clip)
-        _, metrics = step(jax.tree.map(jnp.copy, state), sharding.to_global(mesh, batch))
+        _, metrics = step(jax.tree.map(jnp.copy, state), placement.to_global(mesh, batch))
         terms.append({name: float(metrics[name]) for name in ("cls", "mask", "dice", "nce")})
     contrasted, unrelated = terms
     assert contrasted.pop("nce") > 0 and unrelated.pop("nce") == 0

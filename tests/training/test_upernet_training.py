@@ -6,8 +6,9 @@ import pytest
 
 from configs import pne
 from vspw_jax.data import pipeline
-from vspw_jax.parallel import sharding
-from vspw_jax.training import optimizers, train_step
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import optimizers, train_state, train_step
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def config(generated_records):
     config.model.decoder.update(dim=16, auxiliary_dim=8, dropout=0.3)
     config.model.projection.update(hidden=16, dim=8)
     config.loss.pne.update(form="equation_1", anchors=20, samples=10)  # The others need pixels that are right.
-    config.optimizer.update(warmup_steps=1, learning_rate=1e-2)
+    config.optimizer.learning_rate, config.schedule.warmup_steps = 1e-2, 1
     config.train.update(batch=8, steps=40)
     config.data.frames = 2
     config.data.records = str(generated_records)
@@ -35,13 +36,13 @@ def prepare():
     def prepare(config, num_devices):
         key = (num_devices, config.to_json())
         if key not in made:
-            mesh = sharding.make_mesh(config.train.batch, devices=jax.devices()[:num_devices])
-            graphdef, params, _ = train_step.describe(config)
-            transformation = optimizers.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
+            mesh = make_mesh(config.train.batch, devices=jax.devices()[:num_devices])
+            graphdef, params, _ = train_state.describe(config)
+            transformation = optimizers.build(config, params)
             step = train_step.make_train_step(config, graphdef, transformation, mesh)
             made[key] = (mesh, transformation, step)
         mesh, transformation, step = made[key]
-        return train_step.new_state(config, transformation, mesh), step, lambda x: sharding.to_global(mesh, x)
+        return train_state.new_state(config, transformation, mesh), step, lambda x: placement.to_global(mesh, x)
 
     return prepare
 
@@ -85,7 +86,7 @@ def test_the_loss_of_one_batch_falls_and_every_parameter_moves(prepare, config):
     assert losses[0] == pytest.approx(1.4 * np.log(124), rel=0.1)
     assert np.mean(losses[-5:]) < 0.6 * losses[0]
     still = []
-    optimizers.map_with_path(
+    placement.map_with_path(
         lambda path, pair: still.append(path) if np.array_equal(*pair) else None,
         jax.tree.map(lambda *pair: np.stack(pair), before, state["params"]),
     )

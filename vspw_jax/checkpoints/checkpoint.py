@@ -1,118 +1,24 @@
-"""Checkpoints of a workdir (Orbax), and the config and the data they belong to.
+"""Checkpoints of a workdir (Orbax).
 
 The state's step is also the position in the data: batch n of the stream is a function of (seed, n) alone.
 A checkpoint is written beside its place and renamed when it is whole, its manifest in it (manifest.py); what is read
 is compared with that, and where it differs the one before serves.
 """
 
-import json
 import math
 import pathlib
-import re
 import shutil
 
 import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
+from jaxtyping import PyTree
 
 from vspw_jax.checkpoints import manifest
-from vspw_jax.console.errors import UserError, differing, warn
-from vspw_jax.files.whole_files import whole_file
+from vspw_jax.console.errors import UserError, warn
 
-IDENTITY = ("seed", "model", "loss", "optimizer", "train", "data")
-"""Sections of a config that decide a run's result; the others may change from one start to the next."""
-
-MACHINE_FIELDS = {f"data.{name}" for name in ("workers", "threads", "prefetch", "eval_split")} | {"model.remat"}
-"""Fields in those sections that do not."""
-
-PLACES = re.compile(r"data\.((mixture\.\w+\.)?records|(.+\.)?generate\..+)")
-"""Fields that say where data is: what was found there is compared instead."""
-
-
-PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps")}
-"""What of the state is stored together."""
-
-
-def flatten(config, prefix=""):
-    """The fields of nested dicts by dotted path: {"model.encoder.dim": 96}."""
-    flat = {}
-    for name, value in config.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, (dict, ConfigDict)):
-            flat.update(flatten(value, f"{path}."))
-        else:
-            flat[path] = value
-    return flat
-
-
-def claim_workdir(workdir, config, data):
-    """Makes the workdir this config's and this data's, or checks that it is.
-
-    Args:
-      data: what was read, a description by name of the data set; see `mixture.identity`.
-
-    Raises:
-      UserError: it holds a run of another config or on other data, cannot be written, or its config.json is damaged.
-    """
-    path = pathlib.Path(workdir) / "config.json"
-    identity = _identity(config) | {f"data set {name!r}": description for name, description in data.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            with whole_file(path) as partial:
-                partial.write_text(json.dumps(identity, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"The workdir {workdir} cannot be written: {error.strerror}. Choose one with --workdir=DIR."
-        ) from error
-    _check_same(path, _read_identity(path), identity)
-
-
-def check_workdir(workdir, config):
-    """Checks that a workdir's run is of this config, whatever the data: a trained model takes any.
-
-    Raises:
-      UserError: the workdir holds a run of another config, or its config.json is damaged.
-    """
-    path = pathlib.Path(workdir) / "config.json"
-    but_data = lambda fields: {name: value for name, value in fields.items() if not name.startswith("data")}
-    if path.exists():
-        _check_same(path, but_data(_read_identity(path)), but_data(_identity(config)))
-
-
-def _identity(config):
-    """The fields that decide a run's result, as JSON gives them back."""
-    fields = flatten(json.loads(config.to_json_best_effort()))
-    return {
-        name: value
-        for name, value in fields.items()
-        if name.split(".")[0] in IDENTITY and name not in MACHINE_FIELDS and not PLACES.fullmatch(name)
-    }
-
-
-def _read_identity(path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path} is damaged: expected the JSON that a run writes, found {error}.\n"
-            f"If {path.parent} holds a run of this config, delete that file and start again.\n"
-            "Else choose another with --workdir=DIR."
-        ) from error
-
-
-def _check_same(path, found, expected):
-    lines = differing(found, expected)
-    if not lines:
-        return
-    advice = "Choose another with --workdir=DIR, or delete it to start anew."
-    if "  data set " in lines:
-        advice += (
-            "\nTo go on with it give back the data that it had: --config.data.records=DIR, or "
-            "--config.data.mixture.NAME.records=DIR. Evaluating takes any data: --mode=evaluate."
-        )
-    raise UserError(f"The workdir {path.parent} holds a run of another config or on other data:\n{lines}\n{advice}")
+PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps"), "ema": ("ema",)}
+"""What of the state is stored together; a state without an average of the weights has no part `ema`."""
 
 
 class Checkpoints:
@@ -127,7 +33,7 @@ class Checkpoints:
       UserError: training cannot write there.
     """
 
-    def __init__(self, workdir, keep, trains=False, in_background=True):
+    def __init__(self, workdir: pathlib.Path, keep: int, trains: bool = False, in_background: bool = True):
         self._folder, self._keep = (pathlib.Path(workdir) / "checkpoints").resolve(), keep
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -141,11 +47,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._intact = set()
 
-    def latest_step(self):
+    def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None."""
         return self._manager.latest_step()
 
-    def intact_step(self, at_most=math.inf):
+    def intact_step(self, at_most: float = math.inf) -> int | None:
         """The newest step, `at_most` or before, whose files are as they were written; None where there is no step.
 
         Damaged ones above it are named on stderr.
@@ -172,7 +78,7 @@ class Checkpoints:
             warn(f"The checkpoint {self._folder / str(step)} is damaged ({'; '.join(damage[:3])}{more}).")
         return -1
 
-    def set_aside_damaged(self):
+    def set_aside_damaged(self) -> None:
         """Moves damaged checkpoints that are newer than the newest good one to workdir/damaged, for a run to go on.
 
         Raises:
@@ -191,7 +97,7 @@ class Checkpoints:
         self._manager.reload()
         warn(f"Going on from step {intact}. What is damaged was moved to {aside}; delete it when you have seen it.")
 
-    def check_room(self, state, saves=1):
+    def check_room(self, state: dict[str, PyTree], saves: int = 1) -> None:
         """Raises UserError where the disk has no room for the checkpoints that `saves` saves will add.
 
         An old checkpoint goes only when its successor is whole, so that for a while there is one more than `keep`.
@@ -206,27 +112,33 @@ class Checkpoints:
                 "--config.run.keep=1. The same command goes on from the newest checkpoint."
             )
 
-    def save(self, step, state):
+    def save(self, step: int, state: dict[str, PyTree]) -> None:
         """Saves, unless that step is saved already; UserError where the disk has no room."""
         if step != self.latest_step():
             self._manager.wait_until_finished()
             self.check_room(state)
-            parts = {name: {key: state[key] for key in keys} for name, keys in PARTS.items()}
+            parts = _parts(state)
             args = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
             self._manager.save(step, args=ocp.args.Composite(**args))
 
-    def restore(self, like, at_most=math.inf):
+    def restore(self, like: dict[str, PyTree], at_most: float = math.inf) -> dict[str, PyTree]:
         """The newest intact checkpoint, of a step `at_most` or before.
 
         Args:
-          like: its shapes and shardings: a state, or its params and model_state alone.
+          like: its shapes and shardings: a state, or its params and model_state alone, or its ema.
 
         Raises:
           UserError: it cannot be read, or all of them are damaged.
         """
-        parts = {name: {key: like[key] for key in keys} for name, keys in PARTS.items() if like.keys() >= set(keys)}
+        parts = _parts(like)
         args = {name: ocp.args.StandardRestore(part) for name, part in parts.items()}
         step = self.intact_step(at_most)
+        missing = [name for name in parts if not (self._folder / str(step) / name).exists()]
+        if missing:
+            raise UserError(
+                f"The checkpoint {self._folder / str(step)} has no {' and no '.join(missing)}: it was saved by a run "
+                "that kept none. Leave --config.evaluate.weights=ema out, or train a recipe with config.ema."
+            )
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # TensorStore raises a bare Exception for what it cannot read.
@@ -237,10 +149,15 @@ class Checkpoints:
             ) from error
         return {key: leaf for name in parts for key, leaf in restored[name].items()}
 
-    def close(self):
+    def close(self) -> None:
         """Waits for the last save."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _parts(state):
+    """What of a state, or of a part of one, is stored together, by the name of the part."""
+    return {name: {key: state[key] for key in keys} for name, keys in PARTS.items() if state.keys() >= set(keys)}
 
 
 def _check_writable(folder):

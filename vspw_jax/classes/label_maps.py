@@ -1,14 +1,16 @@
 """From the label values of a data set's masks to VSPW's train ids.
 
-A data set may come in several numberings of the same classes; converted records name theirs. Which classes of another
-data set correspond to VSPW's, and how well, is in the class tables: their column `fit` is exact, close, broad or none.
+A data set may come in several numberings of the same classes; converted records name theirs. The class tables say which
+classes of another data set correspond to VSPW's, and how well: their column `fit` is exact, close, broad or none.
 Arrays over values have 256 entries, one for each value that a mask's pixel can take.
 """
 
 import dataclasses
 import functools
+from collections.abc import Collection, Iterable
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, choose
@@ -17,7 +19,7 @@ FITS = ("exact", "close", "broad")
 """How well a class of another data set corresponds to VSPW's, best first."""
 
 DENOMINATORS = ("all", "labelled")
-"""Whose share of an image counts as mapped: of all its pixels, or of those that its own data set gives a class."""
+"""Of which pixels the mapped share is taken: of all in the image, or of those that its own data set gives a class."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Numbering:
     """How a release of a data set numbers its classes.
 
     Attributes:
-      table: class table with a row a class.
+      table: name of the class table, which has a row a class.
       column: the table's column of numbers.
       offset: what is added to them.
       void: values for pixels without a class.
@@ -33,7 +35,7 @@ class Numbering:
 
     table: str
     column: str
-    void: tuple
+    void: tuple[int, ...]
     offset: int = 0
 
 
@@ -49,14 +51,15 @@ NUMBERINGS = {
         "reduced_0_149": Numbering("ade20k_to_vspw", "ade_trainid_0_149", void=(255,)),
     },
 }
-"""By data set and name. VSPW: 0 is "others", 252 to 254 are stray values of the release (VSPW-dataset-download#3).
+"""By data set and name of the numbering.
+VSPW: 0 is "others", 252 to 254 are stray values of the release (VSPW-dataset-download#3).
 COCO-Stuff: the pixelmaps as published; mmsegmentation's *_labelTrainIds.png; the ids of labels.txt, 0 unlabelled.
 ADE20K: the SceneParsing release, 0 other; the same after reduce_zero_label."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceClass:
-    """A class of a data set: the value of its pixels, its name there, VSPW's train id (None without one), the fit."""
+    """A class of a data set: the value of its pixels, its name there, VSPW's train id (None if none fits), the fit."""
 
     value: int
     name: str
@@ -65,8 +68,8 @@ class SourceClass:
 
 
 @functools.cache
-def source_classes(dataset, numbering):
-    """The classes of a data set in a numbering, a tuple of `SourceClass`.
+def source_classes(dataset: str, numbering: str) -> tuple[SourceClass, ...]:
+    """The classes of a data set in a numbering.
 
     Raises:
       UserError: unknown data set or numbering.
@@ -75,22 +78,22 @@ def source_classes(dataset, numbering):
     return tuple(_source_class(row, int(row[rule.column]) + rule.offset) for row in vspw.table(rule.table))
 
 
-def _source_class(row, value):
+def _source_class(row: dict[str, str], value: int) -> SourceClass:
     name = next(row[column] for column in ("coco_name", "ade_name", "name") if column in row)
     fit = row.get("fit", "exact")
-    vspw_id = row.get("vspw_id", row.get("id"))
+    vspw_id = row["vspw_id" if "vspw_id" in row else "id"]
     return SourceClass(value, name, None if fit == "none" else int(vspw_id), fit)
 
 
-def check_fits(fits):
-    """Raises UserError where one of the fits is none of FITS."""
+def check_fits(fits: Iterable[str]) -> None:
+    """Raises UserError if one of the fits is not in FITS."""
     for fit in fits:
         if fit not in FITS:
             raise UserError(f"There is no fit {fit!r}: expected some of {', '.join(FITS)}.")
 
 
-def lookup(dataset, numbering, fits=FITS):
-    """VSPW train ids (256,) uint8 by source value; void 255 where no class of the chosen fits corresponds.
+def lookup(dataset: str, numbering: str, fits: Collection[str] = FITS) -> UInt8[np.ndarray, "256"]:
+    """VSPW train ids by source value; void 255 where no class of the chosen fits corresponds.
 
     Raises:
       UserError: unknown data set, numbering or fit.
@@ -98,19 +101,19 @@ def lookup(dataset, numbering, fits=FITS):
     check_fits(fits)
     ids = np.full(256, vspw.VOID, np.uint8)
     for source in source_classes(dataset, numbering):
-        if source.fit in fits:
+        if source.vspw_id is not None and source.fit in fits:
             ids[source.value] = source.vspw_id
     return ids
 
 
-def labelled(dataset, numbering):
-    """Which source values are classes of their own data set, (256,) bool."""
+def labelled(dataset: str, numbering: str) -> Bool[np.ndarray, "256"]:
+    """Which source values are classes of their own data set."""
     return np.isin(np.arange(256), [source.value for source in source_classes(dataset, numbering)])
 
 
 @functools.cache
-def allowed(dataset, numbering):
-    """Which source values a mask may hold, (256,) bool: classes and void."""
+def allowed(dataset: str, numbering: str) -> Bool[np.ndarray, "256"]:
+    """Which source values a mask may hold: classes and void."""
     known = labelled(dataset, numbering)
     known[list(NUMBERINGS[dataset][numbering].void)] = True
     known.setflags(write=False)  # The cache hands out this very array.

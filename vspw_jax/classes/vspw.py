@@ -9,39 +9,40 @@ import functools
 import importlib.resources
 
 import numpy as np
+from jaxtyping import Integer, UInt8
 
 NUM_CLASSES = 124
 VOID = 255
 
 
 @functools.cache
-def table(name="vspw_classes"):
+def table(name: str = "vspw_classes") -> tuple[dict[str, str], ...]:
     """Rows of a class table of `vspw_jax/classes/tables/`, as dicts of strings."""
     path = importlib.resources.files("vspw_jax") / "classes" / "tables" / f"{name}.csv"
-    with path.open(newline="") as file:
+    with path.open() as file:
         return tuple(csv.DictReader(file))
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Class names by train id."""
     return tuple(row["name"] for row in table())
 
 
-def palette():
-    """Colours (256, 3) uint8 by train id: ADE20K's palette cut to 124, void black (VSS-CFFM mmseg/datasets/vspw.py)."""
+def palette() -> UInt8[np.ndarray, "256 3"]:
+    """Colours by train id: ADE20K's palette cut to 124, void black (VSS-CFFM mmseg/datasets/vspw.py)."""
     colours = np.zeros((256, 3), np.uint8)
     colours[:NUM_CLASSES] = [[int(row[channel]) for channel in "rgb"] for row in table()]
     return colours
 
 
-def from_raw(raw):
+def from_raw(raw: Integer[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     """Raw ids to train ids: 1..124 to 0..123; 0, 255 and every stray value (252 to 254 occur) to void."""
     lookup = np.full(256, VOID, np.uint8)
     lookup[1 : NUM_CLASSES + 1] = np.arange(NUM_CLASSES)
     return lookup[raw]
 
 
-def to_raw(label):
+def to_raw(label: Integer[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     """Train ids to raw ids: 0..123 to 1..124, void stays 255."""
     lookup = np.full(256, VOID, np.uint8)
     lookup[:NUM_CLASSES] = np.arange(1, NUM_CLASSES + 1)

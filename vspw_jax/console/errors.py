@@ -1,7 +1,15 @@
 """What the user must put right, and how programs report it."""
 
+import difflib
 import errno
+import math
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -11,26 +19,58 @@ class UserError(Exception):
     """
 
 
-def choose(table, name, field):
-    """The entry of a dict that a config's field names; UserError lists what there is."""
+def choose(table: Mapping[str, T], name: str, field: str) -> T:
+    """The entry of a dict that a config's field names; UserError lists the names there are and suggests the nearest."""
     if name not in table:
-        raise UserError(f"{field} is {name!r}: expected one of {', '.join(sorted(table))}.")
+        near = difflib.get_close_matches(str(name), table, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{field} is {name!r}: expected one of {', '.join(sorted(table))}.{hint}")
     return table[name]
 
 
-def listed(names, most=8):
+def check_fields(section: str, config: Mapping[str, Any] | ConfigDict, names: Sequence[str], part: str) -> None:
+    """Raises UserError where a section of a recipe lacks fields that its choice of a name needs, or has others.
+
+    Args:
+      section: its path in the config, such as "optimizer".
+      config: the section; its field `name` is the choice.
+      names: of the fields that the choice reads.
+      part: what makes such a section, such as "configs/parts/training.py".
+    """
+    missing = [name for name in names if name not in config]
+    meaningless = [name for name in config if name not in ("name", *names)]
+    if missing or meaningless:
+        faults = [f"needs {', '.join(missing)}"] if missing else []
+        faults += [f"does not read {', '.join(meaningless)}"] if meaningless else []
+        raise UserError(
+            f"{section}.name is {config['name']!r}, which {' and '.join(faults)}. A flag cannot add or remove fields of "
+            f"a recipe: write a recipe of your own that takes this section from {part}."
+        )
+
+
+def check_divides(field: str, parts: int, width: int) -> None:
+    """Raises UserError where a field of the config does not divide a number of channels into equal parts."""
+    if parts < 1 or width % parts:
+        fitting = math.gcd(width, max(parts, 1))
+        raise UserError(
+            f"{field} is {parts}, which does not divide the {width} channels there. Set --config.{field}={fitting}, or "
+            f"another {field.rsplit('.', 1)[0]}.dim."
+        )
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
     """The first of many names, in words."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def differing(found, expected):
-    """A line for each name at which two dicts differ, found there and expected now; empty where they do not."""
+def differing(found: Mapping[str, object], expected: Mapping[str, object]) -> str:
+    """A line for each name whose values differ: the one found there and the one expected now; "" if none differs."""
     names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     return "\n".join(f"  {name}: {found.get(name)} there, {expected.get(name)} now" for name in names)
 
 
-def warn(message):
+def warn(message: str) -> None:
     """Tells the user what is wrong but does not stop the program."""
     print(f"Warning: {message}", file=sys.stderr, flush=True)
 
@@ -39,7 +79,7 @@ NO_ROOM = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota ex
 NOT_ALLOWED = {errno.EACCES: "Permission denied", errno.EROFS: "Read-only file system"}
 
 
-def _comes_from(error, reasons):
+def _comes_from(error: BaseException | None, reasons: Mapping[int, str]) -> bool:
     while error is not None:
         # Libraries in C++ (ArrayRecord, TensorStore) raise errors of their own with the system's text in them.
         if getattr(error, "errno", None) in reasons or any(text in str(error) for text in reasons.values()):
@@ -48,13 +88,16 @@ def _comes_from(error, reasons):
     return False
 
 
-def no_room(error):
-    """Whether a full disk, or a full quota, is what an exception comes from."""
+def no_room(error: BaseException) -> bool:
+    """Whether an exception comes from a full disk or a full quota."""
     return _comes_from(error, NO_ROOM)
 
 
-def run_program(main):
-    """Runs main() and exits: status 0 when done, 2 with the message alone for a UserError or what a disk refuses."""
+def run_program(main: Callable[[], object]) -> None:
+    """Runs main(), which returns when done: the status is 0.
+
+    After a UserError, or where a disk refuses something, it prints the message without a traceback and exits with 2.
+    """
     try:
         main()
     except UserError as error:

@@ -1,6 +1,8 @@
 """Progress of anything long: a moving line on a terminal, now and then a line in a log."""
 
 import sys
+from collections.abc import Iterable, Sized
+from typing import Any
 
 from tqdm import tqdm
 
@@ -13,8 +15,8 @@ COUNT = "{desc}: {n_fmt} {unit}s [{elapsed}{postfix}]"
 _hidden = False
 
 
-def hide():
-    """From here on nothing is shown: of several processes one is enough."""
+def hide() -> None:
+    """From here on nothing is shown: of several processes, one that shows its progress is enough."""
     global _hidden
     _hidden = True
 
@@ -22,19 +24,25 @@ def hide():
 class _Lines:
     """Turns tqdm's carriage returns into lines, for logs."""
 
-    def write(self, text):
+    def write(self, text: str) -> None:
         text = text.strip()
         if text:
             sys.stderr.write(text + "\n")
 
-    def flush(self):
+    def flush(self) -> None:
         sys.stderr.flush()
 
 
-def progress(items=None, description="", unit="", total=None, initial=0):
-    """A `tqdm` bar over `items`, or to be moved by hand: update(), set_postfix_str()."""
+def progress(
+    items: Iterable[Any] | None = None,
+    description: str = "",
+    unit: str = "",
+    total: int | None = None,
+    initial: int = 0,
+) -> tqdm:
+    """A `tqdm` bar over `items`; without them it is moved by hand: update(), set_postfix_str()."""
     terminal = sys.stderr.isatty()
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     return tqdm(
         items,

@@ -1,13 +1,16 @@
-"""How many pixels of each source value every frame's mask holds, and what follows from it without decoding a mask.
+"""How many pixels of each source value every frame's mask holds, and what can be told from that without decoding masks.
 
 N records of a split; the 256 columns are the values that a mask's pixel can take. A frame without mask has no pixels.
 """
 
 import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 import scipy.sparse
+from jaxtyping import Bool, Float, UInt8
 
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.console.errors import UserError
@@ -16,17 +19,17 @@ EXACT = 1 << 24
 """Up to here float32 holds every integer."""
 
 
-def file_name(split):
+def file_name(split: str) -> str:
     """The file beside the shards that holds a split's pixels."""
     return f"class_pixels-{split}.npz"
 
 
-def save(path, pixels_N256):
+def save(path: pathlib.Path, pixels_N256: scipy.sparse.csr_array) -> None:
     """Writes a scipy.sparse CSR array of uint32."""
     scipy.sparse.save_npz(path, pixels_N256)
 
 
-def load(folder, split, num_records):
+def load(folder: pathlib.Path, split: str, num_records: int) -> scipy.sparse.csr_array:
     """The pixels of a split, CSR (N, 256) uint32.
 
     Raises:
@@ -47,38 +50,42 @@ def load(folder, split, num_records):
     return pixels_N256
 
 
-def from_counts(counts):
-    """CSR (N, 256) uint32 from one dict {value: pixels} a record."""
+def from_counts(counts: Sequence[Mapping[int, int] | Mapping[str, int]]) -> scipy.sparse.csr_array:
+    """CSR (N, 256) uint32 from a dict {value: pixels} for each record; values may be digits, as from JSON."""
     rows = [row for row, count in enumerate(counts) for _ in count]
     columns = [int(value) for count in counts for value in count]
     pixels = [pixels for count in counts for pixels in count.values()]
     return scipy.sparse.csr_array((np.array(pixels, np.uint32), (rows, columns)), shape=(len(counts), 256))
 
 
-def count(values_HW):
+def count(values_HW: UInt8[np.ndarray, "H W"]) -> dict[int, int]:
     """{value: pixels} of a mask, in the order of values."""
-    # OpenCV counts bytes some ten times faster than np.bincount, in float32: so no more than it counts exactly at once.
+    # OpenCV counts bytes some ten times faster than np.bincount, but in float32: each part is small enough to be exact.
     parts = [values_HW.reshape(1, -1)[:, start : start + EXACT] for start in range(0, values_HW.size, EXACT)]
-    pixels = sum(cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64) for part in parts)
+    pixels = np.sum([cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().astype(np.int64) for part in parts], 0)
     return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
 
 
-def check_share(min_mapped):
-    """Raises UserError where the least share to be mapped is none: 80 for 80 %, say."""
+def check_share(min_mapped: float) -> None:
+    """Raises UserError if the least share to be mapped is not within 0 to 1: 80 for 80 %, say."""
     if not 0 <= min_mapped <= 1:
         raise UserError(f"The least share of pixels to be mapped is {min_mapped:g}: expected 0 to 1, 0.8 for 80 %.")
 
 
-def mapped_share(pixels_N256, lookup, labelled, denominator="all"):
-    """Share of each frame's pixels that map to a class of VSPW, (N,) float64; 0 for a frame without such pixels.
+def mapped_share(
+    pixels_N256: scipy.sparse.csr_array,
+    lookup: UInt8[np.ndarray, "256"],
+    labelled: Bool[np.ndarray, "256"],
+    denominator: str = "all",
+) -> Float[np.ndarray, "N"]:
+    """Share of each frame's pixels that map to a class of VSPW; 0 for a frame without such pixels.
 
     Args:
-      pixels_N256: CSR.
-      lookup: train ids (256,) by source value, as `label_maps.lookup`.
-      labelled: (256,) bool, as `label_maps.labelled`.
+      lookup: train ids by source value, as `label_maps.lookup`.
+      labelled: as `label_maps.labelled`.
       denominator: "all" pixels, or those that are "labelled" in the source.
 
-    Source: arXiv 2306.03508, section 2.2 ("at least 80 % of pixels"), which does not say whose share it is.
+    Source: arXiv 2306.03508, section 2.2 ("at least 80 % of pixels"), which does not say of which pixels.
     """
     if denominator not in label_maps.DENOMINATORS:
         raise UserError(f"The denominator is {denominator!r}: expected one of {', '.join(label_maps.DENOMINATORS)}.")
@@ -88,7 +95,7 @@ def mapped_share(pixels_N256, lookup, labelled, denominator="all"):
     return np.divide(mapped, total, out=np.zeros_like(total), where=total > 0)
 
 
-def most_classes(pixels_N256, lookup):
+def most_classes(pixels_N256: scipy.sparse.csr_array, lookup: UInt8[np.ndarray, "256"]) -> int:
     """The most classes of VSPW that one frame holds."""
     to_class = np.zeros((256, vspw.NUM_CLASSES), np.uint32)
     values = np.flatnonzero(lookup != vspw.VOID)
@@ -98,7 +105,7 @@ def most_classes(pixels_N256, lookup):
     return int(np.diff(present.indptr).max(initial=0))
 
 
-def highest_class(pixels_N256, lookup):
+def highest_class(pixels_N256: scipy.sparse.csr_array, lookup: UInt8[np.ndarray, "256"]) -> int:
     """The highest train id that the frames hold, -1 if they hold none."""
     found = lookup[np.flatnonzero(pixels_N256.sum(axis=0))]
     return max(map(int, found[found != vspw.VOID]), default=-1)
@@ -106,10 +113,11 @@ def highest_class(pixels_N256, lookup):
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """How many frames have at least a share of their pixels mapped, by either denominator.
+    """How many frames have at least a share of their pixels mapped.
 
     Attributes:
-      of_all, of_labelled, total: numbers of frames.
+      of_all, of_labelled: number of such frames, by share of all pixels and by share of the labelled ones.
+      total: number of all frames.
       min_mapped: the share.
     """
 
@@ -118,15 +126,20 @@ class Kept:
     total: int
     min_mapped: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.of_all} of {self.total} images have at least {100 * self.min_mapped:g} % of all their pixels "
             f"mapped to VSPW's classes, {self.of_labelled} at least that share of their labelled pixels"
         )
 
 
-def count_kept(pixels_N256, lookup, labelled, min_mapped):
-    """`Kept` of a split; see `mapped_share`. Raises UserError where `min_mapped` is no share."""
+def count_kept(
+    pixels_N256: scipy.sparse.csr_array,
+    lookup: UInt8[np.ndarray, "256"],
+    labelled: Bool[np.ndarray, "256"],
+    min_mapped: float,
+) -> Kept:
+    """`Kept` of a split; see `mapped_share`. Raises UserError if `min_mapped` is not within 0 to 1."""
     check_share(min_mapped)
     of_all, of_labelled = (
         int((mapped_share(pixels_N256, lookup, labelled, denominator) >= min_mapped).sum())

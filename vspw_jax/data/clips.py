@@ -1,13 +1,17 @@
 """Which frames make a clip."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from vspw_jax.data.records import Video
 
-def clip_records(video, first, num_frames, gap):
+
+def clip_records(video: Video, first: int, num_frames: int, gap: int) -> list[int]:
     """Record numbers of a clip: `num_frames` frames, `gap` apart, from frame `first` of the video.
 
-    `first` is drawn back so that the clip ends within the video; in a video too short for the gap the gap
-    shrinks, and in one with fewer frames than the clip the last frame repeats.
+    If the clip would end beyond the video, `first` becomes smaller. If the video is too short for the gap, the gap
+    becomes smaller. If the video has fewer frames than the clip, the last frame repeats.
     """
     if num_frames > 1:
         gap = min(gap, max((video.count - 1) // (num_frames - 1), 1))
@@ -19,13 +23,13 @@ def clip_records(video, first, num_frames, gap):
 class VideoEpoch:
     """Every video once, at a random frame (as paper 001 and sssegmentation's VSPWDataset count)."""
 
-    def __init__(self, videos):
+    def __init__(self, videos: Sequence[Video]) -> None:
         self._videos = videos
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._videos)
 
-    def choose(self, number, rng):
+    def choose(self, number: int, rng: np.random.Generator) -> tuple[Video, int]:
         """(video, first frame) of the epoch's element `number`."""
         video = self._videos[number]
         return video, int(rng.integers(video.count))
@@ -34,18 +38,18 @@ class VideoEpoch:
 class FrameEpoch:
     """Every frame once, as the start of a clip."""
 
-    def __init__(self, videos):
+    def __init__(self, videos: Sequence[Video]) -> None:
         self._videos, self._ends = videos, np.cumsum([video.count for video in videos])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def choose(self, number, rng):
+    def choose(self, number: int, rng: np.random.Generator) -> tuple[Video, int]:
         """(video, first frame) of the epoch's element `number`."""
         index = int(np.searchsorted(self._ends, number, side="right"))
         video = self._videos[index]
         return video, int(number - self._ends[index] + video.count)
 
 
-EPOCHS = {"video": VideoEpoch, "frame": FrameEpoch}
+EPOCHS: dict[str, type[VideoEpoch] | type[FrameEpoch]] = {"video": VideoEpoch, "frame": FrameEpoch}
 """How an epoch is counted, by its name in a config."""

@@ -1,19 +1,22 @@
 """The data sets that a run trains on: `config.data` itself, and those of `config.data.mixture`.
 
-Joint training regards its data sets as a whole (paper 000, section 2.2): with weight 1 everywhere each element (video,
-frame or image) is drawn as often as any other, and an epoch of the whole is one of each member. A data set of weight 2
-is drawn from twice as often.
+Joint training regards its data sets as a whole (paper 000, section 2.2): if every weight is 1, each element (video,
+frame or image) is drawn as often as any other, and an epoch of the whole is one epoch of each member. The elements of a
+data set of weight 2 are drawn twice as often.
 """
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.data import clips, records
 
 MAIN = "main"
-"""What the data set of `config.data` itself is called among the members."""
+"""The name of the data set of `config.data` itself among the members."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Member:
     Attributes:
       name: the key in `config.data.mixture`, or MAIN.
       frames: its records.
-      epoch: of `clips.EPOCHS`, over its videos.
+      epoch: an epoch of its videos, counted as one of `clips.EPOCHS`.
       frame_gap: records from one frame of a clip to the next.
       weight: how often an element is drawn, relative to the other members' elements.
     """
@@ -35,22 +38,22 @@ class Member:
     weight: float
 
     @property
-    def holds_images(self):
+    def holds_images(self) -> bool:
         """Whether its frames are single images: none has a neighbour."""
         return all(video.count == 1 for video in self.frames.videos)
 
-    def draws(self, num_frames):
-        """Clips of `num_frames` that an epoch has, times the weight; single images share clips."""
+    def draws(self, num_frames: int) -> float:
+        """How many clips of `num_frames` an epoch has, times the weight; a clip holds several single images."""
         return self.weight * len(self.epoch) / (num_frames if self.holds_images else 1)
 
 
-def identity(members):
-    """What decides the training data besides the config, by name: changed data or label map changes a line of it."""
+def identity(members: Sequence[Member]) -> dict[str, str]:
+    """What decides the training data besides the config: a line for each member. Other data or label maps change it."""
     return {member.name: _describe(member.frames) for member in members}
 
 
-def report(members, num_frames):
-    """What a run on clips of `num_frames` draws from, a line a data set."""
+def report(members: Sequence[Member], num_frames: int) -> str:
+    """What a run on clips of `num_frames` draws from, a line for each member."""
     total = sum(member.draws(num_frames) for member in members)
     return "\n".join(
         f"{member.name}: {member.frames.dataset} {member.frames.split}, "
@@ -59,7 +62,7 @@ def report(members, num_frames):
     )
 
 
-def _describe(frames):
+def _describe(frames: records.Frames) -> str:
     # Not the tables as a whole, but what they make of this data set's values: a renamed COCO class is no change.
     table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(vspw.names()).encode())
     return (
@@ -68,12 +71,12 @@ def _describe(frames):
     )
 
 
-def members(config):
+def members(config: ConfigDict) -> list[Member]:
     """The members of a mixture, MAIN first.
 
     Args:
       config: `config.data`: records, train_split, epoch, frame_gap, weight, the options of `records.Frames`, and
-        mixture, the same by name of the data set, but for train_split, which is split there.
+        mixture, which has the same fields for each further data set by its name (train_split is called split there).
 
     Raises:
       UserError: data is missing or damaged, no frame of a member passes its filter, or a field has an unknown value.
@@ -86,7 +89,7 @@ def members(config):
     ]
 
 
-def _member(name, field, config, split):
+def _member(name: str, field: str, config: ConfigDict, split: str) -> Member:
     epoch = choose(clips.EPOCHS, config.epoch, f"{field}.epoch")
     if config.weight <= 0:
         raise UserError(f"{field}.weight is {config.weight}: expected more than 0.")
@@ -96,7 +99,7 @@ def _member(name, field, config, split):
     return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight)
 
 
-def check_classes(members, num_classes):
+def check_classes(members: Sequence[Member], num_classes: int) -> None:
     """Raises UserError where a member's labels name classes that the network lacks."""
     for frames in (member.frames for member in members):
         if frames.highest_class >= num_classes:
@@ -107,7 +110,7 @@ def check_classes(members, num_classes):
             )
 
 
-def check_capacity(members, capacity):
+def check_capacity(members: Sequence[Member], capacity: int) -> None:
     """Raises UserError where a frame of a member holds more classes than the loss has room for."""
     member = max(members, key=lambda member: member.frames.max_classes)
     frames = member.frames

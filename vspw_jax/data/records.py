@@ -1,9 +1,9 @@
 """The record schema, and random access to converted frames.
 
-One record a frame, in video order: the JPEG and PNG files byte for byte, as the data set ships them; an image data set
-has one "video" an image. ArrayRecord shards described by TFDS hold them. Its metadata.json holds the data set's name,
-the numbering of its labels, the index from video to records and a fingerprint; `class_pixels.py` has the file beside
-it. Source values become VSPW's train ids when read. `data_prep/` writes what this module reads.
+One record a frame, in video order: the JPEG and PNG files byte for byte, as the data set ships them. In an image data
+set each image is a "video" of its own. The records are in ArrayRecord shards that TFDS describes. Its metadata.json
+holds the data set's name, the numbering of its labels, the index from video to records and a fingerprint; beside it is
+the file of `class_pixels.py`. Source values become VSPW's train ids when read. `data_prep/` writes what is read here.
 """
 
 import contextlib
@@ -13,11 +13,14 @@ import hashlib
 import io
 import json
 import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from vspw_jax.classes import label_maps, vspw
@@ -31,12 +34,12 @@ CONVERT_COMMAND = "python -m data_prep.{dataset} --source={source} --output={rec
 METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
 
 
-def convert_command(records, dataset="vspw"):
+def convert_command(records: pathlib.Path | str, dataset: str = "vspw") -> str:
     """The command that converts a data set to `records`."""
     return CONVERT_COMMAND.format(dataset=dataset, source=f"{dataset.upper()}_DIR", records=records)
 
 
-def features():
+def features() -> tfds.features.FeaturesDict:
     """Fields of a record: names of video and frame, the frame's JPEG, its mask's PNG (empty where there is none)."""
     return tfds.features.FeaturesDict(
         {
@@ -46,6 +49,15 @@ def features():
             "mask_png": tfds.features.Tensor(shape=(), dtype=np.object_),
         }
     )
+
+
+class Record(TypedDict):
+    """A frame as its record holds it; `mask_png` is empty where there is none."""
+
+    video: str
+    frame: str
+    image_jpeg: bytes
+    mask_png: bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +70,15 @@ class Video:
 
 
 SHRINKING = {1: 0, 2: 16, 4: 32, 8: 64}
-"""OpenCV's flags by what a JPEG's sides are divided by as it is decoded."""
+"""OpenCV's flag for each number by which a JPEG's sides can be divided in decoding."""
 
 
-def decode_image(jpeg, shrink=1):
-    """A JPEG's pixels, (H, W, 3) uint8 RGB.
+def decode_image(jpeg: bytes, shrink: int = 1) -> UInt8[np.ndarray, "H W 3"]:
+    """A JPEG's pixels, RGB.
 
     Args:
-      shrink: 1, 2, 4 or 8: sides are divided by it and rounded up. libjpeg then makes a pixel of each `shrink` x
-        `shrink` block from the block's lower frequencies, close to its mean, in a fraction of the time.
+      shrink: 1, 2, 4 or 8: sides are divided by it and rounded up. libjpeg then makes each pixel from the lower
+        frequencies of a `shrink` x `shrink` block: close to its mean, in a fraction of the time.
     """
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | SHRINKING[shrink]
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags)
@@ -75,8 +87,8 @@ def decode_image(jpeg, shrink=1):
     return image
 
 
-def mask_values(png):
-    """A mask's source values, (H, W) uint8. A palette image is read by its indices, never by its colours.
+def mask_values(png: bytes) -> UInt8[np.ndarray, "H W"]:
+    """A mask's source values. A palette image is read by its indices, never by its colours.
 
     Raises:
       UserError: the image has colours instead of ids, or more than 8 bits a pixel.
@@ -92,22 +104,22 @@ def mask_values(png):
     return channels[..., 0]
 
 
-def decode_mask(png, lookup=None):
-    """A mask's train ids, (H, W) uint8, void 255; see `mask_values`.
+def decode_mask(png: bytes, lookup: UInt8[np.ndarray, "256"] | None = None) -> UInt8[np.ndarray, "H W"]:
+    """A mask's train ids, void 255; see `mask_values`.
 
     Args:
-      lookup: train ids (256,) by source value, as `label_maps.lookup`; default VSPW's.
+      lookup: train ids by source value, as `label_maps.lookup`; default VSPW's.
     """
     values = mask_values(png)
     return vspw.from_raw(values) if lookup is None else cv2.LUT(values, lookup)
 
 
-def fingerprint(frames):
+def fingerprint(frames: Iterable[Sequence[str]]) -> str:
     """SHA-256 (hex) of the frames of a split in order: it depends neither on shards nor on how they were written.
 
     Args:
-      frames: iterable of (video, frame, SHA-256 of the JPEG's bytes, SHA-256 of the PNG's bytes), digests in hex; a
-        frame without mask has the digest of no bytes.
+      frames: of each (video, frame, SHA-256 of the JPEG's bytes, SHA-256 of the PNG's bytes), digests in hex; a frame
+        without mask has the digest of no bytes.
     """
     digest = hashlib.sha256()
     for parts in frames:
@@ -115,8 +127,8 @@ def fingerprint(frames):
     return digest.hexdigest()
 
 
-def find(path):
-    """The folder with dataset_info.json: `path` itself or the only one some levels below it."""
+def find(path: pathlib.Path | str) -> pathlib.Path:
+    """The folder with dataset_info.json: `path` itself or the only one within two levels below it."""
     path = pathlib.Path(path)
     infos = [info for pattern in ("", "*/", "*/*/") for info in path.glob(f"{pattern}dataset_info.json")]
     found = sorted(info.parent for info in infos if not info.parent.name.startswith(INCOMPLETE_PREFIX))
@@ -130,7 +142,7 @@ def find(path):
     return found[0]
 
 
-def exist(path):
+def exist(path: pathlib.Path | str) -> bool:
     """Whether converted data is at `path`."""
     try:
         return bool(find(path))
@@ -138,14 +150,14 @@ def exist(path):
         return False
 
 
-def split_videos(index, kept_N=None):
-    """A tuple of `Video` from the metadata's [[name, count], ...]; with `kept_N` the runs of kept frames alone."""
+def split_videos(index: Sequence[tuple[str, int]], kept_N: Bool[np.ndarray, "N"] | None = None) -> tuple[Video, ...]:
+    """Videos from the metadata's [[name, count], ...]; with `kept_N` the runs of kept frames alone."""
     starts = np.cumsum([0] + [count for _, count in index]).tolist()
     if kept_N is None:
         return tuple(Video(name, start, count) for (name, count), start in zip(index, starts, strict=False))
     videos = []
     for (name, count), start in zip(index, starts, strict=False):
-        # Where frames within a video are left out, a Video each stands for the runs between them: no clip has a gap.
+        # Where frames within a video are left out, each run between them becomes a Video, so that no clip has a gap.
         edges = np.flatnonzero(np.diff(np.concatenate([[False], kept_N[start : start + count], [False]])))
         videos += [Video(name, start + int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
     return tuple(videos)
@@ -155,24 +167,31 @@ class Frames:
     """Random access to the records of a split; labels are VSPW's train ids.
 
     Attributes:
-      videos: tuple of `Video`; frames that the filter leaves out are in none.
+      videos: frames that the filter leaves out are in none of them.
       max_classes: the most classes that one frame of `videos` holds.
       highest_class: the highest train id in `videos`, -1 if they hold none.
       dataset, numbering: which data set this is, and how its masks number their classes.
       lookup: train ids (256,) by source value.
       fingerprint: SHA-256 of the split's content, in hex.
-      kept: `class_pixels.Kept`: how many frames pass the filter by either denominator.
+      kept: how many frames pass the filter, by each denominator.
     """
 
-    def __init__(self, path, split, fits=label_maps.FITS, min_mapped=0.0, denominator="all"):
+    def __init__(
+        self,
+        path: pathlib.Path | str,
+        split: str,
+        fits: Sequence[str] = label_maps.FITS,
+        min_mapped: float = 0.0,
+        denominator: str = "all",
+    ) -> None:
         """Opens a split.
 
         Args:
           path: converted data.
-          fits: which fits of the class tables count, of `label_maps.FITS`.
+          fits: those of `label_maps.FITS` that count.
           min_mapped: frames with a smaller share of their pixels mapped to VSPW's classes are left out (0.8 in
             arXiv 2306.03508, section 2.2).
-          denominator: whose share: of "all" pixels or of the "labelled" ones.
+          denominator: the share is of "all" pixels or of the "labelled" ones.
 
         Raises:
           UserError: no such data, split or fit; damaged shards; a filter that keeps nothing.
@@ -189,7 +208,7 @@ class Frames:
         self._num_records = builder.info.splits[split].num_examples
         self._choose(metadata["videos"][split], min_mapped, denominator)
 
-    def _choose(self, index, min_mapped, denominator):
+    def _choose(self, index: Sequence[tuple[str, int]], min_mapped: float, denominator: str) -> None:
         pixels_N256 = class_pixels.load(self.path, self.split, self._num_records)
         labelled = label_maps.labelled(self.dataset, self.numbering)
         self.kept = class_pixels.count_kept(pixels_N256, self.lookup, labelled, min_mapped)
@@ -205,43 +224,44 @@ class Frames:
         self.highest_class = class_pixels.highest_class(pixels_N256, self.lookup)
 
     @functools.cached_property
-    def _source(self):
+    def _source(self) -> Sequence[dict[str, bytes]]:
         return tfds.builder_from_directory(self.path).as_data_source(self.split)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """What worker processes get: they open the shards themselves."""
         return {name: value for name, value in self.__dict__.items() if name != "_source"}
 
-    def __len__(self):
-        """The number of records, which `[number]` takes; the frames that count are those of `videos`."""
+    def __len__(self) -> int:
+        """The number of all records that `[number]` gives; the frames that count are those of `videos`."""
         return self._num_records
 
-    def __getitem__(self, number):
-        """A record as a dict: video and frame are str, image_jpeg and mask_png bytes."""
+    def __getitem__(self, number: int) -> Record:
+        """The record of that number."""
         try:
-            record = self._source[number]
+            found = self._source[number]
         except RuntimeError as error:
             raise UserError(
                 f"Record {number} of split {self.split!r} in {self.path} is damaged: {str(error).splitlines()[0]}\n"
                 f"Delete the folder and convert again: {convert_command(self.path, self.dataset)}"
             ) from error
-        return {name: value.decode() if name in ("video", "frame") else value for name, value in record.items()}
+        video, frame = found["video"].decode(), found["frame"].decode()
+        return Record(video=video, frame=frame, image_jpeg=found["image_jpeg"], mask_png=found["mask_png"])
 
-    def named_images(self, video):
-        """Yields (frame name, (H, W, 3) uint8) of a video."""
+    def named_images(self, video: Video) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"]]]:
+        """Yields the names and pixels of a video's frames."""
         for number in range(video.start, video.start + video.count):
             record = self[number]
             yield record["frame"], decode_image(record["image_jpeg"])
 
-    def label(self, record):
-        """The train ids (H, W) uint8 of a record; all void where it has no mask."""
+    def label(self, record: Record) -> UInt8[np.ndarray, "H W"]:
+        """The train ids of a record; all void where it has no mask."""
         with self._naming(record):
             if record["mask_png"]:
                 return decode_mask(record["mask_png"], self.lookup)
             return np.full(Image.open(io.BytesIO(record["image_jpeg"])).size[::-1], vspw.VOID, np.uint8)
 
-    def image(self, record, label_HW, shrink=1):
-        """The pixels (H, W, 3) uint8 of a record, whose label must be of the same size; see `decode_image`."""
+    def image(self, record: Record, label_HW: UInt8[np.ndarray, "H W"], shrink: int = 1) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of a record, whose label must be of the same size; see `decode_image`."""
         with self._naming(record):
             image = decode_image(record["image_jpeg"], shrink)
             if image.shape[:2] != tuple(-(-side // shrink) for side in label_HW.shape):
@@ -252,7 +272,7 @@ class Frames:
         return image
 
     @contextlib.contextmanager
-    def _naming(self, record):
+    def _naming(self, record: Record) -> Iterator[None]:
         try:
             yield
         except (UserError, OSError, SyntaxError, ValueError) as error:  # The last three are Pillow's.
@@ -261,14 +281,14 @@ class Frames:
                 f"Mend the source, delete this folder and convert again: {convert_command(self.path, self.dataset)}"
             ) from error
 
-    def image_and_label(self, number):
-        """The frame's pixels (H, W, 3) uint8 and train ids (H, W) uint8; all void where it has no mask."""
+    def image_and_label(self, number: int) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
+        """The frame's pixels and train ids; all void where it has no mask."""
         record = self[number]
         label = self.label(record)
         return self.image(record, label), label
 
 
-def _check_shards(path, split, dataset):
+def _check_shards(path: pathlib.Path, split: tfds.core.SplitInfo, dataset: str) -> None:
     """Raises UserError where a shard is missing, truncated, or holds another number of records than it should."""
     problems = []
     for filename, expected in zip(sorted(split.filenames), split.shard_lengths, strict=True):
@@ -287,8 +307,8 @@ def _check_shards(path, split, dataset):
         )
 
 
-def read_metadata(path):
-    """The metadata that the converter left: a dict of METADATA_KEYS, all but the first two by split.
+def read_metadata(path: pathlib.Path | str) -> dict[str, Any]:
+    """The metadata that the converter left: METADATA_KEYS; all but dataset and numbering are dicts by split.
 
     Raises:
       UserError: no converted data, or of an older layout.

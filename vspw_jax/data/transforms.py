@@ -2,15 +2,18 @@
 
 The rules, their order and their distributions are mmseg's (open-mmlab/mmsegmentation 0.x mmseg/datasets/pipelines/
 transforms.py): resize, crop, flip, photometric distortion, normalisation, padding. Single images go through the same,
-as clips of one frame. VSS-CFFM, mmseg for clips, differs in two points: it judges a crop by the last frame's labels
-alone, here all frames count; and it draws colours anew for each frame, here for each clip.
+as clips of one frame. VSS-CFFM, which is mmseg for clips, differs in two points. It judges a crop by the labels of the
+last frame alone; here all frames count. It draws colours anew for each frame; here they are drawn once for each clip.
 Shapes: T frames, H and W pixels. Images are uint8 RGB until normalised; labels uint8 train ids, void 255.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+from ml_collections import ConfigDict
 
 from vspw_jax.classes.vspw import VOID
 
@@ -20,54 +23,68 @@ IMAGE_STD = np.array([58.395, 57.12, 57.375], np.float32)
 
 CROP_TRIES = 10
 
+Size = tuple[int, int]
+Image = UInt8[np.ndarray, "H W 3"]
+Label = UInt8[np.ndarray, "H W"]
 
-def fitted_size(height, width, long_side, short_side):
+
+def fitted_size(height: int, width: int, long_side: int, short_side: int) -> Size:
     """(height, width) scaled, aspect kept, to the largest that exceeds neither side (mmcv rescale_size)."""
     scale = min(long_side / max(height, width), short_side / min(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
-def random_size(height, width, config, rng):
+def random_size(height: int, width: int, config: ConfigDict, rng: np.random.Generator) -> Size:
     """(height, width) fitted to `base_size` times a uniform ratio, cut to whole pixels (mmseg random_sample_ratio)."""
     ratio = rng.uniform(*config.resize_ratio)
     short_side, long_side = (int(side * ratio) for side in sorted(config.base_size))
     return fitted_size(height, width, long_side, short_side)
 
 
-def _is_varied(labels, max_share):
+def _is_varied(labels: Sequence[Label], max_share: float) -> bool:
     """Whether two classes or more are in sight and none covers `max_share` or more of the labelled pixels."""
-    counts = sum(cv2.calcHist([label], [0], None, [256], [0, 256]).astype(np.int64) for label in labels)[:VOID]
+    counts = np.sum([cv2.calcHist([label], [0], None, [256], [0, 256]).astype(np.int64) for label in labels], 0)[:VOID]
     return (counts > 0).sum() > 1 and counts.max() / counts.sum() < max_share
 
 
-def _window(shape, size, top, left, crop):
-    """What of a frame of `shape` a crop (height, width) of it at `size` shows: slices in whole pixels, and their size.
-
-    A crop that exceeds `size` is cut off, so that its size may be below `crop`.
-    """
-    slices, cropped = [], []
-    for source, scaled, first, length in zip(shape, size, (top, left), crop, strict=True):
-        cropped.append(min(length, scaled - first))
-        start, end = (int(place * source / scaled + 0.5) for place in (first, first + cropped[-1]))
-        slices.append(slice(min(start, source - 1), max(end, start + 1)))
-    return tuple(slices), tuple(cropped)
-
-
-def choose_crop(labels, crop, max_share, rng, size=None):
-    """Top and left of a random crop (height, width), drawn again where one class covers too much of it.
-
-    The first draw and up to CROP_TRIES - 1 of its successors are judged; after as many failures the next one is taken
-    unseen, as mmseg does. With `max_share` of 1 or more nothing is judged. What exceeds the clip is cut off.
+def _window(shape: Size, size: Size, top: int, left: int, crop: Size) -> tuple[tuple[slice, slice], Size]:
+    """What a crop shows of a frame.
 
     Args:
-      labels: T of (H, W); judged as they are, where mmseg counts the pixels of resized ones.
+      shape: (height, width) of the frame.
+      size: (height, width) to which the frame would be resized.
+      top, left, crop: place and (height, width) of the crop in the resized frame.
+
+    Returns:
+      (slices of the frame in whole pixels, the crop's size). A crop that exceeds `size` is cut off.
+    """
+
+    def side(source: int, scaled: int, first: int, length: int) -> tuple[slice, int]:
+        cropped = min(length, scaled - first)
+        start, end = (int(place * source / scaled + 0.5) for place in (first, first + cropped))
+        return slice(min(start, source - 1), max(end, start + 1)), cropped
+
+    (rows, height), (columns, width) = map(side, shape, size, (top, left), crop)
+    return (rows, columns), (height, width)
+
+
+def choose_crop(
+    labels: Sequence[Label], crop: Size, max_share: float, rng: np.random.Generator, size: Size | None = None
+) -> tuple[int, int]:
+    """Top and left of a random crop (height, width); it is drawn again if one class covers too much of it.
+
+    Up to CROP_TRIES draws are judged; if all fail, one more is drawn and taken unseen, as mmseg does. With `max_share`
+    of 1 or more nothing is judged. What exceeds the clip is cut off.
+
+    Args:
+      labels: of the T frames; pixels are counted in them as they are (mmseg counts in resized ones).
       size: (height, width) to which they will be resized and in which the crop lies; theirs by default.
     """
     shape = labels[0].shape
-    size = size or shape
+    height, width = size = size or shape
 
-    def draw():
-        return tuple(rng.integers(0, max(length - part, 0) + 1) for length, part in zip(size, crop, strict=True))
+    def draw() -> tuple[int, int]:
+        return rng.integers(0, max(height - crop[0], 0) + 1), rng.integers(0, max(width - crop[1], 0) + 1)
 
     top, left = draw()
     for _ in range(CROP_TRIES if max_share < 1 else 0):
@@ -85,7 +102,7 @@ class Colours:
     Attributes:
       brightness: grey levels to add.
       contrast, saturation: factors.
-      contrast_first: contrast comes before saturation and hue, or after them.
+      contrast_first: whether contrast comes before saturation and hue; else it comes after them.
       hue: added to OpenCV's hue of 0..179.
     """
 
@@ -96,7 +113,7 @@ class Colours:
     hue: int | None = None
 
 
-def random_colours(rng):
+def random_colours(rng: np.random.Generator) -> Colours:
     """Each step with probability one half; brightness +-32, contrast and saturation 0.5..1.5, hue -18..17."""
     brightness, contrast, saturation, hue, first = rng.random(5) < 0.5
     draws = rng.uniform(-32, 32), rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5), int(rng.integers(-18, 18))
@@ -114,26 +131,27 @@ NORMALISED = (LEVELS.astype(np.float32) - IMAGE_MEAN) / IMAGE_STD
 """By level and channel, (256, 3): the level itself, and normalised with ImageNet's statistics."""
 
 
-def _scaled(levels, factor=1.0, offset=0.0):
-    """uint8 levels times a factor plus an offset, clipped and cut to whole levels (mmseg convert())."""
+def _scaled(levels: np.ndarray, factor: float = 1.0, offset: float = 0.0) -> UInt8[np.ndarray, "256"]:
+    """Levels times a factor plus an offset, clipped and cut to whole levels (mmseg convert())."""
     return np.clip(levels * np.float32(factor) + np.float32(offset), 0, 255).astype(np.uint8)
 
 
-def _through_hsv(image, channel, table):
-    """One pass through HSV in which a channel's levels (256,) are replaced."""
+def _through_hsv(image: Image, channel: int, table: UInt8[np.ndarray, "256"]) -> Image:
+    """One pass through HSV in which a channel's levels are replaced."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def distort_colours(image, colours, levels=LEVELS, out=None):
+def distort_colours(
+    image: Image, colours: Colours, levels: np.ndarray = LEVELS, out: np.ndarray | None = None
+) -> np.ndarray:
     """Applies one draw of colours, level for level as mmseg does on 8-bit images.
 
-    All but the passes through HSV are functions of a level, hence tables, and so is what is done with the levels last.
-    Saturation and hue each make a pass of their own, as in mmseg: the rounding in between shows.
+    All steps but the passes through HSV depend on a pixel's level alone: they are tables. The last table is `levels`.
+    Saturation and hue each make a pass of their own, as in mmseg, because the rounding between them shows.
 
     Args:
-      image: (H, W, 3) uint8.
       levels: (256, 3), what becomes of a final level by channel: LEVELS or NORMALISED.
       out: (H, W, 3) of the type of `levels` to write into, each row without gaps.
     """
@@ -161,44 +179,51 @@ class View:
 
     Attributes:
       size: (height, width) that a frame would be resized to.
-      place: top and left of the crop in it.
+      place: top and left of the crop in the resized frame.
       crop: the crop's (height, width).
-      flipped: left and right change places.
+      flipped: whether left and right change places.
       colours: see `Colours`.
     """
 
-    size: tuple
-    place: tuple
-    crop: tuple
+    size: Size
+    place: tuple[int, int]
+    crop: Size
     flipped: bool
     colours: Colours
 
-    def shrink(self, height):
-        """The largest of 1, 2, 4 and 8 by which frames of that height may be divided and not fall below `size`."""
+    def shrink(self, height: int) -> int:
+        """The largest of 1, 2, 4 and 8 by which frames of that height can be divided without falling below `size`."""
         return next(shrink for shrink in (8, 4, 2, 1) if shrink == 1 or self.size[0] * shrink <= height)
 
-    def of(self, pixels, interpolation):
-        """What it shows of a frame or label, in its own size: the crop's, or less where the frame ends."""
+    def of(self, pixels: UInt8[np.ndarray, "H W ..."], interpolation: int) -> UInt8[np.ndarray, "h w ..."]:
+        """What the view shows of a frame or label: it has the crop's size, or less where the frame ends."""
         window, (height, width) = _window(pixels.shape[:2], self.size, *self.place, self.crop)
         shown = cv2.resize(pixels[window], (width, height), interpolation=interpolation)
         return cv2.flip(shown, 1) if self.flipped else shown
 
 
-def random_view(labels, config, crop, rng):
-    """Draws a `View` of T frames by their labels (H, W); see `augment`."""
-    size = random_size(*labels[0].shape, config, rng)
+def random_view(labels: Sequence[Label], config: ConfigDict, crop: Size, rng: np.random.Generator) -> View:
+    """Draws a `View` of T frames by their labels; see `augment`."""
+    height, width = labels[0].shape
+    size = random_size(height, width, config, rng)
     place = choose_crop(labels, crop, config.max_class_share, rng, size)
     flipped = bool(rng.random() < 0.5)
-    return View(size, place, tuple(crop), flipped, random_colours(rng) if config.photometric else Colours())
+    return View(size, place, crop, flipped, random_colours(rng) if config.photometric else Colours())
 
 
-def show(view, image, label, out_image, out_label):
-    """Writes what a view shows of a frame, (H, W, 3) uint8 and (H, W) uint8, into arrays of the crop's size.
+def show(
+    view: View,
+    image: Image,
+    label: Label,
+    out_image: Float32[np.ndarray, "h w 3"],
+    out_label: Int32[np.ndarray, "h w"],
+) -> None:
+    """Writes what a view shows of a frame into arrays of the crop's size.
 
-    Of a frame only what the crop shows is resized: the crop's edges come to lie on whole pixels of the frame, by which
-    its place and scale differ from mmseg's, which resizes all of the frame first, by less than a pixel of the frame.
-    The image may be shrunk, see `View.shrink`: then by less than one of its own pixels, which are no larger than the
-    crop's.
+    Only the part of a frame that the crop shows is resized. So the crop's edges lie on whole pixels of the frame, and
+    its place and scale differ from mmseg's by less than a pixel of the frame: mmseg resizes the whole frame first.
+    The image may be shrunk, see `View.shrink`. Then the difference is less than one of its own pixels, which are no
+    larger than the crop's.
     """
     shown_label = view.of(label, cv2.INTER_NEAREST)
     height, width = shown_label.shape
@@ -209,17 +234,19 @@ def show(view, image, label, out_image, out_label):
         pixels[height:], pixels[:height, width:] = beyond, beyond
 
 
-def augment(images, labels, config, crop, rng):
+def augment(
+    images: Sequence[Image], labels: Sequence[Label], config: ConfigDict, crop: Size, rng: np.random.Generator
+) -> tuple[Float32[np.ndarray, "T h w 3"], Int32[np.ndarray, "T h w"]]:
     """A training clip from the frames of a video.
 
     Args:
-      images, labels: T frames (H, W, 3) uint8 and (H, W) uint8, all of one size.
+      images, labels: of T frames, all of one size.
       config: base_size (long, short), resize_ratio (low, high), max_class_share, photometric.
       crop: (height, width) of the result.
-      rng: numpy Generator; the only source of randomness.
+      rng: the only source of randomness.
 
     Returns:
-      image (T, *crop, 3) float32, normalised, 0 beyond the frame; label (T, *crop) int32, void 255.
+      The images, normalised, 0 beyond the frame, and the labels, void 255; both of the crop's size.
     """
     view = random_view(labels, config, crop, rng)
     image_THWC, label_THW = np.empty((len(images), *crop, 3), np.float32), np.empty((len(images), *crop), np.int32)

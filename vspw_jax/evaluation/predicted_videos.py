@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from vspw_jax.data.records import Frames, Video
 from vspw_jax.files import mask_png
+from vspw_jax.inference.in_order import InOrder
 from vspw_jax.inference.predictor import Predictor, Result
 from vspw_jax.inference.recorded import Recorded, Recorder
 from vspw_jax.inference.threads import WriteBehind, one_ahead
@@ -55,16 +56,19 @@ def predict(
 ) -> Iterator[PredictedVideo]:
     """Yields some videos of a split with their predictions.
 
-    Predicts in batches: the devices already have the next batch while this one's predictions are worked on.
+    Predicts in batches: the devices already have the next batch while this one's predictions are worked on. A network
+    that remembers begins each video anew.
     """
     decoded = decoded_frames(frames, videos, threads)
-
-    def begin(batch: list[Frame]) -> tuple[list[Frame], Result | Recorded]:
-        return batch, predictor.start([image for _, image, _ in batch])
 
     def predicted(video: Video) -> Iterator[PredictedFrame]:
         left = itertools.islice(decoded, video.count)
         batches = iter(lambda: list(itertools.islice(left, predictor.batch)), [])
+        in_order = InOrder(predictor)
+
+        def begin(batch: list[Frame]) -> tuple[list[Frame], Result | Recorded]:
+            return batch, in_order.start([image for _, image, _ in batch])
+
         for batch, result in one_ahead(begin, batches):
             for frame, prediction in zip(batch, result.labels(), strict=True):
                 yield *frame, prediction

@@ -2,13 +2,14 @@
 
 import contextlib
 import pathlib
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def whole_file(path):
-    """Gives a path beside `path` to write to, of the same suffix; it takes the name `path` when the block ends well.
+def whole_file(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
+    """Gives a path to write to, beside `path` and of its suffix; when the block ends well, it is renamed to `path`.
 
-    Where the block raises, what was written is removed and an older `path` stays as it was.
+    If the block raises, what was written is removed, and an older `path` stays as it was.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f"partial-{path.name}")

@@ -8,6 +8,7 @@ H and W pixels, h and w cells, K classes.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from vspw_jax.inference import sliding_window
 from vspw_jax.models import layers
@@ -60,6 +61,43 @@ def views(height: int, width: int, crop: tuple[int, int], scales: tuple[float, .
     return [View(size, mirrored) for size in sizes for mirrored in ((False, True) if flip else (False,))]
 
 
+class Windows:
+    """The windows of all views of a frame, and the scores of the frame from those of its windows.
+
+    Args:
+      height, width: of the frame.
+      crop: (height, width) of a window.
+    """
+
+    def __init__(self, height: int, width: int, crop: tuple[int, int], options: Options) -> None:
+        self._height, self._width, self._crop, self._options = height, width, crop, options
+        self._views = views(height, width, crop, options.scales, options.flip)
+        padded = [[max(side, least) for side, least in zip(view.size, crop, strict=True)] for view in self._views]
+        self._shapes = padded
+        self._counts = [len(sliding_window.corners(*shape, crop=crop, stride=options.stride)) for shape in padded]
+
+    @property
+    def num_memories(self) -> int:
+        """For how many windows a network needs a memory that remembers; see `sliding_window.look_through`."""
+        return math.prod(sliding_window.calls(sum(self._counts), self._options.windows))
+
+    def cut(self, image_NHWC: Float[Array, "N H W 3"]) -> Float[Array, "N S h w 3"]:
+        """The windows of frames, view by view."""
+        seen = [view.of(image_NHWC, self._crop) for view in self._views]
+        windows = [sliding_window.cut(image, self._crop, self._options.stride) for image in seen]
+        return jnp.concatenate(windows, axis=1)
+
+    def join(self, score_ShwK: Float[Array, "S h w K"]) -> Float[Array, "H W K"]:
+        """The scores of a frame, averaged over its views, from those of the windows that `cut` gave."""
+        total: Any = 0.0
+        of_views = jnp.split(score_ShwK, np.cumsum(self._counts)[:-1].tolist())
+        for view, shape, part in zip(self._views, self._shapes, of_views, strict=True):
+            joined = sliding_window.join(part, *shape, crop=self._crop, stride=self._options.stride)
+            scores = view.undo(joined, self._height, self._width)
+            total += jax.nn.softmax(scores, axis=-1) if self._options.double_softmax else scores
+        return total / len(self._views)
+
+
 def map_scores(
     score: sliding_window.Score,
     image_NHWC: Float[Array, "N H W 3"],
@@ -75,20 +113,39 @@ def map_scores(
       image_NHWC: normalised frames at their own size.
       crop: (height, width).
     """
-    num_images, height, width, _ = image_NHWC.shape
-    chosen = views(height, width, crop, options.scales, options.flip)
-    seen = [view.of(image_NHWC, crop) for view in chosen]
-    windows = [sliding_window.cut(image, crop, options.stride) for image in seen]
-    ends = np.cumsum([window_NSHWC.shape[1] for window_NSHWC in windows])[:-1].tolist()
-    window_JHWC = jnp.concatenate(windows, axis=1).reshape(-1, *crop, image_NHWC.shape[-1])
+    num_images, height, width, channels = image_NHWC.shape
+    windows = Windows(height, width, crop, options)
+    window_JHWC = windows.cut(image_NHWC).reshape(-1, *crop, channels)
     score_JhwK = sliding_window.score_windows(score, window_JHWC, options.windows)
-
-    def of_frame(score_ShwK: Float[Array, "S h w K"]) -> PyTree[Array]:
-        total: Any = 0.0
-        for view, image, part in zip(chosen, seen, jnp.split(score_ShwK, ends), strict=True):
-            joined = sliding_window.join(part, image.shape[1], image.shape[2], crop, options.stride)
-            scores = view.undo(joined, height, width)
-            total += jax.nn.softmax(scores, axis=-1) if options.double_softmax else scores
-        return finish(total / len(chosen))
-
+    of_frame = lambda score_ShwK: finish(windows.join(score_ShwK))
     return lax.map(of_frame, score_JhwK.reshape(num_images, -1, *score_JhwK.shape[1:]))
+
+
+def scan_scores(
+    look: sliding_window.Look,
+    memory: PyTree[Array],
+    image_NHWC: Float[Array, "N H W 3"],
+    count: Int[Array, ""],
+    crop: tuple[int, int],
+    options: Options,
+    finish: Callable[[Float[Array, "H W K"]], PyTree[Array]],
+) -> tuple[PyTree[Array], PyTree[Array]]:
+    """As `map_scores`, for a network that remembers: frame after frame, each window of each view with its own memory.
+
+    Args:
+      memory: of the windows before the first frame; see `sliding_window.look_through`.
+      count: so many of the images are frames, the others fill up the batch and are not remembered.
+
+    Returns:
+      (what `finish` makes, stacked over the frames; the memory after the last frame).
+    """
+    windows = Windows(*image_NHWC.shape[1:3], crop, options)
+
+    def next_frame(memory, inputs):
+        number, image_HWC = inputs
+        score_ShwK, after = sliding_window.look_through(look, windows.cut(image_HWC[None])[0], memory, options.windows)
+        memory = jax.tree.map(lambda new, old: jnp.where(number < count, new, old), after, memory)
+        return memory, finish(windows.join(score_ShwK))
+
+    memory, finished = lax.scan(next_frame, memory, (jnp.arange(len(image_NHWC)), image_NHWC))
+    return finished, memory

@@ -7,6 +7,7 @@ pictures; see `threads.py`. The next batch is begun before the one before it is 
 import contextlib
 import dataclasses
 import itertools
+import math
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -19,7 +20,8 @@ from PIL import Image
 from vspw_jax.console.progress import progress
 from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.inference import overlay, scores
+from vspw_jax.inference import memory_file, overlay, scores
+from vspw_jax.inference.in_order import InOrder
 from vspw_jax.inference.prediction_folder import PredictionFolder
 from vspw_jax.inference.predictor import Predictor, Result
 from vspw_jax.inference.sources import Source
@@ -29,6 +31,8 @@ from vspw_jax.inference.video import video_writer
 OVERLAY_HEIGHT = 480
 THREADS = 2
 """How many draw and write pictures."""
+FRAMES_BETWEEN_MEMORIES = 32
+"""What a network remembers is kept at most so often; an interrupted run makes the frames since then again."""
 FILMS = {"overlay.mp4": overlay.with_legend, "side_by_side.mp4": overlay.beside}
 """By video: what makes its pictures of frame, overlay and the legend's classes."""
 
@@ -43,10 +47,14 @@ class Item:
     label: UInt8[np.ndarray, "H W"] | None
 
 
-def _items(source: Source, folder: PredictionFolder, store: scores.Writer | None) -> Iterator[Item]:
-    """The frames of a source; with its label a frame that has its mask, and its scores where they are wanted."""
-    for name, image, time in source.frames():
-        kept = not store or store.path(source.name, name).exists()
+def _items(source: Source, folder: PredictionFolder, store: scores.Writer | None, most_kept: float) -> Iterator[Item]:
+    """The frames of a source; with its label a frame that has its mask, and its scores where they are wanted.
+
+    Args:
+      most_kept: so many of the first frames, at most, have a label.
+    """
+    for number, (name, image, time) in enumerate(source.frames()):
+        kept = number < most_kept and (not store or store.path(source.name, name).exists())
         yield Item(name, image, time, folder.mask(name, image.shape[:2]) if kept else None)
 
 
@@ -84,6 +92,7 @@ class _Output:
         self._folder, self._source, self._store, self._films = folder, source, store, films
         self._most, self._stack = most, contextlib.ExitStack()
         self._shown: tuple[int, ...] = ()
+        self._remembered, self._masks = 0, list[Future[None]]()
 
     def __enter__(self) -> Self:
         enter = self._stack.enter_context
@@ -108,7 +117,19 @@ class _Output:
         pictures = self._write(_draw, item, label, self._shown, path, self._films)
         self._film(self._append_pictures, pictures, item.time)
         if item.label is None:
-            self._write(mask_png.save, label, self._folder.mask_path(item.name))
+            self._masks.append(self._write(mask_png.save, label, self._folder.mask_path(item.name)))
+
+    def remember(self, kept: memory_file.KeptMemory) -> None:
+        """Keeps what is remembered after the frames that were added, once all their masks are there."""
+        if kept.frames - self._remembered < FRAMES_BETWEEN_MEMORIES:
+            return
+        self._remembered, masks, self._masks = kept.frames, self._masks, []
+        self._film(self._save_memory, masks, kept)
+
+    def _save_memory(self, masks: list[Future[None]], kept: memory_file.KeptMemory) -> None:
+        for mask in masks:
+            mask.result()
+        memory_file.save(self._folder.path, kept)
 
     def _append_pictures(self, pictures: Future[list[np.ndarray]], time: int) -> None:
         for append, picture in zip(self._append, pictures.result(), strict=True):
@@ -161,16 +182,19 @@ def predict_source(
         return 0
     store = _store(predictor, source, folder, identity)
     most = 2 * predictor.batch if overlap else 0
+    kept = memory_file.load(folder.path, predictor.first_memory) if predictor.remembers else None
+    in_order = InOrder(predictor, kept.memory, kept.shape) if kept else InOrder(predictor)
+    most_kept = math.inf if not predictor.remembers else kept.frames if kept else 0
 
     def begin(batch: list[Item]) -> tuple[list[Item], Result | None]:
         new = batch[0].label is None
-        return batch, predictor.start([item.image for item in batch]) if new else None
+        return batch, in_order.start([item.image for item in batch]) if new else None
 
     count = predicted = 0
     bar = progress(description=f"predicting {source.name}", unit="frame", total=source.count)
     with (
         contextlib.closing(bar),
-        read_ahead(_items(source, folder, store), most) as items,
+        read_ahead(_items(source, folder, store, most_kept), most) as items,
         _Output(folder, source, store, films, most) as written,
     ):
         batches = _checked_room(_batches(items, predictor.batch), predictor, source, store)
@@ -181,6 +205,8 @@ def predict_source(
                 written.add(item, label, compact)
                 bar.update()
             count, predicted = count + len(batch), predicted + (len(batch) if result else 0)
+            if result and predictor.remembers:
+                written.remember(memory_file.KeptMemory(count, batch[-1].image.shape, result.memory))
     if store:
         store.close()
     folder.finish(count)

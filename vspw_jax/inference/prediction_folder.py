@@ -6,6 +6,7 @@ overlays/<frame>.jpg             the frame with its classes' colours over it, an
 overlay.mp4, side_by_side.mp4    the same as videos
 palette.csv                      the classes' names and colours
 scores/                          see scores.py
+memory.npz                       see memory_file.py; of a network that remembers
 """
 
 import csv

@@ -4,6 +4,7 @@ Shapes: N frames, H and W pixels, K classes, k classes kept.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +21,9 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import transforms
 from vspw_jax.inference import augmentation, scores
-from vspw_jax.models import layers, segmenter
-from vspw_jax.parallel import sharding
+from vspw_jax.models import segmenter
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import DATA_AXES, compiler_options, make_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Result:
 
     arrays: dict[str, Array]
     count: int
+    memory: PyTree[Array] = ()
+    """What the network remembers after these frames, for `Predictor.start` of the next; () of one that does not."""
 
     def labels(self) -> UInt8[np.ndarray, "N H W"]:
         """Train ids."""
@@ -64,13 +68,18 @@ def check_options(options: ConfigDict, crop: tuple[int, int], num_classes: int) 
         )
 
 
+def _normalised(frame_NHWC: UInt8[Array, "N H W 3"]) -> Float[Array, "N H W 3"]:
+    return (frame_NHWC.astype(jnp.float32) - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
+
+
 class Predictor:
     """Frames of any size to train ids; compiles once for each frame size.
 
     Args:
       config: the whole config; `model.image_size` is the window, `evaluate` holds stride, batch and augmentation.
       graphdef: of the model.
-      mesh: its devices share the frames; all of them belong to this process.
+      mesh: its devices share the frames; all of them belong to this process. A network that remembers, whose frames
+        must follow each other, takes one of them.
       weights: params and model_state; may be set anew as `predictor.weights`.
       origin: where the weights come from, JSON values.
     """
@@ -84,33 +93,64 @@ class Predictor:
         origin: dict[str, Any] | None = None,
     ) -> None:
         self.weights = weights or {}
+        self.remembers = segmenter.decoder_of(config.model).remembers
+        if self.remembers:  # Its frames follow each other: devices cannot share them.
+            mesh = make_mesh(devices=mesh.local_devices[:1])
         self.batch = -(-config.evaluate.batch // mesh.size) * mesh.size
         self.num_classes, self.options = config.model.num_classes, config.evaluate
         self._mesh, self.origin = mesh, origin or {}
-        crop = tuple(config.model.image_size)
-        check_options(self.options, crop, self.num_classes)
-
-        def predict(
-            params: PyTree[Array], model_state: PyTree[Array], frame_NHWC: UInt8[Array, "N H W 3"]
-        ) -> dict[str, Array]:
-            model = nnx.merge(graphdef, params, model_state)
-
-            def score(window_JHWC: Float[Array, "J H W 3"]) -> Float[Array, "J h w K"]:
-                return segmenter.class_scores(model(window_JHWC[:, None]))[:, 0]
-
-            def finish(score_HWK: Float[Array, "H W K"]) -> dict[str, Array]:
-                label = {"label": score_HWK.argmax(axis=-1).astype(jnp.uint8)}
-                return label | (scores.compress(score_HWK, self.top_classes) if self.options.save_scores else {})
-
-            image = (frame_NHWC.astype(jnp.float32) - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
-            return augmentation.map_scores(score, image, crop, self._needed(), finish)
-
+        self._crop = tuple(config.model.image_size)
+        check_options(self.options, self._crop, self.num_classes)
         # shard_map, so that no device scores windows of another device's frames.
-        frames = P(layers.DATA_AXES)
-        mapped = jax.shard_map(predict, mesh=mesh, in_specs=(P(), P(), frames), out_specs=frames, check_vma=False)
-        self._predict = jax.jit(
-            mapped, out_shardings=sharding.replicated(mesh), compiler_options=sharding.compiler_options(mesh)
+        frames, whole = P(DATA_AXES), P()
+        specs = ((whole, whole, whole, whole), whole) if self.remembers else ((whole, frames), frames)
+        mapped = jax.shard_map(
+            functools.partial(self._in_order if self.remembers else self._each, graphdef),
+            mesh=mesh,
+            in_specs=specs[0],
+            out_specs=specs[1],
+            check_vma=False,
         )
+        placed = dict(out_shardings=placement.replicated(mesh), compiler_options=compiler_options(mesh))
+        self._predict = jax.jit(mapped, **placed)
+        self._memory = jax.jit(functools.partial(self._first_memory, graphdef), static_argnums=1, **placed)
+
+    def _finish(self, score_HWK: Float[Array, "H W K"]) -> dict[str, Array]:
+        label = {"label": score_HWK.argmax(axis=-1).astype(jnp.uint8)}
+        return label | (scores.compress(score_HWK, self.top_classes) if self.options.save_scores else {})
+
+    def _each(self, graphdef, weights, frame_NHWC: UInt8[Array, "N H W 3"]) -> dict[str, Array]:
+        """Labels, and scores where they are saved, of frames that do not depend on each other."""
+        model = nnx.merge(graphdef, *weights)
+
+        def score(window_JHWC: Float[Array, "J H W 3"]) -> Float[Array, "J h w K"]:
+            return segmenter.class_scores(model(window_JHWC[:, None]))[:, 0]
+
+        return augmentation.map_scores(score, _normalised(frame_NHWC), self._crop, self._needed(), self._finish)
+
+    def _in_order(self, graphdef, weights, frame_NHWC, count, memory) -> tuple[dict[str, Array], PyTree[Array]]:
+        """The same of the next `count` frames of a video, and what is remembered then."""
+        model = nnx.merge(graphdef, *weights)
+
+        def look(window_JHWC: Float[Array, "J H W 3"], memory: PyTree[Array]):
+            outputs, memory = model.look(window_JHWC, memory)
+            return segmenter.class_scores(outputs)[:, 0], memory
+
+        image = _normalised(frame_NHWC)
+        return augmentation.scan_scores(look, memory, image, count, self._crop, self._needed(), self._finish)
+
+    def _first_memory(self, graphdef, shape: tuple[int, int], weights) -> PyTree[Array]:
+        """What is remembered before the first frame, of a size, of a video."""
+        windows = augmentation.Windows(*shape, crop=self._crop, options=self._needed())
+        blank = jnp.zeros((windows.num_memories, *self._crop, 3), jnp.float32)
+        return nnx.merge(graphdef, *weights).memory(blank)
+
+    def first_memory(self, height: int, width: int) -> PyTree[Array]:
+        """What the network remembers before a video's first frame; () of one that does not remember."""
+        return self._memory((height, width), self._weights()) if self.remembers else ()
+
+    def _weights(self) -> tuple[PyTree[Array], PyTree[Array]]:
+        return self.weights["params"], self.weights["model_state"]
 
     @property
     def top_classes(self) -> int:
@@ -131,19 +171,30 @@ class Predictor:
     def identity(self) -> dict[str, Any]:
         """What decides the predictions, as JSON values: origin, digest of the weights, options of `evaluate`."""
         digest = hashlib.sha256()
-        for leaf in jax.tree.leaves((self.weights["params"], self.weights["model_state"])):
+        for leaf in jax.tree.leaves(self._weights()):
             digest.update(np.asarray(leaf.addressable_data(0)).tobytes())
         options = dataclasses.asdict(self._needed())
         del options["windows"]  # It changes no result.
         top = {"top_classes": self.top_classes} if self.options.save_scores else {}
         return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **options, **top}
 
-    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Result:
-        """Begins at most `batch` frames of one size; does not wait for the devices."""
+    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]], memory: PyTree[Array] = ()) -> Result:
+        """Begins at most `batch` frames of one size; does not wait for the devices.
+
+        Args:
+          memory: of a network that remembers: `first_memory`, or the `Result.memory` of the frames before.
+        """
         missing = self.batch - len(frames)
         batch = np.stack([*frames, *[frames[-1]] * missing])
-        placed = jax.device_put(batch, sharding.by_clip(self._mesh))
-        return Result(self._predict(self.weights["params"], self.weights["model_state"], placed), len(frames))
+        if self.remembers:
+            placed = jax.device_put(batch, placement.replicated(self._mesh))
+            return Result(*self._remembering(placed, len(frames), memory))
+        placed = jax.device_put(batch, placement.by_clip(self._mesh))
+        return Result(self._predict(self._weights(), placed), len(frames))
+
+    def _remembering(self, placed: UInt8[Array, "N H W 3"], count: int, memory: PyTree[Array]):
+        arrays, memory = self._predict(self._weights(), placed, count, memory)
+        return arrays, count, memory
 
     def __call__(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> UInt8[np.ndarray, "N H W"]:
         """Train ids of at most `batch` frames of one size."""

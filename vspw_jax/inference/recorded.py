@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, PyTree, UInt8
 from PIL import Image
 
 from vspw_jax.data.records import Frames, Video
@@ -27,7 +27,7 @@ class Recorder:
     def __init__(
         self, predictor: Predictor, frames: Frames, videos: Sequence[Video], store: scores.Writer, write: WriteBehind
     ) -> None:
-        self.batch = predictor.batch
+        self.batch, self.first_memory = predictor.batch, predictor.first_memory
         self._predictor, self._store, self._write = predictor, store, write
         self._names = (
             (video.name, frames[number]["frame"])
@@ -35,9 +35,9 @@ class Recorder:
             for number in range(video.start, video.start + video.count)
         )
 
-    def start(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> "Recorded":
+    def start(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], memory: PyTree[Array] = ()) -> "Recorded":
         """As `Predictor.start`; the labels must be taken in the order of the frames."""
-        return Recorded(self._predictor.start(images), self.save)
+        return Recorded(self._predictor.start(images, memory), self.save)
 
     def save(self, compacts: list[scores.Compact]) -> None:
         """Stores the scores of the next frames."""
@@ -52,6 +52,7 @@ class Recorded:
 
     def __init__(self, result: Result, save: Callable[[list[scores.Compact]], None]) -> None:
         self._result, self._save = result, save
+        self.memory = result.memory
 
     def labels(self) -> UInt8[np.ndarray, "N H W"]:
         """Train ids."""

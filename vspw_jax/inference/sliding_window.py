@@ -9,15 +9,18 @@ of a frame, J windows in all, H and W pixels, h and w cells, K classes.
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, PyTree
 
 from vspw_jax.models import layers
 
 Score = Callable[[Float[Array, "J height width 3"]], Float[Array, "J h w K"]]
 """Function from windows to their class scores, at any resolution."""
+Look = Callable[[Float[Array, "J height width 3"], PyTree[Array]], tuple[Float[Array, "J h w K"], PyTree[Array]]]
+"""Function from windows and what is remembered of each to their class scores and what is then remembered."""
 
 MULTIPLE = 32
 """Sides of a resized frame are multiples of it; released: ResizeToMultiple."""
@@ -66,15 +69,42 @@ def cut(
     return jnp.moveaxis(windows, 0, 1)
 
 
+def calls(count: int, at_a_time: int) -> tuple[int, int]:
+    """(number of calls of the network, windows of each) for `count` windows; the last call may have to be filled up."""
+    number = -(-count // at_a_time)
+    return number, -(-count // number)
+
+
+def _in_calls(window_JHWC: Float[Array, "J H W 3"], at_a_time: int) -> Float[Array, "calls j H W 3"]:
+    """The windows divided among calls. The first ones fill up the last call; their second scores are dropped."""
+    count = len(window_JHWC)
+    number, size = calls(count, at_a_time)
+    filled = jnp.concatenate([window_JHWC, window_JHWC[: number * size - count]])
+    return filled.reshape(number, size, *window_JHWC.shape[1:])
+
+
+def _out_of_calls(x: Array, count: int | None = None) -> Array:
+    """An array by call and window of the call as one by window, of the first `count` windows."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[:count]
+
+
 def score_windows(score: Score, window_JHWC: Float[Array, "J H W 3"], at_a_time: int) -> Float[Array, "J h w K"]:
     """Scores of windows, by calls of `score` on equal parts of at most `at_a_time` windows."""
-    count = len(window_JHWC)
-    calls = -(-count // at_a_time)
-    size = -(-count // calls)
-    # The last call may have too few windows: the first ones fill it up, and their second scores are dropped.
-    filled = jnp.concatenate([window_JHWC, window_JHWC[: calls * size - count]])
-    scores = lax.map(score, filled.reshape(calls, size, *window_JHWC.shape[1:]))
-    return scores.reshape(calls * size, *scores.shape[2:])[:count]
+    return _out_of_calls(lax.map(score, _in_calls(window_JHWC, at_a_time)), len(window_JHWC))
+
+
+def look_through(
+    look: Look, window_JHWC: Float[Array, "J H W 3"], memory: PyTree[Array], at_a_time: int
+) -> tuple[Float[Array, "J h w K"], PyTree[Array]]:
+    """As `score_windows`, for a network that remembers what each window showed in the frames before.
+
+    Args:
+      memory: its arrays have a first axis as long as all calls have windows (the product of `calls`).
+    """
+    parts = _in_calls(window_JHWC, at_a_time)
+    memory = jax.tree.map(lambda x: x.reshape(*parts.shape[:2], *x.shape[1:]), memory)
+    scores, memory = lax.map(lambda inputs: look(*inputs), (parts, memory))
+    return _out_of_calls(scores, len(window_JHWC)), jax.tree.map(_out_of_calls, memory)
 
 
 def join(

@@ -2,10 +2,12 @@
 
 import math
 
+from ml_collections import ConfigDict
+
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.losses import cross_frame_nce, patch_labels, per_pixel, pne, segmentation
 
-LIMITS = {
+LIMITS: dict[str, dict[str, tuple[float, float]]] = {
     "segmentation": {
         "capacity": (1, math.inf),
         "num_points": (1, math.inf),
@@ -15,7 +17,6 @@ LIMITS = {
     },
     "nce": {
         "temperature": (1e-5, math.inf),
-        "level": (0, 3),
         "groups": (1, math.inf),
         "min_share": (0, 1),
         "negatives": (0, math.inf),
@@ -24,7 +25,6 @@ LIMITS = {
     },
     "pne": {
         "temperature": (1e-5, math.inf),
-        "level": (0, 3),
         "anchors": (1, math.inf),
         "samples": (1, math.inf),
         "capacity": (1, math.inf),
@@ -39,12 +39,19 @@ CONTRASTS = ("nce", "pne")
 """Sections that a recipe may lack, and that count only where their weight is not 0."""
 
 
-def check_losses(config):
-    """Raises UserError where a field of `config.loss` has a value with which its loss cannot be computed."""
+def check_losses(config: ConfigDict, num_maps: int) -> None:
+    """Raises UserError where a field of `config.loss` has a value with which its loss cannot be computed.
+
+    Args:
+      config: whole.
+      num_maps: that the encoder gives.
+    """
     check_segmentation(config.loss.segmentation, config.model.num_classes)
+    check_queries(config.loss.segmentation.get("capacity", 0), config.model.decoder)
     for section in CONTRASTS:
         if section in config.loss and config.loss[section].weight:
             check_limits(section, config.loss[section])
+            check_level(section, config.loss[section].level, num_maps)
     contrast = config.loss.get("nce")
     if contrast and contrast.weight:
         choose(patch_labels.CHOICES, contrast.labels, "loss.nce.labels")
@@ -54,7 +61,13 @@ def check_losses(config):
         choose(pne.FORMS, config.loss.pne.form, "loss.pne.form")
 
 
-def check_segmentation(fields, num_classes):
+def check_level(section: str, level: int, num_maps: int) -> None:
+    """Raises UserError where a loss would read a map that the encoder does not give."""
+    if level not in range(num_maps):
+        raise UserError(f"loss.{section}.level is {level}: expected 0 to {num_maps - 1}.")
+
+
+def check_segmentation(fields: ConfigDict, num_classes: int) -> None:
     """The same of `config.loss.segmentation`."""
     check_limits("segmentation", fields)
     if "void" in fields:
@@ -64,7 +77,18 @@ def check_segmentation(fields, num_classes):
         per_pixel.check_weights(fields.class_weight, num_classes)
 
 
-def check_limits(section, fields):
+def check_queries(capacity: int, decoder: ConfigDict) -> None:
+    """Raises UserError where a frame may hold more classes than there are queries to give them to."""
+    queries = decoder.get("num_queries", capacity)
+    if capacity > queries:
+        raise UserError(
+            f"loss.segmentation.capacity is {capacity}, model.decoder.num_queries {queries}: every class of a frame "
+            f"needs a query of its own. Set --config.model.decoder.num_queries={capacity} or more, or lower the "
+            "capacity."
+        )
+
+
+def check_limits(section: str, fields: ConfigDict) -> None:
     """Raises UserError where a field lies outside of its `LIMITS`; not-a-number does too."""
     for name, (least, most) in LIMITS[section].items():
         if name in fields and not least <= fields[name] <= most:

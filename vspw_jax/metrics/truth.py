@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from data_prep import vspw
-from data_prep.conversion import sources
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
+from vspw_jax.files import sources
 
 T = TypeVar("T")
 

@@ -12,9 +12,7 @@ from flax import nnx
 from jax import lax
 
 from vspw_jax.parallel import weight_shards
-
-DATA_AXES = ("data", "fsdp")
-"""Names of the mapped mesh axes among which a batch is shared; batch statistics are averaged over them in training."""
+from vspw_jax.parallel.mesh import DATA_AXES
 
 REMAT_POLICIES = {
     "none": None,

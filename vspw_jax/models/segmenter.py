@@ -1,90 +1,111 @@
 """The segmentation network: an encoder and a decoder named in the config.
 
-An encoder makes four maps of images; a decoder makes a dict of float32 arrays of them, each name ending in its axes.
+An encoder makes maps of images; a decoder makes a dict of float32 arrays of them, each name ending in its axes.
 
 Shapes: B clips, T frames, N = B*T images, H and W pixels or cells, Q queries, C channels or classes, L predictions.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from ml_collections import FrozenConfigDict
+from jaxtyping import Array, Float, Key, PyTree
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from vspw_jax.console.errors import UserError, choose
+from vspw_jax.console.errors import UserError, check_fields, choose
 from vspw_jax.models import layers
+from vspw_jax.models.decoders.decoder import Decoder
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
+from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.models.projection_head import ProjectionHead
 
-ENCODERS = {"beit": BeitPyramid, "vit_adapter": ViTAdapter}
-DECODERS = {"mask2former": Mask2Former, "upernet": UperNet}
-PROJECTED = {"encoder": lambda config: config.encoder.dim, "decoder": lambda config: config.decoder.dim}
-"""Width of what the projection head reads: an encoder map, or the features that the decoder classifies."""
+ENCODERS: dict[str, type[Encoder]] = {"beit": BeitPyramid, "vit_adapter": ViTAdapter}
+DECODERS: dict[str, type[Decoder]] = {"mask2former": Mask2Former, "upernet": UperNet}
+PROJECTION_INPUTS = ("encoder", "decoder")
+"""What the projection head reads: a map of the encoder, or the features that the decoder classifies."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def has_projection(config):
+def encoder_of(config: ConfigDict) -> type[Encoder]:
+    """The class of `config.model`'s encoder; UserError lists those that there are."""
+    return choose(ENCODERS, config.encoder.name, "model.encoder.name")
+
+
+def decoder_of(config: ConfigDict) -> type[Decoder]:
+    """The class of `config.model`'s decoder; UserError lists those that there are."""
+    return choose(DECODERS, config.decoder.name, "model.decoder.name")
+
+
+def maps_of(config: ConfigDict) -> tuple[FeatureMap, ...]:
+    """The maps that the encoder of `config.model` gives, fine to coarse."""
+    return encoder_of(config).maps(config.encoder)
+
+
+def stacked(config: ConfigDict) -> dict[str, int]:
+    """Paths of variables of the network of `config.model` that are stacked for a scan, and their stacked axes."""
+    parts = {"encoder": encoder_of(config), "decoder": decoder_of(config)}
+    return {f"{part}/{path}": axes for part, kind in parts.items() for path, axes in kind.STACKED.items()}
+
+
+def has_projection(config: ConfigDict) -> bool:
     """Whether the network of `config.model` has a projection head for contrastive losses."""
     return bool("projection" in config and config.projection.dim)
 
 
-def check_sizes(config):
-    """Raises UserError where the image size is no pair, the projection reads nothing that there is, or heads or groups
-    of `config.model` do not divide a width."""
+def projected_width(config: ConfigDict) -> int:
+    """Channels of what the projection head reads."""
+    if config.projection.input == "decoder":
+        return decoder_of(config).features_width(config.decoder)
+    return maps_of(config)[config.projection.level].width
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where `config.model` makes no network: a name, a size or a level that there is not."""
+    choose(DTYPES, config.dtype, "model.dtype")
+    choose(layers.REMAT_POLICIES, config.remat, "model.remat")
     if len(config.image_size) != 2:
         raise UserError(
             f"model.image_size is {tuple(config.image_size)}: expected height and width, given once, as in "
             "--config.model.image_size='(480, 480)'."
         )
+    check_fields("model.encoder", config.encoder, encoder_of(config).FIELDS, "configs/parts/models.py")
+    check_fields("model.decoder", config.decoder, decoder_of(config).FIELDS, "configs/parts/models.py")
+    encoder_of(config).check(config.encoder, tuple(config.image_size))
+    maps = maps_of(config)
+    decoder_of(config).check(config.decoder, maps)
     if has_projection(config):
-        choose(PROJECTED, config.projection.input, "model.projection.input")
-        if config.projection.level not in range(4):
-            raise UserError(f"model.projection.level is {config.projection.level}: expected 0, 1, 2 or 3.")
-    encoder, decoder = config.encoder, config.decoder
-    values = int(encoder.dim * encoder.get("adapter_value_ratio", 1))
-    divisions = (
-        ("model.encoder.heads", encoder.get("heads", 1), encoder.dim),
-        ("model.encoder.adapter_heads", encoder.get("adapter_heads", 1), values),
-        ("model.decoder.heads", decoder.get("heads", 1), decoder.get("dim", 0)),
-        ("model.decoder.norm_groups", decoder.get("norm_groups", 1), decoder.get("dim", 0)),
-    )
-    for field, parts, width in divisions:
-        if parts < 1 or width % parts:
-            raise UserError(
-                f"{field} is {parts}, which does not divide the {width} channels there. "
-                f"Set --config.{field}={math.gcd(width, max(parts, 1))}, or another model.{field.split('.')[1]}.dim."
-            )
+        choose(dict.fromkeys(PROJECTION_INPUTS), config.projection.input, "model.projection.input")
+        if config.projection.level not in range(len(maps)):
+            raise UserError(f"model.projection.level is {config.projection.level}: expected 0 to {len(maps) - 1}.")
 
 
 class Segmenter(nnx.Module):
     """Encoder and decoder over clips; frames are independent of each other here."""
 
-    def __init__(self, config, rngs):
-        check_sizes(config)
+    def __init__(self, config: ConfigDict, rngs: nnx.Rngs):
+        check(config)
         self.config = FrozenConfigDict(config)
-        options = dict(dtype=choose(DTYPES, config.dtype, "model.dtype"), rngs=rngs)
-        encoder = choose(ENCODERS, config.encoder.name, "model.encoder.name")
-        decoder = choose(DECODERS, config.decoder.name, "model.decoder.name")
-        self.encoder = encoder(config.encoder, config.image_size, config.remat, **options)
-        self.decoder = decoder(config.encoder.dim, config.num_classes, config.decoder, config.remat, **options)
+        options = dict(dtype=DTYPES[config.dtype], rngs=rngs)
+        self.encoder = encoder_of(config)(config.encoder, config.image_size, config.remat, **options)
+        self.decoder = decoder_of(config)(maps_of(config), config.num_classes, config.decoder, config.remat, **options)
         if has_projection(config):
-            self.projection = ProjectionHead(PROJECTED[config.projection.input](config), config.projection, **options)
+            self.projection = ProjectionHead(projected_width(config), config.projection, **options)
 
-    def __call__(self, image_BTHWC, train=False, key_B=None):
+    def __call__(
+        self, image_BTHWC: Float[Array, "B T H W 3"], train: bool = False, key_B: Key[Array, " B"] | None = None
+    ) -> dict[str, Array | list[Array]]:
         """Runs the network.
 
         Args:
           image_BTHWC: normalised float32 frames of the model's image_size.
-          train: batch statistics from the batch (averaged over the mapped `layers.DATA_AXES`, which must be bound) and
+          train: batch statistics from the batch (averaged over the mapped `DATA_AXES`, which must be bound) and
             their running means updated in place; else the running means are used.
           key_B: a JAX key a clip for stochastic depth and drop-out, or None for none.
 
         Returns:
-          A dict, all float32: `encoder`, four maps BTHWC at 1/4 to 1/32, and what the decoder gives. Every decoder:
+          A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives. Every decoder:
           `features_BTHWC` at 1/4, of which its masks or logits are made. Mask2Former:
           `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW` at 1/4, and the same after every decoder
           layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet: `logits_BTHWC` at 1/4 and
@@ -104,6 +125,20 @@ class Segmenter(nnx.Module):
         outputs["encoder"] = [x.reshape(*clips, *x.shape[1:]).astype(jnp.float32) for x in maps]
         return outputs
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a frame's result depends on the frames before it; then `look` is to be called in their order."""
+        return self.decoder.remembers
+
+    def memory(self, image_NHWC: Float[Array, "N H W 3"]) -> PyTree:
+        """What is remembered of N views of a video before its first frame; `image_NHWC` gives shapes alone."""
+        return self.decoder.memory(self.encoder(image_NHWC))
+
+    def look(self, image_NHWC: Float[Array, "N H W 3"], memory: PyTree) -> tuple[dict[str, Array], PyTree]:
+        """The outputs of `__call__`, with T = 1, for the next frame of N views, and what is remembered then."""
+        decoded, memory = self.decoder.look(self.encoder(image_NHWC), memory)
+        return dict(_by_clip(name, x, (len(image_NHWC), 1)) for name, x in decoded.items()), memory
+
     def _projected(self, maps, decoded):
         """What the projection head reads."""
         projection = self.config.projection
@@ -117,12 +152,12 @@ def _by_clip(name, x, clips):
     return f"{stem}_{axes.replace('N', 'BT')}", x.reshape(*x.shape[:axis], *clips, *x.shape[axis + 1 :])
 
 
-def build(config, key):
+def build(config: ConfigDict, key: Key[Array, ""]) -> Segmenter:
     """The network of `config.model`, its weights drawn from `key`."""
     return Segmenter(config, nnx.Rngs(params=key))
 
 
-def class_scores(outputs):
+def class_scores(outputs: dict[str, Array]) -> Float[Array, "B T h w K"]:
     """Scores BTHWC of the real classes at 1/4, from a network's outputs.
 
     The softmax of per-pixel logits, or of a query decoder the sum over queries of class softmax times mask sigmoid.

@@ -1,167 +1,192 @@
 """The training run, to be read from top to bottom."""
 
 import contextlib
+import dataclasses
 import math
+import pathlib
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import checkpoint
+from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError, warn
 from vspw_jax.data import mixture, pipeline, records
 from vspw_jax.evaluation.evaluate import comparisons
 from vspw_jax.inference.predictor import Predictor
-from vspw_jax.losses import checks
 from vspw_jax.observe.goodput import Goodput
 from vspw_jax.observe.observer import Observer
 from vspw_jax.observe.profiling import Trace
 from vspw_jax.observe.run_log import LOG, run_log
-from vspw_jax.parallel import processes, sharding
-from vspw_jax.training import non_finite, optimizers, replay, train_step
+from vspw_jax.parallel import placement, processes
+from vspw_jax.parallel.mesh import local_mesh
+from vspw_jax.training import checks, non_finite, optimizers, replay, train_state, train_step
 from vspw_jax.training.first_state import first_state
 from vspw_jax.training.preemption import Stopped, StopRequest
+from vspw_jax.training.train_state import State
+
+Batches = Iterator[dict[str, np.ndarray]]
 
 
-def train(config, workdir, stop=None):
+def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = None) -> State:
     """Trains `config` in `workdir`, from its newest checkpoint or from the start.
 
     Args:
-      stop: a `StopRequest`; default one that never comes.
+      stop: default one that never comes.
 
     Returns:
-      The final state; see `train_step`.
+      The final state; see `train_state.py`.
 
     Raises:
-      UserError: data or `config.init_from` missing or unfit, the workdir another run's, devices that cannot share
-        the batch, no room on the disk, a loss that is no longer finite.
+      UserError: a value of the config that makes no sense, data or `config.init_from` missing or unfit, the workdir
+        another run's, devices that cannot share the batch, no room on the disk, a loss that is no longer finite.
       Stopped: a stop was requested; the state that was reached is saved.
     """
-    goodput, stop = Goodput(), stop or StopRequest()
-
-    # 1. The data, the devices and the workdir must fit the config before anything is compiled.
-    checks.check_losses(config)
-    members = mixture.members(config.data)
-    mixture.check_classes(members, config.model.num_classes)
-    if "capacity" in config.loss.segmentation:
-        mixture.check_capacity(members, config.loss.segmentation.capacity)
-        check_queries(config)
-    mesh = train_step.make_mesh(config)
-    most_bad = non_finite.allowed(config.run)
+    goodput = Goodput()
+    members = checks.check(config)
+    mesh = train_state.mesh_of_run(config)
     trace = Trace(config.run.profile_steps, workdir / "tensorboard")
-
-    # 2. The model as shapes, its optimizer, and the state: new or restored.
-    graphdef, params, _ = train_step.describe(config)
-    transformation = optimizers.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
-    with processes.first_alone("workdir"):
-        checkpoint.claim_workdir(workdir, config, mixture.identity(members))
-    if len(members) > 1:
-        print(mixture.report(members, config.data.frames))
-    checkpoints = checkpoint.Checkpoints(
-        workdir, config.run.keep, trains=True, in_background=config.run.save_in_background
-    )
-    checkpoints.set_aside_damaged()
+    checkpoints = claimed(config, workdir, members)
     with run_log(workdir), contextlib.closing(checkpoints):
-        state = first_state(config, transformation, checkpoints, mesh)
+        graphdef, params, _ = train_state.describe(config)
+        optimizer = optimizers.build(config, params)
+        state = first_state(config, optimizer, checkpoints, mesh)
         first_step, last_step = int(state["step"]), config.train.steps
         checkpoints.check_room(state, saves=math.ceil((last_step - first_step) / config.run.save_every))
 
-        # 3. The step, the stream of batches from here on, and what shows the run.
-        make_step = train_step.make_train_step(config, graphdef, transformation, mesh)
+        make_step = train_step.make_train_step(config, graphdef, optimizer, mesh)
         batches = pipeline.batches_of_run(config, first_step)
         images_per_step = config.train.batch * config.data.frames
         observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
-        predictor = Predictor(config, graphdef, sharding.local_mesh(mesh))
-        pictured = records.Frames(config.data.records, config.data.eval_split)
-        unread = {}
-
-        # 4. The loop; only its logging waits for the devices. However it ends, a save that has begun is finished, and
-        # so are the processes that read.
+        run = Run(config, workdir, mesh, checkpoints, observer, Pictures(config, graphdef, mesh), goodput, trace)
+        # However it ends, a save that has begun is finished, and so are the processes that read.
         with contextlib.closing(observer), contextlib.closing(batches), contextlib.closing(trace):
-            try:
-                for step in range(first_step + 1, last_step + 1):
-                    stop.check(step)
-                    trace.before(step, state)
-                    with goodput.elsewhere("input"), stop.reading():
-                        batch = sharding.to_global(mesh, next(batches), config.train.accumulate)
-                    if step == first_step + 1:
-                        with goodput.elsewhere("compiling"):
-                            make_step = stop.unless_requested(compiled, make_step, state, batch)
-                        goodput.begin_steps()
-                    state, unread[step] = make_step(state, batch)
-                    is_saved = step % config.run.save_every == 0 or step == last_step
-                    if step % config.run.log_every == 0 or is_saved:
-                        heed_bad_steps(config, workdir, checkpoints, state, unread, most_bad)
-                        observer.scalars(step, unread[step])
-                        unread.clear()
-                    if is_saved:
-                        with goodput.elsewhere("saving"):
-                            checkpoints.save(step, state)
-                    if step % config.run.picture_every == 0:
-                        with goodput.elsewhere("pictures"):
-                            stop.unless_requested(show, step, state, mesh, predictor, pictured, observer)
-            except Stopped as stopped:
-                heed_bad_steps(config, workdir, checkpoints, state, unread, most_bad)
-                step = int(state["step"])
-                checkpoints.save(step, state)
-                stopped.args = (f"Stopped after step {step} of {last_step}, saved in {workdir / 'checkpoints'}.",)
-                raise
-    return state
+            return run.through(state, make_step, batches, stop or StopRequest())
 
 
-def compiled(step_function, state, batch):
+def claimed(config: ConfigDict, workdir: pathlib.Path, members: list[mixture.Member]) -> Checkpoints:
+    """The checkpoints of a workdir that is this run's, what is damaged set aside."""
+    with processes.first_alone("workdir"):
+        run_identity.claim_workdir(workdir, config, mixture.identity(members))
+    if len(members) > 1:
+        print(mixture.report(members, config.data.frames))
+    in_background = config.run.save_in_background
+    checkpoints = Checkpoints(workdir, config.run.keep, trains=True, in_background=in_background)
+    checkpoints.set_aside_damaged()
+    return checkpoints
+
+
+def compiled(step_function: Callable, state: State, batch: dict[str, jax.Array]) -> Callable:
     """The jitted step as a program for these shapes and shardings, which refuses others: it never compiles again."""
     return step_function.lower(state, batch).compile()
 
 
-def show(step, state, mesh, predictor, pictured, observer):
-    """Logs frame, truth and prediction of the first videos, in the first process; all give it their weights."""
-    weights = sharding.gathered(mesh, {name: state[name] for name in ("params", "model_state")})
-    if jax.process_index() > 0:
-        return
-    predictor.weights = sharding.local(mesh, weights)
-    for number, picture in enumerate(comparisons(predictor, pictured)):
-        observer.picture(step, f"{pictured.split}/{number}", picture)
+class Pictures:
+    """Frame, truth and prediction of the first videos of the evaluation's split, now and then."""
+
+    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh):
+        self._mesh, self._predictor = mesh, Predictor(config, graphdef, local_mesh(mesh))
+        self._frames = records.Frames(config.data.records, config.data.eval_split)
+
+    def show(self, step: int, state: State, observer: Observer) -> None:
+        """Logs them, in the first process; all give it their weights."""
+        weights = placement.gathered(self._mesh, {name: state[name] for name in ("params", "model_state")})
+        if jax.process_index() > 0:
+            return
+        self._predictor.weights = placement.local(self._mesh, weights)
+        for number, picture in enumerate(comparisons(self._predictor, self._frames)):
+            observer.picture(step, f"{self._frames.split}/{number}", picture)
 
 
-def check_queries(config):
-    """Raises UserError where a frame may hold more classes than there are queries to give them to."""
-    capacity = config.loss.segmentation.get("capacity", 0)
-    queries = config.model.decoder.get("num_queries", capacity)
-    if capacity > queries:
-        raise UserError(
-            f"loss.segmentation.capacity is {capacity}, model.decoder.num_queries {queries}: every class of a frame "
-            f"needs a query of its own. Set --config.model.decoder.num_queries={capacity} or more, or lower the "
-            "capacity."
-        )
+@dataclasses.dataclass
+class Run:
+    """What goes on around the steps of a run. Only its logging waits for the devices.
 
-
-def heed_bad_steps(config, workdir, checkpoints, state, unread, most_bad):
-    """Saves steps whose loss or gradient was no number for `replay`; too many in a row end the run.
-
-    Args:
-      state: after the last of them.
-      unread: metrics of steps, by step.
-      most_bad: so many in a row are allowed.
-
-    Raises:
-      UserError: more came in a row; the state before the last of them is saved.
+    Attributes:
+      unread: metrics of the steps since the last logging, by step, still on the devices.
     """
-    counts = jax.device_get({step: metrics["bad_steps"] for step, metrics in unread.items()})
-    for step, count in counts.items():
-        if not count:
-            continue
-        figures = jax.device_get(unread[step])
-        bad = ", ".join(sorted(name for name, value in figures.items() if not np.isfinite(value)))
-        found = f"At step {step} {bad or 'the running statistics'} became NaN or infinite"
-        path = replay.save(workdir, config, step, figures)
-        if count > most_bad:
-            checkpoints.save(step - 1, {**state, "bad_steps": jnp.zeros_like(state["bad_steps"])})
-            raise UserError(
-                f"{found}. The weights are those before that step, saved in {workdir / 'checkpoints'}; the step is in "
-                f"{path or replay.folder(workdir)}.\nSee where it began with --mode=replay. Lower "
-                "--config.optimizer.learning_rate or set --config.optimizer.clip_norm=1 with another --workdir=DIR, or "
-                "leave such steps out with --config.run.non_finite=skip."
-            )
-        LOG.warning("%s; left out", found)
-        warn(f"{found}. It was left out; see --mode=replay.")
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    mesh: Mesh
+    checkpoints: Checkpoints
+    observer: Observer
+    pictures: Pictures
+    goodput: Goodput
+    trace: Trace
+    unread: dict[int, dict[str, jax.Array]] = dataclasses.field(default_factory=dict)
+
+    def through(self, state: State, make_step: Callable, batches: Batches, stop: StopRequest) -> State:
+        """Makes the steps that are left; the state after the last one."""
+        first_step, last_step = int(state["step"]), self.config.train.steps
+        try:
+            for step in range(first_step + 1, last_step + 1):
+                stop.check(step)
+                self.trace.before(step, state)
+                batch = self.read(batches, stop)
+                if step == first_step + 1:
+                    with self.goodput.elsewhere("compiling"):
+                        make_step = stop.unless_requested(compiled, make_step, state, batch)
+                    self.goodput.begin_steps()
+                state, self.unread[step] = make_step(state, batch)
+                self.after(step, state, stop)
+        except Stopped as stopped:
+            self.heed_bad_steps(state)
+            step = int(state["step"])
+            self.checkpoints.save(step, state)
+            stopped.args = (f"Stopped after step {step} of {last_step}, saved in {self.workdir / 'checkpoints'}.",)
+            raise
+        return state
+
+    def read(self, batches: Batches, stop: StopRequest) -> dict[str, jax.Array]:
+        """The next batch, on the devices."""
+        with self.goodput.elsewhere("input"), stop.reading():
+            return placement.to_global(self.mesh, next(batches), self.config.train.accumulate)
+
+    def after(self, step: int, state: State, stop: StopRequest) -> None:
+        """Logs, saves and shows what is due after a step."""
+        run = self.config.run
+        is_saved = step % run.save_every == 0 or step == self.config.train.steps
+        if step % run.log_every == 0 or is_saved:
+            self.heed_bad_steps(state)
+            self.observer.scalars(step, self.unread[step])
+            self.unread.clear()
+        if is_saved:
+            with self.goodput.elsewhere("saving"):
+                self.checkpoints.save(step, state)
+        if step % run.picture_every == 0:
+            with self.goodput.elsewhere("pictures"):
+                stop.unless_requested(self.pictures.show, step, state, self.observer)
+
+    def heed_bad_steps(self, state: State) -> None:
+        """Saves unread steps whose loss or gradient was no number for `replay`; too many in a row end the run.
+
+        Args:
+          state: after the last of them.
+
+        Raises:
+          UserError: more came in a row than are allowed; the state before the last of them is saved.
+        """
+        counts = jax.device_get({step: metrics["bad_steps"] for step, metrics in self.unread.items()})
+        for step, count in counts.items():
+            if not count:
+                continue
+            figures = jax.device_get(self.unread[step])
+            bad = ", ".join(sorted(name for name, value in figures.items() if not np.isfinite(value)))
+            found = f"At step {step} {bad or 'the running statistics'} became NaN or infinite"
+            path = replay.save(self.workdir, self.config, step, figures)
+            if count > non_finite.allowed(self.config.run):
+                self.checkpoints.save(step - 1, {**state, "bad_steps": jnp.zeros_like(state["bad_steps"])})
+                raise UserError(
+                    f"{found}. The weights are those before that step, saved in {self.workdir / 'checkpoints'}; the "
+                    f"step is in {path or replay.folder(self.workdir)}.\nSee where it began with --mode=replay. Lower "
+                    "--config.optimizer.learning_rate or set --config.optimizer.clip_norm=1 with another "
+                    "--workdir=DIR, or leave such steps out with --config.run.non_finite=skip."
+                )
+            LOG.warning("%s; left out", found)
+            warn(f"{found}. It was left out; see --mode=replay.")

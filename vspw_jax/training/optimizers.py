@@ -1,72 +1,113 @@
-"""AdamW with layer-wise learning rate decay, warm-up and poly decay.
+"""AdamW and SGD, with layer-wise learning rate decay.
 
-Source: czczup/ViT-Adapter segmentation/mmcv_custom/layer_decay_optimizer_constructor.py and
-configs/ade20k/mask2former_beitv2_adapter_large_896_80k_ade20k_ss.py; mmcv LrUpdaterHook for the schedule.
+Sources: czczup/ViT-Adapter segmentation/mmcv_custom/layer_decay_optimizer_constructor.py and
+configs/ade20k/mask2former_beitv2_adapter_large_896_80k_ade20k_ss.py for AdamW; torch.optim.SGD, which mmsegmentation's
+configs of convolutional networks use, for SGD. Which layer a parameter is in, the encoder tells.
 Parameter paths are slash-joined names, such as "encoder/interactions/blocks/attn/qkv/kernel".
 """
 
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
 
-NO_DECAY = r"(^|/)(bias|scale|[qv]_bias|gamma(_[12])?)$"
-"""Biases, norms and layer scales: all that is one-dimensional in the released network."""
+from vspw_jax.console.errors import check_fields, choose
+from vspw_jax.models import segmenter
+from vspw_jax.parallel.placement import map_with_path
+from vspw_jax.training import schedules
 
-FIRST_LAYER = r"^encoder/(cls_token|patch_embed/.*)$"
-BLOCKS = r"^encoder/(interactions/)?blocks/"
-"""Stacked along two leading axes: run or interaction, block of it."""
-QUERY_EMBEDDINGS = r"^decoder/(mask_embed/.*|cls_embed/.*|level_embed|query_embed|query_feat)$"
+VECTORS = r"(^|/)(bias|scale|[qv]_bias|gamma(_[12])?)$"
+"""Biases, norms and layer scales: all that is one-dimensional in the released networks."""
 
-
-def map_with_path(function, tree):
-    """Maps function(path, leaf) over a nested dict, the path's names joined by slashes."""
-    return jax.tree_util.tree_map_with_path(
-        lambda keys, leaf: function("/".join(str(key.key) for key in keys), leaf), tree
-    )
+DECAYED = {"kernels": lambda path: not re.search(VECTORS, path), "all": lambda path: True}
+"""What weight decay pulls to 0, by `optimizer.decayed`."""
 
 
-def warmup_poly(config, num_steps):
-    """Learning rate by step: poly decay to `minimum`, times a linear ramp from `warmup_ratio` during warm-up."""
-
-    def rate(step):
-        poly = (config.learning_rate - config.minimum) * (1 - step / num_steps) ** config.power + config.minimum
-        ramp = config.warmup_ratio + (1 - config.warmup_ratio) * step / max(config.warmup_steps, 1)
-        return jnp.where(step < config.warmup_steps, poly * ramp, poly)
-
-    return rate
+def adamw(config: ConfigDict, decayed: PyTree[bool]) -> list[optax.GradientTransformation]:
+    """Adam with decoupled weight decay, before the learning rate: arXiv 1711.05101."""
+    return [
+        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=1e-8),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+    ]
 
 
-def layer_scales(params, config, depth):
-    """Learning rate factors: decay ** (depth + 1 - id), where patches have id 0, block i id i + 1, the rest depth + 1.
+def sgd(config: ConfigDict, decayed: PyTree[bool]) -> list[optax.GradientTransformation]:
+    """SGD with momentum, before the learning rate: weight decay enters the momentum, as in torch.optim.SGD."""
+    return [
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.trace(config.momentum, config.nesterov),
+    ]
 
-    With `embeddings_at_layer_0` the decoder's embeddings and prediction heads have id 0 too, as in the
-    released code, which files by name whatever it does not know.
+
+OPTIMIZERS = {"adamw": (adamw, ("beta1", "beta2")), "sgd": (sgd, ("momentum", "nesterov"))}
+"""By `config.optimizer.name`: what it does with the gradients, and the fields that it alone reads."""
+FIELDS = ("learning_rate", "weight_decay", "decayed", "layer_decay", "clip_norm")
+"""That each of them reads."""
+
+
+def layer_scales(params: PyTree, config: ConfigDict) -> PyTree[np.ndarray]:
+    """Learning rate factors: decay ** (L + 1 - id) for L layers, where what is in no layer has id L + 1.
+
+    With `embeddings_at_layer_0` the decoder's embeddings and prediction heads have id 0 too, as in the released code,
+    which files by name whatever it does not know.
+
+    Args:
+      params: arrays or shapes.
+      config: whole.
     """
+    encoder, decoder = segmenter.encoder_of(config.model), segmenter.decoder_of(config.model)
+    outside = encoder.num_layers(config.model.encoder) + 1
+    at_layer_0 = decoder.EMBEDDINGS if config.optimizer.get("embeddings_at_layer_0") else ()
 
     def scale(path, leaf):
-        if re.match(BLOCKS, path):
-            runs, blocks = leaf.shape[:2]
-            layer = np.arange(1, runs * blocks + 1).reshape(runs, blocks, *(1,) * (leaf.ndim - 2))
-        elif re.match(FIRST_LAYER, path) or (config.embeddings_at_layer_0 and re.match(QUERY_EMBEDDINGS, path)):
+        part, _, inner = path.partition("/")
+        layer = None
+        if part == "encoder":
+            layer = encoder.layer_id(config.model.encoder, inner, leaf.shape)
+        elif part == "decoder" and inner.split("/")[0] in at_layer_0:
             layer = 0
-        else:
-            layer = depth + 1
-        return np.float32(config.layer_decay) ** (depth + 1 - layer)
+        return np.float32(config.optimizer.layer_decay) ** (outside - (outside if layer is None else layer))
 
     return map_with_path(scale, params)
 
 
-def build(config, params, depth, num_steps):
-    """The optax transformation for the nested dict of parameters (arrays or shapes)."""
-    scales = layer_scales(params, config, depth)
-    decayed = map_with_path(lambda path, _: not re.search(NO_DECAY, path), params)
+def learning_rate(config: ConfigDict) -> schedules.Schedule:
+    """The learning rate of a run by step; `config` is whole."""
+    return schedules.build(config.schedule, config.optimizer.learning_rate, config.train.steps)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where a whole config names an optimizer, a schedule or a `decayed` that there is not, or where
+    fields do not belong to the one it names."""
+    options = config.optimizer
+    _, own = choose(OPTIMIZERS, options.name, "optimizer.name")
+    embeddings = ("embeddings_at_layer_0",) if segmenter.decoder_of(config.model).EMBEDDINGS else ()
+    optional = tuple(name for name in embeddings if name in options)
+    check_fields("optimizer", options, (*FIELDS, *own, *optional), "configs/parts/training.py")
+    choose(DECAYED, options.decayed, "optimizer.decayed")
+    schedules.check(config.schedule)
+
+
+def build(config: ConfigDict, params: PyTree) -> optax.GradientTransformation:
+    """The optimizer of a run.
+
+    Args:
+      config: whole.
+      params: arrays or shapes.
+
+    Raises:
+      UserError: an unknown optimizer, schedule or `decayed`.
+    """
+    options = config.optimizer
+    is_decayed = choose(DECAYED, options.decayed, "optimizer.decayed")
+    moments, _ = choose(OPTIMIZERS, options.name, "optimizer.name")
+    scales = layer_scales(params, config)
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=1e-8),
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity(),
+        *moments(options, map_with_path(lambda path, _: is_decayed(path), params)),
         optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scales)),
-        optax.scale_by_learning_rate(warmup_poly(config, num_steps)),
+        optax.scale_by_learning_rate(learning_rate(config)),
     )

@@ -3,13 +3,14 @@
 import concurrent.futures
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import threading
 
 import jax
 from jax.experimental import multihost_utils
+
+from vspw_jax.console import command
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 NOTICE = b"\nStopping: what was trained is being saved. Once more ends it at once.\n"
@@ -103,7 +104,7 @@ class StopRequest:
 
 def leave(stopped):
     """Ends the program with status 0 and a line that says what is saved and how to go on."""
-    print(f"{stopped} To go on: {shlex.join(['python', '-m', 'vspw_jax.main', *sys.argv[1:]])}", flush=True)
+    print(f"{stopped} To go on: {command.as_typed('vspw_jax.main')}", flush=True)
     sys.stderr.flush()
     if jax.process_count() > 1:
         jax.distributed.shutdown()

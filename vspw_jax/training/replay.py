@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vspw_jax.checkpoints import checkpoint
+from vspw_jax.checkpoints import checkpoint, run_identity
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import pipeline
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.parallel import sharding
-from vspw_jax.training import optimizers, train_step
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import quick_compilation
+from vspw_jax.training import optimizers, train_state, train_step
 from vspw_jax.training.first_state import first_state
 
 MOST_FILES = 20
@@ -115,11 +116,11 @@ def state_before(config, transformation, checkpoints, mesh, step):
         f"From step {first}{f', steps {first + 1} to {step - 1} made again' if first < step - 1 else ''}.", flush=True
     )
     if first < step - 1:
-        graphdef, _, _ = train_step.describe(config)
+        graphdef, _, _ = train_state.describe(config)
         make = train_step.make_train_step(config, graphdef, transformation, mesh)
         with contextlib.closing(pipeline.batches_of_run(config, first)) as stream:
             for _ in range(first, step - 1):
-                state, _ = make(state, sharding.to_global(mesh, next(stream), config.train.accumulate))
+                state, _ = make(state, placement.to_global(mesh, next(stream), config.train.accumulate))
     return state
 
 
@@ -132,21 +133,21 @@ def replay(config, workdir, path=None):
     Returns:
       The report's lines.
     """
-    checkpoint.check_workdir(workdir, config)
+    run_identity.check_workdir(workdir, config)
     path = path or newest(workdir)
     step, metrics, batch = load(path, config)
     print(f"Step {step}, saved in {path}.", flush=True)
-    mesh = train_step.make_mesh(config)
-    graphdef, params, _ = train_step.describe(config)
-    transformation = optimizers.build(config.optimizer, params, config.model.encoder.depth, config.train.steps)
+    mesh = train_state.mesh_of_run(config)
+    graphdef, params, _ = train_state.describe(config)
+    transformation = optimizers.build(config, params)
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     state = state_before(config, transformation, checkpoints, mesh, step)
     weights = {name: state[name] for name in ("params", "model_state")}
-    count = jax.jit(functools.partial(jax.tree.map, count_bad), compiler_options=sharding.quick_compilation())
+    count = jax.jit(functools.partial(jax.tree.map, count_bad), compiler_options=quick_compilation())
     bad_weights = count(weights)
     make = train_step.make_train_step(config, graphdef, recording(), mesh, guarded=False)
     del state["bad_steps"]  # The step as it is, without its guard.
-    batch_there = sharding.to_global(mesh, batch, config.train.accumulate)
+    batch_there = placement.to_global(mesh, batch, config.train.accumulate)
     after, again = make({**state, "opt_state": recording().init(state["params"])}, batch_there)
     return [
         *_describe_batch(batch),

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
+from vspw_jax.models.decoders.decoder import Decoder
 from vspw_jax.models.decoders.pixel_decoder import PixelDecoder, sine_position_encoding
 
 
@@ -61,28 +63,48 @@ def attention_mask(mask_logits_NQHW, shape):
     return inside_NQS | ~inside_NQS.any(axis=-1, keepdims=True)
 
 
-class Mask2Former(nnx.Module):
-    """Four encoder maps to class and mask logits of every query, after no, one, ... all decoder layers.
+class Mask2Former(Decoder):
+    """The encoder's maps to class and mask logits of every query, after no, one, ... all decoder layers.
 
     Args:
-      input_dim: width of the encoder's maps.
+      maps: the encoder's `FeatureMap`s, of any width; the finest makes the masks, queries attend to the others in turn.
       num_classes: real classes; the class logits have one more, "no object", last.
       config: dim, heads, points, encoder_ffn_dim, ffn_dim, encoder_layers, decoder_layers, num_queries, norm_groups.
       remat: a key of `layers.REMAT_POLICIES`.
     """
 
-    def __init__(self, input_dim, num_classes, config, remat, *, dtype, rngs):
+    FIELDS = (
+        *("dim", "heads", "points", "encoder_ffn_dim", "ffn_dim", "encoder_layers", "decoder_layers"),
+        *("num_queries", "norm_groups"),
+    )
+    SEGMENTATION_LOSS = "mask_classification"
+    STACKED = {"pixel_decoder/encoder": 1}
+    EMBEDDINGS = ("mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat")
+
+    @classmethod
+    def check(cls, config, maps):
+        check_divides("model.decoder.heads", config.heads, config.dim)
+        check_divides("model.decoder.norm_groups", config.norm_groups, config.dim)
+        if len(maps) < 2:
+            raise UserError(f"Mask2Former needs two maps or more; this encoder gives {len(maps)}.")
+
+    @classmethod
+    def features_width(cls, config):
+        return config.dim
+
+    def __init__(self, maps, num_classes, config, remat, *, dtype, rngs):
+        self.check(config, maps)
         options = dict(dtype=dtype, rngs=rngs)
         dim = config.dim
         self.remat = remat
-        self.pixel_decoder = PixelDecoder(input_dim, config, remat, **options)
+        self.pixel_decoder = PixelDecoder([x.width for x in maps], config, remat, **options)
         self.layers = nnx.List(
             [DecoderLayer(dim, config.heads, config.ffn_dim, **options) for _ in range(config.decoder_layers)]
         )
         self.post_norm = layers.layer_norm(dim, 1e-5, **options)
         self.query_embed = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
         self.query_feat = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
-        self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (3, dim)))
+        self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (len(maps) - 1, dim)))
         heads = dict(kernel_init=layers.torch_uniform, **options)
         self.cls_embed = layers.linear(dim, num_classes + 1, **heads)
         self.mask_embed = nnx.List([layers.linear(dim, dim, **heads) for _ in range(3)])

@@ -32,11 +32,11 @@ def sine_position_encoding(height, width, dim):
 
 
 class EncoderLayer(nnx.Module):
-    """Post-norm layer: deformable self-attention over three levels, feed-forward with ReLU."""
+    """Post-norm layer: deformable self-attention over all levels, feed-forward with ReLU."""
 
-    def __init__(self, dim, heads, points, ffn_dim, *, dtype, rngs):
+    def __init__(self, dim, heads, levels, points, ffn_dim, *, dtype, rngs):
         options = dict(dtype=dtype, rngs=rngs)
-        self.attn = DeformableAttention(dim, heads, num_levels=3, num_points=points, **options)
+        self.attn = DeformableAttention(dim, heads, num_levels=levels, num_points=points, **options)
         self.norm1 = layers.layer_norm(dim, 1e-5, **options)
         self.fc1 = layers.linear(dim, ffn_dim, kernel_init=layers.xavier_uniform, **options)
         self.fc2 = layers.linear(ffn_dim, dim, kernel_init=layers.xavier_uniform, **options)
@@ -49,38 +49,39 @@ class EncoderLayer(nnx.Module):
 
 
 class PixelDecoder(nnx.Module):
-    """Four encoder maps to mask features at 1/4 and memories at 1/32, 1/16, 1/8, all of width `dim`.
+    """The encoder's maps to mask features at the finest scale and a memory at each other one, all of width `dim`.
 
     Args:
-      input_dim: width of the encoder's maps.
+      widths: of the encoder's maps, fine to coarse: four in the source, at 1/4 to 1/32.
       config: dim, heads, points, encoder_ffn_dim, encoder_layers, norm_groups (`configs/baseline.py` explains).
       remat: a key of `layers.REMAT_POLICIES`.
     """
 
-    def __init__(self, input_dim, config, remat, *, dtype, rngs):
+    def __init__(self, widths, config, remat, *, dtype, rngs):
         options = dict(dtype=dtype, rngs=rngs)
         xavier = dict(kernel_init=layers.xavier_uniform, **options)
         self.dim, self.remat = config.dim, remat
-        # Three levels, coarsest first, as are the rows of level_encoding.
-        self.input_convs = nnx.List([layers.linear(input_dim, config.dim, **xavier) for _ in range(3)])
-        self.input_norms = nnx.List([layers.group_norm(config.dim, config.norm_groups, **options) for _ in range(3)])
-        self.level_encoding = nnx.Param(jax.random.normal(rngs.params(), (3, config.dim)))
+        finest, *others = widths
+        # The coarsest level comes first, in these lists and in the rows of level_encoding.
+        self.input_convs = nnx.List([layers.linear(width, config.dim, **xavier) for width in reversed(others)])
+        self.input_norms = nnx.List([layers.group_norm(config.dim, config.norm_groups, **options) for _ in others])
+        self.level_encoding = nnx.Param(jax.random.normal(rngs.params(), (len(others), config.dim)))
         self.encoder = layers.stack_modules(
             lambda rngs: EncoderLayer(
-                config.dim, config.heads, config.points, config.encoder_ffn_dim, dtype=dtype, rngs=rngs
+                config.dim, config.heads, len(others), config.points, config.encoder_ffn_dim, dtype=dtype, rngs=rngs
             ),
             config.encoder_layers,
             rngs,
         )
-        self.lateral_conv = layers.linear(input_dim, config.dim, use_bias=False, **xavier)
+        self.lateral_conv = layers.linear(finest, config.dim, use_bias=False, **xavier)
         self.lateral_norm = layers.group_norm(config.dim, config.norm_groups, **options)
         self.output_conv = layers.conv3x3(config.dim, config.dim, **options)
         self.output_norm = layers.group_norm(config.dim, config.norm_groups, **options)
         self.mask_feature = layers.linear(config.dim, config.dim, **xavier)
 
     def __call__(self, maps):
-        """Maps (N, h, w, input_dim) at 1/4 to 1/32. Returns the mask features (N, H/4, W/4, dim) and three memories."""
-        quarter, *coarse = maps
+        """Mask features (N, H, W, dim) of the finest map's size, and the memories, coarsest first."""
+        finest, *coarse = maps
         coarse = coarse[::-1]
         shapes = [x.shape[1:3] for x in coarse]
         tokens, positions = [], []
@@ -94,6 +95,6 @@ class PixelDecoder(nnx.Module):
 
         x, _ = layers.scan_modules(self.encoder, apply, jnp.concatenate(tokens, axis=1), remat=self.remat)
         memories = layers.split_maps(x, shapes)
-        top_down = layers.resize_bilinear(memories[-1], *quarter.shape[1:3])
-        merged = self.lateral_norm(self.lateral_conv(quarter)) + top_down
+        top_down = layers.resize_bilinear(memories[-1], *finest.shape[1:3])
+        merged = self.lateral_norm(self.lateral_conv(finest)) + top_down
         return self.mask_feature(jax.nn.relu(self.output_norm(self.output_conv(merged)))), memories

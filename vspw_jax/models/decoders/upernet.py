@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
+from vspw_jax.models.decoders.decoder import Decoder
 
 
 def pooling_matrix(size, bins):
@@ -40,29 +42,46 @@ class Classifier(nnx.Module):
         return self.conv(layers.drop_channels(x_NHWC, self.dropout, keys_N)).astype(jnp.float32)
 
 
-class UperNet(nnx.Module):
-    """Four encoder maps to logits of every cell at 1/4, and for training those of an auxiliary head.
+class UperNet(Decoder):
+    """The encoder's maps to logits of every cell of the finest, and for training those of an auxiliary head.
 
     Nothing here is rematerialised: the batch norms' running means are updated as the pass goes.
 
     Args:
-      input_dim: width of the encoder's maps.
+      maps: the encoder's `FeatureMap`s, of any number, width and stride.
       num_classes: real classes.
       config: dim, pool_scales, dropout, auxiliary_dim, auxiliary_level (the map that the auxiliary head reads).
     """
 
-    def __init__(self, input_dim, num_classes, config, remat, *, dtype, rngs):
+    FIELDS = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
+    SEGMENTATION_LOSS = "per_pixel"
+
+    @classmethod
+    def check(cls, config, maps):
+        if config.auxiliary_level not in range(len(maps)):
+            raise UserError(
+                f"model.decoder.auxiliary_level is {config.auxiliary_level}: expected one of the encoder's maps, "
+                f"0 to {len(maps) - 1}, fine to coarse."
+            )
+
+    @classmethod
+    def features_width(cls, config):
+        return config.dim
+
+    def __init__(self, maps, num_classes, config, remat, *, dtype, rngs):
         del remat
+        self.check(config, maps)
+        *finer, coarsest = [x.width for x in maps]
         options = dict(dtype=dtype, rngs=rngs)
         dim, scales = config.dim, tuple(config.pool_scales)
         self.pool_scales, self.auxiliary_level = scales, config.auxiliary_level
-        self.pooled_convs = nnx.List([layers.ConvNormRelu(input_dim, dim, 1, **options) for _ in scales])
-        self.bottleneck = layers.ConvNormRelu(input_dim + len(scales) * dim, dim, 3, **options)
-        self.lateral_convs = nnx.List([layers.ConvNormRelu(input_dim, dim, 1, **options) for _ in range(3)])
-        self.fpn_convs = nnx.List([layers.ConvNormRelu(dim, dim, 3, **options) for _ in range(3)])
-        self.fpn_bottleneck = layers.ConvNormRelu(4 * dim, dim, 3, **options)
+        self.pooled_convs = nnx.List([layers.ConvNormRelu(coarsest, dim, 1, **options) for _ in scales])
+        self.bottleneck = layers.ConvNormRelu(coarsest + len(scales) * dim, dim, 3, **options)
+        self.lateral_convs = nnx.List([layers.ConvNormRelu(width, dim, 1, **options) for width in finer])
+        self.fpn_convs = nnx.List([layers.ConvNormRelu(dim, dim, 3, **options) for _ in finer])
+        self.fpn_bottleneck = layers.ConvNormRelu(len(maps) * dim, dim, 3, **options)
         self.classifier = Classifier(dim, num_classes, config.dropout, **options)
-        self.auxiliary_conv = layers.ConvNormRelu(input_dim, config.auxiliary_dim, 3, **options)
+        self.auxiliary_conv = layers.ConvNormRelu(maps[self.auxiliary_level].width, config.auxiliary_dim, 3, **options)
         self.auxiliary_classifier = Classifier(config.auxiliary_dim, num_classes, config.dropout, **options)
 
     def pool_pyramid(self, x_NHWC, train):

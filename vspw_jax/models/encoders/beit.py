@@ -6,12 +6,28 @@ Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G hea
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vspw_jax.models import layers
 from vspw_jax.models.encoders import relative_attention
 
 PATCH = 16
+
+
+def layer_id(path, shape, blocks):
+    """The layer of an encoder's parameter, for layer-wise decay: patches and class token 0, block i has i + 1.
+
+    Source: microsoft/unilm beit/semantic_segmentation/mmcv_custom/layer_decay_optimizer_constructor.py.
+
+    Args:
+      path: in the encoder.
+      shape: of the parameter.
+      blocks: path of the blocks, which are stacked along two leading axes.
+    """
+    if path.startswith(f"{blocks}/"):
+        return np.arange(1, shape[0] * shape[1] + 1).reshape(*shape[:2], *(1,) * (len(shape) - 2))
+    return 0 if path == "cls_token" or path.startswith("patch_embed/") else None
 
 
 class PatchEmbedding(nnx.Module):

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
 from vspw_jax.models.encoders import beit
+from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 
 def run_length(out_blocks):
@@ -34,7 +35,7 @@ class Upsample4x(nnx.Module):
         return self.second(jax.nn.gelu(x, approximate=False))
 
 
-class BeitPyramid(nnx.Module):
+class BeitPyramid(Encoder):
     """BEiT: image to four maps of width `dim` at 1/4, 1/8, 1/16, 1/32, without a norm at the end.
 
     The blocks' variables are stacked under `blocks`, leading axes (run, block of the run); see `run_length`.
@@ -49,8 +50,28 @@ class BeitPyramid(nnx.Module):
       UserError: an image_size or out_blocks that does not fit.
     """
 
-    def __init__(self, config, image_size, remat, *, dtype, rngs):
+    FIELDS = ("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path", "out_blocks")
+    STACKED = {"blocks": 2}
+
+    @classmethod
+    def maps(cls, config):
+        return tuple(FeatureMap(config.dim, stride) for stride in (4, 8, 16, 32))
+
+    @classmethod
+    def check(cls, config, image_size):
+        check_divides("model.encoder.heads", config.heads, config.dim)
         check_sizes(config, image_size)
+
+    @classmethod
+    def num_layers(cls, config):
+        return config.depth
+
+    @classmethod
+    def layer_id(cls, config, path, shape):
+        return beit.layer_id(path, shape, blocks="blocks")
+
+    def __init__(self, config, image_size, remat, *, dtype, rngs):
+        self.check(config, image_size)
         options = dict(dtype=dtype, rngs=rngs)
         self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
         self.window = tuple(size // beit.PATCH for size in image_size)

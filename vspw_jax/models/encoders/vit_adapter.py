@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
 from vspw_jax.models.encoders import beit
+from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 
 def pyramid_shapes(window):
@@ -146,7 +147,7 @@ class Interaction(nnx.Module):
         return token, x, extract(pyramid, x)
 
 
-class ViTAdapter(nnx.Module):
+class ViTAdapter(Encoder):
     """BEiT with ViT-Adapter: image to four maps of width `dim` at 1/4, 1/8, 1/16, 1/32.
 
     The blocks are divided into four interactions of equal length. Their variables are stacked: leading axes
@@ -161,15 +162,41 @@ class ViTAdapter(nnx.Module):
 
     NUM_INTERACTIONS = 4
 
-    def __init__(self, config, image_size, remat, *, dtype, rngs):
+    FIELDS = (
+        *("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path"),
+        *("adapter_channels", "adapter_heads", "adapter_points", "adapter_value_ratio", "adapter_ffn_ratio"),
+        "extra_extractors",
+    )
+    STACKED = {"interactions": 1, "interactions/blocks": 2}
+
+    @classmethod
+    def maps(cls, config):
+        return tuple(FeatureMap(config.dim, stride) for stride in (4, 8, 16, 32))
+
+    @classmethod
+    def check(cls, config, image_size):
+        check_divides("model.encoder.heads", config.heads, config.dim)
+        values = int(config.dim * config.adapter_value_ratio)
+        check_divides("model.encoder.adapter_heads", config.adapter_heads, values)
         if any(size % 32 for size in image_size):
             nearest = tuple(max(32, round(size / 32) * 32) for size in image_size)
             raise UserError(
                 f"The crop is {tuple(image_size)} pixels, but ViT-Adapter needs multiples of 32 (its coarsest map is "
                 f"1/32). Set --config.model.image_size='{nearest}'."
             )
-        if config.depth % self.NUM_INTERACTIONS:
-            raise UserError(f"model.encoder.depth is {config.depth}: expected a multiple of {self.NUM_INTERACTIONS}.")
+        if config.depth % cls.NUM_INTERACTIONS:
+            raise UserError(f"model.encoder.depth is {config.depth}: expected a multiple of {cls.NUM_INTERACTIONS}.")
+
+    @classmethod
+    def num_layers(cls, config):
+        return config.depth
+
+    @classmethod
+    def layer_id(cls, config, path, shape):
+        return beit.layer_id(path, shape, blocks="interactions/blocks")
+
+    def __init__(self, config, image_size, remat, *, dtype, rngs):
+        self.check(config, image_size)
         options = dict(dtype=dtype, rngs=rngs)
         self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
         self.window = tuple(size // beit.PATCH for size in image_size)

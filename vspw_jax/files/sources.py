@@ -1,8 +1,8 @@
 """Where a data set's files come from: a folder, a zip or a tar, read file by file and never extracted.
 
 Names are relative to the source, with "/" between folders; files and folders that start with a dot are passed over.
-Names and sizes of an archive are checked before anything is read: no absolute name, no "..", no link or device, no name
-twice, no file beyond MAX_BYTES, no file that was packed to less than a MAX_RATIO-th of its size.
+The names and sizes in an archive are checked before anything is read. These are refused: an absolute name, "..", a link
+or device, a name that occurs twice, a file beyond MAX_BYTES, a file packed to less than a MAX_RATIO-th of its size.
 A source can be sent to another process; it opens its own handle there.
 """
 
@@ -12,6 +12,8 @@ import os
 import pathlib
 import tarfile
 import zipfile
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 from vspw_jax.console.errors import UserError
 
@@ -20,10 +22,48 @@ MAX_RATIO = 200
 """JPEG and PNG files hardly pack at all; a PNG mask of one class packs to a third."""
 
 
-class Folder:
-    """The files of a folder; `sizes` by name."""
+class Source:
+    """Files by name; `Folder`, `Zip` and `Tar` read them.
 
-    def __init__(self, path):
+    Attributes:
+      path: of the folder or archive.
+      sizes: bytes of each file by its name.
+    """
+
+    path: str
+    sizes: dict[str, int]
+
+    def where(self, name: str) -> str:
+        """The file as a user knows it."""
+        return f"{self.path}:{name}"
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        raise NotImplementedError
+
+    def only(self, names: Iterable[str]) -> Self:
+        """The same source with these files alone, to be sent to another process: it may run in another folder."""
+        restricted = object.__new__(type(self))
+        restricted.path = os.path.abspath(self.path)
+        restricted.sizes = {name: self.sizes[name] for name in names if name in self.sizes}
+        return restricted
+
+    def _enter(self, name: str, size: int) -> None:
+        """Takes an archive's member into `sizes` once its name and size are known to be harmless."""
+        parts = name.removeprefix("./").split("/")
+        if name.startswith("/") or "\\" in name or "\0" in name or ":" in parts[0] or {"", ".", ".."} & set(parts):
+            raise UserError(f"{self.where(name)!r}: a name that leads out of the archive. Do not trust this archive.")
+        if size > MAX_BYTES:
+            raise UserError(f"{self.where(name)} has {size} bytes, more than any image. Is this the right archive?")
+        if name in self.sizes or name.removeprefix("./") in self.sizes or f"./{name}" in self.sizes:
+            raise UserError(f"{self.where(name)} is in the archive twice. Make the archive anew, or unpack it.")
+        self.sizes[name] = size
+
+
+class Folder(Source):
+    """The files of a folder."""
+
+    def __init__(self, path: pathlib.Path | str) -> None:
         self.path = str(path)
         self.sizes = {}
         visited = set()
@@ -40,23 +80,19 @@ class Folder:
                     with contextlib.suppress(FileNotFoundError):  # A link to nowhere.
                         self.sizes[prefix + name] = os.stat(os.path.join(folder, name)).st_size
 
-    def where(self, name):
+    def where(self, name: str) -> str:
         """The file as a user knows it."""
         return os.path.join(self.path, name)
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The bytes of a file."""
         return pathlib.Path(self.where(name)).read_bytes()
 
-    def only(self, names):
-        """The same source with these files alone, to be sent to another process: it may run in another folder."""
-        return _restricted(self, names)
 
+class Zip(Source):
+    """The files of a zip."""
 
-class Zip:
-    """The files of a zip; `sizes` by name."""
-
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path | str) -> None:
         self.path = str(path)
         self.sizes = {}
         for info in _zip(self.path).infolist():
@@ -71,30 +107,23 @@ class Zip:
                     f"{self.where(info.filename)} would grow from {info.compress_size} to {info.file_size} bytes: "
                     "no image does. Is this the right archive?"
                 )
-            _enter(self, info.filename, info.file_size)
+            self._enter(info.filename, info.file_size)
 
-    def where(self, name):
-        """The file as a user knows it."""
-        return f"{self.path}:{name}"
-
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The bytes of a file; zipfile checks its checksum and that it has the size that the archive says."""
         try:
             return _zip(self.path).read(name)
         except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise UserError(f"cannot be unpacked ({error})") from error
 
-    def only(self, names):
-        """The same source with these files alone."""
-        return _restricted(self, names)
 
+class Tar(Source):
+    """The files of a tar that is not compressed."""
 
-class Tar:
-    """The files of a tar that is not compressed; `sizes` by name."""
-
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path | str) -> None:
         self.path = str(path)
-        self.sizes, self._offsets = {}, {}
+        self.sizes = {}
+        self._offsets: dict[str, int] = {}
         end = os.path.getsize(path)
         with _opened_tar(self.path) as archive:
             for member in archive:
@@ -108,33 +137,29 @@ class Tar:
                     raise UserError(
                         f"{self.where(member.name)} does not end within the archive: it is cut off or damaged."
                     )
-                _enter(self, member.name, member.size)
+                self._enter(member.name, member.size)
                 self._offsets[member.name] = member.offset_data
 
-    def where(self, name):
-        """The file as a user knows it."""
-        return f"{self.path}:{name}"
-
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The bytes of a file."""
         with open(self.path, "rb") as file:
             file.seek(self._offsets[name])
             return file.read(self.sizes[name])
 
-    def only(self, names):
+    def only(self, names: Iterable[str]) -> Self:
         """The same source with these files alone."""
-        source = _restricted(self, names)
-        source._offsets = {name: self._offsets[name] for name in source.sizes}
-        return source
+        restricted = super().only(names)
+        restricted._offsets = {name: self._offsets[name] for name in restricted.sizes}
+        return restricted
 
 
-def open_source(path):
-    """The source at a path: a folder, or a .zip or .tar. One that is opened already is given back.
+def open_source(path: Source | pathlib.Path | str) -> Source:
+    """The source at a path: a folder, or a .zip or .tar. A `Source` is given back as it is.
 
     Raises:
       UserError: nothing is there, or it is an archive that cannot be read file by file.
     """
-    if hasattr(path, "sizes"):
+    if isinstance(path, Source):
         return path
     path = pathlib.Path(path)
     if path.is_dir():
@@ -155,31 +180,12 @@ def open_source(path):
     return Tar(path)
 
 
-def _hidden(name):
+def _hidden(name: str) -> bool:
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
-def _enter(source, name, size):
-    """Takes a member into `sizes` once its name and size are known to be harmless."""
-    parts = name.removeprefix("./").split("/")
-    if name.startswith("/") or "\\" in name or "\0" in name or ":" in parts[0] or {"", ".", ".."} & set(parts):
-        raise UserError(f"{source.where(name)!r}: a name that leads out of the archive. Do not trust this archive.")
-    if size > MAX_BYTES:
-        raise UserError(f"{source.where(name)} has {size} bytes, more than any image. Is this the right archive?")
-    if name in source.sizes or name.removeprefix("./") in source.sizes or f"./{name}" in source.sizes:
-        raise UserError(f"{source.where(name)} is in the archive twice. Make the archive anew, or unpack it.")
-    source.sizes[name] = size
-
-
-def _restricted(source, names):
-    restricted = object.__new__(type(source))
-    restricted.path = os.path.abspath(source.path)
-    restricted.sizes = {name: source.sizes[name] for name in names if name in source.sizes}
-    return restricted
-
-
 @functools.lru_cache(maxsize=1)
-def _zip(path):
+def _zip(path: str) -> zipfile.ZipFile:
     """One handle a process: reading the list of half a million members takes seconds."""
     try:
         return zipfile.ZipFile(path)
@@ -188,7 +194,7 @@ def _zip(path):
 
 
 @contextlib.contextmanager
-def _opened_tar(path):
+def _opened_tar(path: str) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r:") as archive:
             yield archive

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from data_prep.conversion import sources
 from vspw_jax.console.errors import UserError
+from vspw_jax.files import sources
 
 
 def make_zip(path, members, compression=zipfile.ZIP_STORED):

@@ -1,0 +1,91 @@
+"""Encoders, decoders and the projection head: sections of `config.model`.
+
+Sources: "ViT-Adapter" is czczup/ViT-Adapter segmentation/configs/ade20k/
+mask2former_beitv2_adapter_large_896_80k_ade20k_ss.py and its base mask2former_beit.py; "unilm" is microsoft/unilm
+beit/semantic_segmentation/configs/beit/upernet/upernet_beit_large_24_640_slide_160k_ade20k_pt2ft.py and its base
+upernet_beit.py; "ContrastiveSeg" is tfzhou/ContrastiveSeg lib/models/modules/projection.py.
+"""
+
+from ml_collections import ConfigDict
+
+
+def network(encoder: ConfigDict, decoder: ConfigDict, image_size: tuple[int, int]) -> ConfigDict:
+    """`config.model`: an encoder and a decoder for VSPW's classes."""
+    model = ConfigDict()
+    model.image_size = image_size  # Crop, height and width.
+    model.num_classes = 124  # VSPW.
+    model.dtype = "float32"  # Of the computation; parameters are always float32. ViT-Adapter: no fp16.
+    model.remat = "full"  # "none", "dots" or "full": what the backward pass recomputes. ViT-Adapter: with_cp.
+    model.encoder, model.decoder = encoder, decoder
+    return model
+
+
+def beit_large() -> ConfigDict:
+    """BEiT-L as a pyramid: unilm."""
+    encoder = ConfigDict()
+    encoder.name = "beit"
+    encoder.dim = 1024
+    encoder.depth = 24
+    encoder.heads = 16
+    encoder.mlp_ratio = 4.0
+    encoder.layer_scale = 1e-6  # Initial value of the blocks' gamma_1 and gamma_2; unilm: init_values.
+    encoder.drop_path = 0.2  # Linear from 0 over the blocks.
+    encoder.out_blocks = (8, 12, 16, 24)  # unilm: out_indices 7, 11, 15, 23, counted from 0.
+    return encoder
+
+
+def vit_adapter_large() -> ConfigDict:
+    """BEiTv2-L with ViT-Adapter: every value is ViT-Adapter's."""
+    encoder = ConfigDict()
+    encoder.name = "vit_adapter"
+    encoder.dim = 1024
+    encoder.depth = 24
+    encoder.heads = 16
+    encoder.mlp_ratio = 4.0
+    encoder.layer_scale = 1e-6  # Initial value of the blocks' gamma_1 and gamma_2 and of the injectors' gamma.
+    encoder.drop_path = 0.3  # Linear from 0 over the blocks; the extractors have the full rate.
+    encoder.adapter_channels = 64  # Of the convolutional stem.
+    encoder.adapter_heads = 16  # Deformable attention of injectors and extractors.
+    encoder.adapter_points = 4
+    encoder.adapter_value_ratio = 0.5
+    encoder.adapter_ffn_ratio = 0.25
+    encoder.extra_extractors = 2
+    return encoder
+
+
+def mask2former() -> ConfigDict:
+    """Mask2Former as wide as the encoder: every value is ViT-Adapter's."""
+    decoder = ConfigDict()
+    decoder.name = "mask2former"
+    decoder.dim = 1024
+    decoder.heads = 32
+    decoder.points = 4  # Sampling points of the pixel decoder's deformable attention.
+    decoder.encoder_ffn_dim = 4096  # Of the pixel decoder's encoder layers.
+    decoder.ffn_dim = 4096  # Of the transformer decoder's layers.
+    decoder.encoder_layers = 6
+    decoder.decoder_layers = 9
+    decoder.num_queries = 200
+    decoder.norm_groups = 32
+    return decoder
+
+
+def upernet() -> ConfigDict:
+    """UperNet with an auxiliary FCN head: every value is unilm's."""
+    decoder = ConfigDict()
+    decoder.name = "upernet"
+    decoder.dim = 1024
+    decoder.pool_scales = (1, 2, 3, 6)
+    decoder.dropout = 0.1  # Of both heads, before the classifier.
+    decoder.auxiliary_dim = 256
+    decoder.auxiliary_level = 2  # The map at 1/16.
+    return decoder
+
+
+def projection() -> ConfigDict:
+    """The head whose output contrastive losses read in place of a map; only training runs it."""
+    head = ConfigDict()
+    head.dim = 0  # Its width, 0 for none. ContrastiveSeg has 256; paper 000 states none.
+    head.hidden = 0  # Width between its two layers; 0 is that of its input, as in ContrastiveSeg.
+    head.input = "encoder"  # Or "decoder": the features at 1/4 of which masks or logits are made.
+    head.level = 2  # The encoder's map: 0 to 3 for 1/4 to 1/32. ContrastiveSeg projects what it classifies.
+    return head

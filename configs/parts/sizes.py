@@ -1,0 +1,51 @@
+"""A recipe's two sizes: as published ("full"), and one that a laptop trains in minutes ("demo")."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from configs.parts import data
+
+
+def sized(config: ConfigDict, size: str, shrink: Callable[[ConfigDict], None]) -> ConfigDict:
+    """The recipe at the size asked for; `shrink` turns it into its demo.
+
+    Raises:
+      ValueError: another size than "full" or "demo".
+    """
+    if size == "demo":
+        shrink(config)
+    elif size != "full":
+        raise ValueError(f"unknown size {size!r}: expected 'full' or 'demo'")
+    return config
+
+
+def shrink_run(config: ConfigDict) -> None:
+    """All of a demo but its network: crop, optimizer, steps, drawn video."""
+    config.model.image_size = (96, 96)
+    config.model.remat = "none"
+    config.optimizer.update(learning_rate=1e-3, layer_decay=1.0, clip_norm=1.0)
+    config.schedule.warmup_steps = 50
+    config.train.update(steps=1050, batch=4)
+    data.draw_video(config.data)
+    config.evaluate.stride = (64, 64)
+    config.run.update(log_every=20, save_every=300, picture_every=500, afterwards=("evaluate", "predict"))
+
+
+def shrink_mask2former(config: ConfigDict) -> None:
+    """The demo of a ViT-Adapter with Mask2Former: narrow, shallow, from random weights."""
+    shrink_run(config)
+    config.train.steps = 1000
+    config.optimizer.learning_rate = 5e-4
+    config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
+    config.model.encoder.update(adapter_channels=24, adapter_heads=4)
+    config.model.decoder.update(dim=96, heads=4, encoder_ffn_dim=192, ffn_dim=192)
+    config.model.decoder.update(encoder_layers=3, decoder_layers=3, num_queries=32)
+    config.loss.segmentation.update(num_points=512, capacity=12)
+
+
+def shrink_upernet(config: ConfigDict) -> None:
+    """The demo of a BEiT with UperNet: narrow, shallow, from random weights."""
+    shrink_run(config)
+    config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0, out_blocks=(1, 2, 3, 4))
+    config.model.decoder.update(dim=96, auxiliary_dim=32)

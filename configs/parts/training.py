@@ -1,0 +1,93 @@
+"""Task, optimizer, schedule, steps, devices, an average of the weights: how a recipe is trained.
+
+A part has the fields of its choice and no other: SGD has a momentum and no betas.
+"""
+
+from ml_collections import ConfigDict
+
+
+def supervised() -> ConfigDict:
+    """`config.task`: learning from labelled clips with the terms of `config.loss`."""
+    return ConfigDict({"name": "supervised"})
+
+
+def adamw(learning_rate: float, weight_decay: float = 0.05, layer_decay: float = 1.0) -> ConfigDict:
+    """`config.optimizer`: AdamW. Defaults not named by the recipe are torch's and mmsegmentation's."""
+    optimizer = ConfigDict()
+    optimizer.name = "adamw"
+    optimizer.learning_rate = learning_rate
+    optimizer.beta1 = 0.9
+    optimizer.beta2 = 0.999
+    optimizer.weight_decay = weight_decay
+    optimizer.decayed = "kernels"  # What it pulls to 0; or "all": biases, norms and layer scales too.
+    optimizer.layer_decay = layer_decay  # Each layer of the encoder has so much of the rate of the next; 1: the same.
+    optimizer.clip_norm = 0.0  # Of the whole gradient; 0 is no clipping.
+    return optimizer
+
+
+def sgd(learning_rate: float, weight_decay: float = 5e-4) -> ConfigDict:
+    """`config.optimizer`: SGD with momentum, as mmsegmentation's configs/_base_/schedules/schedule_40k.py."""
+    optimizer = ConfigDict()
+    optimizer.name = "sgd"
+    optimizer.learning_rate = learning_rate
+    optimizer.momentum = 0.9
+    optimizer.nesterov = False
+    optimizer.weight_decay = weight_decay
+    optimizer.decayed = "all"  # Norms and biases too; or "kernels": not these.
+    optimizer.layer_decay = 1.0  # Each layer of the encoder has so much of the rate of the next; 1: the same.
+    optimizer.clip_norm = 0.0  # Of the whole gradient; 0 is no clipping.
+    return optimizer
+
+
+def _schedule(name, warmup_steps):
+    schedule = ConfigDict()
+    schedule.name = name
+    schedule.warmup_steps = warmup_steps  # A line from `warmup_ratio` to 1, times the decayed rate.
+    schedule.warmup_ratio = 1e-6  # mmsegmentation's configs of transformers.
+    schedule.minimum = 0.0  # The rate at the end.
+    return schedule
+
+
+def poly(power: float = 1.0, warmup_steps: int = 0) -> ConfigDict:
+    """`config.schedule`: polynomial decay; mmsegmentation has power 1 for transformers, 0.9 for convolutions."""
+    schedule = _schedule("poly", warmup_steps)
+    schedule.power = power
+    return schedule
+
+
+def cosine(warmup_steps: int = 0) -> ConfigDict:
+    """`config.schedule`: half a cosine."""
+    return _schedule("cosine", warmup_steps)
+
+
+def steps(count: int, batch: int) -> ConfigDict:
+    """`config.train`."""
+    train = ConfigDict()
+    train.steps = count
+    train.batch = batch  # Clips a step over all devices.
+    train.accumulate = 1  # Equal parts of the batch that follow each other, for want of memory.
+    return train
+
+
+def devices() -> ConfigDict:
+    """`config.sharding`: how devices share the state; it changes a result by rounding alone."""
+    sharding = ConfigDict()
+    # Devices among which each copy of weights and optimizer state is divided: 1 repeats it on each, 0 is all of them
+    # (fully sharded, ZeRO's stage 3: arXiv 1910.02054). Between, copies are repeated, as PyTorch's HYBRID_SHARD does.
+    sharding.fsdp = 1  # DistributedDataParallel, as the released code.
+    sharding.whole_below = 2**16  # Elements; smaller weights are never divided. Ours: a gather costs latency.
+    return sharding
+
+
+def ema(decay: float = 0.999) -> ConfigDict:
+    """`config.ema`: an exponential moving average of the weights, to be scored and exported, or a task's teacher.
+
+    Without this section a run keeps none.
+    """
+    average = ConfigDict()
+    average.decay = decay  # The share that stays at a step; mean teacher (arXiv 1703.01780): 0.999.
+    average.warmup = True  # At step s at most 1 - 1 / (s + 1), as mean teacher: the first weights are soon forgotten.
+    # Batch statistics and memories of the average: "averaged" as weights are, or "own", those that a teacher's passes
+    # leave.
+    average.statistics = "averaged"
+    return average

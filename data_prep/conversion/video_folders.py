@@ -1,0 +1,72 @@
+"""VSPW's layout: lists of videos, and data/<video>/{origin/<frame>.jpg,mask/<frame>.png}."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from data_prep.conversion.frames import Frame
+from vspw_jax.console.errors import UserError
+from vspw_jax.files.sources import Source
+
+SPLITS = ("train", "val", "test")
+"""The videos of all splits but test must have masks."""
+
+
+def read_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
+    """(prefix, {split: video names}) from the lists that are there; the prefix leads to them within the source."""
+    found = [name for name in source.sizes if pathlib.PurePosixPath(name).name in {f"{split}.txt" for split in SPLITS}]
+    if not found:
+        listed = sorted({name.split("/")[0] for name in source.sizes})[:8]
+        raise UserError(
+            f"{source.path} does not look like VSPW: expected at least one of {', '.join(f'{s}.txt' for s in SPLITS)} "
+            f"and data/<video>/origin/*.jpg, found {listed}."
+        )
+    prefix = min(found, key=lambda name: name.count("/")).rpartition("/")[0]
+    prefix += "/" if prefix else ""
+    lists = {split: f"{prefix}{split}.txt" for split in SPLITS}
+    return prefix, {split: _read_list(source, name) for split, name in lists.items() if name in source.sizes}
+
+
+def _read_list(source: Source, name: str) -> list[str]:
+    videos = source.read(name).decode().split()
+    wrong = [video for video in videos if "/" in video or "\\" in video or video.startswith(".")]
+    doubled = sorted({video for video in videos if videos.count(video) > 1}) if len(set(videos)) < len(videos) else []
+    if wrong or doubled:
+        problem = f"{wrong[0]!r}, which is no video name" if wrong else f"{doubled[0]} twice"
+        raise UserError(f"{source.where(name)} lists {problem}. Expected one video name a line.")
+    return videos
+
+
+def list_frames(source: Source, folder: str, video: str, files: Sequence[str], needs_masks: bool) -> list[Frame]:
+    """Frames of a video in order; their files may not exist.
+
+    Args:
+      source: names the folder in messages.
+      folder: the video's, within the source.
+      files: names in the folder, such as origin/00000001.jpg.
+      needs_masks: whether frames must have masks even if the video has none.
+    """
+    images, masks = (
+        {name[len(kind) : -len(suffix)] for name in files if name.startswith(kind) and name.endswith(suffix)}
+        for kind, suffix in (("origin/", ".jpg"), ("mask/", ".png"))
+    )
+    if not images:
+        raise UserError(f"Video {video} has no frames: expected {source.where(folder)}/origin/*.jpg.")
+    labelled = needs_masks or masks
+    return [
+        Frame(video, name, f"{folder}/origin/{name}.jpg", f"{folder}/mask/{name}.png" if labelled else None)
+        for name in sorted(images | masks)
+    ]
+
+
+def split_frames(source: Source, prefix: str, videos: Iterable[str], split: str) -> list[Frame]:
+    """Frames of the videos of a split, in the order of the list."""
+    files, start = dict[str, list[str]](), len(f"{prefix}data/")
+    for name in source.sizes:
+        if name.startswith(f"{prefix}data/"):
+            video, _, rest = name[start:].partition("/")
+            files.setdefault(video, []).append(rest)
+    return [
+        frame
+        for video in videos
+        for frame in list_frames(source, f"{prefix}data/{video}", video, files.get(video, ()), split != "test")
+    ]

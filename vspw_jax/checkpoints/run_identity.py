@@ -1,0 +1,113 @@
+"""What a workdir belongs to: the fields of a config that decide a run's result, and the data it was trained on."""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vspw_jax.console.errors import UserError, differing
+from vspw_jax.console.recipe_file import flatten
+from vspw_jax.files.whole_files import whole_file
+
+IDENTITY = ("seed", "task", "model", "loss", "optimizer", "schedule", "ema", "train", "data")
+"""Sections of a config that decide a run's result; the others may change from one start to the next."""
+
+MACHINE_FIELDS = {f"data.{name}" for name in ("workers", "threads", "prefetch", "eval_split")} | {"model.remat"}
+"""Fields in those sections that do not."""
+
+PLACES = re.compile(r"data\.((mixture\.\w+\.)?records|(.+\.)?generate\..+)")
+"""Fields that say where data is: what was found there is compared instead."""
+
+RENAMED = {f"optimizer.{name}": f"schedule.{name}" for name in ("warmup_steps", "warmup_ratio", "power", "minimum")}
+ONLY_CHOICES = {
+    "task.name": "supervised",
+    "optimizer.name": "adamw",
+    "optimizer.decayed": "kernels",
+    "schedule.name": "poly",
+}
+NEEDS = {
+    **{f"model.projection.{name}": ("model.projection.dim", 0) for name in ("dim", "hidden", "input", "level")},
+    "optimizer.embeddings_at_layer_0": ("model.decoder.name", "upernet"),
+}
+"""How workdirs from before November 2026 differ: names of fields, what had no field as there was no other choice, and
+fields that recipes had though another field made them have no effect: (that field, its value)."""
+
+
+def claim_workdir(workdir: pathlib.Path, config: ConfigDict, data: dict[str, Any]) -> None:
+    """Makes the workdir this config's and this data's, or checks that it is.
+
+    Args:
+      data: what was read, a description by name of the data set; see `mixture.identity`.
+
+    Raises:
+      UserError: it holds a run of another config or on other data, cannot be written, or its config.json is damaged.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    identity = _identity(config) | {f"data set {name!r}": description for name, description in data.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with whole_file(path) as partial:
+                partial.write_text(json.dumps(identity, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"The workdir {workdir} cannot be written: {error.strerror}. Choose one with --workdir=DIR."
+        ) from error
+    _check_same(path, _read_identity(path), identity)
+
+
+def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Checks that a workdir's run is of this config, whatever the data: a trained model takes any.
+
+    Raises:
+      UserError: the workdir holds a run of another config, or its config.json is damaged.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    but_data = lambda fields: {name: value for name, value in fields.items() if not name.startswith("data")}
+    if path.exists():
+        _check_same(path, but_data(_read_identity(path)), but_data(_identity(config)))
+
+
+def _identity(config):
+    """The fields that decide a run's result, as JSON gives them back."""
+    fields = flatten(json.loads(config.to_json_best_effort()))
+    return {
+        name: value
+        for name, value in fields.items()
+        if name.split(".")[0] in IDENTITY and name not in MACHINE_FIELDS and not PLACES.fullmatch(name)
+    }
+
+
+def _read_identity(path):
+    try:
+        return of_this_version(json.loads(path.read_text()))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged: expected the JSON that a run writes, found {error}.\n"
+            f"If {path.parent} holds a run of this config, delete that file and start again.\n"
+            "Else choose another with --workdir=DIR."
+        ) from error
+
+
+def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
+    if "task.name" in fields:
+        return fields
+    fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
+    without_effect = [name for name, (by, off) in NEEDS.items() if fields.get(by) == off]
+    return {name: value for name, value in fields.items() if name not in without_effect}
+
+
+def _check_same(path, found, expected):
+    lines = differing(found, expected)
+    if not lines:
+        return
+    advice = "Choose another with --workdir=DIR, or delete it to start anew."
+    if "  data set " in lines:
+        advice += (
+            "\nTo go on with it give back the data that it had: --config.data.records=DIR, or "
+            "--config.data.mixture.NAME.records=DIR. Evaluating takes any data: --mode=evaluate."
+        )
+    raise UserError(f"The workdir {path.parent} holds a run of another config or on other data:\n{lines}\n{advice}")

@@ -1,0 +1,65 @@
+"""What a recipe amounts to: its fields, its parameters, the cost of a step. Trains nothing and needs no data."""
+
+import collections
+import re
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from vspw_jax.console.errors import UserError
+from vspw_jax.inspection import step_cost
+from vspw_jax.interop import checkpoint_file, convert
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import train_state
+
+
+def describe_memory(config: ConfigDict) -> list[str]:
+    """What a training step needs on each device beside weights and state, as compiled here; a line for each remat."""
+    try:
+        mesh = train_state.mesh_of_run(config)
+    except UserError:
+        mesh = make_mesh(devices=jax.devices()[:1])
+    here = f"{mesh.size} x {jax.devices()[0].device_kind}, {config.train.batch / mesh.size:g} clips each"
+    lines = [f"Compiled for {here}, a step needs on each beside weights and state:"]
+    for remat in dict.fromkeys((config.model.remat, "full", "none")):
+        own = " (this recipe)" if remat == config.model.remat else ""
+        lines.append(f"  {step_cost.step_memory(config, mesh, remat) / 2**30:7.2f} GiB with model.remat={remat}{own}")
+    return lines
+
+
+def describe(config: ConfigDict) -> str:
+    """The report as text."""
+    _, params, model_state = train_state.describe(config)
+    total = sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(params))
+    state_bytes = 4 * (3 * total + sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(model_state)))
+    flops = step_cost.step_flops(config)
+    overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+    return (
+        f"{config}\n{overview}\n"
+        f"Parameters: {total:,} ({total / 1e6:.2f} M). Weights and optimizer state: {state_bytes / 2**30:.2f} GiB.\n"
+        f"A step of {config.train.batch} clips of {config.data.frames} frames: {flops / 1e12:.2f} TFLOP."
+    )
+
+
+def describe_checkpoint(config: ConfigDict) -> list[str]:
+    """What is in `config.init_from`, and what of it the config's model would take; nothing where it is empty."""
+    if not config.init_from:
+        return []
+    file = checkpoint_file.read(config.init_from)
+    kinds = collections.Counter(
+        (re.sub(r"\d+", "*", name), tensor.shape, tensor.dtype.name) for name, tensor in file.tensors.items()
+    )
+    beside = f", beside {', '.join(file.others)}" if file.others else ""
+    lines = [
+        f"\n{file.path}: {len(file.tensors)} tensors, {file.nbytes / 2**30:.2f} GiB, "
+        f"{f'under {file.wrapper!r}' if file.wrapper else 'at the top'}{beside}"
+    ]
+    lines += [f"  {count:4d} x {name} {shape} {dtype}" for (name, shape, dtype), count in kinds.items()]
+    _, *weights = train_state.describe(config)
+    try:
+        lines.append(f"\nInto this config's model would go:\n{convert.plan(config.model, weights, file.path).report()}")
+    except UserError as error:
+        lines.append(f"\nTraining would refuse it:\n{error}")
+    return lines

@@ -1,0 +1,90 @@
+"""What a training step costs, from its trace and its compiled program: operations and memory; nothing is run."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import make_mesh, quick_compilation
+from vspw_jax.training import optimizers, train_state, train_step
+from vspw_jax.training.train_state import State
+
+
+def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a training batch, as `placement.to_global` gives it."""
+    parts = config.train.accumulate
+    clips = (config.train.batch,) if parts == 1 else (parts, config.train.batch // parts)
+    shape = (*clips, config.data.frames, *config.model.image_size)
+    return {
+        "image_BTHWC": jax.ShapeDtypeStruct((*shape, 3), jnp.float32),
+        "label_BTHW": jax.ShapeDtypeStruct(shape, jnp.int32),
+        "is_clip_B": jax.ShapeDtypeStruct(clips, jnp.bool_),
+    }
+
+
+def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
+    for value in jax.tree.leaves(params, is_leaf=lambda value: hasattr(value, "eqns") or hasattr(value, "jaxpr")):
+        if hasattr(value, "eqns"):
+            yield value
+        elif hasattr(value, "jaxpr"):
+            yield value.jaxpr
+
+
+def matrix_flops(jaxpr: Any) -> int:
+    """Floating point operations of a jaxpr's matrix products and convolutions, those in scans times their length.
+
+    XLA's own count takes the body of a scan once. What is recomputed in the backward pass counts; a while loop
+    (the assignment's) counts once.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        shapes = [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]
+        if equation.primitive.name == "dot_general":
+            contracted = equation.params["dimension_numbers"][0][0]
+            total += 2 * math.prod(shapes[-1]) * math.prod(shapes[0][axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            out_channels = shapes[1][equation.params["dimension_numbers"].rhs_spec[0]]
+            total += 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) // out_channels
+        else:
+            times = equation.params["length"] if equation.primitive.name == "scan" else 1
+            total += times * sum(matrix_flops(inner) for inner in inner_jaxprs(equation.params))
+    return total
+
+
+def abstract_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, tuple[State, dict[str, jax.ShapeDtypeStruct]]]:
+    """(the training step of `config` on a mesh, shapes of the state and the batch that it takes)."""
+    graphdef, params, _ = train_state.describe(config)
+    optimizer = optimizers.build(config, params)
+    state = jax.eval_shape(lambda key: train_state.init_state(config, optimizer, key), jax.random.key(0))
+    return train_step.make_train_step(config, graphdef, optimizer, mesh), (state, abstract_batch(config))
+
+
+def step_flops(config: ConfigDict) -> int:
+    """Floating point operations of a training step, all devices together; see `matrix_flops`."""
+    # On one device, which need not be one that could hold it: the batch may not divide among those that are here.
+    step, shapes = abstract_step(config, make_mesh(devices=jax.devices()[:1]))
+    return matrix_flops(step.trace(*shapes).jaxpr.jaxpr)
+
+
+def placed_shapes(config: ConfigDict, mesh: Mesh, state: State, batch: dict) -> tuple[State, dict]:
+    """Shapes of a state and a batch with where on a mesh they lie."""
+    by_clip = jax.tree.map(lambda _: placement.by_clip(mesh, config.train.accumulate), batch)
+    return train_state.layout(config, mesh).placed_shapes(state), placement.placed_shapes(batch, by_clip)
+
+
+def step_memory(config: ConfigDict, mesh: Mesh, remat: str) -> int:
+    """Temporary bytes of the compiled training step on each device of a mesh, beside weights, state and batch."""
+    config = copy.deepcopy(config).unlock()
+    config.model.remat = remat
+    step, (state, batch) = abstract_step(config, mesh)
+    # Only the buffers matter, which the code's level of optimisation does not change.
+    shapes = placed_shapes(config, mesh, state, batch)
+    compiled = step.lower(*shapes).compile(compiler_options=quick_compilation())
+    return compiled.memory_analysis().temp_size_in_bytes

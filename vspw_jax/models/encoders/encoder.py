@@ -1,0 +1,62 @@
+"""What every encoder tells the rest of the program about itself.
+
+A new encoder is a subclass in a file of its own and a line in `segmenter.ENCODERS`. The decoder, the optimizer, the
+sharding rules and the checks of a recipe ask the class, so none of them knows an encoder by its name.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMap:
+    """A map that an encoder gives.
+
+    Attributes:
+      width: channels.
+      stride: pixels of the image from one cell to the next, in height and in width.
+    """
+
+    width: int
+    stride: int
+
+
+class Encoder(nnx.Module):
+    """Images (N, H, W, 3) to feature maps (N, H / stride, W / stride, width), fine to coarse.
+
+    A subclass is built with (config, image_size, remat, *, dtype, rngs) and called with (image_NHWC, train, keys_N).
+    `config` is `config.model.encoder` in every method here.
+    """
+
+    FIELDS: ClassVar[tuple[str, ...]]
+    """Of its config, besides `name`."""
+
+    STACKED: ClassVar[dict[str, int]] = {}
+    """Paths in the encoder of variables that are stacked for a scan, and the number of leading axes that are stacked.
+    A path counts for all below it; of several that fit the longest counts."""
+
+    @classmethod
+    def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:
+        """The maps that it gives, fine to coarse."""
+        raise NotImplementedError
+
+    @classmethod
+    def check(cls, config: ConfigDict, image_size: tuple[int, int]) -> None:
+        """Raises UserError where its config makes no network or the image size does not divide."""
+
+    @classmethod
+    def num_layers(cls, config: ConfigDict) -> int:
+        """Layers that have a learning rate of their own under layer-wise decay: a transformer's blocks."""
+        return 0
+
+    @classmethod
+    def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
+        """The layer of a parameter at a path in the encoder: 0 before the first one, i + 1 in the one of index i.
+
+        For a stacked parameter it is an array that broadcasts against `shape`. None: in no layer, at the full rate.
+        """
+        return None

@@ -1,0 +1,151 @@
+"""Learning from labelled clips: a segmentation loss, and losses on features where the config has them.
+
+Shapes: B clips, T frames, N = B*T images, H and W pixels, L predictions of a query decoder.
+"""
+
+import copy
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+from ml_collections import ConfigDict
+
+from vspw_jax.classes.vspw import VOID
+from vspw_jax.console.errors import UserError
+from vspw_jax.losses import checks, cross_frame_nce, per_pixel, pne, segmentation
+from vspw_jax.models import segmenter
+from vspw_jax.parallel.mesh import DATA_AXES
+
+
+def total(x: Array) -> Array:
+    """The sum over devices."""
+    return lax.psum(x, DATA_AXES)
+
+
+def mask_terms(outputs, label_BTHW, key_B, config):
+    """Loss terms of a query decoder."""
+    frames = label_BTHW.shape[1]
+    key_N = jax.vmap(lambda key: jax.random.split(key, frames))(key_B).reshape(-1)
+    class_logits, mask_logits = (
+        outputs[name].reshape(outputs[name].shape[0], -1, *outputs[name].shape[3:])
+        for name in ("layer_class_logits_LBTQC", "layer_mask_logits_LBTQHW")
+    )
+    label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
+    return segmentation.mask_classification_loss(class_logits, mask_logits, label_NHW, key_N, config, total)
+
+
+def pixel_terms(outputs, label_BTHW, key_B, config):
+    """Loss terms of a per-pixel decoder, and of its auxiliary head where it has one."""
+    label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
+    names = {"pixel": "logits_BTHWC", "auxiliary": "auxiliary_logits_BTHWC"}
+    logits_of = {
+        term: outputs[name].reshape(-1, *outputs[name].shape[2:]) for term, name in names.items() if name in outputs
+    }
+    options = (label_NHW, config.averaged_over, config.class_weight, total)
+    return {term: per_pixel.cross_entropy(logits_NHWC, *options) for term, logits_NHWC in logits_of.items()}
+
+
+SEGMENTATION_TERMS = {"mask_classification": mask_terms, "per_pixel": pixel_terms}
+"""By the loss that a decoder is trained with: `Decoder.SEGMENTATION_LOSS`."""
+
+
+def ramp(config: ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The share of a term's weight that counts at a step: 0 before `start_step`, then 1 within `warmup_steps`."""
+    return jnp.clip((step - config.start_step + 1) / max(config.warmup_steps, 1), 0.0, 1.0)
+
+
+def contrast_features(outputs: dict, level: int) -> Float[Array, "B T h w C"]:
+    """Features that are contrasted: the projection head's where the model has one, else an encoder map."""
+    return outputs.get("projection_BTHWC", outputs["encoder"][level])
+
+
+def nce_term(outputs, batch, key_B, config):
+    """The cross-frame contrastive loss, unweighted; patches of unrelated frames are not contrasted."""
+    label_BTHW = jnp.where(batch["is_clip_B"][:, None, None, None], batch["label_BTHW"], VOID)
+    return cross_frame_nce.batch_loss(
+        contrast_features(outputs, config.level),
+        label_BTHW,
+        key_B,
+        config,
+        device=lax.axis_index(DATA_AXES),
+        devices=lax.axis_size(DATA_AXES),
+        gather=lambda x: lax.all_gather(x, DATA_AXES, tiled=True),
+    )
+
+
+def pne_term(outputs, batch, key_B, config):
+    """The positive-negative equal loss, unweighted, on the predictions of the segmenter."""
+    features, scores = contrast_features(outputs, config.level), segmenter.class_scores(outputs)
+    scores /= scores.sum(axis=-1, keepdims=True)  # A query decoder's do not add up to 1.
+    return pne.batch_loss(features, scores, batch["label_BTHW"], key_B, config, total)
+
+
+CONTRASTIVE_TERMS = {"nce": nce_term, "pne": pne_term}
+"""Losses on features, each on where its weight in the config is not 0."""
+
+
+def of_part(loss: ConfigDict, accumulate: int) -> ConfigDict:
+    """`config.loss` for one part of a batch that is accumulated: it has its share of the contrastive groups.
+
+    Raises:
+      UserError: the groups do not divide.
+    """
+    contrast = loss.get("nce")
+    if accumulate == 1 or not contrast or not contrast.weight or contrast.scope != "group":
+        return loss
+    if loss.nce.groups % accumulate:
+        raise UserError(
+            f"loss.nce.groups is {loss.nce.groups}, which does not divide into train.accumulate={accumulate} parts: a "
+            f"group would meet only some of its clips. Set --config.loss.nce.groups to a multiple of {accumulate}."
+        )
+    loss = copy.deepcopy(loss).unlock()
+    loss.nce.groups //= accumulate
+    return loss
+
+
+class Supervised:
+    """The task: see `Task`. `config.loss` has the terms and their weights."""
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __init__(self, config: ConfigDict):
+        checks.check_losses(config, len(segmenter.maps_of(config.model)))
+        self._decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
+        self._config = of_part(config.loss, config.train.accumulate)
+        self._part = config.train.batch // config.train.accumulate
+
+    def contrast_groups(self) -> int:
+        """See `Task`."""
+        contrast = self._config.get("nce")
+        return cross_frame_nce.num_groups(contrast, self._part) if contrast and contrast.weight else 0
+
+    def losses(self, model, teacher, batch, key_B, step):
+        """See `Task`."""
+        model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
+        outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
+        return clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
+
+
+def clip_losses(
+    outputs: dict,
+    batch: dict[str, Array],
+    key_B: Key[Array, " B"],
+    step: Int[Array, ""],
+    decoder_loss: str,
+    config: ConfigDict,
+) -> dict[str, Float[Array, ""]]:
+    """Weighted loss terms of this device's clips, by name.
+
+    Args:
+      decoder_loss: a key of `SEGMENTATION_TERMS`.
+      config: `config.loss`.
+    """
+    terms = SEGMENTATION_TERMS[decoder_loss](outputs, batch["label_BTHW"], key_B, config.segmentation)
+    losses = {name: config.weight * config.segmentation.weights[name] * term for name, term in terms.items()}
+    for name, contrastive_term in CONTRASTIVE_TERMS.items():
+        if name in config and config[name].weight:
+            value = contrastive_term(outputs, batch, key_B, config[name])
+            losses[name] = config[name].weight * ramp(config[name], step) * value
+    return losses

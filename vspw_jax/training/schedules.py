@@ -1,0 +1,55 @@
+"""Learning rates by step: poly or cosine decay, with a linear warm-up."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from vspw_jax.console.errors import check_fields, choose
+
+Schedule = Callable[[int | jax.Array], Float[Array, ""]]
+
+
+def poly(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
+    """(rate - minimum) * (1 - step / steps) ** power + minimum: mmcv's PolyLrUpdaterHook."""
+    return optax.polynomial_schedule(learning_rate, config.minimum, config.power, num_steps)
+
+
+def cosine(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
+    """Half a cosine from the rate down to `minimum` at the last step: SGDR without restarts, arXiv 1608.03983."""
+    return optax.cosine_decay_schedule(learning_rate, num_steps, config.minimum / learning_rate)
+
+
+SCHEDULES = {"poly": (poly, ("power",)), "cosine": (cosine, ())}
+"""By `config.schedule.name`: the decay, and the fields that it alone reads."""
+FIELDS = ("warmup_steps", "warmup_ratio", "minimum")
+"""That each of them reads."""
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where `config.schedule` names a schedule that there is not, or has fields of another one."""
+    _, own = choose(SCHEDULES, config.name, "schedule.name")
+    check_fields("schedule", config, (*FIELDS, *own), "configs/parts/training.py")
+
+
+def build(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
+    """The learning rate by step.
+
+    During the first `warmup_steps` it is multiplied by a line from `warmup_ratio` to 1 (mmcv's linear warm-up).
+
+    Args:
+      config: `config.schedule`: name, minimum, warmup_steps, warmup_ratio, and power for poly.
+      learning_rate: before any decay.
+      num_steps: of the training.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    make, _ = choose(SCHEDULES, config.name, "schedule.name")
+    decay = make(config, learning_rate, num_steps)
+    if not config.warmup_steps:
+        return decay
+    warmup = optax.linear_schedule(config.warmup_ratio, 1.0, config.warmup_steps)
+    return lambda step: decay(step) * warmup(step)

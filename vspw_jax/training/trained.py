@@ -1,0 +1,54 @@
+"""The weights that training has left in a workdir, or that a PyTorch checkpoint brings, and a predictor with them."""
+
+import pathlib
+
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints.checkpoint import Checkpoints
+from vspw_jax.console.errors import UserError
+from vspw_jax.inference.predictor import Predictor
+from vspw_jax.interop import convert
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import local_mesh, make_mesh
+from vspw_jax.tasks import task
+from vspw_jax.training import train_state, weight_average
+
+
+def weights(
+    config: ConfigDict, workdir: pathlib.Path, mesh: Mesh
+) -> tuple[nnx.GraphDef, train_state.State, int | None]:
+    """(graphdef, params and model_state, step) of the newest checkpoint; where there is none of `config.init_from`.
+
+    Raises:
+      UserError: there is neither, the workdir is another recipe's, a checkpoint is damaged or does not fit, or
+        `evaluate.weights` asks for an average where none is.
+    """
+    weight_average.check(config, task.build(config).needs_teacher)
+    checkpoints = Checkpoints(workdir, config.run.keep)
+    step = checkpoints.intact_step()
+    if step is not None:
+        run_identity.check_workdir(workdir, config)
+        return *train_state.restore_weights(config, checkpoints, mesh, step), step
+    if not config.init_from:
+        raise UserError(
+            f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
+            "PyTorch checkpoint with --config.init_from=PATH."
+        )
+    graphdef, *shapes = train_state.describe(config)
+    plan = convert.plan(config.model, shapes, config.init_from)
+    print(plan.report())
+    params, model_state = convert.read_weights(plan, shapes, placement.replicated(mesh))
+    return graphdef, {"params": params, "model_state": model_state}, None
+
+
+def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Predictor:
+    """A `Predictor` with these weights; `recipe` is the name of the config's file, for what is written of them."""
+    mesh = make_mesh()
+    graphdef, found, step = weights(config, workdir, mesh)
+    origin = {"recipe": recipe, "step": step}
+    if step is None:
+        origin["init_from"] = pathlib.Path(config.init_from).name
+    return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin)
