@@ -1,4 +1,4 @@
-"""Several models' saved scores made one prediction; no network runs.
+"""Makes one prediction of several models' saved scores; no network runs.
 
     python -m vspw_jax.main --config=A --mode=evaluate --config.evaluate.save_scores=True    each model's, in
                                                                                               <workdir>/scores/<split>
@@ -7,10 +7,10 @@
     python -m vspw_jax.ensemble --scores=A --scores=B --scores=C --method=mean --output=DIR  equation 6
     python -m vspw_jax.ensemble --scores=A --scores=B --scores=C --method=vote --output=DIR  majority
 
-Equations are those of arXiv 2306.03508. --output gets masks/<video>/<frame>.png of train ids, and ensemble.json; with
---records, whose split --split is what was scored, the metrics too. --sweep tries the first model's weight, prints a
-table, writes sweep.json and sweep.svg, and takes the weight of highest mIoU for the masks: that it was chosen on the
-very split that it is scored on belongs beside such a figure. One frame of each model is in memory at a time.
+Equations are those of arXiv 2306.03508. --output gets masks/<video>/<frame>.png of train ids, and ensemble.json. Given
+the --records and the --split that the scores are of, it gets the metrics too. --sweep tries weights of the first model,
+prints a table, writes sweep.json and sweep.svg, and makes the masks with the weight of highest mIoU. Whoever reports
+such a figure should say that the weight was chosen on the same split. One frame of each model is in memory at a time.
 """
 
 import argparse
@@ -19,6 +19,10 @@ import itertools
 import json
 import pathlib
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
 
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.console.progress import progress
@@ -31,15 +35,19 @@ from vspw_jax.metrics import table, temporal_consistency
 from vspw_jax.metrics.scores import summarise
 
 MOST_NAMED = 5
-"""Differences of a kind that a message lists."""
+"""A message lists at most so many differences of a kind."""
 AHEAD = 4
 """Frames that are read, or written, while others are worked on."""
 THREADS = 2
-"""That write masks."""
-METHODS = {"mean": ensemble.mean, "vote": ensemble.vote}
+"""How many write masks."""
+Combine = Callable[..., ensemble.Labels]
+METHODS: dict[str, Combine] = {"mean": ensemble.mean, "vote": ensemble.vote}
+
+ScoredFrame = tuple[str, str, Any, Any, ensemble.Ids, list[np.ndarray]]
+"""Video, frame, image and label, as `labels` has them; classes and members' scores, as `scores.candidates` has them."""
 
 
-def check_members(readers):
+def check_members(readers: Sequence[scores.Reader]) -> None:
     """Raises UserError where members do not have the same classes, frames and sizes; it lists what differs."""
     first, problems = readers[0], []
     for other in readers[1:]:
@@ -66,21 +74,21 @@ def check_members(readers):
         raise UserError("Members of an ensemble must have the same frames and classes:\n" + "\n".join(problems))
 
 
-def notes(readers):
+def notes(readers: Sequence[scores.Reader]) -> list[str]:
     """Sentences about what makes the members' scores hard to compare."""
     if len({reader.identity.get("double_softmax") for reader in readers}) > 1:
         return [
-            "Note: some members' scores have a second softmax, which brings all classes close together, and some have "
-            "not: weights do not mean the same for both. --config.evaluate.double_softmax sets it."
+            "Note: some members' scores have a second softmax, which brings all classes close together, and some do "
+            "not. A weight does not mean the same for both. --config.evaluate.double_softmax sets it."
         ]
     return []
 
 
-def labels(flags, readers):
+def labels(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Iterator[tuple[str, str, Any, Any]]:
     """Yields (video, frame, image, train ids (H, W)) in order; the last two are None without --records."""
     if not flags.records:
-        for video, frames in readers[0].videos.items():
-            yield from ((video, frame, None, None) for frame in frames)
+        for name, frames in readers[0].videos.items():
+            yield from ((name, frame, None, None) for frame in frames)
         return
     split = records.Frames(flags.records, flags.split)
     for reader in readers:
@@ -97,15 +105,15 @@ def labels(flags, readers):
             yield video.name, record["frame"], split.image(record, label), label
 
 
-def scored_frames(flags, readers):
-    """Yields what `labels` does, and the classes and members' scores of `scores.candidates`."""
+def scored_frames(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Iterator[ScoredFrame]:
+    """Yields all frames with the members' scores."""
     for video, frame, image, label in labels(flags, readers):
         compacts = [reader.frame(video, frame) for reader in readers]
         yield video, frame, image, label, *scores.candidates(compacts, readers[0].num_classes)
 
 
-def run_sweep(flags, readers, output):
-    """Scores of every weight; writes and prints them; returns the best weight."""
+def run_sweep(flags: argparse.Namespace, readers: Sequence[scores.Reader], output: pathlib.Path) -> float:
+    """Scores every weight, writes and prints the scores, and returns the best weight."""
     if len(readers) != 2 or not flags.records:
         raise UserError("--sweep takes two --scores and the --records=DIR that they are of.")
     tried = sweep.Sweep(sweep.weights(flags.sweep), readers[0].num_classes)
@@ -125,7 +133,7 @@ def run_sweep(flags, readers, output):
     return sweep.best(rows)["weight"]
 
 
-def combination(method, weights, count):
+def combination(method: str, weights: Sequence[float] | None, count: int) -> tuple[Combine, Sequence[float] | None]:
     """(function of `inference.ensemble` for the scores of `count` members, the weights or None)."""
     if method != "sum":
         if weights:
@@ -139,8 +147,8 @@ def combination(method, weights, count):
     return functools.partial(ensemble.weighted_sum, weights_M=weights), weights
 
 
-def combined(frames, combine):
-    """Yields (video's name, iterator of (frame, image, train ids, prediction)) of what `scored_frames` gives."""
+def combined(frames: Iterable[ScoredFrame], combine: Combine) -> Iterator[predicted_videos.PredictedVideo]:
+    """Yields the videos of frames, with predictions."""
     for video, found in itertools.groupby(frames, key=lambda item: item[0]):
         yield (
             video,
@@ -151,7 +159,9 @@ def combined(frames, combine):
         )
 
 
-def score(flags, readers, combine, masks):
+def score(
+    flags: argparse.Namespace, readers: Sequence[scores.Reader], combine: Combine, masks: pathlib.Path
+) -> dict[str, Any] | None:
     """Combines all frames and writes their masks; returns the metrics, or None without --records."""
     total = sum(map(len, readers[0].videos.values()))
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
@@ -164,7 +174,7 @@ def score(flags, readers, combine, masks):
     return summarise(counts)
 
 
-def run(flags):
+def run(flags: argparse.Namespace) -> None:
     """Does what the command line asks for."""
     readers = [scores.Reader(folder) for folder in flags.scores]
     if len(readers) < 2:
@@ -184,8 +194,8 @@ def run(flags):
     if result:
         chosen = ", its weight chosen on the same split" if flags.sweep else ""
         print(f"Split {flags.split} of {flags.records}, in per cent{chosen}:\n\n{table.table(result)}\n")
-    about = {"members": [{"scores": str(reader.folder), **reader.identity} for reader in readers]}
-    about |= {"method": flags.method, "weights": weights, "scores": result}
+    members = [{"scores": str(reader.folder), **reader.identity} for reader in readers]
+    about = {"members": members, "method": flags.method, "weights": weights, "scores": result}
     with whole_file(output / "ensemble.json") as path:
         path.write_text(json.dumps(about, indent=2) + "\n")
     print(f"Masks:                {output / 'masks'}\nAll of it:            {output / 'ensemble.json'}")
@@ -193,11 +203,11 @@ def run(flags):
         print(f"Table, curve:         {output / 'sweep.json'}, {output / 'sweep.svg'}")
 
 
-def _weights(text):
+def _weights(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
         prog="python -m vspw_jax.ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -212,7 +222,7 @@ def parser():
     return result
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; see the file's top."""
     run(parser().parse_args(arguments))
 

@@ -1,12 +1,12 @@
-"""A challenge entry of predictions on disk: made, or checked, without unpacking anything.
+"""Makes a challenge entry of predictions on disk, or checks one; nothing is unpacked.
 
     python -m vspw_jax.submission --predictions=DIR --data=VSPW_480p --split=test --output=submission.zip
     python -m vspw_jax.submission --check=submission.zip --data=VSPW_480p --split=test
 
 An entry holds <video>/<frame>.png for every frame of the split's videos, with class ids 0..123, one channel of 8 bits,
 at the frame's size, as VSPW's devkit saves its own. --output=X.zip packs them, --output=DIR copies them to a folder;
-both are there whole or not at all, and the same predictions make the same bytes. --check reads a folder, .zip or .tar
-of anybody's and lists everything that is wrong.
+the zip or folder is there whole or not at all, and the same predictions make the same bytes. --check reads any folder,
+.zip or .tar and lists everything that is wrong.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import itertools
 import pathlib
 import shutil
 import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -26,22 +27,22 @@ from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, truth
 
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
-"""Of zip's calendar: an entry's bytes do not depend on when it was packed."""
+"""Of zip's calendar. Every file gets it, so that an entry's bytes do not depend on when it was packed."""
 
 LISTED = 20
 READ_ONLY_FILE = 0o100644 << 16
 
 
-def inner_folder(names, videos):
-    """The folder that all files of an entry lie in, with its slash; empty where the videos are at the top."""
+def inner_folder(names: Iterable[str], videos: Sequence[truth.NamedVideo]) -> str:
+    """The folder that holds all files of an entry, with its slash; empty where the videos are at the top."""
     first = {name.split("/")[0] for name in names}
     if len(first) == 1 and not first & {video.name for video in videos}:
         return f"{first.pop()}/"
     return ""
 
 
-def problems_of(read, size, role):
-    """What is wrong with a prediction, whose bytes `read()` gives, in words; nothing where it is well."""
+def problems_of(read: Callable[[], bytes], size: tuple[int, int], role: str) -> str:
+    """Says what is wrong with a prediction; empty where nothing is. `read()` gives its bytes."""
     try:
         ids = predictions.ids_of(read())
     except UserError as error:
@@ -59,7 +60,7 @@ def problems_of(read, size, role):
     return ""
 
 
-def listing(source, videos):
+def listing(source: sources.Source, videos: Sequence[truth.NamedVideo]) -> tuple[str, list[str]]:
     """(prefix of the entry's names, lines about files that are missing or too many)."""
     prefix = inner_folder(source.sizes, videos)
     by_video = {video.name: [f"{prefix}{video.name}/{frame}.png" for frame in video.frames] for video in videos}
@@ -74,19 +75,20 @@ def listing(source, videos):
     return prefix, lines + [f"{path}: is no frame of this split" for path in sorted(strange)]
 
 
-def check(path, data, role=predictions.TRAIN_IDS):
+def check(
+    path: sources.Source | pathlib.Path | str, data: truth.Truth, role: str = predictions.TRAIN_IDS
+) -> tuple[sources.Source, str]:
     """Checks an entry as a whole.
 
     Args:
-      path: folder, .zip or .tar, or an opened one of `sources`.
-      data: of `truth.open_truth`.
+      path: folder, .zip or .tar, or an opened one.
       role: of `predictions.ROLES`.
 
     Returns:
       (the opened source, the prefix of its names).
 
     Raises:
-      UserError: it lists what is missing, too much, or wrong with a file.
+      UserError: files are missing, too many or wrong; it lists them.
     """
     source = sources.open_source(path)
     prefix, lines = listing(source, data.videos)
@@ -103,8 +105,8 @@ def check(path, data, role=predictions.TRAIN_IDS):
     return source, prefix
 
 
-def entry_files(source, prefix, data, role):
-    """Yields (name, bytes) of an entry's files in order; the bytes are those given, but for ids that must change."""
+def entry_files(source: sources.Source, prefix: str, data: truth.Truth, role: str) -> Iterator[tuple[str, bytes]]:
+    """Yields (name, bytes) of an entry's files in order. The bytes are the source's, except where ids must change."""
     for video in sorted(data.videos, key=lambda video: video.name):
         for frame in video.frames:
             png = source.read(f"{prefix}{video.name}/{frame}.png")
@@ -113,8 +115,8 @@ def entry_files(source, prefix, data, role):
             yield f"{video.name}/{frame}.png", png
 
 
-def write_zip(path, files):
-    """Packs (name, bytes) into a zip that depends on nothing else; PNGs are packed already and are stored."""
+def write_zip(path: pathlib.Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Packs (name, bytes) into a zip that depends on nothing else. PNGs are stored, as they are compressed already."""
     with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files:
             info = zipfile.ZipInfo(name, FIRST_DAY)
@@ -122,7 +124,7 @@ def write_zip(path, files):
             archive.writestr(info, content)
 
 
-def write_folder(path, files):
+def write_folder(path: pathlib.Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Writes (name, bytes) into a new folder, which takes its name when it is whole."""
     aside = path.with_name(f"partial-{path.name}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -135,8 +137,10 @@ def write_folder(path, files):
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write(predicted, data, output, role=predictions.TRAIN_IDS):
-    """Makes an entry of a folder of predictions once it has been checked; see the module."""
+def write(
+    predicted: pathlib.Path | str, data: truth.Truth, output: pathlib.Path | str, role: str = predictions.TRAIN_IDS
+) -> None:
+    """Checks a folder of predictions, then makes an entry of it; see the module."""
     output = pathlib.Path(output)
     if not output.absolute().parent.is_dir():
         raise UserError(f"The folder of {output} does not exist. Make it, or name another --output.")
@@ -145,7 +149,7 @@ def write(predicted, data, output, role=predictions.TRAIN_IDS):
     folder = predictions.Folder(predicted, role)
     folder.check(data.videos)
     source = sources.open_source(folder.path)
-    # Folders of other videos are no fault of what is asked for: they are left out.
+    # The folder may hold other videos too: they are left out.
     source = source.only(f"{video.name}/{frame}.png" for video in data.videos for frame in video.frames)
     check(source, data, role)
     files = progress(
@@ -154,7 +158,7 @@ def write(predicted, data, output, role=predictions.TRAIN_IDS):
     (write_zip if output.suffix == ".zip" else write_folder)(output, files)
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
         prog="python -m vspw_jax.submission",
@@ -171,7 +175,7 @@ def parser():
     return result
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
     if bool(options.predictions) != bool(options.output):

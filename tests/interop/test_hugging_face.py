@@ -132,7 +132,7 @@ def test_mask2former_in_memory_and_as_saved(tmp_path, capsys):
     for name in ("memory.pth", "model.safetensors"):
         model = convert.load_torch(drawn(tiny_model(image_size=(64, 64))), tmp_path / name)
         printed = capsys.readouterr().out
-        assert "criterion.empty_weight): class weights" in printed and "pyramid, in whose place" in printed
+        assert "criterion.empty_weight): class weights" in printed and "pyramid; the adapter takes its place" in printed
         stay = printed.split("has none: ")[1]
         assert "decoder" not in stay and "encoder/prior" in stay
         assert_holds(model, theirs.state_dict(), "model.pixel_level_module.encoder.beit.")

@@ -1,13 +1,15 @@
-"""A PyTorch checkpoint file, whatever its format: its tensors by name, not yet read."""
+"""A PyTorch checkpoint file of any format: its tensors by name, not yet read."""
 
 import dataclasses
 import os
 import pathlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import safetensors_files, torch_files
-from vspw_jax.interop.stored_tensors import StoredTensor
+from vspw_jax.interop.stored_tensors import NewTensor, StoredTensor
 
 WRAPPERS = ("state_dict", "model", "module")
 """Keys under which checkpoints keep their tensors; the first that is there counts."""
@@ -15,20 +17,20 @@ WRAPPERS = ("state_dict", "model", "module")
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFile:
-    """Tensors by name. `wrapper` is the key they stood under, `others` the keys beside it."""
+    """Tensors by name. They stood under the key `wrapper`; `others` are the keys beside it."""
 
     path: pathlib.Path
-    tensors: dict
+    tensors: dict[str, StoredTensor]
     wrapper: str | None = None
-    others: tuple = ()
+    others: tuple[str, ...] = ()
 
     @property
-    def nbytes(self):
-        """Of all tensors."""
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def _unwrap(path, value):
+def _unwrap(path: pathlib.Path, value: Any) -> CheckpointFile:
     if not isinstance(value, dict):
         raise UserError(
             f"{path} holds a {type(value).__name__}; expected a dict of tensors, or one that has it inside."
@@ -49,11 +51,11 @@ def _unwrap(path, value):
     return CheckpointFile(path, inner, wrapper, others)
 
 
-def read(path):
-    """Opens a .pth, .pth.tar or .safetensors file; what it is, its first bytes say.
+def read(path: pathlib.Path | str) -> CheckpointFile:
+    """Opens a .pth, .pth.tar or .safetensors file; its first bytes say which it is.
 
     Raises:
-      UserError: it is not there, damaged, or holds what a checkpoint of tensors does not need.
+      UserError: it is not there, damaged, or holds something that a checkpoint of tensors does not need.
     """
     path = pathlib.Path(path)
     try:
@@ -64,8 +66,8 @@ def read(path):
         raise UserError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
 
 
-def write(path, tensors, wrapper):
-    """Writes `NewTensor` by name in the format of the path's suffix; aside first, so that no half file stays.
+def write(path: pathlib.Path | str, tensors: Mapping[str, NewTensor], wrapper: str | None) -> None:
+    """Writes tensors by name in the format of the path's suffix; under another name first, so that no half file stays.
 
     Raises:
       UserError: an unknown suffix, or the file cannot be written.

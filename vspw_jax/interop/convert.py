@@ -4,38 +4,42 @@
     model, config = convert.model_from_torch("X.pth")  sizes read off the tensors
     convert.save_torch(model, "Y.pth")                 loads in the original code with strict=True
 
-Kept are values, not precision: everything is float32 here and in exported files. Half precision survives that exactly.
-What a file holds beside its tensors (optimizer, meta) is not kept.
+Values are kept, precision is not: everything is float32 here and in exported files. Half precision survives that
+exactly. Other content of a file (optimizer, meta) is not kept.
 """
 
 import collections
 import functools
 import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, loading, namings, relative_position, sizes
-from vspw_jax.interop.name_maps import POSITIONS
+from vspw_jax.interop.name_maps import POSITIONS, Row
 from vspw_jax.interop.stored_tensors import NewTensor
 from vspw_jax.models import segmenter
 from vspw_jax.models.encoders import beit
 
 
-def leaves_by_path(*trees):
+def leaves_by_path(*trees: PyTree) -> dict[str, Any]:
     """Leaves of nested dicts by their slash-joined path."""
     return {_path(keys): leaf for tree in trees for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _path(keys):
+def _path(keys: Iterable[Any]) -> str:
     return "/".join(str(key.key) for key in keys)
 
 
-def plan(config, weights, path):
+def plan(config: ConfigDict, weights: Iterable[PyTree], path: pathlib.Path | str) -> loading.Plan:
     """How the file at `path` fits weights of a network of `config.model`; see `loading.plan`.
 
     Args:
@@ -44,10 +48,10 @@ def plan(config, weights, path):
     return loading.plan(config, leaves_by_path(*weights), checkpoint_file.read(path))
 
 
-def fill(plan, weights):
-    """Replaces, one leaf at a time, what the plan's file has in nested dicts of arrays; shardings stay."""
+def fill(plan: loading.Plan, weights: Iterable[dict[str, Any]]) -> None:
+    """Replaces in nested dicts of arrays what the plan's file has, one leaf at a time; shardings stay."""
 
-    def replace(tree, prefix):
+    def replace(tree: dict[str, Any], prefix: str) -> None:
         for key, value in tree.items():
             if isinstance(value, dict):
                 replace(value, f"{prefix}{key}/")
@@ -58,14 +62,16 @@ def fill(plan, weights):
         replace(tree, "")
 
 
-def _loaded(plan, path, old):
-    """The array at `path` from the plan's file, where the array `old` lies."""
+def _loaded(plan: loading.Plan, path: str, old: jax.Array) -> jax.Array:
+    """The array at `path` from the plan's file, with the sharding of the array `old`."""
     array = plan.leaf(path, old.shape, old.dtype, lambda: np.asarray(old))
     return jax.make_array_from_callback(old.shape, old.sharding, array.__getitem__).block_until_ready()
 
 
-def read_weights(plan, weights, sharding=None):
-    """Nested dicts of shapes with the arrays of the plan's file in their place.
+def read_weights(
+    plan: loading.Plan, weights: Iterable[PyTree[jax.ShapeDtypeStruct]], sharding: jax.sharding.Sharding | None = None
+) -> list[PyTree[jax.Array]]:
+    """The arrays of the plan's file, in the places of their shapes in nested dicts.
 
     Raises:
       UserError: the file does not give all of them.
@@ -77,30 +83,31 @@ def read_weights(plan, weights, sharding=None):
             "training makes use of it.\n" + plan.report()
         )
 
-    def read(keys, leaf):
+    def read(keys: Iterable[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = _path(keys)
-        # A count of batches that the file lacks is 0, as is what predicting does not need. Not jnp.asarray, which keeps
-        # the NumPy array beside its copy.
-        known = name in plan.pieces
-        array = plan.leaf(name, leaf.shape, leaf.dtype, None) if known else np.zeros(leaf.shape, leaf.dtype)
-        # Waiting for the copy lets the NumPy array go before the next one is read.
+        # For a count of batches that the file lacks, and for what predicting does not need.
+        zeros = lambda: np.zeros(leaf.shape, leaf.dtype)
+        array = plan.leaf(name, leaf.shape, leaf.dtype, zeros) if name in plan.pieces else zeros()
+        # jnp.asarray would keep the NumPy array beside its copy. Waiting lets it go before the next one is read.
         return jax.device_put(array, sharding).block_until_ready()
 
     return [jax.tree_util.tree_map_with_path(read, tree) for tree in weights]
 
 
-def _variable(model, keys):
+def _variable(model: nnx.Module, keys: Iterable[str | int]) -> nnx.Variable:
     """The variable of a module at a path of attribute names and list positions."""
-    step = lambda node, key: node[key] if isinstance(key, int) else getattr(node, key)
-    return functools.reduce(step, keys, model)
+    node: Any = model
+    for key in keys:
+        node = node[key] if isinstance(key, int) else getattr(node, key)
+    return node
 
 
-def load_torch(model, path):
+def load_torch(model: segmenter.Segmenter, path: pathlib.Path | str) -> segmenter.Segmenter:
     """Fills a model from a PyTorch checkpoint, in place; returns the model. Prints what was done.
 
     Raises:
-      UserError: a file that cannot be read or does not fit. Only damaged bytes of a tensor are found after the first
-        parameters were replaced.
+      UserError: a file that cannot be read or does not fit. The model is unchanged then, except where a tensor's bytes
+        are damaged: that is found after the first parameters were replaced.
     """
     state = nnx.to_pure_dict(nnx.state(model))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
@@ -115,8 +122,8 @@ def load_torch(model, path):
     return model
 
 
-def model_from_torch(path):
-    """(model, config) of a checkpoint of a whole network; `config.model` has the sizes read off its tensors.
+def model_from_torch(path: pathlib.Path | str) -> tuple[segmenter.Segmenter, ConfigDict]:
+    """Model and config of a checkpoint of a whole network; `config.model` has the sizes read off its tensors.
 
     Prints what the tensors do not say and had to be assumed.
 
@@ -143,14 +150,14 @@ def model_from_torch(path):
     return nnx.merge(graphdef, *read_weights(the_plan, [state])), ConfigDict({"model": config})
 
 
-def _joined(rows, leaves):
-    """The whole tensor in PyTorch's axes, of rows that all have its key."""
-    parts = [row.view(np.asarray(leaves[row.ours])) for row in sorted(rows, key=lambda row: row.part)]
+def _joined(rows: Sequence[Row], leaves: dict[str, Any]) -> np.ndarray:
+    """The whole tensor in PyTorch's axes, made of all rows that have its key."""
+    parts = [row.view(np.asarray(leaves[row.ours])) for row in sorted(rows, key=lambda row: row.part or (0, 1))]
     return np.concatenate(parts) if rows[0].part else parts[0]
 
 
-def new_tensors(config, weights, naming):
-    """`NewTensor`s by name for a file of `naming`, from nested dicts of arrays of a network of `config.model`."""
+def new_tensors(config: ConfigDict, weights: Iterable[PyTree], naming: namings.Naming) -> dict[str, NewTensor]:
+    """Tensors by name for a file of `naming`, from nested dicts of arrays of a network of `config.model`."""
     leaves = leaves_by_path(*weights)
     rows_by_key = collections.defaultdict(list)
     for row in naming.rows(config, ()):
@@ -170,7 +177,9 @@ def new_tensors(config, weights, naming):
     return tensors
 
 
-def save_weights(config, weights, path, naming="mmseg"):
+def save_weights(
+    config: ConfigDict, weights: Iterable[PyTree], path: pathlib.Path | str, naming: str = "mmseg"
+) -> None:
     """Writes nested dicts of arrays of a network of `config.model`; see `save_torch`."""
     if naming not in namings.NAMINGS:
         raise UserError(f"The naming is {naming!r}: expected one of {', '.join(namings.NAMINGS)}.")
@@ -178,13 +187,12 @@ def save_weights(config, weights, path, naming="mmseg"):
     checkpoint_file.write(path, new_tensors(config, weights, chosen), chosen.wrapper)
 
 
-def save_torch(model, path, naming="mmseg"):
+def save_torch(model: segmenter.Segmenter, path: pathlib.Path | str, naming: str = "mmseg") -> None:
     """Writes a model as .pth or .safetensors, buffers included; PyTorch's original code loads it with strict=True.
 
     Args:
-      model: a `segmenter.Segmenter`.
       path: its suffix chooses the format.
-      naming: a key of `namings.NAMINGS`. "mmseg" has every whole network, the others what they name of it.
+      naming: a key of `namings.NAMINGS`. "mmseg" writes any whole network, the others only the parts that they name.
 
     Raises:
       UserError: an unknown naming or suffix, or the file cannot be written.

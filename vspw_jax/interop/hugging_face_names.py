@@ -1,10 +1,14 @@
 """Rows of the names that Hugging Face's transformers gives to BEiT and Mask2Former; see `name_maps.py`.
 
-Files on the hub have the names of version 4, which version 5 still writes; in memory version 5 has others.
+Files on the hub have the names of version 4. Version 5 still writes these, but has other names in memory.
 Source: huggingface/transformers models/beit/modeling_beit.py, models/mask2former/modeling_mask2former.py.
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from vspw_jax.interop.name_maps import (
     BLOCKS,
@@ -25,7 +29,7 @@ from vspw_jax.interop.name_maps import (
     upsampling,
 )
 
-BEIT_4 = {
+BEIT_4: dict[str, Any] = {
     "block": "encoder.layer.{}",
     "qkv": ("attention.attention.query", "attention.attention.key", "attention.attention.value"),
     "table": "attention.attention.relative_position_bias.relative_position_bias_table",
@@ -36,7 +40,7 @@ BEIT_4 = {
     "upsampling": ("fpn1.0", "fpn1.1", "fpn1.3", "fpn2.0"),
     "upernet": {**UPERNET_NAMES, "classifier": "classifier"},
 }
-BEIT_5 = {
+BEIT_5: dict[str, Any] = {
     "block": "layers.{}",
     "qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
     "table": "relative_position_bias.relative_position_bias_table",
@@ -55,12 +59,12 @@ BEIT_5 = {
 }
 
 
-def version(names):
-    """`BEIT_4` or `BEIT_5`, by the names in a file; without any the version of files, 4."""
+def version(names: Iterable[str]) -> dict[str, Any]:
+    """`BEIT_4` or `BEIT_5`, by the names in a file; without names `BEIT_4`, as in files."""
     return BEIT_5 if any(re.search(r"layers\.\d+\.attention\.q_proj\.", name) for name in names) else BEIT_4
 
 
-def beit_block(ours, theirs, index, names):
+def beit_block(ours: str, theirs: str, index: tuple[int, ...], names: dict[str, Any]) -> Iterator[Row]:
     """Rows of a BEiT block; `names` is BEIT_4 or BEIT_5."""
     for number, part in enumerate(names["qkv"]):
         yield Row(f"{ours}/attn/qkv/kernel", f"{theirs}.{part}.weight", LINEAR, index, our_part=(number, 3))
@@ -72,12 +76,12 @@ def beit_block(ours, theirs, index, names):
     yield from linear(f"{ours}/attn/proj", f"{theirs}.{names['proj']}", index)
     yield from linear(f"{ours}/mlp/fc1", f"{theirs}.{names['fc1']}", index)
     yield from linear(f"{ours}/mlp/fc2", f"{theirs}.{names['fc2']}", index)
-    for number, name in (("1", "before"), ("2", "after")):
+    for number, name in enumerate(("before", "after"), start=1):
         yield from norm(f"{ours}/norm{number}", f"{theirs}.layernorm_{name}", index)
         yield Row(f"{ours}/gamma_{number}", f"{theirs}.lambda_{number}", SAME, index)
 
 
-def beit(theirs, names, config):
+def beit(theirs: str, names: dict[str, Any], config: ConfigDict) -> Iterator[Row]:
     """Rows of a BEiT alone; `theirs` is "beit." or nothing, `names` is `BEIT_4` or `BEIT_5`."""
     yield Row("encoder/cls_token", f"{theirs}embeddings.cls_token")
     yield from conv("encoder/patch_embed/proj", f"{theirs}embeddings.patch_embeddings.projection")
@@ -85,13 +89,13 @@ def beit(theirs, names, config):
         yield from beit_block(ours, theirs + names["block"].format(number), index, names)
 
 
-def beit_upernet(names, config):
+def beit_upernet(names: dict[str, Any], config: ConfigDict) -> Iterator[Row]:
     """Rows of BeitForSemanticSegmentation beside its BEiT: necks and both heads."""
     yield from upsampling("encoder", *names["upsampling"])
     yield from upernet("decoder", "decode_head", config.decoder, names=names["upernet"])
 
 
-def pixel_decoder(ours, theirs, config):
+def pixel_decoder(ours: str, theirs: str, config: ConfigDict) -> Iterator[Row]:
     """transformers' Mask2FormerPixelDecoder."""
     for level in range(3):
         yield from conv_1x1(f"{ours}/input_convs/{level}", f"{theirs}.input_projections.{level}.0")
@@ -111,7 +115,7 @@ def pixel_decoder(ours, theirs, config):
     yield from conv_1x1(f"{ours}/mask_feature", f"{theirs}.mask_projection")
 
 
-def transformer(ours, theirs, config):
+def transformer(ours: str, theirs: str, config: ConfigDict) -> Iterator[Row]:
     """transformers' Mask2FormerTransformerModule."""
     for layer in range(config.decoder_layers):
         here, there = f"{ours}/layers/{layer}", f"{theirs}.decoder.layers.{layer}"
@@ -131,8 +135,8 @@ def transformer(ours, theirs, config):
         yield from linear(f"{ours}/mask_embed/{number}", f"{theirs}.decoder.mask_predictor.mask_embedder.{number}.0")
 
 
-def mask2former(theirs, config):
-    """Rows of the decoder of Mask2FormerForUniversalSegmentation, whose model stands at `theirs`, "model." there."""
+def mask2former(theirs: str, config: ConfigDict) -> Iterator[Row]:
+    """Rows of Mask2FormerForUniversalSegmentation's decoder; names of its model start with `theirs`, "model."."""
     yield from pixel_decoder("decoder/pixel_decoder", f"{theirs}pixel_level_module.decoder", config.decoder)
     yield from transformer("decoder", f"{theirs}transformer_module", config.decoder)
     yield from class_head(linear("decoder/cls_embed", "class_predictor"), CLASSES_AND_NONE)

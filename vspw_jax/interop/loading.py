@@ -1,4 +1,4 @@
-"""From a checkpoint file to a network's parameters: the plan, checked as a whole, and its execution leaf by leaf.
+"""From a checkpoint file to a network's parameters: a plan, checked as a whole, then carried out leaf by leaf.
 
 Paths are names joined by slashes, such as "encoder/interactions/blocks/attn/qkv/kernel".
 """
@@ -6,101 +6,105 @@ Paths are names joined by slashes, such as "encoder/interactions/blocks/attn/qkv
 import collections
 import dataclasses
 import re
+from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import namings
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import Rule, rule_for
 from vspw_jax.interop.name_maps import Row
+from vspw_jax.interop.stored_tensors import StoredTensor
 
 TRAINING_ALONE = "projection/"
-"""What begins so is run in training alone: files neither have nor need it."""
+"""A path that begins so is of a part that only training runs: files neither have nor need it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A row, the tensor that it is, and the rule by which that becomes ours."""
+    """A row, its tensor, and the rule by which the tensor becomes ours."""
 
     row: Row
-    tensor: object
+    tensor: StoredTensor
     rule: Rule
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What of a file goes where.
+    """Which tensor of a file goes where.
 
     Attributes:
       file, naming: the file and how it names its tensors.
-      pieces: `Piece`s by our path.
+      pieces: by our path.
       left_out: names of the file that are not read, by reason.
       fresh: our paths that stay as initialised.
     """
 
     file: CheckpointFile
     naming: namings.Naming
-    pieces: dict
-    left_out: dict
-    fresh: list
+    pieces: dict[str, list[Piece]]
+    left_out: dict[str, list[str]]
+    fresh: list[str]
 
-    def leaf(self, path, shape, dtype, fresh):
-        """Our array at `path`, read and put together; `fresh()` gives its initial value, should a rule ask for it."""
+    def leaf(self, path: str, shape: tuple[int, ...], dtype: np.dtype, fresh: Callable[[], np.ndarray]) -> np.ndarray:
+        """Our array at `path`, read and put together; `fresh()` gives its initial value to a rule that needs it."""
         array = np.empty(shape, dtype)
         for piece in self.pieces[path]:
-            view = lambda array, row=piece.row: row.view(array)
-            theirs = piece.rule.apply(piece.row.cut(piece.tensor.read()), lambda view=view: view(np.asarray(fresh())))
+            ours_at_first = lambda row=piece.row: row.view(fresh())
+            theirs = piece.rule.apply(piece.row.cut(piece.tensor.read()), ours_at_first)
             if np.issubdtype(dtype, np.integer) and theirs.max() > np.iinfo(dtype).max:
                 raise UserError(f"{self.file.path}: {piece.row.theirs} is {theirs}, too large for {dtype}.")
-            view(array)[...] = theirs
+            piece.row.view(array)[...] = theirs
         return array
 
-    def unsettled(self):
-        """Our paths whose values the file alone does not give, though they are needed to predict.
+    def unsettled(self) -> list[str]:
+        """Our paths that predicting needs and whose values the file alone does not give.
 
-        Counts of batches, which old files lack, are not.
+        Predicting does not need counts of batches, which old files lack.
         """
         partial = [path for path, pieces in self.pieces.items() if not all(piece.rule.settles for piece in pieces)]
         needless = lambda path: path.endswith("/count") or path.startswith(TRAINING_ALONE)
         return partial + [path for path in self.fresh if not needless(path)]
 
-    def report(self):
-        """What is read, changed, left out and left fresh, a line each."""
+    def report(self) -> str:
+        """Lines on what is read, changed, left out and left fresh."""
         lines = [f"{self.file.path}: names are {self.naming.title}"]
         pieces = [piece for pieces in self.pieces.values() for piece in pieces]
         lines += [f"  {n:4d} {text}" for text, n in collections.Counter(piece.rule.text for piece in pieces).items()]
-        others = [piece.tensor.dtype.name for piece in pieces if jnp.issubdtype(piece.tensor.dtype, jnp.floating)]
-        others = collections.Counter(name for name in others if name != "float32")
-        lines += [f"  {n:4d} of these are {name} there and float32 here" for name, n in others.items()]
+        kinds = [piece.tensor.dtype.name for piece in pieces if jnp.issubdtype(piece.tensor.dtype, jnp.floating)]
+        others = collections.Counter(kind for kind in kinds if kind != "float32")
+        lines += [f"  {n:4d} of these are {kind} there and float32 here" for kind, n in others.items()]
         for why, names in self.left_out.items():
-            kinds = dict.fromkeys(re.sub(r"\d+", "*", name) for name in names)
-            lines.append(f"  {len(names):4d} not read ({', '.join(kinds)}): {why}")
+            patterns = dict.fromkeys(re.sub(r"\d+", "*", name) for name in names)
+            lines.append(f"  {len(names):4d} not read ({', '.join(patterns)}): {why}")
         modules = ", ".join(dict.fromkeys("/".join(path.split("/")[:2]) for path in self.fresh))
         if self.fresh:
             lines.append(f"  {len(self.fresh):4d} variables stay as initialised, as the file has none: {modules}")
         return "\n".join(lines)
 
 
-def _same_kind(tensor, dtype):
+def _same_kind(tensor: StoredTensor, dtype: np.dtype) -> bool:
     return jnp.issubdtype(tensor.dtype, jnp.floating) == jnp.issubdtype(dtype, jnp.floating)
 
 
-def plan(config, shapes, file):
-    """The `Plan` for a network.
+def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStruct], file: CheckpointFile) -> Plan:
+    """The plan for a network.
 
     Args:
       config: config.model.
-      shapes: our leaves by path, arrays or `jax.ShapeDtypeStruct`.
-      file: `CheckpointFile`.
+      shapes: our leaves by path.
 
     Raises:
       UserError: tensors missing, unknown or of another shape; all are listed.
     """
     naming = namings.recognise(file.tensors, file.path)
     rows = naming.rows(config, file.tensors)
-    pieces, missing, misshapen = collections.defaultdict(list), {}, {}
+    pieces: dict[str, list[Piece]] = collections.defaultdict(list)
+    missing, misshapen = {}, {}
     for row in rows:
         leaf, tensor = shapes[row.ours], file.tensors.get(row.theirs)
         wanted = row.their_shape(leaf.shape)
@@ -114,8 +118,7 @@ def plan(config, shapes, file):
             misshapen[row.theirs] = f"{found}; wanted {wanted}, for {row.ours}"
         else:
             pieces[row.ours].append(Piece(row, tensor, rule))
-    left_out = _left_out(naming, file.tensors.keys() - {row.theirs for row in rows}, file)
-    extra = left_out.pop(None, [])
+    left_out, extra = _left_out(naming, file.tensors.keys() - {row.theirs for row in rows}, file)
     named = {row.ours for row in rows}
     nameless = [path for path in shapes if path not in named and not path.startswith(TRAINING_ALONE)]
     problems = {
@@ -128,17 +131,18 @@ def plan(config, shapes, file):
     return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces])
 
 
-def _left_out(naming, unread, file):
-    """Names that no row reads, in the file's order, by the reason why they need not be; None where there is none."""
-    by_reason = collections.defaultdict(list)
+def _left_out(naming: namings.Naming, unread: set[str], file: CheckpointFile) -> tuple[dict[str, list[str]], list[str]]:
+    """Names that no row reads, in the file's order: those that need not be read, by the reason, and the others."""
+    by_reason: dict[str, list[str]] = collections.defaultdict(list)
+    others: list[str] = []
     for name in file.tensors:
         if name in unread:
-            reasons = (why for pattern, why in naming.left_out.items() if re.search(pattern, name))
-            by_reason[next(reasons, None)].append(name)
-    return dict(by_reason)
+            why = next((why for pattern, why in naming.left_out.items() if re.search(pattern, name)), None)
+            (others if why is None else by_reason[why]).append(name)
+    return dict(by_reason), others
 
 
-def _refuse(file, naming, problems):
+def _refuse(file: CheckpointFile, naming: namings.Naming, problems: dict[str, list[str]]) -> None:
     found = {kind: lines for kind, lines in problems.items() if lines}
     if found:
         parts = "\n".join(f"{kind} ({len(lines)}):\n  " + "\n  ".join(lines) for kind, lines in found.items())

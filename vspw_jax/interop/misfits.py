@@ -1,16 +1,18 @@
-"""What is done with a tensor of another size than ours: relative position tables and classifier heads.
+"""Rules for tensors whose size is not ours: relative position tables and classifier heads.
 
 A rule says in words what it does, and does it. All arrays are in PyTorch's axes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.interop import relative_position
-from vspw_jax.interop.name_maps import CLASSES, CLASSES_AND_NONE, POSITIONS
+from vspw_jax.interop.name_maps import CLASSES, CLASSES_AND_NONE, POSITIONS, Row
+from vspw_jax.interop.stored_tensors import StoredTensor
 from vspw_jax.models.encoders import beit, relative_attention
 
 CLASS_MAPS = {
@@ -25,25 +27,29 @@ class Rule:
     """How a tensor becomes ours.
 
     Attributes:
-      text: says it.
-      apply: from (theirs, fresh) to ours, where `fresh()` is our initial value.
-      settles: the result does not depend on our initial value.
+      text: says what is done.
+      apply: function of (theirs, fresh) that gives ours; `fresh()` gives our initial value.
+      settles: whether the result does not depend on our initial value.
     """
 
     text: str
-    apply: Callable
+    apply: Callable[[np.ndarray, Callable[[], np.ndarray]], np.ndarray]
     settles: bool = True
 
 
 AS_IT_IS = Rule("read as they are", lambda theirs, _: theirs)
 
 
-def rule_for(row, tensor, our_shape, names, config):
-    """The `Rule` that makes a tensor ours, or None if there is none for its shape.
+def rule_for(
+    row: Row,
+    tensor: StoredTensor,
+    our_shape: tuple[int, ...],
+    names: Mapping[str, StoredTensor],
+    config: ConfigDict,
+) -> Rule | None:
+    """The rule that makes a tensor ours, or None if there is none for its shape.
 
     Args:
-      row: the tensor's row.
-      tensor: `StoredTensor`.
       our_shape: what its shape should be.
       names: all tensors of the file by name.
       config: config.model.
@@ -51,19 +57,22 @@ def rule_for(row, tensor, our_shape, names, config):
     if tensor.shape[1:] != our_shape[1:] or bool(tensor.shape) != bool(our_shape):
         return None
     if row.counts == POSITIONS:
-        return _resize(row, tensor, names, tuple(size // beit.PATCH for size in config.image_size))
+        height, width = config.image_size
+        return _resize(row, tensor, names, (height // beit.PATCH, width // beit.PATCH))
     if row.counts in (CLASSES, CLASSES_AND_NONE):
         extra = int(row.counts == CLASSES_AND_NONE)
         return _map_classes(tensor.shape[0] - extra, our_shape[0] - extra, extra)
     return AS_IT_IS if tensor.shape == our_shape else None
 
 
-def source_window(num_rows, index, target=None):
-    """The window (H, W) of a table of `num_rows`, or None if it cannot be told.
+def source_window(
+    num_rows: int, index: StoredTensor | None, target: tuple[int, int] | None = None
+) -> tuple[int, int] | None:
+    """The window (H, W) of a table of `num_rows` rows, or None if it cannot be told.
 
     Args:
       index: the stored buffer relative_position_index beside it, or None.
-      target: our window; without an index a table of our size is taken to be of it.
+      target: our window; without an index, a table of our size is taken to have our window.
     """
     if index is not None and len(index.shape) == 2:
         windows = relative_position.windows_of(num_rows, index.shape[0] - 1)
@@ -71,13 +80,13 @@ def source_window(num_rows, index, target=None):
         windows = [target]
     else:
         windows = relative_position.windows_of(num_rows)
-    if len(windows) > 1:  # (H, W) or (W, H): only the indices themselves tell.
+    if index and len(windows) > 1:  # (H, W) or (W, H): only the indices themselves tell.
         found = index.read()
         windows = [window for window in windows if np.array_equal(found, relative_position.index(window))]
     return windows[0] if windows else None
 
 
-def _resize(row, tensor, names, target):
+def _resize(row: Row, tensor: StoredTensor, names: Mapping[str, StoredTensor], target: tuple[int, int]) -> Rule | None:
     source = source_window(tensor.shape[0], names.get(row.theirs.removesuffix("bias_table") + "index"), target)
     if source is None:
         return None
@@ -90,27 +99,27 @@ def _resize(row, tensor, names, target):
     return Rule(text, lambda theirs, _: relative_position.resize(theirs, source, target))
 
 
-def class_map(num_theirs, num_ours):
-    """(name of the table, {our class: their classes}) that relates two sets of classes; (None, {}) if none does."""
+def class_map(num_theirs: int, num_ours: int) -> tuple[str | None, dict[int, list[int]]]:
+    """The table that relates two sets of classes: its name and {our class: their classes}; (None, {}) if none does."""
     if (num_theirs, num_ours) not in CLASS_MAPS:
         return None, {}
     dataset, numbering = CLASS_MAPS[num_theirs, num_ours]
-    sources = {}
+    sources: dict[int, list[int]] = {}
     for source in label_maps.source_classes(dataset, numbering):
         if source.vspw_id is not None:
             sources.setdefault(source.vspw_id, []).append(source.value)
     return label_maps.NUMBERINGS[dataset][numbering].table, sources
 
 
-def _map_classes(num_theirs, num_ours, extra):
-    """Classes that correspond start from the file, as the mean of theirs; the last of `extra` rows is carried over."""
+def _map_classes(num_theirs: int, num_ours: int, extra: int) -> Rule | None:
+    """A class of ours that has classes there starts as their mean; `extra` last rows (0 or 1) are carried over."""
     if num_theirs == num_ours:
         return AS_IT_IS
     if num_theirs < 1:
         return None
     name, sources = class_map(num_theirs, num_ours)
 
-    def apply(theirs, fresh):
+    def apply(theirs: np.ndarray, fresh: Callable[[], np.ndarray]) -> np.ndarray:
         ours = fresh().copy()
         for our_class, their_classes in sources.items():
             ours[our_class] = theirs[their_classes].mean(axis=0)

@@ -1,20 +1,21 @@
 """BEiT's relative position tables: their index buffer, and their resize to another crop.
 
-A table of a window (H, W) of patches has a row for every offset query - key, (2H-1)(2W-1) of them row-major, and
-three for the class token. Shapes: R rows, G heads, S = H*W + 1 tokens.
+A window of H x W patches has a table with a row for every offset query - key, (2H-1)(2W-1) of them row-major, and three
+rows for the class token. Shapes: R rows, G heads, S = H*W + 1 tokens.
 Source: microsoft/unilm beit/modeling_finetune.py and beit/semantic_segmentation/mmcv_custom/checkpoint.py.
 """
 
 import math
 
 import numpy as np
+from jaxtyping import Float, Int64
 from scipy.interpolate import make_interp_spline
 
 from vspw_jax.models.encoders.relative_attention import CLASS_TOKEN_ROWS
 
 
-def index(window):
-    """PyTorch's buffer relative_position_index (S, S), int64: the table's row for query s and key t."""
+def index(window: tuple[int, int]) -> Int64[np.ndarray, "S S"]:
+    """PyTorch's buffer relative_position_index: the table's row for query s and key t."""
     height, width = window
     y, x = np.divmod(np.arange(height * width), width)
     rows = (y[:, None] - y + height - 1) * (2 * width - 1) + x[:, None] - x + width - 1
@@ -25,15 +26,15 @@ def index(window):
     return full
 
 
-def windows_of(rows, num_tokens=None):
-    """Windows (H, W) that a table of `rows` can belong to: square ones, or all for `num_tokens` patches.
+def windows_of(rows: int, num_tokens: int | None = None) -> list[tuple[int, int]]:
+    """Windows (H, W) that a table of `rows` rows can belong to.
 
-    Without the number of patches only the square window can be told.
+    With the number of patches, `num_tokens`, these are all windows; without it the square window alone can be told.
     """
     offsets = rows - CLASS_TOKEN_ROWS
     if num_tokens is None:
         side = math.isqrt(max(offsets, 0))
-        return [((side + 1) // 2,) * 2] if side % 2 and side * side == offsets else []
+        return [((side + 1) // 2, (side + 1) // 2)] if side % 2 and side * side == offsets else []
     # (2H-1)(2W-1) = 4HW - 2(H+W) + 1, so product and sum of H and W are known.
     total, remainder = divmod(4 * num_tokens + 1 - offsets, 2)
     root = math.isqrt(max(total * total - 4 * num_tokens, 0))
@@ -43,10 +44,10 @@ def windows_of(rows, num_tokens=None):
     return sorted({(small, large), (large, small)})
 
 
-def growth(source, target):
+def growth(source: int, target: int) -> float:
     """Ratio q of the geometric progression by which source coordinates grow from the centre.
 
-    The q in [1.01, 1.5], by bisection to 1e-6, whose source // 2 terms sum to target // 2.
+    Bisection in [1.01, 1.5], to 1e-6, finds the q for which source // 2 terms sum to target // 2.
     """
     low, high = 1.01, 1.5
     terms, reach = source // 2, target // 2
@@ -59,17 +60,17 @@ def growth(source, target):
     return middle
 
 
-def source_coordinates(source, target):
+def source_coordinates(source: int, target: int) -> Float[np.ndarray, "source"]:
     """Where the `source` samples lie on the axis -(target // 2) .. target // 2: dense at the centre, sparse outside."""
     steps = np.cumsum(growth(source, target) ** np.arange(source // 2))
     return np.concatenate([-steps[::-1], [0.0], steps])
 
 
-def resize_matrix(source, target):
-    """Matrix (target, source) that resizes one axis: the interpolating cubic spline through the source coordinates.
+def resize_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
+    """Matrix that resizes one axis: the interpolating cubic spline through the source coordinates.
 
-    Beyond the outermost sample its value holds, as in FITPACK. Equal sizes give the identity. Axes of fewer than
-    four samples, which no released table has, take the highest degree that they allow.
+    Beyond the outermost sample that sample's value holds, as in FITPACK. Equal sizes give the identity. An axis of
+    fewer than four samples gets a spline of the highest degree that it allows; no released table has such an axis.
     """
     if source == target:
         return np.eye(target)
@@ -80,11 +81,14 @@ def resize_matrix(source, target):
     return make_interp_spline(known, np.eye(source), k=min(3, source - 1))(wanted)
 
 
-def resize(table_RG, source, target):
+def resize(
+    table_RG: Float[np.ndarray, "R G"], source: tuple[int, int], target: tuple[int, int]
+) -> Float[np.ndarray, "_ G"]:
     """The table of window `source` for window `target`, each (H, W); the class token's rows stay as they are.
 
-    The released code knows square windows only. Here every axis is resized on its own, which for square windows is
-    the same: the two-dimensional spline is the product of the two. For others it is an extension.
+    The released code knows square windows only. Here every axis is resized on its own. For square windows the result
+    is the same, as the two-dimensional spline is the product of two one-dimensional ones. Other windows are an
+    extension.
     """
     offsets, of_class_token = table_RG[:-CLASS_TOKEN_ROWS], table_RG[-CLASS_TOKEN_ROWS:]
     shape = [2 * size - 1 for size in source]

@@ -4,13 +4,16 @@ Format: huggingface/safetensors README.md. Its checks are kept: every byte belon
 """
 
 import json
+import pathlib
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop.stored_tensors import DTYPES, Storage, StoredTensor, check_apart, damaged
+from vspw_jax.interop.stored_tensors import DTYPES, NewTensor, Storage, StoredTensor, check_apart, damaged, row_major
 
 MAX_HEADER = 100 * 2**20
-"""Bytes; the format's own cap."""
+"""Most bytes of a header that the format allows."""
 
 CODES = {
     "F64": "float64",
@@ -27,20 +30,20 @@ CODES = {
 """Element types by their name in the header."""
 
 
-def is_safetensors(path):
-    """Whether the file starts as one: a header length, then an opening brace."""
+def is_safetensors(path: pathlib.Path) -> bool:
+    """Whether the file starts as safetensors do: a header length, then an opening brace."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{"
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     items = dict(pairs)
     if len(items) != len(pairs):
         raise ValueError("a name stands there twice")
     return items
 
 
-def _read_header(path):
+def _read_header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
     with open(path, "rb") as file:
         size = path.stat().st_size
         (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
@@ -58,7 +61,7 @@ def _read_header(path):
     return header, 8 + length
 
 
-def _tensor(path, name, entry, data_start):
+def _tensor(path: pathlib.Path, name: str, entry: Any, data_start: int) -> StoredTensor:
     try:
         code, shape, (first, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (*shape, first, end)):
@@ -69,13 +72,14 @@ def _tensor(path, name, entry, data_start):
         raise UserError(f"{path}: {name} has elements of type {code}; read are {', '.join(CODES)}.")
     if end < first:
         raise damaged(path, f"{name} should lie at bytes {first} to {end}")
-    tensor = StoredTensor(Storage(path, data_start + first, end - first, name), DTYPES[CODES[code]], tuple(shape))
+    storage = Storage(path, data_start + first, end - first, name)
+    tensor = StoredTensor(storage, DTYPES[CODES[code]], tuple(shape), row_major(shape))
     if tensor.nbytes != end - first:
         raise damaged(path, f"{name} of shape {tuple(shape)} needs {tensor.nbytes} bytes, but has {end - first}")
     return tensor
 
 
-def read(path):
+def read(path: pathlib.Path) -> dict[str, StoredTensor]:
     """Tensors by name, still in the file."""
     header, data_start = _read_header(path)
     tensors = {name: _tensor(path, name, entry, data_start) for name, entry in header.items()}
@@ -86,10 +90,11 @@ def read(path):
     return tensors
 
 
-def write(path, tensors):
-    """Writes `NewTensor` by name; one tensor is in memory at a time."""
+def write(path: pathlib.Path, tensors: Mapping[str, NewTensor]) -> None:
+    """Writes tensors by name; one tensor is in memory at a time."""
     codes = {name: code for code, name in CODES.items()}
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, tensor in tensors.items():
         header[name] = {
             "dtype": codes[tensor.dtype.name],

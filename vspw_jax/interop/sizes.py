@@ -1,25 +1,33 @@
 """Reads a network's config off the shapes of a checkpoint that holds a whole network.
 
-Tensors go by mmseg's names here; Hugging Face's are looked up by them.
+This file uses mmseg's names of tensors; `_names` gives Hugging Face's name of each.
 
 A new encoder or decoder is one function and one line in `ENCODERS` or `DECODERS`.
 """
 
 import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import hugging_face_names
+from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import source_window
 from vspw_jax.models.encoders import beit
 
 TABLE = "backbone.blocks.0.attn.relative_position_bias_table"
 BLOCK = r"backbone\.blocks\.(\d+)\.norm1\.weight$"
 
+EncoderSizes = tuple[dict[str, Any], tuple[int, int], list[str]]
+"""config.encoder, image size, what was assumed."""
+DecoderSizes = tuple[dict[str, Any], int, list[str]]
+"""config.decoder, number of real classes, what was assumed."""
 
-def _names(tensors):
-    """What a file calls the tensors of mmseg's names, where it does not call them so."""
+
+def _names(tensors: Collection[str]) -> dict[str, str]:
+    """A file's own names by mmseg's, where they differ."""
     if "beit.embeddings.cls_token" not in tensors:
         return {}
     names = hugging_face_names.version(tensors)
@@ -38,14 +46,14 @@ def _names(tensors):
 class _Shapes:
     """Shapes of a file's tensors by mmseg's names; a UserError for one that is not there or has no such axis."""
 
-    def __init__(self, file, names):
+    def __init__(self, file: CheckpointFile, names: dict[str, str]) -> None:
         self.file, self._names = file, names
 
-    def name(self, name):
-        """What the file calls it; for a pattern, the pattern of what the file calls it."""
+    def name(self, name: str) -> str:
+        """The file's own name; for a pattern, the pattern of the file's own names."""
         return self._names.get(name, name)
 
-    def size(self, name, axis):
+    def size(self, name: str, axis: int) -> int:
         name = self.name(name)
         tensor = self.file.tensors.get(name)
         if tensor is None or len(tensor.shape) <= axis or not tensor.shape[axis]:
@@ -53,33 +61,33 @@ class _Shapes:
             raise UserError(f"{self.file.path}: {name} {found}, so the network's sizes cannot be read off the file.")
         return tensor.shape[axis]
 
-    def count(self, pattern):
-        """How many numbers the pattern's group takes, from 0 on."""
+    def count(self, pattern: str) -> int:
+        """How many numbers, from 0 on without a gap, the pattern's group has in the file."""
         numbers = {int(match[1]) for match in map(re.compile(self.name(pattern)).match, self.file.tensors) if match}
         return next(number for number in range(len(numbers) + 1) if number not in numbers)
 
 
-def beit_sizes(shapes):
+def beit_sizes(shapes: _Shapes) -> tuple[dict[str, Any], tuple[int, int]]:
     """(fields of config.encoder that a BEiT fixes, image size)."""
     dim = shapes.size("backbone.cls_token", 2)
     table, num_rows = shapes.name(TABLE), shapes.size(TABLE, 0)
     window = source_window(num_rows, shapes.file.tensors.get(table.replace("bias_table", "index")), None)
     if window is None:
         raise UserError(
-            f"{shapes.file.path}: {table} has {num_rows} rows, which is no square window's number, and there is no "
+            f"{shapes.file.path}: {table} has {num_rows} rows, which no square window has, and there is no "
             "relative_position_index that tells the window."
         )
-    fields = dict(
+    fields: dict[str, Any] = dict(
         dim=dim,
         depth=shapes.count(BLOCK),
         heads=shapes.size(TABLE, 1),
         mlp_ratio=shapes.size("backbone.blocks.0.mlp.fc1.weight", 0) / dim,
     )
-    return fields, tuple(beit.PATCH * size for size in window)
+    return fields, (beit.PATCH * window[0], beit.PATCH * window[1])
 
 
-def beit_pyramid(shapes):
-    """(config.encoder, image size, what was assumed) of a plain BEiT."""
+def beit_pyramid(shapes: _Shapes) -> EncoderSizes:
+    """Of a plain BEiT."""
     fields, image_size = beit_sizes(shapes)
     depth = fields["depth"]
     # As published for 12 and 24 blocks, else after every quarter.
@@ -90,8 +98,8 @@ def beit_pyramid(shapes):
     return fields, image_size, assumed
 
 
-def vit_adapter(shapes):
-    """(config.encoder, image size, what was assumed) of a ViT-Adapter."""
+def vit_adapter(shapes: _Shapes) -> EncoderSizes:
+    """Of a ViT-Adapter."""
     fields, image_size = beit_sizes(shapes)
     points, extractor = 4, "backbone.interactions.0.extractor"
     fields |= dict(
@@ -108,8 +116,8 @@ def vit_adapter(shapes):
     return fields, image_size, [f"{points} sampling points a head in the adapter", "stochastic depth 0.3 in training"]
 
 
-def mask2former(shapes):
-    """(config.decoder, real classes, what was assumed) of a Mask2Former."""
+def mask2former(shapes: _Shapes) -> DecoderSizes:
+    """Of a Mask2Former."""
     points, levels = 4, 3
     head = "decode_head.pixel_decoder.encoder.layers.0"
     fields = dict(
@@ -132,8 +140,8 @@ def mask2former(shapes):
     return fields, shapes.size("decode_head.cls_embed.weight", 0) - 1, assumed
 
 
-def upernet(shapes):
-    """(config.decoder, real classes, what was assumed) of a UperNet."""
+def upernet(shapes: _Shapes) -> DecoderSizes:
+    """Of a UperNet."""
     scales = (1, 2, 3, 6)
     fields = dict(
         name="upernet",
@@ -149,18 +157,20 @@ def upernet(shapes):
 
 ENCODERS = {"backbone.spm.": vit_adapter, "backbone.fpn1.": beit_pyramid, "beit.embeddings.": beit_pyramid}
 DECODERS = {"decode_head.pixel_decoder.": mask2former, "decode_head.psp_modules.": upernet}
-"""By how the names start that only this encoder or decoder has."""
+"""By a start of names that only this encoder or decoder has."""
+
+Sizes = TypeVar("Sizes", EncoderSizes, DecoderSizes)
 
 
-def _choose(table, file):
+def _choose(table: Mapping[str, Callable[[_Shapes], Sizes]], file: CheckpointFile) -> Callable[[_Shapes], Sizes]:
     for start, function in table.items():
         if any(name.startswith(start) for name in file.tensors):
             return function
     raise UserError(f"{file.path}: none of its names starts with {' or '.join(table)}, so its network is not known.")
 
 
-def read(file):
-    """(config.model, list of what was assumed) of a `CheckpointFile` with mmseg's or Hugging Face's names.
+def read(file: CheckpointFile) -> tuple[ConfigDict, list[str]]:
+    """(config.model, list of what was assumed) of a file with mmseg's or Hugging Face's names.
 
     Raises:
       UserError: a network that is not known, or sizes that cannot be told.

@@ -1,15 +1,17 @@
 """Tensors that still lie in a file: name, type and shape are known, the bytes are read when asked for.
 
-Everything a file declares is checked against the file's size before a byte of a tensor is read.
+Everything that a file declares is checked against the file's size before a byte of a tensor is read.
 """
 
 import dataclasses
 import math
 import pathlib
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from vspw_jax.console.errors import UserError
 
@@ -31,12 +33,12 @@ DTYPES = {
 """Element types by torch's name; all little-endian."""
 
 
-def damaged(path, what):
+def damaged(path: pathlib.Path | str, what: str) -> UserError:
     """The error for a file that is not what it claims to be."""
     return UserError(f"{path} is damaged, cut short or no checkpoint: {what}. Fetch or export it again.")
 
 
-def row_major(shape):
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     """Strides, in elements, of a contiguous tensor."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
@@ -51,15 +53,15 @@ class Storage:
     name: str
     checksum: int | None = None
 
-    def read(self, first, count):
-        """Bytes [first, first + count) as uint8, the checksum verified when they are all of it."""
+    def read(self, first: int, count: int) -> UInt8[np.ndarray, "count"]:
+        """Bytes [first, first + count); where these are the whole storage, its checksum is verified."""
         array = np.empty(count, np.uint8)
         with open(self.path, "rb") as file:
             file.seek(self.start + first)
-            found = file.readinto(array)
+            found = file.readinto(array.data)
         if found != count:
             raise damaged(self.path, f"{self.name} ends after {found} of {count} bytes")
-        if self.checksum is not None and count == self.nbytes and zlib.crc32(array) != self.checksum:
+        if self.checksum is not None and count == self.nbytes and zlib.crc32(array.data) != self.checksum:
             raise damaged(self.path, f"the checksum of {self.name} does not match its bytes")
         return array
 
@@ -74,14 +76,11 @@ class StoredTensor:
 
     storage: Storage
     dtype: np.dtype
-    shape: tuple
-    strides: tuple | None = None
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
     offset: int = 0
 
-    def __post_init__(self):
-        strides = row_major(self.shape) if self.strides is None else tuple(self.strides)
-        object.__setattr__(self, "shape", tuple(self.shape))
-        object.__setattr__(self, "strides", strides)
+    def __post_init__(self) -> None:
         numbers = (*self.shape, *self.strides, self.offset)
         view = f"{self.storage.name} as shape {self.shape}, strides {self.strides}, offset {self.offset}"
         if not all(type(number) is int and number >= 0 for number in numbers) or len(self.shape) != len(self.strides):
@@ -92,24 +91,24 @@ class StoredTensor:
         if self.size > capacity or self.offset + self._span() > capacity:
             raise damaged(self.storage.path, f"it declares {view}, but there are {capacity} elements")
 
-    def _span(self):
+    def _span(self) -> int:
         """Elements from the first to the last one used."""
         if not self.size:
             return 0
         return 1 + sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
 
     @property
-    def size(self):
-        """Elements."""
+    def size(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of its elements."""
         return self.size * self.dtype.itemsize
 
-    def read(self):
-        """The tensor as a NumPy array; takes its own size in memory (more for a view that skips elements)."""
+    def read(self) -> np.ndarray:
+        """The tensor; takes its own size in memory (more for a view that skips elements)."""
         itemsize = self.dtype.itemsize
         flat = self.storage.read(self.offset * itemsize, self._span() * itemsize).view(self.dtype)
         if not self.size:
@@ -118,36 +117,36 @@ class StoredTensor:
         return np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
 
 
-def check_apart(path, storages):
+def check_apart(path: pathlib.Path, storages: Iterable[Storage]) -> None:
     """Raises UserError where storages overlap or end outside the file."""
-    size = pathlib.Path(path).stat().st_size
-    end, before = 0, None
+    size = path.stat().st_size
+    end, before = 0, ""
     for storage in sorted(storages, key=lambda storage: (storage.start, storage.nbytes)):
         if storage.start + storage.nbytes > size:
             raise damaged(path, f"{storage.name} should end at byte {storage.start + storage.nbytes} of {size}")
         if storage.start < end and storage.nbytes:
-            raise damaged(path, f"{before.name} and {storage.name} overlap")
+            raise damaged(path, f"{before} and {storage.name} overlap")
         if storage.nbytes:
-            end, before = storage.start + storage.nbytes, storage
+            end, before = storage.start + storage.nbytes, storage.name
 
 
 @dataclasses.dataclass(frozen=True)
 class NewTensor:
-    """A tensor to be written: `make()` gives the array, when its turn comes.
+    """A tensor to be written. `make()` gives the array; it is called just before the array is written.
 
     Tensors with the same `make` object are equal, and share their bytes where the format allows it.
     """
 
-    shape: tuple
+    shape: tuple[int, ...]
     dtype: np.dtype
-    make: object
+    make: Callable[[], np.ndarray]
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of its elements."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def data(self):
+    def data(self) -> memoryview:
         """The array's bytes, row-major."""
         array = np.ascontiguousarray(self.make(), self.dtype).reshape(self.shape)
         return array.reshape(-1).view(np.uint8).data

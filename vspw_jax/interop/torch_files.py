@@ -1,17 +1,22 @@
 """PyTorch's .pth files, read and written without PyTorch.
 
-Since 1.6 `torch.save` writes a zip of uncompressed entries: `<root>/data.pkl`, the pickled structure, and
-`<root>/data/<key>`, the storages' bytes. Before, a file was five pickles and the storages one after another.
+Since PyTorch 1.6 `torch.save` writes a zip of uncompressed entries: `<root>/data.pkl`, the pickled structure, and
+`<root>/data/<key>`, the storages' bytes. Older files are five pickles, then the storages one after another.
 Formats: pytorch/pytorch torch/serialization.py, caffe2/serialize/inline_container.h.
 """
 
 import io
+import pathlib
 import struct
 import zipfile
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import torch_pickle
-from vspw_jax.interop.stored_tensors import Storage, check_apart, damaged
+from vspw_jax.interop.stored_tensors import NewTensor, Storage, check_apart, damaged
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 ALIGNMENT = 64
@@ -20,13 +25,13 @@ ALIGNMENT = 64
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
-def is_zip(path):
+def is_zip(path: pathlib.Path) -> bool:
     """Whether a file begins as a zip archive does."""
     with open(path, "rb") as file:
         return file.read(2) == b"PK"
 
 
-def _entry_storage(path, file, info):
+def _entry_storage(path: pathlib.Path, file: BinaryIO, info: zipfile.ZipInfo) -> Storage:
     """The bytes of a zip entry; refuses what torch never writes: compression, encryption, two sizes."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
         raise UserError(
@@ -43,7 +48,7 @@ def _entry_storage(path, file, info):
     return Storage(path, start, info.file_size, info.filename, info.CRC)
 
 
-def _zip_entries(path):
+def _zip_entries(path: pathlib.Path) -> dict[str, Storage]:
     """Storage by entry name; all inside the file and apart from each other."""
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
@@ -65,7 +70,7 @@ def _zip_entries(path):
     return entries
 
 
-def read_zip(path):
+def read_zip(path: pathlib.Path) -> Any:
     """The value in a .pth of PyTorch 1.6 or later, its tensors still in the file."""
     entries = _zip_entries(path)
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -84,7 +89,7 @@ def read_zip(path):
             f"{path}: its pickle has {entries[pickles[0]].nbytes} bytes; {torch_pickle.MAX_PICKLE} is the cap."
         )
 
-    def find_storage(persistent_id):
+    def find_storage(persistent_id: Any) -> tuple[np.dtype, Storage]:
         _, dtype, key, _, count = persistent_id
         storage = entries.get(f"{root}data/{key}")
         if storage is None or type(count) is not int or storage.nbytes != count * dtype.itemsize:
@@ -93,10 +98,10 @@ def read_zip(path):
         return dtype, storage
 
     pickled = entries[pickles[0]]
-    return torch_pickle.load(io.BytesIO(pickled.read(0, pickled.nbytes)), path, find_storage)
+    return torch_pickle.load(io.BytesIO(pickled.read(0, pickled.nbytes).data), path, find_storage)
 
 
-def read_legacy(path):
+def read_legacy(path: pathlib.Path) -> Any:
     """The value in a .pth from before PyTorch 1.6, its tensors still in the file."""
     with open(path, "rb") as file:
         pickles = torch_pickle.Bounded(file)
@@ -106,9 +111,9 @@ def read_legacy(path):
         machine = torch_pickle.load(pickles, path, _no_storage)
         if not isinstance(machine, dict) or machine.get("little_endian") is not True:
             raise damaged(path, "it does not say that it was written on a little-endian machine")
-        # Where the storages lie stands behind the structure: read that once to count them, and again to place them.
+        # The places of the storages come after the structure: read it once to count them, and again to place them.
         structure = file.tell()
-        sizes = {}
+        sizes: dict[str, tuple[np.dtype, int]] = {}
         torch_pickle.load(pickles, path, lambda persistent_id: _legacy_size(path, sizes, *persistent_id[1:]))
         keys = torch_pickle.load(pickles, path, _no_storage)
         storages = _legacy_storages(path, file, keys, sizes)
@@ -116,12 +121,20 @@ def read_legacy(path):
         return torch_pickle.load(torch_pickle.Bounded(file), path, lambda persistent_id: storages[persistent_id[2]])
 
 
-def _no_storage(_):
+def _no_storage(_: Any) -> tuple[np.dtype, Storage]:
     raise ValueError("a storage where none can be")
 
 
-def _legacy_size(path, sizes, dtype, key, _, count, view):
-    """Notes a storage's type and size; (dtype, a storage of that size that cannot be read yet)."""
+def _legacy_size(
+    path: pathlib.Path,
+    sizes: dict[str, tuple[np.dtype, int]],
+    dtype: np.dtype,
+    key: Any,
+    _: Any,
+    count: Any,
+    view: Any,
+) -> tuple[np.dtype, Storage]:
+    """Notes a storage's type and size; returns both, the size as a storage that cannot be read yet."""
     if view is not None:
         raise UserError(f"{path}: storages that are views (PyTorch 0.3) are not read. Save it again in PyTorch 1.6.")
     if type(key) is not str or type(count) is not int or count < 0:
@@ -131,8 +144,10 @@ def _legacy_size(path, sizes, dtype, key, _, count, view):
     return dtype, Storage(path, 0, count * dtype.itemsize, f"storage {key}")
 
 
-def _legacy_storages(path, file, keys, sizes):
-    """(dtype, Storage) by key. In the file every storage is its element count and its bytes."""
+def _legacy_storages(
+    path: pathlib.Path, file: BinaryIO, keys: Any, sizes: dict[str, tuple[np.dtype, int]]
+) -> dict[str, tuple[np.dtype, Storage]]:
+    """Type and storage by key. In the file, each storage is its element count, then its bytes."""
     if not isinstance(keys, list) or not all(type(key) is str for key in keys) or sorted(keys) != sorted(sizes):
         raise damaged(path, "its list of storages is not that of its tensors")
     storages, size = {}, path.stat().st_size
@@ -145,34 +160,33 @@ def _legacy_storages(path, file, keys, sizes):
     return storages
 
 
-def _aligned(name, offset):
-    """A zip entry whose bytes, should its header start at `offset`, start at a multiple of `ALIGNMENT`."""
+def _aligned(name: str, offset: int) -> zipfile.ZipInfo:
+    """A zip entry with its header at `offset` and its bytes at a multiple of `ALIGNMENT`."""
     info = zipfile.ZipInfo(name)
     padding = -(offset + 30 + len(name) + 4) % ALIGNMENT
     info.extra = b"FB" + struct.pack("<H", padding) + bytes(padding)
     return info
 
 
-def write(path, tensors, wrapper):
+def write(path: pathlib.Path, tensors: Mapping[str, NewTensor], wrapper: str | None) -> None:
     """Writes a .pth that `torch.load` reads, with weights_only too; one tensor is in memory at a time.
 
     The same tensors give the same bytes, whenever they are written.
 
     Args:
-      path: the file to write.
-      tensors: `NewTensor` by name, in the order that the file shall have.
+      tensors: by name, in the order that the file shall have.
       wrapper: the key under which their dict stands, or None for the dict alone.
     """
-    key_of_make = {}
+    key_of_make: dict[int, int] = {}
     keys = {name: str(key_of_make.setdefault(id(tensor.make), len(key_of_make))) for name, tensor in tensors.items()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with path.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo("archive/data.pkl"), torch_pickle.dump(tensors, keys, wrapper))
         archive.writestr(zipfile.ZipInfo("archive/byteorder"), "little")
         written = set()
         for name, tensor in tensors.items():
             if keys[name] not in written:
                 written.add(keys[name])
-                info = _aligned(f"archive/data/{keys[name]}", archive.fp.tell())
+                info = _aligned(f"archive/data/{keys[name]}", file.tell())
                 info.file_size = tensor.nbytes
                 with archive.open(info, "w") as entry:
                     entry.write(tensor.data())

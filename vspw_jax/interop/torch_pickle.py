@@ -1,18 +1,23 @@
 """Reads the pickles of PyTorch checkpoints without running anything, and writes one.
 
-A pickle is a program for a stack machine that may call any function it names. This interpreter knows the opcodes that
-`torch.save` uses and calls only what stands in `CALLS`; it refuses every other name. Its memory is bounded by the
-pickle's size, which the caller limits.
+A pickle is a program for a stack machine. It may call any function that it names. This interpreter knows the opcodes
+that `torch.save` uses and calls only the functions in `CALLS`; it refuses every other name, except those in `INERT`,
+which it keeps without a call. Its memory is bounded by the pickle's size, which the caller limits.
 """
 
 import collections
 import dataclasses
+import pathlib
 import pickletools
 import struct
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop.stored_tensors import DTYPES, StoredTensor, damaged, row_major
+from vspw_jax.interop.stored_tensors import DTYPES, NewTensor, Storage, StoredTensor, damaged, row_major
 
 MAX_PICKLE = 64 * 2**20
 """Bytes. A pickle holds names and shapes alone, a few hundred bytes a tensor."""
@@ -31,6 +36,9 @@ STORAGES = {
 }
 """torch's storage classes and their element types."""
 
+FindStorage = Callable[[Any], tuple[np.dtype, Storage]]
+"""Function from a persistent id, a tuple that starts with "storage", to element type and storage."""
+
 
 class Refused(Exception):
     """The pickle holds what the message names."""
@@ -38,10 +46,10 @@ class Refused(Exception):
 
 @dataclasses.dataclass(eq=False)
 class Inert:
-    """What stands for an object of a harmless class: its name and what it was built from. Nothing is called."""
+    """Takes the place of an object of a harmless class: its name and what it was built from. Nothing is called."""
 
     name: str
-    args: tuple = ()
+    args: tuple[Any, ...] = ()
     state: object = None
 
 
@@ -52,30 +60,32 @@ class Global:
     name: str
 
 
-def _tensor(storage, offset, shape, strides, *_):
+def _tensor(
+    storage: tuple[np.dtype, Storage], offset: int, shape: Iterable[int], strides: Iterable[int], *_: Any
+) -> StoredTensor:
     dtype, stored = storage
     return StoredTensor(stored, dtype, tuple(shape), tuple(strides), offset)
 
 
-def _parameter(data, *_):
+def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
-def _typed(function, _, args, __):
+def _typed(function: Global, _: Any, args: Iterable[Any], __: Any) -> Any:
     return call(function.name, args)
 
 
-def _numpy_dtype(name, *flags):
+def _numpy_dtype(name: Any, *flags: Any) -> Inert:
     if "O" in str(name):
         raise Refused("object arrays")
     return Inert("numpy.dtype", (name, *flags))
 
 
-def _ordered(pairs=()):
+def _ordered(pairs: Iterable[tuple[Any, Any]] = ()) -> collections.OrderedDict[Any, Any]:
     return collections.OrderedDict((_key(key), value) for key, value in pairs)
 
 
-CALLS = {
+CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
@@ -109,14 +119,14 @@ INERT = {
 """Names that mmcv, mmengine and unilm leave in a checkpoint's metadata; see `Inert`."""
 
 
-def _key(key):
-    """A dict's key or set's member: flat, since hashing a deeply nested one would overrun the C stack."""
+def _key(key: Any) -> Any:
+    """A dict's key or set's member. It must be flat: to hash a deeply nested one would overrun the C stack."""
     if not isinstance(key, str | int | float | bytes | None):
         raise ValueError(f"a {type(key).__name__} as a key")
     return key
 
 
-def _resolve(name):
+def _resolve(name: str) -> np.dtype | Global:
     module, _, attribute = name.rpartition(".")
     if module in ("torch", "torch.cuda", "torch.storage") and attribute in STORAGES:
         return DTYPES[STORAGES[attribute]]
@@ -125,20 +135,20 @@ def _resolve(name):
     raise Refused(f"the name {name}")
 
 
-def call(name, args):
-    """What calling the global gives."""
+def call(name: str, args: Iterable[Any]) -> Any:
+    """The result of a call of the global."""
     return CALLS[name](*args) if name in CALLS else Inert(name, tuple(args))
 
 
 class _Machine:
-    """The pickle machine's stack and memo. A method per opcode that is more than pushing its argument."""
+    """The pickle machine's stack and memo. Opcodes that do more than push their argument have a method each."""
 
     MARK = object()
     PUSH = {
         "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "STRING", "BINSTRING",
         "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
     }  # fmt: skip
-    VALUES = {
+    VALUES: dict[str, Callable[[], Any]] = {
         "NONE": lambda: None,
         "NEWTRUE": lambda: True,
         "NEWFALSE": lambda: False,
@@ -149,18 +159,21 @@ class _Machine:
     }
     TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
-    def __init__(self, find_storage):
-        self.stack, self.memo, self.find_storage = [], {}, find_storage
+    def __init__(self, find_storage: FindStorage) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.find_storage = find_storage
 
-    def run(self, stream):
-        for opcode, arg, _ in pickletools.genops(stream):
+    def run(self, stream: "BinaryIO | Bounded") -> Any:
+        # Bounded has all that genops uses of a file.
+        for opcode, arg, _ in pickletools.genops(stream):  # type: ignore[arg-type]
             name = opcode.name
             if name in self.PUSH:
                 self.stack.append(arg)
             elif name in self.VALUES:
                 self.stack.append(self.VALUES[name]())
             elif name in self.TUPLES:
-                self.stack[-self.TUPLES[name] :] = [tuple(self.pop(self.TUPLES[name]))]
+                self.stack[-self.TUPLES[name] :] = [tuple(self.last(self.TUPLES[name]))]
             elif name not in ("PROTO", "FRAME", "STOP"):
                 method = getattr(self, f"do_{name}", None)
                 if method is None:
@@ -170,15 +183,15 @@ class _Machine:
             raise ValueError("it ends with no single value")
         return self.stack[0]
 
-    def pop(self, count):
-        """The last `count` values, which stay on the stack."""
+    def last(self, count: int) -> list[Any]:
+        """The last `count` values; they stay on the stack."""
         values = self.stack[-count:]
         if len(values) != count or any(value is self.MARK for value in values):
             raise ValueError("its stack runs empty")
         return values
 
-    def to_mark(self):
-        """Takes what lies above the last mark, and the mark."""
+    def to_mark(self) -> list[Any]:
+        """Takes the last mark and the values above it off the stack; returns the values."""
         for start in range(len(self.stack) - 1, -1, -1):
             if self.stack[start] is self.MARK:
                 values = self.stack[start + 1 :]
@@ -186,82 +199,82 @@ class _Machine:
                 return values
         raise ValueError("a mark is missing")
 
-    def do_MARK(self, _):
+    def do_MARK(self, _: Any) -> None:
         self.stack.append(self.MARK)
 
-    def do_POP(self, _):
+    def do_POP(self, _: Any) -> None:
         self.stack.pop()
 
-    def do_TUPLE(self, _):
+    def do_TUPLE(self, _: Any) -> None:
         self.stack.append(tuple(self.to_mark()))
 
-    def do_BINPUT(self, number):
-        self.memo[number] = self.pop(1)[0]
+    def do_BINPUT(self, number: int) -> None:
+        self.memo[number] = self.last(1)[0]
 
     do_LONG_BINPUT = do_BINPUT
 
-    def do_MEMOIZE(self, _):
+    def do_MEMOIZE(self, _: Any) -> None:
         self.do_BINPUT(len(self.memo))
 
-    def do_BINGET(self, number):
+    def do_BINGET(self, number: int) -> None:
         self.stack.append(self.memo[number])
 
     do_LONG_BINGET = do_BINGET
 
-    def do_APPEND(self, _):
+    def do_APPEND(self, _: Any) -> None:
         self.extend([self.stack.pop()])
 
-    def do_APPENDS(self, _):
+    def do_APPENDS(self, _: Any) -> None:
         self.extend(self.to_mark())
 
-    def extend(self, values):
-        target = self.pop(1)[0]
+    def extend(self, values: list[Any]) -> None:
+        target = self.last(1)[0]
         if type(target) is not list:
             raise ValueError(f"it appends to a {type(target).__name__}")
         target.extend(values)
 
-    def do_ADDITEMS(self, _):
+    def do_ADDITEMS(self, _: Any) -> None:
         members = self.to_mark()
-        target = self.pop(1)[0]
+        target = self.last(1)[0]
         if type(target) is not set:
             raise ValueError(f"it adds members to a {type(target).__name__}")
         target.update(_key(member) for member in members)
 
-    def do_SETITEM(self, _):
-        key, value = self.pop(2)
+    def do_SETITEM(self, _: Any) -> None:
+        key, value = self.last(2)
         del self.stack[-2:]
         self.set_items([key, value])
 
-    def do_SETITEMS(self, _):
+    def do_SETITEMS(self, _: Any) -> None:
         self.set_items(self.to_mark())
 
-    def set_items(self, values):
-        target = self.pop(1)[0]
+    def set_items(self, values: list[Any]) -> None:
+        target = self.last(1)[0]
         if not isinstance(target, dict):
             raise ValueError(f"it sets items of a {type(target).__name__}")
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[_key(key)] = value
 
-    def do_GLOBAL(self, names):
+    def do_GLOBAL(self, names: str) -> None:
         self.stack.append(_resolve(names.replace(" ", ".", 1)))
 
-    def do_STACK_GLOBAL(self, _):
-        module, attribute = self.pop(2)
+    def do_STACK_GLOBAL(self, _: Any) -> None:
+        module, attribute = self.last(2)
         self.stack[-2:] = [_resolve(f"{module}.{attribute}")]
 
-    def do_BINPERSID(self, _):
-        self.stack[-1:] = [self.find_storage(self.pop(1)[0])]
+    def do_BINPERSID(self, _: Any) -> None:
+        self.stack[-1:] = [self.find_storage(self.last(1)[0])]
 
-    def do_REDUCE(self, _):
-        function, args = self.pop(2)
+    def do_REDUCE(self, _: Any) -> None:
+        function, args = self.last(2)
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise ValueError("it calls what is no function")
         self.stack[-2:] = [call(function.name, args)]
 
     do_NEWOBJ = do_REDUCE
 
-    def do_BUILD(self, _):
-        target, state = self.pop(2)
+    def do_BUILD(self, _: Any) -> None:
+        target, state = self.last(2)
         del self.stack[-1]
         if isinstance(target, Inert):
             target.state = state
@@ -269,16 +282,15 @@ class _Machine:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
 
 
-def load(stream, path, find_storage):
+def load(stream: "BinaryIO | Bounded", path: pathlib.Path, find_storage: FindStorage) -> Any:
     """The value of the pickle at the stream's position: dicts, lists, scalars, `StoredTensor` and `Inert`.
 
     Args:
-      stream: a binary file; a `Bounded` one where its size is not known to be small.
+      stream: `Bounded` where its size is not known to be small.
       path: for messages.
-      find_storage: from a persistent id, a tuple that starts with "storage", to (dtype, Storage).
 
     Raises:
-      UserError: the pickle is damaged, or names what no checkpoint of tensors needs.
+      UserError: the pickle is damaged, or names something that no checkpoint of tensors needs.
     """
     try:
         with warnings.catch_warnings():
@@ -297,48 +309,48 @@ def load(stream, path, find_storage):
 class Bounded:
     """A file's reading side that gives at most `limit` bytes in all."""
 
-    def __init__(self, file, limit=MAX_PICKLE):
+    def __init__(self, file: BinaryIO, limit: int = MAX_PICKLE) -> None:
         self.file, self.left = file, limit
 
-    def _take(self, count, read):
+    def _take(self, count: int, read: Callable[[int], bytes]) -> bytes:
         if count > self.left:
             raise ValueError(f"it is longer than {MAX_PICKLE} bytes")
         data = read(count)
         self.left -= len(data)
         return data
 
-    def read(self, count):
+    def read(self, count: int) -> bytes:
         """The next bytes; ValueError past the limit."""
         return self._take(count, self.file.read)
 
-    def readline(self):
+    def readline(self) -> bytes:
         """The rest of the line."""
         return self._take(min(self.left, 4096), self.file.readline)
 
-    def tell(self):
+    def tell(self) -> int:
         """The position in the file."""
         return self.file.tell()
 
 
-def _text(text):
+def _text(text: str) -> bytes:
     data = text.encode()
     return b"X" + struct.pack("<I", len(data)) + data
 
 
-def _integer(number):
+def _integer(number: int) -> bytes:
     if -(2**31) <= number < 2**31:
         return b"J" + struct.pack("<i", number)
     return b"\x8a\x08" + struct.pack("<q", number)
 
 
-def _numbers(numbers):
+def _numbers(numbers: Sequence[int]) -> bytes:
     return b"(" + b"".join(map(_integer, numbers)) + b"t"
 
 
 _EMPTY_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 
-def _rebuild(key, tensor):
+def _rebuild(key: str, tensor: NewTensor) -> bytes:
     """The program that makes one tensor over the whole of storage `key`."""
     kind = {dtype: name for name, dtype in STORAGES.items()}[tensor.dtype.name]
     count = tensor.nbytes // tensor.dtype.itemsize
@@ -350,13 +362,12 @@ def _rebuild(key, tensor):
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + view + b"tR"
 
 
-def dump(tensors, storage_keys, wrapper):
+def dump(tensors: Mapping[str, NewTensor], storage_keys: Mapping[str, str], wrapper: str | None) -> bytes:
     """The pickle (protocol 2) of {wrapper: OrderedDict of tensors}, or of the OrderedDict alone without a wrapper.
 
     Args:
-      tensors: `NewTensor` by name.
-      storage_keys: name of its storage, by the tensor's name.
-      wrapper: the outer dict's key, or None.
+      tensors: by name.
+      storage_keys: the names of their storages, by the tensors' names.
     """
     items = b"".join(_text(name) + _rebuild(storage_keys[name], tensor) for name, tensor in tensors.items())
     inner = _EMPTY_ORDERED_DICT + b"(" + items + b"u"

@@ -5,7 +5,7 @@
 
 Predictions are PNGs of class ids at DIR/<video>/<frame>.png, of the size of the masks: 0..123 ("train ids"), one
 channel of 8 bits, with or without a palette. Files that hold 1..124, as VSPW's masks do, need --masks-are=raw_ids.
-Scored are mIoU, fwIoU, pixel and class accuracy over all videos, means over videos, VC8 and VC16 exactly as VSPW's
+The scores are mIoU, fwIoU, pixel and class accuracy over all videos, means over videos, VC8 and VC16 exactly as VSPW's
 devkit computes them, VC8_correct and VC16_correct (only right predictions count), and TC along the flow of --flow. The
 best known are printed, all are written. Given two or more runs, the report compares them, and the output holds a list.
 """
@@ -16,13 +16,14 @@ import os
 import pathlib
 import shlex
 import sys
+from collections.abc import Sequence
 
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, report, scores, table, temporal_consistency, truth
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
         prog="python -m vspw_jax.metrics",
@@ -51,8 +52,11 @@ def parser():
     return result
 
 
-def short_names(paths):
-    """The shortest ends of paths that tell them apart, at least their last part; of a workdir's predictions its own."""
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The shortest ends of paths that tell them apart, at least their last part.
+
+    Predictions that an evaluation left in a workdir go by the workdir's path.
+    """
     parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
     parts = [own[:-2] if own[-2:-1] == (predictions.KEPT,) else own for own in parts]
     for length in range(1, max(map(len, parts)) + 1):
@@ -62,15 +66,15 @@ def short_names(paths):
     raise UserError(f"--predictions names one folder twice, of {', '.join(map(str, paths))}: give each run once.")
 
 
-def scored(options, opened, path, name):
-    """The `report.Run` of a folder of predictions."""
+def scored(options: argparse.Namespace, opened: truth.Truth, path: str, name: str) -> report.Run:
+    """The run of a folder of predictions."""
     folder = predictions.Folder(path, options.masks_are)
     flow = None if options.flow == "none" else lambda: temporal_consistency.flow_source(options.flow)
     counts = predictions.count(opened, folder, flow, options.threads)
     return report.Run(name, folder, counts, scores.summarise(counts))
 
 
-def check(options, opened):
+def check(options: argparse.Namespace, opened: truth.Truth) -> None:
     """Raises UserError for what is wrong with the options; the predictions are read later."""
     if not opened.labelled:
         raise UserError(f"Split {options.split!r} of {options.data} has no masks: nothing to score against.")
@@ -85,13 +89,13 @@ def check(options, opened):
         predictions.Folder(path).check(opened.videos)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
     opened = truth.open_truth(options.data, options.split)
     check(options, opened)
     names = short_names(options.predictions)
-    runs = [scored(options, opened, *run) for run in zip(options.predictions, names, strict=True)]
+    runs = [scored(options, opened, path, name) for path, name in zip(options.predictions, names, strict=True)]
     for run in runs:
         print(f"{run.name} on split {options.split} of {options.data}, in per cent:\n\n{table.table(run.result)}\n")
     if options.output:

@@ -1,19 +1,26 @@
 """What looks wrong with predictions, in words that say what to do."""
 
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
+from jaxtyping import Int64
 
 from vspw_jax.classes.vspw import NUM_CLASSES
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.metrics.confusion import class_sums
+from vspw_jax.metrics.counts import VideoCounts
 
 MOST_NAMED = 6
 
 SHIFT_FACTOR = 2
-"""Ids that are one off are named where they agree with the labels this many times as often."""
+"""Ids one higher or lower must agree with the labels so many times as often before a sentence says so."""
+
+Matrix = Int64[np.ndarray, "K K"]
+ClassName = Callable[[int], str]
 
 
-def require_labels(counts):
-    """Raises UserError where not one pixel can be scored."""
+def require_labels(counts: Sequence[VideoCounts]) -> None:
+    """Raises UserError where no pixel can be scored."""
     if any(video.pairs.size for video in counts):
         return
     void, unfit = (sum(getattr(video, name) for video in counts) for name in ("void", "unfit"))
@@ -29,61 +36,61 @@ def require_labels(counts):
     )
 
 
-def explain(counts, matrix_KK, class_name):
+def explain(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> list[str]:
     """Sentences about what looks wrong; none where nothing does.
 
     Args:
-      counts: `VideoCounts` of the videos.
+      counts: of all videos.
       matrix_KK: their confusion matrix.
       class_name: function from class id to name.
     """
     checks = (_unfit, _beyond, _unlabelled, _one_class, _shifted, _repeated, _never_predicted)
-    return [sentence for check in checks if (sentence := check(counts, matrix_KK, class_name))]
+    return [sentence for check in checks for sentence in check(counts, matrix_KK, class_name)]
 
 
-def _unfit(counts, matrix_KK, class_name):
+def _unfit(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
     unfit, labelled = sum(video.unfit for video in counts), matrix_KK.sum()
     if unfit:
-        return (
+        yield (
             f"The labels do not fit the network: {100 * unfit / (unfit + labelled):.1f} % of the labelled pixels are "
             f"of classes {len(matrix_KK)} or more, which it does not have. They are left out of every score, so that "
             "these figures are no VSPW scores. VSPW has 124 classes: --config.model.num_classes=124."
         )
 
 
-def _beyond(counts, matrix_KK, class_name):
+def _beyond(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
     beyond = matrix_KK[:, NUM_CLASSES:].sum()
     if beyond:
-        return (
+        yield (
             f"{100 * beyond / matrix_KK.sum():.1f} % of the labelled pixels are predicted to be classes that VSPW "
             f"lacks: the network has {len(matrix_KK)}, VSPW {NUM_CLASSES}. Was it trained on another data set? With "
             "--config.init_from its weights start a head of VSPW's classes, which then must be trained."
         )
 
 
-def _unlabelled(counts, matrix_KK, class_name):
+def _unlabelled(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
     empty = sum(int((video.frames[:, 0] == 0).sum()) for video in counts)
     frames = sum(len(video.frames) for video in counts)
     if empty:
         videos = [video.video for video in counts if not video.frames[:, 0].any()]
         named = f" Videos without any: {listed(videos, MOST_NAMED)}." if videos else ""
-        return (
+        yield (
             f"{empty} of {frames} frames have no labelled pixel: all void. They count in VC8 and VC16 alone, as the "
             f"devkit has it.{named}"
         )
 
 
-def _one_class(counts, matrix_KK, class_name):
+def _one_class(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
     predicted = np.flatnonzero(matrix_KK.sum(axis=0))
     if len(predicted) == 1 and np.count_nonzero(matrix_KK.sum(axis=1)) > 1:
-        return (
+        yield (
             f"Every pixel is predicted to be {class_name(int(predicted[0]))!r}. The network has not learned yet, its "
             "learning rate drove it to a constant, or other weights were loaded than meant. VC is 100 for any "
             "constant: it says nothing here."
         )
 
 
-def _shifted(counts, matrix_KK, class_name):
+def _shifted(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
     total, right = matrix_KK.sum(), np.trace(matrix_KK)
     for offset, what in (
         (1, "one too high, as if they were the raw ids 1..124 of VSPW's masks: give --masks-are=raw_ids"),
@@ -91,30 +98,31 @@ def _shifted(counts, matrix_KK, class_name):
     ):
         moved = np.trace(matrix_KK, offset=offset)
         if moved > SHIFT_FACTOR * right and moved > total / 4:
-            return (
+            yield (
                 f"The predicted ids look {what}. So read, {100 * moved / total:.1f} % of the pixels would be right; as "
                 f"they are, {100 * right / total:.1f} %."
             )
+            return
 
 
-def _repeated(counts, matrix_KK, class_name):
+def _repeated(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
     pairs = sum(max(len(video.frames) - 1, 0) for video in counts)
     repeated = sum(video.repeated for video in counts)
     if pairs and repeated == pairs and len(np.flatnonzero(matrix_KK.sum(axis=0))) > 1:
-        return (
+        yield (
             "The prediction never changes within a video: each frame has its first frame's, pixel for pixel. Was one "
             "frame predicted for all, or one file copied?"
         )
 
 
-def _never_predicted(counts, matrix_KK, class_name):
+def _never_predicted(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
     _, labelled_K, predicted_K = class_sums(matrix_KK)
     missing = np.flatnonzero((labelled_K > 0) & (predicted_K == 0))
     present = np.count_nonzero(labelled_K)
     if len(missing):
         missing = missing[np.argsort(-labelled_K[missing], kind="stable")]
         share = 100 * labelled_K[missing].sum() / labelled_K.sum()
-        return (
+        yield (
             f"{len(missing)} of the {present} classes that occur are never predicted ({share:.1f} % of the labelled "
             f"pixels): {listed([class_name(int(k)) for k in missing], MOST_NAMED)}. Each counts as 0 in mIoU."
         )

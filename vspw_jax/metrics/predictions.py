@@ -3,20 +3,25 @@
 The files hold train ids 0..123, one channel of 8 bits (mode L, or P with any palette), as the challenge has them.
 """
 
+import argparse
 import concurrent.futures
 import io
 import os
 import pathlib
 import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.console.progress import progress
 from vspw_jax.metrics import temporal_consistency
-from vspw_jax.metrics.counts import VideoMeter
+from vspw_jax.metrics.counts import VideoCounts, VideoMeter
+from vspw_jax.metrics.temporal_consistency import Flow
+from vspw_jax.metrics.truth import NamedVideo, Truth
 
 TRAIN_IDS, RAW_IDS = "train_ids", "raw_ids"
 ROLES = (TRAIN_IDS, RAW_IDS)
@@ -26,7 +31,7 @@ KEPT = "evaluated"
 """The folder of a workdir in which evaluation keeps its predictions, by split."""
 
 MOST_TRIED = 8
-"""Folders in which misplaced predictions are looked for."""
+"""Misplaced predictions are looked for in so many folders."""
 
 RAW_HINT = "If these are the raw ids 1..124 of VSPW's masks, give --masks-are=raw_ids."
 NO_CLASS_HINT = (
@@ -34,7 +39,7 @@ NO_CLASS_HINT = (
 )
 
 
-def add_options(parser):
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--masks-are` to a command line."""
     parser.add_argument(
         "--masks-are",
@@ -44,13 +49,13 @@ def add_options(parser):
     )
 
 
-def path_of(folder, video, frame):
-    """Where a folder of predictions has that of a frame."""
+def path_of(folder: pathlib.Path | str, video: str, frame: str) -> pathlib.Path:
+    """The file of a frame's prediction in a folder of predictions."""
     return pathlib.Path(folder) / video / f"{frame}.png"
 
 
-def ids_of(png):
-    """The ids (H, W) uint8 of a PNG's bytes.
+def ids_of(png: bytes) -> UInt8[np.ndarray, "H W"]:
+    """The ids of a PNG's bytes.
 
     Raises:
       UserError: it is no PNG, or holds colours or more than 8 bits a pixel.
@@ -58,7 +63,7 @@ def ids_of(png):
     try:
         image = Image.open(io.BytesIO(png))
         if image.format != "PNG":
-            raise UserError(f"is a {image.format} file: expected PNG, for anything that loses bits changes ids")
+            raise UserError(f"is a {image.format} file: expected PNG, as a format that loses bits changes ids")
         if image.mode not in ("L", "P"):
             kind = "colours" if image.mode.startswith(("RGB", "LA")) else f"pixels of mode {image.mode}"
             raise UserError(f"holds {kind} (mode {image.mode}): expected one channel of class ids, mode L or P")
@@ -67,7 +72,7 @@ def ids_of(png):
         raise UserError(f"cannot be read as a PNG ({error})") from error
 
 
-def to_train_ids(ids_HW, role):
+def to_train_ids(ids_HW: UInt8[np.ndarray, "H W"], role: str) -> UInt8[np.ndarray, "H W"]:
     """Train ids of a file's ids."""
     return vspw.from_raw(ids_HW) if role == RAW_IDS else ids_HW
 
@@ -80,14 +85,14 @@ class Folder:
       role: of `ROLES`.
     """
 
-    def __init__(self, path, role=TRAIN_IDS):
+    def __init__(self, path: pathlib.Path | str, role: str = TRAIN_IDS) -> None:
         self.path, self._role = pathlib.Path(path), role
         self.hint = f" {NO_CLASS_HINT if role == RAW_IDS else RAW_HINT}"
         if not self.path.is_dir():
             raise UserError(f"--predictions={path}: no such folder. Expected DIR with <video>/<frame>.png.")
 
-    def check(self, videos):
-        """Raises UserError that lists the videos, or the frames, of `videos` without a file."""
+    def check(self, videos: Sequence[NamedVideo]) -> None:
+        """Raises UserError where videos or frames have no file; it lists them."""
         missing = [video.name for video in videos if not (self.path / video.name).is_dir()]
         if missing:
             found = f"{self.path} lacks {len(missing)} of {len(videos)} videos: {listed(missing)}."
@@ -100,7 +105,7 @@ class Folder:
             total = sum(len(video.frames) for video in videos)
             raise UserError(f"{self.path} lacks {len(lacking)} of {total} frames: {listed(lacking)}.")
 
-    def _where_else(self, videos):
+    def _where_else(self, videos: Sequence[NamedVideo]) -> str:
         names = {video.name for video in videos}
         inner = [path.name for path in sorted(self.path.iterdir()) if path.is_dir()]
         for name in inner[:MOST_TRIED]:
@@ -108,8 +113,8 @@ class Folder:
                 return f"They are one folder down: --predictions={self.path / name}"
         return f"Expected {self.path}/<video>/<frame>.png; it holds {listed(inner) or 'no folder'}. Another --split?"
 
-    def mask(self, video, frame):
-        """Train ids (H, W) uint8; values that are no class stay, or are 255 where the files hold raw ids."""
+    def mask(self, video: str, frame: str) -> UInt8[np.ndarray, "H W"]:
+        """Train ids; values that are no class stay as they are, or become 255 where the files hold raw ids."""
         path = path_of(self.path, video, frame)
         try:
             return to_train_ids(ids_of(path.read_bytes()), self._role)
@@ -117,8 +122,10 @@ class Folder:
             raise UserError(f"{path} {error}.") from error
 
 
-def count_video(video, truth, folder, flow, moved):
-    """`VideoCounts` of one video; `moved()` is called after each frame."""
+def count_video(
+    video: NamedVideo, truth: Truth, folder: Folder, flow: Flow | None, moved: Callable[[], None]
+) -> VideoCounts:
+    """The counts of one video; `moved()` is called after each frame."""
     meter = VideoMeter(video.name, vspw.NUM_CLASSES, flow)
     for frame in video.frames:
         label, prediction = truth.label(video.name, frame), folder.mask(video.name, frame)
@@ -131,20 +138,20 @@ def count_video(video, truth, folder, flow, moved):
     return meter.counts()
 
 
-def count(truth, folder, flow=None, threads=None):
-    """`VideoCounts` of all videos of a split, several at a time.
+def count(
+    truth: Truth, folder: Folder, flow: Callable[[], Flow | None] | None = None, threads: int | None = None
+) -> list[VideoCounts]:
+    """The counts of all videos of a split; several videos are counted at a time.
 
     Args:
-      truth: of `truth.open_truth`.
-      folder: `Folder`.
       flow: function that makes a source of flow, or None; see `temporal_consistency.flow_of_first`.
-      threads: default: one a processor.
+      threads: default: one for each processor.
     """
     folder.check(truth.videos)
     bar = progress(description="scoring", unit="frame", total=sum(len(video.frames) for video in truth.videos))
     lock, stopped = threading.Lock(), threading.Event()
 
-    def moved():
+    def moved() -> None:
         if stopped.is_set():
             raise concurrent.futures.CancelledError
         with lock:
@@ -152,7 +159,7 @@ def count(truth, folder, flow=None, threads=None):
 
     flow_of = temporal_consistency.flow_of_first([video.name for video in truth.videos], flow)
 
-    def one(video):
+    def one(video: NamedVideo) -> VideoCounts:
         return count_video(video, truth, folder, flow_of(video.name), moved)
 
     with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:

@@ -1,20 +1,25 @@
-"""One HTML page of one or more runs on the same split, that needs no other file and no network.
+"""One HTML page about one or more runs on the same split. It needs no other file and no network.
 
-The page is page/report.html with the style and the scripts beside it in it, and its content as JSON; the scripts build
-everything from that, as text and never as HTML. The same predictions give the same bytes. Its pictures are bounded:
-at most CLIPS clips of at most FRAMES frames, WIDTH pixels wide, and MAX_BYTES of them all.
+The page is page/report.html with its style, its scripts and its content, as JSON, put in. The scripts build everything
+from the JSON, as text and never as HTML. The same predictions give the same bytes. Its pictures are bounded: at most
+CLIPS clips of at most FRAMES frames, WIDTH pixels wide, and MAX_BYTES for all of them.
 """
 
 import dataclasses
 import functools
 import importlib.resources
 import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from vspw_jax.classes import vspw
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.metrics import report_clips, scores, video_consistency
+from vspw_jax.metrics import predictions, report_clips, scores, video_consistency
+from vspw_jax.metrics.counts import VideoCounts
+from vspw_jax.metrics.truth import Truth
 
 HEADLINE = ("mIoU", "fwIoU", "pixel_accuracy", "VC8", "VC16", "TC")
 OTHERS = ("class_accuracy", "video_mIoU", "video_fwIoU", *scores.CORRECT)
@@ -41,27 +46,27 @@ LABELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What is shown of a run: its name, `predictions.Folder`, list of `VideoCounts`, and `scores.summarise` of them."""
+    """What is shown of a run: its name, its predictions, their counts, and the scores (`scores.summarise`) of these."""
 
     name: str
-    folder: object
-    counts: list
-    result: dict
+    folder: predictions.Folder
+    counts: list[VideoCounts]
+    result: dict[str, Any]
 
 
-def _rounded(values, digits=4):
+def _rounded(values: Iterable[float], digits: int = 4) -> list[float | None]:
     return [None if not np.isfinite(value) else round(float(value), digits) for value in values]
 
 
-def _matrix(counts):
-    """Ids of the classes that are labelled or predicted, and the matrix of those alone, as lists."""
+def _matrix(counts: Sequence[VideoCounts]) -> dict[str, list]:
+    """Ids of the classes that are labelled or predicted, and the matrix of these classes, as lists."""
     matrix_KK = scores.total_matrix(counts)
     present = np.flatnonzero(matrix_KK.sum(axis=0) + matrix_KK.sum(axis=1))
     return {"classes": present.tolist(), "pixels": matrix_KK[np.ix_(present, present)].tolist()}
 
 
-def curves(video):
-    """What changes in the course of a video: accuracy by frame, ratios of the devkit's windows by first frame."""
+def curves(video: VideoCounts) -> dict[str, list[float | None]]:
+    """A video's course: accuracy by frame, and ratios of the devkit's windows by first frame."""
     labelled_F, right_F = video.frames.T
     result = {"accuracy": _rounded(np.where(labelled_F > 0, right_F / np.maximum(labelled_F, 1), np.nan))}
     for length in video_consistency.LENGTHS:
@@ -70,7 +75,7 @@ def curves(video):
     return result
 
 
-def _run(run):
+def _run(run: Run) -> dict[str, Any]:
     own = sorted(run.counts, key=lambda video: video.video)
     names = ("frames", "mIoU", "pixel_accuracy", "VC8", "VC16")
     return {
@@ -87,13 +92,13 @@ def _run(run):
     }
 
 
-def content(truth, runs, command=""):
+def content(truth: Truth, runs: Sequence[Run], command: str = "") -> dict[str, Any]:
     """What the page shows, as a dict for JSON.
 
     Args:
-      truth: of `truth.open_truth`, of the videos that the runs predicted.
-      runs: list of `Run`; the first is what the others are compared with.
-      command: what made the page.
+      truth: of the videos that the runs predicted.
+      runs: the others are compared with the first.
+      command: the command line that made the page.
     """
     palette = vspw.palette().tolist()
     shown = sorted({k for run in runs for k in _matrix(run.counts)["classes"]} | set(range(vspw.NUM_CLASSES)))
@@ -119,13 +124,13 @@ def content(truth, runs, command=""):
 
 
 @functools.cache
-def _part(name):
+def _part(name: str) -> str:
     return (importlib.resources.files("vspw_jax") / "metrics" / "page" / name).read_text(encoding="utf-8")
 
 
-def page(shown):
+def page(shown: dict[str, Any]) -> str:
     """The HTML page of `content`."""
-    # Within a script element only "<" can end it or begin a comment.
+    # Within a script element, only "<" can end the element or begin a comment.
     text = json.dumps(shown, ensure_ascii=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     script = "\n".join(_part(f"{name}.js") for name in ("report", "clips", "confusion"))
     parts = {"STYLE": _part("report.css"), "SCRIPT": script, "DATA": text}
@@ -136,7 +141,7 @@ def page(shown):
     return before
 
 
-def write(path, truth, runs, command=""):
+def write(path: pathlib.Path | str, truth: Truth, runs: Sequence[Run], command: str = "") -> None:
     """Writes the page to a file; see `content`."""
     text = page(content(truth, runs, command))
     with whole_file(path) as partial:

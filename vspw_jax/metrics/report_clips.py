@@ -1,11 +1,13 @@
-"""The clips that a report shows: which, which of their frames, and their pictures.
+"""The clips that a report shows: which videos, which of their frames, and the pictures.
 
-A frame has its image as JPEG, and truth and predictions as PNGs of their own, which the page lays over the image. Masks
-are scaled to the nearest pixel, so that their colours stay classes.
+A frame has its image as a JPEG. Truth and predictions are PNGs, which the page lays over the image. Masks are scaled to
+the nearest pixel, so that their colours stay classes.
 """
 
 import base64
 import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -13,12 +15,16 @@ from PIL import Image
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.progress import progress
+from vspw_jax.metrics.truth import NamedVideo, Truth
+
+if TYPE_CHECKING:
+    from vspw_jax.metrics.report import Run  # Which imports this file.
 
 CLIPS = 6
 FRAMES = 24
 WIDTH = 360
 MAX_BYTES = 8 << 20
-"""Of all pictures together, as text; clips show fewer frames where they would take more."""
+"""Of all pictures together, as text. Clips show fewer frames where the pictures would take more."""
 
 JPEG_QUALITY = 75
 RIGHT, WRONG, UNSCORED = range(3)
@@ -26,9 +32,11 @@ ERROR_COLOURS = bytes((0, 0, 0, 230, 20, 40, 128, 128, 128))
 ERROR_OPACITIES = bytes((0, 200, 150))
 
 
-def chosen(runs):
-    """[(video, why)] of the clips to show: the worst and the best by the first run's mIoU, and, where there are more
-    runs, those in which the last one differs most from it."""
+def chosen(runs: "Sequence[Run]") -> list[tuple[str, str]]:
+    """[(video, why)] of the clips to show: the worst and the best by the first run's mIoU.
+
+    Where there are several runs, also those in which the last run differs most from the first.
+    """
     scored = {name: own["mIoU"] for name, own in runs[0].result["videos"].items() if own["mIoU"] is not None}
     ordered = sorted(scored, key=lambda name: (scored[name], name))
     if len(ordered) <= CLIPS:
@@ -44,7 +52,7 @@ def chosen(runs):
     return list(picked.items())
 
 
-def clips(truth, runs):
+def clips(truth: Truth, runs: "Sequence[Run]") -> list[dict[str, Any]]:
     """The clips for the page's JSON; see the module."""
     wanted = chosen(runs)
     videos = {video.name: video for video in truth.videos}
@@ -57,7 +65,7 @@ def clips(truth, runs):
     return result
 
 
-def _frames(truth, runs, video, budget):
+def _frames(truth: Truth, runs: "Sequence[Run]", video: NamedVideo, budget: int) -> list[dict[str, Any]]:
     """Frames at even distances, as many as `budget` bytes hold."""
     numbers = np.linspace(0, len(video.frames) - 1, min(FRAMES, len(video.frames))).round().astype(int).tolist()
     shown = [_frame(truth, runs, video, number) for number in numbers]
@@ -66,11 +74,11 @@ def _frames(truth, runs, video, budget):
     return shown
 
 
-def _size(frame):
+def _size(frame: dict[str, Any]) -> int:
     return len(frame["image"]) + len(frame["truth"]) + sum(len(p) for run in frame["runs"] for p in run.values())
 
 
-def _frame(truth, runs, video, number):
+def _frame(truth: Truth, runs: "Sequence[Run]", video: NamedVideo, number: int) -> dict[str, Any]:
     name = video.frames[number]
     image = truth.image(video.name, name)
     width = min(WIDTH, image.shape[1])
@@ -78,31 +86,32 @@ def _frame(truth, runs, video, number):
     nearest = lambda mask: cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
     label = nearest(truth.label(video.name, name))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     return {
         "number": number,
         "name": name,
         "size": size,
-        "image": _uri(cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1], "jpeg"),
+        "image": _uri(jpeg.tobytes(), "jpeg"),
         "truth": _mask(label),
         "runs": [_prediction(label, nearest(run.folder.mask(video.name, name))) for run in runs],
     }
 
 
-def _prediction(label, prediction):
+def _prediction(label: np.ndarray, prediction: np.ndarray) -> dict[str, str]:
     known = label < vspw.NUM_CLASSES
     error = np.where(known, np.where(prediction == label, RIGHT, WRONG), UNSCORED).astype(np.uint8)
     return {"prediction": _mask(prediction), "error": _png(error, ERROR_COLOURS, ERROR_OPACITIES)}
 
 
-def _mask(mask):
-    """A mask in its classes' colours, what is no class transparent; a palette of what occurs takes less."""
+def _mask(mask: np.ndarray) -> str:
+    """A mask in its classes' colours; pixels of no class are transparent. A palette of the ids that occur is small."""
     values, indices = np.unique(mask, return_inverse=True)
     opacities = np.where(values < vspw.NUM_CLASSES, 255, 0).astype(np.uint8)
     colours = vspw.palette()[values].tobytes()
     return _png(indices.reshape(mask.shape).astype(np.uint8), colours, opacities.tobytes())
 
 
-def _png(indices, colours, opacities):
+def _png(indices: np.ndarray, colours: bytes, opacities: bytes) -> str:
     image = Image.fromarray(indices)
     image.putpalette(colours)
     buffer = io.BytesIO()
@@ -110,5 +119,5 @@ def _png(indices, colours, opacities):
     return _uri(buffer.getvalue(), "png")
 
 
-def _uri(data, kind):
+def _uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

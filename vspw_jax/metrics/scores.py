@@ -1,17 +1,21 @@
 """The scores of a split from its videos' counts, with intervals by resampling the videos.
 
-The interval of a score is the range from its 2.5th to its 97.5th percentile over REPLICATES draws of as many videos as
-there are, with replacement: what other videos of the same kind would have given. Frames of a video are not drawn one by
-one, for they resemble each other. A class of which a draw has no labelled pixel does not count in that draw's mIoU.
-Legend: V videos, K classes, R draws.
+Each of REPLICATES draws takes as many videos as there are, with replacement. The interval of a score is the range from
+its 2.5th to its 97.5th percentile over the draws: what other videos of the same kind would have given. Whole videos are
+drawn, as frames of a video resemble each other. A class that has no labelled pixel in a draw does not count in that
+draw's mIoU. Legend: V videos, K classes, R draws.
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int, Int64, Num
 
 from vspw_jax.classes import vspw
 from vspw_jax.metrics import confusion, diagnosis, video_consistency
+from vspw_jax.metrics.counts import VideoCounts
 from vspw_jax.metrics.video_consistency import LENGTHS
 
 REPLICATES = 1000
@@ -22,27 +26,28 @@ CORRECT = ("VC8_correct", "VC16_correct")
 """Not the devkit's; see `video_consistency`."""
 
 
-def class_name(class_id):
-    """A class's name, also where a head has more than VSPW's."""
+def class_name(class_id: int) -> str:
+    """A class's name; also for classes of a head that has more than VSPW's."""
     return vspw.names()[class_id] if class_id < vspw.NUM_CLASSES else f"class {class_id}"
 
 
-def total_matrix(counts):
+def total_matrix(counts: Sequence[VideoCounts]) -> Int64[np.ndarray, "K K"]:
     """The confusion matrix of all videos."""
     return sum((video.matrix_KK() for video in counts), np.zeros((counts[0].num_classes,) * 2, np.int64))
 
 
-def _sums(matrices):
-    """`class_sums` of the videos, three arrays (V, K)."""
+def _sums(matrices: Iterable[np.ndarray]) -> list[Int64[np.ndarray, "V K"]]:
+    """The three arrays of `class_sums`, for all videos."""
     return [np.stack(part) for part in zip(*map(confusion.class_sums, matrices), strict=True)]
 
 
-def video_scores(counts):
-    """A dict of each video's own scores, by its name; NaN where it has nothing to score."""
+def video_scores(counts: Sequence[VideoCounts]) -> dict[str, dict[str, float]]:
+    """Each video's own scores, by its name; NaN where it has nothing to score."""
     rows = confusion.scores(*_sums(video.matrix_KK() for video in counts))
     result = {}
     for number, video in enumerate(counts):
-        own = {"frames": len(video.frames)} | {name: float(values[number]) for name, values in rows.items()}
+        own: dict[str, float] = {"frames": len(video.frames)}
+        own |= {name: float(values[number]) for name, values in rows.items()}
         for length in LENGTHS:
             own[f"VC{length}"] = video_consistency.mean_ratio([video.windows[length]])
             own[f"VC{length}_correct"] = video_consistency.mean_ratio([video.windows[length]], correct=True)
@@ -50,8 +55,8 @@ def video_scores(counts):
     return result
 
 
-def resampled(counts, weights_RV):
-    """Every score (R,) of the videos taken so many times each; draws without anything to score are NaN.
+def resampled(counts: Sequence[VideoCounts], weights_RV: Int[np.ndarray, "R V"]) -> dict[str, Float[np.ndarray, "R"]]:
+    """Every score in each draw; NaN where a draw has nothing to score.
 
     Args:
       weights_RV: how often each video is in each draw.
@@ -72,36 +77,40 @@ def resampled(counts, weights_RV):
     return result
 
 
-def _weighted_mean(weights_RV, values_V, sizes_V):
-    """Means (R,) of values, each of which stands for so many; those that stand for none may be NaN."""
+def _weighted_mean(
+    weights_RV: Int[np.ndarray, "R V"], values_V: Float[np.ndarray, "V"], sizes_V: Num[np.ndarray, "V"]
+) -> Float[np.ndarray, "R"]:
+    """Means of values with so many entries (`sizes_V`) each; a value without entries may be NaN."""
     count_R = weights_RV @ sizes_V
     total_R = weights_RV @ np.where(sizes_V > 0, values_V * sizes_V, 0.0)
     return np.where(count_R > 0, total_R / np.maximum(count_R, 1), np.nan)
 
 
-def draws(num_videos, seed=SEED, replicates=REPLICATES):
-    """How often each video is in each draw, integers (R, V)."""
+def draws(num_videos: int, seed: int = SEED, replicates: int = REPLICATES) -> Int64[np.ndarray, "R V"]:
+    """How often each video is in each draw."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=replicates)
 
 
-def interval(values_R):
-    """[low, high] of the draws in which a score exists, or None where there are none."""
+def interval(values_R: Float[np.ndarray, "R"]) -> list[float] | None:
+    """[low, high] of the draws in which a score exists, or None where it exists in none."""
     values_R = values_R[np.isfinite(values_R)]
     if not values_R.size:
         return None
     return np.quantile(values_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
 
 
-def intervals(counts, seed=SEED):
-    """The interval of every score; empty with fewer than two videos, of which nothing can be said."""
+def intervals(counts: Sequence[VideoCounts], seed: int = SEED) -> dict[str, list[float] | None]:
+    """The interval of every score; empty with fewer than two videos, as one video gives no interval."""
     if len(counts) < 2:
         return {}
     return {name: interval(values_R) for name, values_R in resampled(counts, draws(len(counts), seed)).items()}
 
 
-def differences(counts, others, seed=SEED):
-    """[difference, low, high] of every score, `others` less `counts`: the same videos, drawn together."""
+def differences(
+    counts: Sequence[VideoCounts], others: Sequence[VideoCounts], seed: int = SEED
+) -> dict[str, list[float | None]]:
+    """[difference, low, high] of every score, `others` less `counts`. Both are of the same videos, drawn together."""
     both = sorted(counts, key=lambda video: video.video), sorted(others, key=lambda video: video.video)
     once = np.ones((1, len(counts)), np.int64)
     drawn = np.concatenate([once, draws(len(counts), seed)])
@@ -110,19 +119,20 @@ def differences(counts, others, seed=SEED):
     for name in first.keys() & second.keys():
         change_R = second[name] - first[name]
         if np.isfinite(change_R[0]):
-            result[name] = [float(change_R[0]), *(interval(change_R[1:]) if len(counts) > 1 else (None, None))]
+            low_high = interval(change_R[1:]) if len(counts) > 1 else None
+            result[name] = [float(change_R[0]), *(low_high or (None, None))]
     return result
 
 
-def summarise(counts, seed=SEED):
+def summarise(counts: Sequence[VideoCounts], seed: int = SEED) -> dict[str, Any]:
     """All scores of a split.
 
     Args:
-      counts: `VideoCounts` of its videos, in any order: the result does not depend on it.
+      counts: of its videos, in any order: the result does not depend on the order.
 
     Returns:
-      A dict for JSON: the scores by name (None where one does not exist), `commonest_class` (what always predicting
-      the commonest class of the same pixels scores), `intervals`, `IoU` by class, `videos`, what was counted, and
+      A dict for JSON: the scores by name (None where one does not exist), `commonest_class` (the scores of always
+      predicting the commonest class of the same pixels), `intervals`, `IoU` by class, `videos`, what was counted, and
       `warnings`, sentences about what looks wrong.
 
     Raises:
@@ -134,9 +144,9 @@ def summarise(counts, seed=SEED):
     videos = video_scores(counts)
     labelled_K = matrix_KK.sum(axis=1)
     constant = confusion.of_constant(matrix_KK)
-    result = {**_scores(matrix_KK), **_video_means(videos), **_consistency(counts)}
+    result: dict[str, Any] = {**_scores(matrix_KK), **_video_means(videos), **_consistency(counts)}
     if any(video.flow_pairs is not None for video in counts):
-        flow_KK = sum(video.flow_matrix_KK() for video in counts)
+        flow_KK = sum((video.flow_matrix_KK() for video in counts), np.zeros_like(matrix_KK))
         result["TC"] = float(confusion.scores(*confusion.class_sums(flow_KK))["mIoU"])
     iou_K = confusion.iou(*confusion.class_sums(matrix_KK))
     result |= {
@@ -148,7 +158,7 @@ def summarise(counts, seed=SEED):
         },
         "intervals": intervals(counts, seed),
         "resampling": {"over": "videos", "level": LEVEL, "replicates": REPLICATES, "seed": seed},
-        "IoU": {class_name(k): float(iou_K[k]) for k in np.flatnonzero(labelled_K)},
+        "IoU": {class_name(k): float(iou_K[k]) for k in np.flatnonzero(labelled_K).tolist()},
         "counted": {
             "videos": len(counts),
             "frames": sum(len(video.frames) for video in counts),
@@ -162,11 +172,11 @@ def summarise(counts, seed=SEED):
     return _without_nan(result)
 
 
-def _scores(matrix_KK):
+def _scores(matrix_KK: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in confusion.scores(*confusion.class_sums(matrix_KK)).items()}
 
 
-def _video_means(videos):
+def _video_means(videos: Mapping[str, dict[str, float]]) -> dict[str, float]:
     result = {}
     for name in ("mIoU", "fwIoU"):
         values = [own[name] for own in videos.values() if math.isfinite(own[name])]
@@ -174,7 +184,7 @@ def _video_means(videos):
     return result
 
 
-def _consistency(counts):
+def _consistency(counts: Sequence[VideoCounts]) -> dict[str, float]:
     return {
         f"VC{length}{suffix}": video_consistency.mean_ratio([video.windows[length] for video in counts], correct)
         for suffix, correct in (("", False), ("_correct", True))
@@ -182,8 +192,8 @@ def _consistency(counts):
     }
 
 
-def _without_nan(value):
-    """JSON has no NaN: None in its place."""
+def _without_nan(value: Any) -> Any:
+    """The value with None in the place of NaN, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _without_nan(part) for key, part in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

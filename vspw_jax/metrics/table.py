@@ -1,10 +1,12 @@
 """The headline scores as text for a terminal."""
 
+from typing import Any
+
 HEADLINE = ("mIoU", "fwIoU", "pixel_accuracy", "VC8", "VC16")
 
 
-def table(result):
-    """The headline scores as text, in per cent, with intervals, beside the commonest class's; warnings above it."""
+def table(result: dict[str, Any]) -> str:
+    """The headline scores in per cent, with intervals, beside those of the commonest class; warnings come first."""
     rows = [("", "this model", "95 % of draws", f"always {result['commonest_class']['class']}")]
     for name in HEADLINE:
         low, high = result["intervals"].get(name) or (None, None)
@@ -16,6 +18,6 @@ def table(result):
     return "\n".join([*(f"! {warning}" for warning in result["warnings"]), *lines])
 
 
-def percent(value):
+def percent(value: float | None) -> str:
     """A share in per cent; a dash where there is none."""
     return "-" if value is None else f"{100 * value:.2f}"

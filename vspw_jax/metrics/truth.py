@@ -1,10 +1,15 @@
-"""The frames and masks that predictions are held against: converted records, or data in VSPW's own layout."""
+"""The frames and masks that predictions are compared with: converted records, or data in VSPW's own layout."""
 
+import argparse
 import dataclasses
 import datetime
 import io
 import pathlib
+from collections.abc import Callable
+from typing import TypeVar
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from data_prep.conversion import video_folders
@@ -12,23 +17,26 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.files import sources
 
+T = TypeVar("T")
+
 
 @dataclasses.dataclass(frozen=True)
 class NamedVideo:
     """A video's name and those of its frames, in order."""
 
     name: str
-    frames: tuple
+    frames: tuple[str, ...]
 
 
 class RecordsTruth:
     """A split of converted data; see `open_truth`."""
 
-    def __init__(self, frames):
+    def __init__(self, frames: records.Frames) -> None:
         self.path, self.split, self._frames = str(frames.path), frames.split, frames
         self.fingerprint = frames.fingerprint
         self.labelled = bool(frames.max_classes)
-        self._numbers, videos = {}, []
+        self._numbers: dict[tuple[str, str], int] = {}
+        videos = []
         for video in frames.videos:
             numbers = range(video.start, video.start + video.count)
             names = tuple(frames[number]["frame"] for number in numbers)
@@ -37,15 +45,15 @@ class RecordsTruth:
         self.videos = tuple(videos)
         self.date = _date(frames.path / "metadata.json")
 
-    def label(self, video, frame):
-        """Train ids (H, W) uint8, void 255."""
+    def label(self, video: str, frame: str) -> UInt8[np.ndarray, "H W"]:
+        """Train ids, void 255."""
         return self._frames.label(self._frames[self._numbers[video, frame]])
 
-    def image(self, video, frame):
-        """Pixels (H, W, 3) uint8 RGB."""
+    def image(self, video: str, frame: str) -> UInt8[np.ndarray, "H W 3"]:
+        """RGB pixels."""
         return records.decode_image(self._frames[self._numbers[video, frame]]["image_jpeg"])
 
-    def size(self, video, frame):
+    def size(self, video: str, frame: str) -> tuple[int, int]:
         """(width, height)."""
         return Image.open(io.BytesIO(self._frames[self._numbers[video, frame]]["image_jpeg"])).size
 
@@ -55,7 +63,7 @@ class FilesTruth:
 
     fingerprint = None
 
-    def __init__(self, path, split):
+    def __init__(self, path: pathlib.Path, split: str) -> None:
         self.path, self.split = str(path), split
         self._source = sources.open_source(path)
         prefix, splits = video_folders.read_splits(self._source)
@@ -63,14 +71,14 @@ class FilesTruth:
             raise UserError(f"{path} has no list {split}.txt; it has {', '.join(f'{name}.txt' for name in splits)}.")
         members = video_folders.split_frames(self._source, prefix, splits[split], split)
         self._frames = {(frame.video, frame.name): frame for frame in members}
-        by_video = {}
+        by_video: dict[str, list[str]] = {}
         for frame in members:
             by_video.setdefault(frame.video, []).append(frame.name)
         self.videos = tuple(NamedVideo(name, tuple(frames)) for name, frames in by_video.items())
         self.labelled = all(frame.mask for frame in members)
         self.date = _date(path / f"{prefix}{split}.txt" if path.is_dir() else path)
 
-    def _read(self, video, frame, kind, decode):
+    def _read(self, video: str, frame: str, kind: str, decode: Callable[[bytes], T]) -> T:
         name = getattr(self._frames[video, frame], kind)
         if name not in self._source.sizes:
             raise UserError(f"{self._source.where(name)} is missing.")
@@ -79,31 +87,34 @@ class FilesTruth:
         except (UserError, OSError, SyntaxError, ValueError) as error:  # The last three are Pillow's.
             raise UserError(f"{self._source.where(name)} cannot be read: {error}") from error
 
-    def label(self, video, frame):
-        """Train ids (H, W) uint8, void 255."""
+    def label(self, video: str, frame: str) -> UInt8[np.ndarray, "H W"]:
+        """Train ids, void 255."""
         return self._read(video, frame, "mask", records.decode_mask)
 
-    def image(self, video, frame):
-        """Pixels (H, W, 3) uint8 RGB."""
+    def image(self, video: str, frame: str) -> UInt8[np.ndarray, "H W 3"]:
+        """RGB pixels."""
         return self._read(video, frame, "image", records.decode_image)
 
-    def size(self, video, frame):
+    def size(self, video: str, frame: str) -> tuple[int, int]:
         """(width, height)."""
         return self._read(video, frame, "image", lambda data: Image.open(io.BytesIO(data)).size)
 
 
-def _date(path):
+def _date(path: pathlib.Path) -> str:
     """The day on which a file was written, in UTC."""
     return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date().isoformat()
 
 
-def add_options(parser, split):
-    """Adds what `open_truth` takes to a command line; `split` is the default."""
+def add_options(parser: argparse.ArgumentParser, split: str) -> None:
+    """Adds the arguments of `open_truth` to a command line; `split` is the default."""
     parser.add_argument("--data", required=True, metavar="PATH", help="VSPW as a folder, .zip or .tar, or its records")
     parser.add_argument("--split", default=split, help=f"whose list of videos counts (default {split})")
 
 
-def open_truth(path, split):
+Truth = RecordsTruth | FilesTruth
+
+
+def open_truth(path: pathlib.Path | str, split: str) -> Truth:
     """The videos of a split.
 
     Both kinds have `videos` (of `NamedVideo`), `label`, `image` and `size` by names of video and frame, `labelled`

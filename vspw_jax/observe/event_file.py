@@ -1,11 +1,16 @@
 """TensorBoard's file of a run, written at once.
 
-tensorboardX's own SummaryWriter hands events to a thread, which a full disk ends; whoever then adds one waits for ever.
+tensorboardX's own SummaryWriter hands events to a thread. A full disk ends that thread; the next call then never ends.
 """
 
+import pathlib
 import platform
 import time
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
@@ -14,19 +19,19 @@ FLUSH_SECONDS = 30
 
 
 class EventFile:
-    """Scalars and pictures of a run that goes on at a step: what an earlier start wrote from there on is hidden."""
+    """Scalars and pictures of a run that starts at `first_step`: it hides what an older start wrote from there on."""
 
-    def __init__(self, folder, first_step):
+    def __init__(self, folder: pathlib.Path, first_step: int) -> None:
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time():.3f}.{platform.node()}"
         self._file, self._flushed = RecordWriter(str(folder / name)), time.monotonic()
         self._add(first_step, file_version="brain.Event:2")
         self._add(first_step, session_log=SessionLog(status=SessionLog.START))
 
-    def _add(self, step, **content):
+    def _add(self, step: int, **content: Any) -> None:
         self._file.write(Event(step=step, wall_time=time.time(), **content).SerializeToString())
 
-    def scalars(self, step, values):
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Adds numbers by name."""
         for name, value in values.items():
             self._add(step, summary=summary.scalar(name, value))
@@ -34,10 +39,10 @@ class EventFile:
             self._file.flush()
             self._flushed = time.monotonic()
 
-    def picture(self, step, name, image_HWC):
-        """Adds a uint8 RGB picture."""
+    def picture(self, step: int, name: str, image_HWC: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Adds an RGB picture."""
         self._add(step, summary=summary.image(name, image_HWC, dataformats="HWC"))
 
-    def close(self):
+    def close(self) -> None:
         """Writes what is left."""
         self._file.close()

@@ -2,10 +2,14 @@
 
 import contextlib
 import json
+import pathlib
 import sys
 import time
+from collections.abc import Mapping
 
 import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.console.progress import progress
@@ -16,11 +20,11 @@ from vspw_jax.observe.goodput import Goodput
 from vspw_jax.observe.run_log import LOG
 
 QUIET = ("gradient_norm", "learning_rate", "bad_steps")
-"""What is logged but not shown on the progress line."""
+"""Scalars that are logged but not shown on the progress line."""
 
 
-def device_memory():
-    """{"device_memory_GiB": largest in use on a device of this process at any time}; {} where devices do not tell."""
+def device_memory() -> dict[str, float]:
+    """{"device_memory_GiB": the most that a device of this process ever used}; {} where devices do not tell."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
     return {"device_memory_GiB": round(max(peaks) / 2**30, 3)} if peaks else {}
@@ -33,7 +37,7 @@ class WeightsAndBiases:
       UserError: it is not installed.
     """
 
-    def __init__(self, workdir):
+    def __init__(self, workdir: pathlib.Path) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -44,17 +48,17 @@ class WeightsAndBiases:
         name = workdir.absolute().name
         self._run = wandb.init(project="vspw_jax", name=name, id=name, resume="allow", dir=str(workdir))
 
-    def scalars(self, step, values):
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Sends numbers by name."""
         self._run.log(values, step=step)
 
-    def close(self):
+    def close(self) -> None:
         """Waits until all is sent."""
         self._run.finish()
 
 
 class Observer:
-    """Shows training as it goes; calls are made at logging steps. Only the first process writes more than its log.
+    """Shows training as it goes; it is called at logging steps. Only the first process writes more than its log.
 
     Args:
       workdir: metrics.jsonl and tensorboard/ go there.
@@ -64,7 +68,15 @@ class Observer:
       wandb: whether Weights & Biases gets the scalars too.
     """
 
-    def __init__(self, workdir, first_step, num_steps, images_per_step, goodput=None, wandb=False):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        first_step: int,
+        num_steps: int,
+        images_per_step: int,
+        goodput: Goodput | None = None,
+        wandb: bool = False,
+    ) -> None:
         self._goodput = goodput or Goodput()
         self._images_per_step = images_per_step
         self._step, self._time = first_step, time.monotonic()
@@ -80,16 +92,16 @@ class Observer:
         self._bar.set_postfix_str("compiling the step")
 
     @staticmethod
-    def _drop_repeated_lines(path, first_step):
-        """Removes what a killed run logged beyond the checkpoint that this one starts from."""
+    def _drop_repeated_lines(path: pathlib.Path, first_step: int) -> None:
+        """Removes what a killed run logged after the checkpoint that this run starts from."""
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= first_step]
             with whole_file(path) as partial:
                 partial.write_text("".join(f"{line}\n" for line in kept))
 
-    def scalars(self, step, metrics):
-        """Logs scalars by name, and what the run is like since the last call."""
+    def scalars(self, step: int, metrics: Mapping[str, Float[Array, ""] | float]) -> None:
+        """Logs scalars by name, and the run's speed and state since the last call."""
         now = time.monotonic()
         rate = (step - self._step) * self._images_per_step / (now - self._time)
         values = {name: float(value) for name, value in metrics.items()}
@@ -104,7 +116,7 @@ class Observer:
             self._show(step, metrics, values)
         self._step, self._time = step, now
 
-    def _show(self, step, metrics, values):
+    def _show(self, step: int, metrics: Mapping[str, object], values: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         self._board.scalars(step, values)
@@ -114,13 +126,13 @@ class Observer:
         self._bar.set_postfix_str(f"{parts}, {values['images_per_second']:.1f} images/s", refresh=False)
         self._bar.update(step - self._step)
 
-    def picture(self, step, name, image_HWC):
-        """Logs a uint8 RGB picture."""
+    def picture(self, step: int, name: str, image_HWC: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Logs an RGB picture."""
         if self._is_first:
             self._board.picture(step, name, image_HWC)
 
-    def close(self):
-        """Says how the time was spent."""
+    def close(self) -> None:
+        """Says how the time was spent, and ends what it shows."""
         LOG.info("goodput: %s; %s", self._goodput, compilations.describe())
         if self._is_first:
             self._bar.close()

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import pathlib
 import platform
+from collections.abc import Iterator
 
 import jax
 
@@ -10,8 +12,8 @@ LOG = logging.getLogger("vspw_jax")
 
 
 @contextlib.contextmanager
-def run_log(workdir):
-    """Within the block LOG, warnings and an exception that ends the block go to workdir/logs/process_<n>.log."""
+def run_log(workdir: pathlib.Path) -> Iterator[None]:
+    """Within the block, LOG and warnings go to workdir/logs/process_<n>.log, as does an exception that ends it."""
     path = workdir / "logs" / f"process_{jax.process_index()}.log"
     path.parent.mkdir(exist_ok=True)
     handler = logging.FileHandler(path)
