@@ -38,6 +38,7 @@ from absl import logging
 
 from configs import nce
 from data_prep import generate, vspw
+from data_prep.drawing import layouts
 from vspw_jax.checkpoints import checkpoint, manifest
 from vspw_jax.training import loop, non_finite, preemption, train_state, train_step
 
@@ -63,7 +64,7 @@ def draw_records(folder):
     """Little video in VSPW's layout, converted."""
     videos = {"train": 5, "val": 1}
     with contextlib.redirect_stderr(io.StringIO()):
-        generate.generate(folder / "vspw", lambda aside: generate.write_vspw(aside, videos, 10, 48, 64, 0))
+        generate.generate(folder / "vspw", lambda aside: layouts.write_vspw(aside, videos, 10, 48, 64, 0))
         vspw.convert(folder / "vspw", folder / "records")
     return folder / "records"
 

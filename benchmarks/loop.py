@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vspw_jax import main
+from data_prep import generate
 from vspw_jax.observe import compilations
 from vspw_jax.training import loop, preemption
 
@@ -86,7 +86,7 @@ def recipe(flags):
 def measure(flags):
     """Runs all turns; the first one, which compiles, is left out."""
     config, turns = recipe(flags), Turns(flags.steps, flags.rounds, flags.pause)
-    main.make_data(config)
+    generate.for_recipe(config)
     loop.compiled = turns.compiled
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path("runs/compile_cache").absolute()))

@@ -10,12 +10,18 @@ The same options always write the same files.
 """
 
 import argparse
+import functools
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
 
-from data_prep.drawing.layouts import write_coco_stuff, write_vspw
-from vspw_jax.console.errors import UserError, run_program
+from ml_collections import ConfigDict
+
+from data_prep import coco_stuff, vspw
+from data_prep.drawing import layouts
+from vspw_jax.console.errors import UserError, choose, run_program
+from vspw_jax.data import records
+from vspw_jax.parallel import processes
 
 
 def generate(output: pathlib.Path | str, write: Callable[[pathlib.Path], object]) -> None:
@@ -34,13 +40,49 @@ def generate(output: pathlib.Path | str, write: Callable[[pathlib.Path], object]
     aside.rename(output)
 
 
+def _draw_vspw(output: pathlib.Path | str, options: argparse.Namespace | ConfigDict) -> None:
+    videos = {split: getattr(options, split, 0) for split in ("train", "val", "test")}
+    videos = {split: count for split, count in videos.items() if count}
+    size = (options.frames, options.height, options.width)
+    generate(output, lambda folder: layouts.write_vspw(folder, videos, *size, options.seed))
+
+
+def _draw_coco_stuff(output: pathlib.Path | str, options: argparse.Namespace | ConfigDict) -> None:
+    images = {"train2017": options.train, "val2017": options.val}
+    size = (options.height, options.width)
+    generate(output, lambda folder: layouts.write_coco_stuff(folder, images, *size, options.seed))
+
+
+LAYOUTS: dict[str, tuple[Callable, Callable]] = {
+    "vspw": (_draw_vspw, vspw.convert),
+    "coco_stuff": (_draw_coco_stuff, functools.partial(coco_stuff.convert, numbering="pixelmap_0_181")),
+}
+"""How data is drawn and how it is converted, by its layout."""
+
+
+def for_recipe(config: ConfigDict) -> None:
+    """Draws and converts the data sets that a recipe draws itself, unless they are there or replaced.
+
+    Args:
+      config: whole; `generate` of `config.data` and of members of its mixture has the options.
+    """
+    with processes.first_alone("data"):
+        for data in (config.data, *config.data.mixture.values()):
+            options = data.get("generate")
+            if options and data.records == options.records and not records.exist(options.records):
+                draw, convert = choose(LAYOUTS, options.layout, "data.generate.layout")
+                if not pathlib.Path(options.source).exists():
+                    draw(options.source, options)
+                convert(options.source, options.records)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
         prog="python -m data_prep.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     result.add_argument("--output", required=True, help="folder to write; must not exist")
-    result.add_argument("--layout", choices=("vspw", "coco_stuff"), default="vspw", help="default vspw")
+    result.add_argument("--layout", choices=tuple(LAYOUTS), default="vspw", help="default vspw")
     result.add_argument("--train", type=int, default=60, help="training videos or images (default 60)")
     result.add_argument("--val", type=int, default=9, help="validation videos or images (default 9)")
     result.add_argument("--test", type=int, default=0, help="test videos, without masks (default 0; vspw only)")
@@ -54,13 +96,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
-    size = (options.height, options.width)
-    if options.layout == "vspw":
-        videos = {split: getattr(options, split) for split in ("train", "val", "test") if getattr(options, split)}
-        generate(options.output, lambda folder: write_vspw(folder, videos, options.frames, *size, options.seed))
-    else:
-        images = {"train2017": options.train, "val2017": options.val}
-        generate(options.output, lambda folder: write_coco_stuff(folder, images, *size, options.seed))
+    draw, _ = LAYOUTS[options.layout]
+    draw(options.output, options)
     print(f"wrote {options.output}")
 
 

@@ -20,6 +20,7 @@ from absl import flags
 
 from configs import nce
 from data_prep import generate, vspw
+from data_prep.drawing import layouts
 from vspw_jax import main
 from vspw_jax.training import train_state, train_step
 
@@ -179,7 +180,7 @@ def generated_vspw(tmp_path_factory):
     """Nine small drawn videos in VSPW's layout."""
     folder = tmp_path_factory.mktemp("generated") / "vspw"
     videos = {"train": 5, "val": 3, "test": 1}
-    generate.generate(folder, lambda aside: generate.write_vspw(aside, videos, 10, 48, 64, 0))
+    generate.generate(folder, lambda aside: layouts.write_vspw(aside, videos, 10, 48, 64, 0))
     return folder
 
 

@@ -14,21 +14,23 @@
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
 
-import functools
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from data_prep import coco_stuff, generate, vspw
+from data_prep import generate
 from vspw_jax.console import command, recipe_file
-from vspw_jax.console.errors import UserError, choose, run_program
+from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
 from vspw_jax.inference import sources
 from vspw_jax.inference.predict import predict_source
+from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
 from vspw_jax.interop import convert, namings
 from vspw_jax.metrics import table
@@ -65,51 +67,25 @@ INTERRUPTED = 130
 """Exit status of a prediction that Ctrl-C stopped, as shells have it."""
 
 
-def recipe_name():
+def _config_flag() -> str:
+    flag: Any = flags.FLAGS["config"]  # Of config_flags, whose flags are not typed.
+    return flag.config_filename
+
+
+def recipe_name() -> str:
     """nce.py:demo for configs/nce.py:demo."""
-    return pathlib.Path(flags.FLAGS["config"].config_filename).name
+    return pathlib.Path(_config_flag()).name
 
 
-def default_workdir(config_flag):
+def default_workdir(config_flag: str) -> pathlib.Path:
     """runs/nce_demo for configs/nce.py:demo."""
     path, _, size = config_flag.partition(":")
     return pathlib.Path("runs") / "_".join(filter(None, (pathlib.Path(path).stem, size)))
 
 
-def _vspw_source(options):
-    videos = {"train": options.train, "val": options.val}
-    size = (options.frames, options.height, options.width)
-    generate.generate(options.source, lambda folder: generate.write_vspw(folder, videos, *size, options.seed))
-
-
-def _coco_stuff_source(options):
-    images = {"train2017": options.train, "val2017": options.val}
-    size = (options.height, options.width)
-    generate.generate(options.source, lambda folder: generate.write_coco_stuff(folder, images, *size, options.seed))
-
-
-LAYOUTS = {
-    "vspw": (_vspw_source, vspw.convert),
-    "coco_stuff": (_coco_stuff_source, functools.partial(coco_stuff.convert, numbering="pixelmap_0_181")),
-}
-"""How data is drawn and how it is converted, by its layout."""
-
-
-def make_data(config):
-    """Draws and converts the data sets that a recipe generates itself, unless they are there or replaced."""
-    with processes.first_alone("data"):
-        for data in (config.data, *config.data.mixture.values()):
-            options = data.get("generate")
-            if options and data.records == options.records and not records.exist(options.records):
-                draw, convert_source = choose(LAYOUTS, options.layout, "data.generate.layout")
-                if not pathlib.Path(options.source).exists():
-                    draw(options)
-                convert_source(options.source, options.records)
-
-
-def run_train(config, workdir):
+def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Trains, then does what `config.run.afterwards` names; asked to stop, it does with all of training saved."""
-    make_data(config)
+    generate.for_recipe(config)
     reports = [f"Curves and pictures: tensorboard --logdir={workdir}"]
     with preemption.StopRequest() as stop:
         loop.train(config, workdir, stop)
@@ -126,9 +102,9 @@ def run_train(config, workdir):
     return reports
 
 
-def run_evaluate(config, workdir):
+def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Scores the newest checkpoint on `config.data.eval_split`."""
-    make_data(config)
+    generate.for_recipe(config)
     predictor = trained.predictor(config, workdir, recipe_name())
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
     result = evaluate.evaluate(config, predictor, workdir, command.as_typed("vspw_jax.main"), warnings)
@@ -149,7 +125,9 @@ def run_evaluate(config, workdir):
     ]
 
 
-def prediction_output(workdir, predictor, source, several):
+def prediction_output(
+    workdir: pathlib.Path, predictor: Predictor, source: sources.Source, several: bool
+) -> pathlib.Path:
     """--output, or a folder in it if there are several inputs; by default a folder of the workdir by name and step."""
     if _OUTPUT.value:
         return pathlib.Path(_OUTPUT.value) / (source.name if several else "")
@@ -157,7 +135,7 @@ def prediction_output(workdir, predictor, source, several):
     return workdir / "predictions" / (source.name if step is None else f"{source.name}-{step}")
 
 
-def run_predict(config, workdir):
+def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
     found = sources.find(_INPUT.value) if _INPUT.value else None
     predictor = trained.predictor(config, workdir, recipe_name())
@@ -180,7 +158,7 @@ def run_predict(config, workdir):
     return reports
 
 
-def run_export(config, workdir):
+def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Writes the newest checkpoint as a PyTorch checkpoint."""
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
@@ -189,7 +167,7 @@ def run_export(config, workdir):
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
 
 
-def run_inspect(config, workdir):
+def run_inspect(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
     of_checkpoint = report.describe_checkpoint(config)  # First: it fails sooner.
     print(report.describe(config), flush=True)
@@ -200,9 +178,9 @@ def run_inspect(config, workdir):
     return [*of_memory, *of_checkpoint]
 
 
-def run_replay(config, workdir):
+def run_replay(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Makes the step in --input again, or without one the bad step that the workdir's run saved last."""
-    make_data(config)
+    generate.for_recipe(config)
     return replay.replay(config, workdir, _INPUT.value)
 
 
@@ -220,13 +198,13 @@ SHARED = ("train", "evaluate")
 """What several processes do together."""
 
 
-def check_shared(mode):
+def check_shared(mode: str) -> None:
     """Raises UserError where several processes cannot do together what was asked for."""
     if mode not in SHARED:
         raise UserError(f"--mode={mode} runs in one process: start it once, without --distributed.")
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
     """Runs the chosen mode and prints its report."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -234,7 +212,7 @@ def main(_):
         check_shared(_MODE.value)
         processes.join()
     config = _CONFIG.value.lock()
-    workdir = pathlib.Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
+    workdir = pathlib.Path(_WORKDIR.value or default_workdir(_config_flag()))
     if _MODE.value != "inspect":  # Which writes nothing.
         jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
     try:
@@ -243,7 +221,7 @@ def main(_):
         preemption.leave(stopped)
 
 
-def parse_flags(argv):
+def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line and loads the recipe; UserError for what is wrong with either."""
     try:
         recipe_file.check_flags(argv[1:])
@@ -255,7 +233,7 @@ def parse_flags(argv):
     return argv[:1]
 
 
-def command_line():
+def command_line() -> None:
     """Runs the program on sys.argv and exits."""
     with processes.failing_at_once():
         run_program(lambda: app.run(main, flags_parser=parse_flags))

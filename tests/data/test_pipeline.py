@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from configs import nce
 from data_prep import generate, vspw
+from data_prep.drawing import layouts
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixture, pipeline, records
 
@@ -17,7 +18,7 @@ SEED = 3
 def image_records(tmp_path_factory):
     """Seven drawn single images of another size, converted."""
     folder = tmp_path_factory.mktemp("images")
-    generate.generate(folder / "source", lambda aside: generate.write_vspw(aside, {"train": 7}, 1, 60, 50, 1))
+    generate.generate(folder / "source", lambda aside: layouts.write_vspw(aside, {"train": 7}, 1, 60, 50, 1))
     vspw.convert(folder / "source", folder / "records")
     return folder / "records"
 

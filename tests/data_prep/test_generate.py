@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_prep import generate
-from data_prep.drawing import scenes
+from data_prep.drawing import layouts, scenes
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 
@@ -47,7 +47,7 @@ def test_masks_hold_raw_ids_of_what_was_drawn(generated_vspw):
 
 def test_same_seed_same_files(tmp_path):
     for name in ("a", "b"):
-        generate.generate(tmp_path / name, lambda folder: generate.write_vspw(folder, {"train": 2}, 3, 32, 48, 7))
+        generate.generate(tmp_path / name, lambda folder: layouts.write_vspw(folder, {"train": 2}, 3, 32, 48, 7))
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
@@ -78,5 +78,5 @@ def test_a_drawing_cut_short_leaves_no_folder_of_that_name(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         generate.generate(tmp_path / "out", write)
     assert not (tmp_path / "out").exists()
-    generate.generate(tmp_path / "out", lambda folder: generate.write_vspw(folder, {"train": 1}, 1, 32, 32, 0))
+    generate.generate(tmp_path / "out", lambda folder: layouts.write_vspw(folder, {"train": 1}, 1, 32, 32, 0))
     assert (tmp_path / "out" / "train.txt").exists()

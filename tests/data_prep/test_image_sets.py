@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from data_prep import ade20k, coco_stuff, generate
+from data_prep.drawing import layouts
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
@@ -19,9 +20,7 @@ PIXELMAP = "pixelmap_0_181"
 def coco(tmp_path_factory):
     """A drawn set in COCO-Stuff's layout, as pixelmaps; of every third image half is metal, of others more is void."""
     folder = tmp_path_factory.mktemp("coco") / "coco"
-    generate.generate(
-        folder, lambda aside: generate.write_coco_stuff(aside, {"train2017": 24, "val2017": 4}, 48, 64, 0)
-    )
+    generate.generate(folder, lambda aside: layouts.write_coco_stuff(aside, {"train2017": 24, "val2017": 4}, 48, 64, 0))
     metal = next(source.value for source in label_maps.source_classes("coco_stuff", PIXELMAP) if source.name == "metal")
     for number, path in enumerate(mask_paths(folder)):
         mask = pixels(path).copy()

@@ -270,7 +270,7 @@ def test_faults_of_records_are_listed_in_one_message(generated_records, tmp_path
 def test_converted_masks_one_too_high_are_named(tmp_path):
     """From masks on disk through the converter to the message."""
     source = tmp_path / "source"
-    generate.generate(source, lambda aside: generate.write_vspw(aside, {"train": 24, "val": 16}, 1, 48, 64, 5))
+    generate.generate(source, lambda aside: layouts.write_vspw(aside, {"train": 24, "val": 16}, 1, 48, 64, 5))
     for path in source.glob("data/*/mask/*.png"):
         Image.fromarray(one_off(1)[np.asarray(Image.open(path))]).save(path)
     vspw.convert(source, tmp_path / "records")
@@ -282,9 +282,7 @@ def test_converted_masks_one_too_high_are_named(tmp_path):
 def test_converted_masks_of_another_numbering_are_named(tmp_path):
     """COCO-Stuff's pixelmaps, said to be train ids: images with ids above 170 are left out, the rest looks wrong."""
     source = tmp_path / "source"
-    generate.generate(
-        source, lambda aside: generate.write_coco_stuff(aside, {"train2017": 40, "val2017": 8}, 48, 64, 5)
-    )
+    generate.generate(source, lambda aside: layouts.write_coco_stuff(aside, {"train2017": 40, "val2017": 8}, 48, 64, 5))
     coco_stuff.convert(source, tmp_path / "right")
     right = checks.verify(tmp_path / "right")
     assert not right.findings.problems and "train: 40 of 118,287 images: a subset" in right.findings.notes[0]

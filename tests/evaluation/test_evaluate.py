@@ -15,7 +15,7 @@ from vspw_jax.metrics import __main__ as program
 class Predictor:
     """Answers a class by the brightness of a pixel."""
 
-    batch = 4
+    batch, remembers = 4, False
     options = ConfigDict(dict(save_scores=False))
 
     def __call__(self, frames):

@@ -129,7 +129,7 @@ def writes_fail(monkeypatch):
 class Constant:
     """A predictor of one class."""
 
-    batch, num_classes, top_classes = 4, 124, 124
+    batch, num_classes, top_classes, remembers = 4, 124, 124, False
     options = types.SimpleNamespace(save_scores=False)
 
     def start(self, frames):

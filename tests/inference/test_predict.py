@@ -18,7 +18,7 @@ from vspw_jax.inference import predict, scores, sources, video
 class Stub:
     """A predictor whose class is a frame's red level over 8; `stops_at` frames it is interrupted."""
 
-    batch, num_classes, top_classes = 3, 124, 2
+    batch, num_classes, top_classes, remembers = 3, 124, 2, False
 
     def __init__(self, weights="w", stops_at=None, save_scores=False):
         self.options = types.SimpleNamespace(save_scores=save_scores)

@@ -115,7 +115,7 @@ def test_writing_anew_takes_back_that_they_are_whole(tmp_path):
 class Stub:
     """A predictor whose one kept class is the red channel over 8."""
 
-    batch, num_classes, top_classes = 4, 124, 1
+    batch, num_classes, top_classes, remembers = 4, 124, 1, False
 
     def __init__(self, save_scores):
         self.options = types.SimpleNamespace(save_scores=save_scores)

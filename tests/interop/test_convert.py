@@ -254,7 +254,6 @@ def test_sizes_are_read_off_the_tensors(exported, capsys):
     wanted = tiny_model()
     wanted.encoder.update(layer_scale=1e-6, drop_path=0.3)
     wanted.decoder.norm_groups = 32
-    del wanted.projection  # Of contrastive training; no such file holds one.
     assert config.model.to_dict() == wanted.to_dict()
     assert_equal(variables(model), variables(convert.load_torch(drawn(config.model, seed=1), path)))
     printed = capsys.readouterr().out

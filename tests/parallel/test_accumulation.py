@@ -20,7 +20,8 @@ def config():
     config.model.image_size = (32, 32)
     config.model.encoder.update(dim=16, heads=2)
     config.model.decoder.update(dim=16, auxiliary_dim=8, dropout=0.0)
-    config.optimizer.update(warmup_steps=0, learning_rate=1e-3, clip_norm=0.5)
+    config.optimizer.update(learning_rate=1e-3, clip_norm=0.5)
+    config.schedule.warmup_steps = 0
     config.train.update(batch=8, steps=20)
     config.sharding.whole_below = 64
     return config

@@ -37,7 +37,7 @@ FIELDS = {
     "model.image_size": (32, 32),
     "model.encoder.dim": 16,
     "model.decoder.dim": 16,
-    "optimizer.warmup_steps": 0,
+    "schedule.warmup_steps": 0,
     "optimizer.clip_norm": 0.5,
     "train.batch": 8,
     "train.steps": 4,

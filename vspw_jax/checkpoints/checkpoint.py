@@ -45,7 +45,7 @@ class Checkpoints:
         if trains:
             _check_writable(self._folder)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
-        self._intact = set()
+        self._intact: set[int] = set()
 
     def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None."""

@@ -72,9 +72,8 @@ class Windows:
     def __init__(self, height: int, width: int, crop: tuple[int, int], options: Options) -> None:
         self._height, self._width, self._crop, self._options = height, width, crop, options
         self._views = views(height, width, crop, options.scales, options.flip)
-        padded = [[max(side, least) for side, least in zip(view.size, crop, strict=True)] for view in self._views]
-        self._shapes = padded
-        self._counts = [len(sliding_window.corners(*shape, crop=crop, stride=options.stride)) for shape in padded]
+        self._shapes = [(max(view.size[0], crop[0]), max(view.size[1], crop[1])) for view in self._views]
+        self._counts = [len(sliding_window.corners(*shape, crop, options.stride)) for shape in self._shapes]
 
     @property
     def num_memories(self) -> int:
@@ -92,7 +91,7 @@ class Windows:
         total: Any = 0.0
         of_views = jnp.split(score_ShwK, np.cumsum(self._counts)[:-1].tolist())
         for view, shape, part in zip(self._views, self._shapes, of_views, strict=True):
-            joined = sliding_window.join(part, *shape, crop=self._crop, stride=self._options.stride)
+            joined = sliding_window.join(part, *shape, self._crop, self._options.stride)
             scores = view.undo(joined, self._height, self._width)
             total += jax.nn.softmax(scores, axis=-1) if self._options.double_softmax else scores
         return total / len(self._views)
@@ -139,9 +138,12 @@ def scan_scores(
     Returns:
       (what `finish` makes, stacked over the frames; the memory after the last frame).
     """
-    windows = Windows(*image_NHWC.shape[1:3], crop, options)
+    height, width = image_NHWC.shape[1:3]
+    windows = Windows(height, width, crop, options)
 
-    def next_frame(memory, inputs):
+    def next_frame(
+        memory: PyTree[Array], inputs: tuple[Int[Array, ""], Float[Array, "H W 3"]]
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
         number, image_HWC = inputs
         score_ShwK, after = sliding_window.look_through(look, windows.cut(image_HWC[None])[0], memory, options.windows)
         memory = jax.tree.map(lambda new, old: jnp.where(number < count, new, old), after, memory)

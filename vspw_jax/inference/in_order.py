@@ -1,10 +1,7 @@
-"""A video's frames in their order: what a network remembers is handed from one batch to the next.
-
-For a network that does not remember it only passes the frames on.
-"""
+"""A video's frames in their order: what a network remembers is handed from one batch to the next."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Array, PyTree, UInt8
@@ -13,10 +10,12 @@ from jaxtyping import Array, PyTree, UInt8
 class StartsFrames(Protocol):
     """A `Predictor`, or what stands before one."""
 
+    remembers: bool
+
     def first_memory(self, height: int, width: int) -> PyTree[Array]:
         """See `Predictor.first_memory`."""
 
-    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]], memory: PyTree[Array] = ()):
+    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]], memory: PyTree[Array] = ()) -> Any:
         """See `Predictor.start`."""
 
 
@@ -25,20 +24,23 @@ class InOrder:
 
     Where frames change their size the network begins anew: what it remembers belongs to windows of the old size.
 
-    Attributes:
-      memory: after the frames that were started; None before the first ones.
+    Args:
+      memory: after the frame before, and
+      shape: the shape of that frame; None before a first frame.
     """
 
     def __init__(
-        self, predictor: StartsFrames, memory: PyTree[Array] | None = None, shape: tuple | None = None
+        self, predictor: StartsFrames, memory: PyTree[Array] = (), shape: tuple[int, ...] | None = None
     ) -> None:
-        self._predictor, self.memory, self._shape = predictor, memory, shape
+        self._predictor, self._memory, self._shape = predictor, memory, shape
 
-    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]):
+    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Any:
         """The result of the next frames, all of one size; see `Predictor.start`."""
+        if not self._predictor.remembers:
+            return self._predictor.start(frames)
         if frames[0].shape != self._shape:
             self._shape = frames[0].shape
-            self.memory = self._predictor.first_memory(*self._shape[:2])
-        result = self._predictor.start(frames, self.memory)
-        self.memory = result.memory
+            self._memory = self._predictor.first_memory(*frames[0].shape[:2])
+        result = self._predictor.start(frames, self._memory)
+        self._memory = result.memory
         return result

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,9 +30,10 @@ class KeptMemory:
 
 def save(folder: pathlib.Path, kept: KeptMemory) -> None:
     """Writes it into a folder of predictions, whole or not at all."""
-    leaves = {f"leaf_{number}": np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(kept.memory))}
+    leaves = enumerate(jax.tree.leaves(kept.memory))
+    arrays: dict[str, Any] = {f"leaf_{number}": np.asarray(leaf) for number, leaf in leaves}
     with whole_file(folder / FILE) as partial:
-        np.savez(partial, frames=kept.frames, shape=kept.shape, **leaves)
+        np.savez(partial, frames=np.array(kept.frames), shape=np.array(kept.shape), **arrays)
 
 
 def load(folder: pathlib.Path, first_memory: Callable[[int, int], PyTree[Array]]) -> KeptMemory | None:

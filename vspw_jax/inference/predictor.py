@@ -6,7 +6,7 @@ Shapes: N frames, H and W pixels, K classes, k classes kept.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
@@ -24,6 +24,9 @@ from vspw_jax.inference import augmentation, scores
 from vspw_jax.models import segmenter
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import DATA_AXES, compiler_options, make_mesh
+
+Weights = tuple[PyTree[Array], PyTree[Array]]
+"""Params and model_state."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,23 +106,24 @@ class Predictor:
         check_options(self.options, self._crop, self.num_classes)
         # shard_map, so that no device scores windows of another device's frames.
         frames, whole = P(DATA_AXES), P()
-        specs = ((whole, whole, whole, whole), whole) if self.remembers else ((whole, frames), frames)
+        predict: Callable = self._each
+        in_specs: tuple[P, ...] = (whole, frames)
+        out_specs = frames
+        if self.remembers:
+            predict, in_specs, out_specs = self._in_order, (whole,) * 4, whole
         mapped = jax.shard_map(
-            functools.partial(self._in_order if self.remembers else self._each, graphdef),
-            mesh=mesh,
-            in_specs=specs[0],
-            out_specs=specs[1],
-            check_vma=False,
+            functools.partial(predict, graphdef), mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
-        placed = dict(out_shardings=placement.replicated(mesh), compiler_options=compiler_options(mesh))
-        self._predict = jax.jit(mapped, **placed)
-        self._memory = jax.jit(functools.partial(self._first_memory, graphdef), static_argnums=1, **placed)
+        everywhere = placement.replicated(mesh)
+        self._predict = jax.jit(mapped, out_shardings=everywhere, compiler_options=compiler_options(mesh))
+        first_memory = functools.partial(self._first_memory, graphdef)
+        self._memory = jax.jit(first_memory, static_argnums=0, out_shardings=everywhere)
 
     def _finish(self, score_HWK: Float[Array, "H W K"]) -> dict[str, Array]:
         label = {"label": score_HWK.argmax(axis=-1).astype(jnp.uint8)}
         return label | (scores.compress(score_HWK, self.top_classes) if self.options.save_scores else {})
 
-    def _each(self, graphdef, weights, frame_NHWC: UInt8[Array, "N H W 3"]) -> dict[str, Array]:
+    def _each(self, graphdef: nnx.GraphDef, weights: Weights, frame_NHWC: UInt8[Array, "N H W 3"]) -> dict[str, Array]:
         """Labels, and scores where they are saved, of frames that do not depend on each other."""
         model = nnx.merge(graphdef, *weights)
 
@@ -128,20 +132,29 @@ class Predictor:
 
         return augmentation.map_scores(score, _normalised(frame_NHWC), self._crop, self._needed(), self._finish)
 
-    def _in_order(self, graphdef, weights, frame_NHWC, count, memory) -> tuple[dict[str, Array], PyTree[Array]]:
+    def _in_order(
+        self,
+        graphdef: nnx.GraphDef,
+        weights: Weights,
+        frame_NHWC: UInt8[Array, "N H W 3"],
+        count: Int[Array, ""],
+        memory: PyTree[Array],
+    ) -> tuple[dict[str, Array], PyTree[Array]]:
         """The same of the next `count` frames of a video, and what is remembered then."""
         model = nnx.merge(graphdef, *weights)
 
-        def look(window_JHWC: Float[Array, "J H W 3"], memory: PyTree[Array]):
+        def look(
+            window_JHWC: Float[Array, "J H W 3"], memory: PyTree[Array]
+        ) -> tuple[Float[Array, "J h w K"], PyTree[Array]]:
             outputs, memory = model.look(window_JHWC, memory)
             return segmenter.class_scores(outputs)[:, 0], memory
 
         image = _normalised(frame_NHWC)
         return augmentation.scan_scores(look, memory, image, count, self._crop, self._needed(), self._finish)
 
-    def _first_memory(self, graphdef, shape: tuple[int, int], weights) -> PyTree[Array]:
-        """What is remembered before the first frame, of a size, of a video."""
-        windows = augmentation.Windows(*shape, crop=self._crop, options=self._needed())
+    def _first_memory(self, graphdef: nnx.GraphDef, shape: tuple[int, int], weights: Weights) -> PyTree[Array]:
+        """What is remembered before the first frame of a video of this size."""
+        windows = augmentation.Windows(*shape, self._crop, self._needed())
         blank = jnp.zeros((windows.num_memories, *self._crop, 3), jnp.float32)
         return nnx.merge(graphdef, *weights).memory(blank)
 
@@ -149,7 +162,7 @@ class Predictor:
         """What the network remembers before a video's first frame; () of one that does not remember."""
         return self._memory((height, width), self._weights()) if self.remembers else ()
 
-    def _weights(self) -> tuple[PyTree[Array], PyTree[Array]]:
+    def _weights(self) -> Weights:
         return self.weights["params"], self.weights["model_state"]
 
     @property
@@ -188,13 +201,10 @@ class Predictor:
         batch = np.stack([*frames, *[frames[-1]] * missing])
         if self.remembers:
             placed = jax.device_put(batch, placement.replicated(self._mesh))
-            return Result(*self._remembering(placed, len(frames), memory))
+            arrays, memory = self._predict(self._weights(), placed, len(frames), memory)
+            return Result(arrays, len(frames), memory)
         placed = jax.device_put(batch, placement.by_clip(self._mesh))
         return Result(self._predict(self._weights(), placed), len(frames))
-
-    def _remembering(self, placed: UInt8[Array, "N H W 3"], count: int, memory: PyTree[Array]):
-        arrays, memory = self._predict(self._weights(), placed, count, memory)
-        return arrays, count, memory
 
     def __call__(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> UInt8[np.ndarray, "N H W"]:
         """Train ids of at most `batch` frames of one size."""

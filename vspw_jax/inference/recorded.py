@@ -27,7 +27,7 @@ class Recorder:
     def __init__(
         self, predictor: Predictor, frames: Frames, videos: Sequence[Video], store: scores.Writer, write: WriteBehind
     ) -> None:
-        self.batch, self.first_memory = predictor.batch, predictor.first_memory
+        self.batch, self.remembers = predictor.batch, predictor.remembers
         self._predictor, self._store, self._write = predictor, store, write
         self._names = (
             (video.name, frames[number]["frame"])
@@ -35,9 +35,14 @@ class Recorder:
             for number in range(video.start, video.start + video.count)
         )
 
+    def first_memory(self, height: int, width: int) -> PyTree[Array]:
+        """See `Predictor.first_memory`."""
+        return self._predictor.first_memory(height, width)
+
     def start(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], memory: PyTree[Array] = ()) -> "Recorded":
         """As `Predictor.start`; the labels must be taken in the order of the frames."""
-        return Recorded(self._predictor.start(images, memory), self.save)
+        given = (memory,) if self.remembers else ()
+        return Recorded(self._predictor.start(images, *given), self.save)
 
     def save(self, compacts: list[scores.Compact]) -> None:
         """Stores the scores of the next frames."""
@@ -52,7 +57,11 @@ class Recorded:
 
     def __init__(self, result: Result, save: Callable[[list[scores.Compact]], None]) -> None:
         self._result, self._save = result, save
-        self.memory = result.memory
+
+    @property
+    def memory(self) -> PyTree[Array]:
+        """See `Result.memory`."""
+        return self._result.memory
 
     def labels(self) -> UInt8[np.ndarray, "N H W"]:
         """Train ids."""

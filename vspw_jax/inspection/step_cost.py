@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -58,7 +58,7 @@ def matrix_flops(jaxpr: Any) -> int:
     return total
 
 
-def abstract_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, tuple[State, dict[str, jax.ShapeDtypeStruct]]]:
+def abstract_step(config: ConfigDict, mesh: Mesh) -> tuple[Any, tuple[State, dict[str, jax.ShapeDtypeStruct]]]:
     """(the training step of `config` on a mesh, shapes of the state and the batch that it takes)."""
     graphdef, params, _ = train_state.describe(config)
     optimizer = optimizers.build(config, params)

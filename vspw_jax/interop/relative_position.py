@@ -60,7 +60,7 @@ def growth(source: int, target: int) -> float:
     return middle
 
 
-def source_coordinates(source: int, target: int) -> Float[np.ndarray, "source"]:
+def source_coordinates(source: int, target: int) -> Float[np.ndarray, " source"]:
     """Where the `source` samples lie on the axis -(target // 2) .. target // 2: dense at the centre, sparse outside."""
     steps = np.cumsum(growth(source, target) ** np.arange(source // 2))
     return np.concatenate([-steps[::-1], [0.0], steps])

@@ -53,7 +53,7 @@ class Storage:
     name: str
     checksum: int | None = None
 
-    def read(self, first: int, count: int) -> UInt8[np.ndarray, "count"]:
+    def read(self, first: int, count: int) -> UInt8[np.ndarray, " count"]:
         """Bytes [first, first + count); where these are the whole storage, its checksum is verified."""
         array = np.empty(count, np.uint8)
         with open(self.path, "rb") as file:

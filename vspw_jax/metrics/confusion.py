@@ -26,7 +26,7 @@ def _bytes(ids: ArrayLike) -> UInt8[np.ndarray, "..."]:
 
 def pair_runs(
     label: Int[np.ndarray, "*shape"], prediction: Int[np.ndarray, "*shape"]
-) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
+) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
     """Runs of equal (label, prediction) in two arrays of ids 0..255, read row by row.
 
     Masks are mostly long runs, so that there are about a fiftieth as many runs as pixels.

@@ -55,7 +55,7 @@ def video_scores(counts: Sequence[VideoCounts]) -> dict[str, dict[str, float]]:
     return result
 
 
-def resampled(counts: Sequence[VideoCounts], weights_RV: Int[np.ndarray, "R V"]) -> dict[str, Float[np.ndarray, "R"]]:
+def resampled(counts: Sequence[VideoCounts], weights_RV: Int[np.ndarray, "R V"]) -> dict[str, Float[np.ndarray, " R"]]:
     """Every score in each draw; NaN where a draw has nothing to score.
 
     Args:
@@ -78,8 +78,8 @@ def resampled(counts: Sequence[VideoCounts], weights_RV: Int[np.ndarray, "R V"])
 
 
 def _weighted_mean(
-    weights_RV: Int[np.ndarray, "R V"], values_V: Float[np.ndarray, "V"], sizes_V: Num[np.ndarray, "V"]
-) -> Float[np.ndarray, "R"]:
+    weights_RV: Int[np.ndarray, "R V"], values_V: Float[np.ndarray, " V"], sizes_V: Num[np.ndarray, " V"]
+) -> Float[np.ndarray, " R"]:
     """Means of values with so many entries (`sizes_V`) each; a value without entries may be NaN."""
     count_R = weights_RV @ sizes_V
     total_R = weights_RV @ np.where(sizes_V > 0, values_V * sizes_V, 0.0)
@@ -92,7 +92,7 @@ def draws(num_videos: int, seed: int = SEED, replicates: int = REPLICATES) -> In
     return rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=replicates)
 
 
-def interval(values_R: Float[np.ndarray, "R"]) -> list[float] | None:
+def interval(values_R: Float[np.ndarray, " R"]) -> list[float] | None:
     """[low, high] of the draws in which a score exists, or None where it exists in none."""
     values_R = values_R[np.isfinite(values_R)]
     if not values_R.size:

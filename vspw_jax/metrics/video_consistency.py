@@ -116,7 +116,7 @@ class VideoConsistency:
         return bits(stable), bits(both), bits(stable & known), bits(both & right)
 
 
-def ratios(windows_W4: ArrayLike, correct: bool = False) -> Float[np.ndarray, "_"]:
+def ratios(windows_W4: ArrayLike, correct: bool = False) -> Float[np.ndarray, " _"]:
     """The ratios of a video's windows that count: of VCn, or of VCn_correct; see the module."""
     windows_W4 = np.asarray(windows_W4, np.int64).reshape(-1, 4)
     whole_W, kept_W = windows_W4[:, 2:].T if correct else windows_W4[:-1, :2].T

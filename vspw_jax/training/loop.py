@@ -5,6 +5,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def claimed(config: ConfigDict, workdir: pathlib.Path, members: list[mixture.Mem
     return checkpoints
 
 
-def compiled(step_function: Callable, state: State, batch: dict[str, jax.Array]) -> Callable:
+def compiled(step_function: Any, state: State, batch: dict[str, jax.Array]) -> Callable:
     """The jitted step as a program for these shapes and shardings, which refuses others: it never compiles again."""
     return step_function.lower(state, batch).compile()
 

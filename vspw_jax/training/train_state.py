@@ -7,13 +7,14 @@ average of the weights (see `weight_average.py`).
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from vspw_jax.checkpoints.checkpoint import Checkpoints
@@ -23,7 +24,8 @@ from vspw_jax.parallel.mesh import make_mesh, quick_compilation
 from vspw_jax.tasks import task
 from vspw_jax.training import weight_average
 
-State = dict[str, PyTree]
+State = dict[str, Any]
+"""PyTrees by the names of the parts."""
 
 
 def split_model(model: segmenter.Segmenter) -> tuple[nnx.GraphDef, dict, dict]:
@@ -32,7 +34,7 @@ def split_model(model: segmenter.Segmenter) -> tuple[nnx.GraphDef, dict, dict]:
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
 
 
-def describe(config: ConfigDict) -> tuple[nnx.GraphDef, dict, dict]:
+def describe(config: ConfigDict) -> tuple[nnx.GraphDef, dict[str, Any], dict[str, Any]]:
     """(graphdef, params, model_state) of the model of `config`, shapes in place of arrays: allocates nothing."""
     return jax.eval_shape(lambda key: split_model(segmenter.build(config.model, key)), jax.random.key(0))
 
