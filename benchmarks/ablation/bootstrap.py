@@ -22,8 +22,10 @@ HOW = (
     "arms the difference is taken. With one seed it is over videos alone; with one video there is none.",
     "over_seeds: mean over seeds and Student's t interval around it; of a pair, of the differences seed by seed. The "
     "videos are taken as they are; with one seed there is none.",
-    "excludes_0: whether the interval lies on one side of 0. Each pair by itself: nothing is corrected for how many "
-    "pairs there are.",
+    "settled: whether both intervals lie on one side of 0 (excludes_0, over_seeds_excludes_0). Each by itself is too "
+    "narrow somewhere: with few seeds the first one, where seeds differ more than videos, for three draws of three "
+    "seeds vary less than three new seeds would; the second one where videos differ more than seeds. "
+    "Nothing is corrected for how many pairs there are.",
 )
 """How the figures came about, for their file."""
 

@@ -8,6 +8,7 @@ from typing import Any
 WIDTH, ROW, TOP, BOTTOM = 960, 46, 78, 64
 PANELS = ((190, 560), (610, 930))
 """Left and right end of both panels, in pixels."""
+LEGEND = "seeds (dots), mean, 95 % interval over seeds and videos (thick) and over seeds alone (thin)"
 SEED, MEAN, HIGHER, LOWER, OPEN = "#7a9cc6", "#1f3f77", "#1d7a3a", "#b3261e", "#666"
 
 
@@ -35,13 +36,14 @@ class Axis:
         for tick in self.ticks():
             x = self.at(tick)
             parts.append(f'<path d="M{x:.1f} {TOP - 8}V{bottom}" stroke="#e3e3e3"/>')
-            parts.append(_text(x, bottom + 18, form.format(tick), "middle"))
+            parts.append(_text(x, bottom + 18, form.format(tick) if tick else "0", "middle"))
         return parts
 
 
 def picture(found: dict[str, Any]) -> str:
     """The SVG of `results.results`, arms from top to bottom in their order."""
-    decides, arms = found["decides"], {name: arm for name, arm in found["arms"].items() if _mean(arm, found)}
+    decides = found["decides"]
+    arms = {name: arm for name, arm in found["arms"].items() if decides in arm["means"]}
     baseline = next(iter(found["definition"]["arms"]))
     pairs = {pair["arm"]: pair["differences"][decides] for pair in _pairs_with(baseline, found)}
     bottom = TOP + ROW * len(arms)
@@ -49,18 +51,19 @@ def picture(found: dict[str, Any]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + BOTTOM}" font-family="sans-serif"'
         ' font-size="13">',
         f'<rect width="{WIDTH}" height="{bottom + BOTTOM}" fill="white"/>',
-        _text(16, 26, f"{found['study']}: {decides} of each seed, mean, and 95 % interval over seeds and videos"),
-        _text(16, 48, "thin: interval over seeds alone", colour=OPEN),
+        _text(16, 26, f"{found['study']}: {LEGEND}"),
+        _text(
+            16,
+            48,
+            "Right: green is higher, red lower; grey is open, as one of the two intervals holds 0 or is missing.",
+            colour=OPEN,
+        ),
     ]
     if arms:
         parts += _scores_panel(arms, decides, bottom)
     if pairs:
         parts += _differences_panel(list(arms), pairs, f"{decides}: difference to {baseline}, points", bottom)
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _mean(arm: dict[str, Any], found: dict[str, Any]) -> dict[str, Any] | None:
-    return arm["means"].get(found["decides"])
 
 
 def _pairs_with(baseline: str, found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -90,9 +93,9 @@ def _differences_panel(arms: list[str], pairs: dict[str, Any], title: str, botto
     for row, name in enumerate(arms):
         if name in pairs:
             y, found = TOP + ROW * (row + 0.5), pairs[name]
-            colour = (HIGHER if found["mean"] > 0 else LOWER) if found["excludes_0"] else OPEN
-            parts += _interval(axis, y, found, colour)
-            parts.append(_text(axis.at(100 * found["mean"]), y - 9, f"{100 * found['mean']:+.2f}", "middle", colour))
+            colour = (HIGHER if found["mean"] > 0 else LOWER) if found["settled"] else OPEN
+            parts += _interval(axis, y + 7, found, colour)
+            parts.append(_text(axis.at(100 * found["mean"]), y - 4, f"{100 * found['mean']:+.2f}", "middle", colour))
     return parts
 
 
@@ -119,4 +122,6 @@ def _interval(axis: Axis, y: float, found: dict[str, Any], colour: str) -> list[
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = "#222") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{html.escape(text)}</text>'
+    halo = 'stroke="white" stroke-width="4" paint-order="stroke"'  # It may lie on a line.
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} fill="{colour}" {halo}>{html.escape(text)}</text>'

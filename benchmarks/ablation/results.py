@@ -97,6 +97,8 @@ def _pair(arm: str, less: str, seeds: Sequence[int], counts: Mapping) -> dict[st
     for found in differences.values():
         found["excludes_0"] = _excludes_0(found["interval"])
         found["over_seeds_excludes_0"] = _excludes_0(found["over_seeds"])
+        both = found["excludes_0"], found["over_seeds_excludes_0"]
+        found["settled"] = None if None in both else all(both)
     return {"arm": arm, "less": less, "seeds": list(seeds), "differences": differences}
 
 

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-VERDICTS = {True: {True: "higher", False: "lower"}, False: {True: "open", False: "open"}}
-"""By whether the interval excludes 0, and whether the difference is above 0."""
-
 
 def table(found: dict[str, Any]) -> str:
     """Two tables, of arms and of pairs, in per cent, with the score that decides; see `results.results`."""
@@ -18,7 +15,7 @@ def table(found: dict[str, Any]) -> str:
     parts.append(_aligned([("arm", "seeds", decides, "95 %, seeds and videos", "seeds alone"), *arms]))
     pairs = [_pair_row(pair, decides) for pair in found["pairs"]]
     if pairs:
-        header = ("difference", "seeds", decides, "95 %, seeds and videos", "verdict", "seeds alone", "verdict")
+        header = ("difference", "seeds", decides, "95 %, seeds and videos", "seeds alone", "verdict")
         parts.append(_aligned([header, *pairs]))
     return "\n\n".join(parts)
 
@@ -30,11 +27,8 @@ def _arm_row(name: str, arm: dict[str, Any], decides: str) -> tuple[str, ...]:
 
 def _pair_row(pair: dict[str, Any], decides: str) -> tuple[str, ...]:
     name, found = f"{pair['arm']} - {pair['less']}", pair["differences"].get(decides)
-    if not found:
-        return (name, str(len(pair["seeds"])), *("-",) * 5)
-    value, interval, over_seeds = _figures(found, "{:+.2f}")
-    verdicts = [verdict(found["mean"], found[key]) for key in ("excludes_0", "over_seeds_excludes_0")]
-    return name, str(len(pair["seeds"])), value, interval, verdicts[0], over_seeds, verdicts[1]
+    figures = (*_figures(found, "{:+.2f}"), verdict(found)) if found else ("-",) * 4
+    return (name, str(len(pair["seeds"])), *figures)
 
 
 def _figures(found: dict[str, Any], form: str) -> tuple[str, str, str]:
@@ -46,9 +40,11 @@ def _between(interval: Sequence[float] | None, form: str) -> str:
     return " to ".join(form.format(100 * end) for end in interval) if interval else "-"
 
 
-def verdict(difference: float, excludes_0: bool | None) -> str:
-    """A difference in a word: "higher", "lower", "open" where the interval holds 0, "-" without one."""
-    return "-" if excludes_0 is None else VERDICTS[excludes_0][difference > 0]
+def verdict(found: dict[str, Any]) -> str:
+    """A difference in a word: higher or lower where both intervals say so, else open; a dash where one is missing."""
+    if found["settled"] is None:
+        return "-"
+    return ("higher" if found["mean"] > 0 else "lower") if found["settled"] else "open"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:

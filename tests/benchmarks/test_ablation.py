@@ -194,8 +194,9 @@ def test_an_arm_that_sees_beats_one_that_does_not(trained, folder):
     (pair,) = found["pairs"]
     difference = pair["differences"]["mIoU"]
     assert (pair["arm"], pair["less"], pair["seeds"]) == ("seeing", "blind", [0])
-    assert difference["interval"][0] > 0 and difference["excludes_0"] and difference["over_seeds"] is None
-    assert "seeing - blind" in output and "higher" in output and str(folder / "tiny.svg") in output
+    assert difference["interval"][0] > 0 and difference["excludes_0"]
+    assert difference["over_seeds"] is None and difference["settled"] is None  # Of one seed.
+    assert "seeing - blind" in output and str(folder / "tiny.svg") in output
     assert "tiny: 100%" in errors and "2/2 runs" in errors
 
 
@@ -275,10 +276,12 @@ def stand_in(monkeypatch, tmp_path):
 
 @pytest.fixture
 def again(trained, study, stand_in, folder, tmp_path):
-    """A copy of the trained study, in which further runs leave what seed 0 left."""
+    """A copy of the trained study, in which further runs leave what seed 0 left, but for one that fails."""
     stand_in(
         f"""
         import shutil
+        if workdir.parts[-2:] == ("seeing", "seed_3"):
+            sys.exit(2)
         source = pathlib.Path({str(folder)!r}) / "tiny" / workdir.parent.name / "seed_0"
         shutil.copytree(source / "evaluated", workdir / "evaluated", dirs_exist_ok=True)
         shutil.copy(source / "evaluation.json", workdir)
@@ -297,7 +300,17 @@ def test_more_seeds_add_theirs(command, again, folder):
     assert pair["seeds"] == [0, 1, 2]
     # Seeds that do not differ add nothing to either interval.
     assert difference["interval"] == pytest.approx(first["differences"]["mIoU"]["interval"])
-    assert difference["over_seeds"] == pytest.approx([difference["mean"]] * 2) and difference["excludes_0"]
+    assert difference["over_seeds"] == pytest.approx([difference["mean"]] * 2) and difference["settled"]
+    assert "higher" in output
+
+
+def test_a_study_that_ends_early_shows_what_is_done(command, again):
+    assert command("--study=tiny", "--seeds=4", f"--output={again}")[0] == 2
+    found = read(again / "tiny.json")
+    assert not found["complete"] and (found["runs_done"], found["runs_asked_for"]) == (7, 8)
+    assert {arm: about["seeds"] for arm, about in found["arms"].items()} == {"blind": [0, 1, 2, 3], "seeing": [0, 1, 2]}
+    assert found["pairs"][0]["seeds"] == [0, 1, 2] and "7 of 8 runs are done" in table.table(found)
+    assert (again / "tiny.svg").read_text().count("<circle") == 7
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "ablation.json"])
@@ -396,9 +409,12 @@ def made_up():
         for name, mean in (("a<b", 0.2), ("more", 0.25), ("less", 0.15), ("same", 0.21))
     }
     pairs = []
-    for name, interval in (("more", [0.02, 0.08]), ("less", [-0.08, -0.01]), ("same", [-0.02, 0.03])):
-        found = result(arms[name]["means"]["mIoU"]["mean"] - 0.2, interval, None)
-        found |= {"excludes_0": interval[0] > 0 or interval[1] < 0, "over_seeds_excludes_0": None}
+    for name, interval, over_seeds, settled in (
+        ("more", [0.02, 0.08], [0.01, 0.1], True),
+        ("less", [-0.08, -0.01], [-0.09, -0.02], True),
+        ("same", [0.005, 0.03], [-0.01, 0.03], False),
+    ):
+        found = result(arms[name]["means"]["mIoU"]["mean"] - 0.2, interval, over_seeds) | {"settled": settled}
         pairs.append({"arm": name, "less": "a<b", "seeds": [0, 1, 2], "differences": {"mIoU": found}})
     return {
         "study": "made_up",
@@ -417,7 +433,7 @@ def made_up():
 def test_the_table_has_a_word_for_every_difference():
     text = table.table(made_up())
     rows = {line.split("  ")[0]: " ".join(line.split()) for line in text.splitlines()}
-    assert "3 +5.00 +2.00 to +8.00 higher - -" in rows["more - a<b"]
+    assert "3 +5.00 +2.00 to +8.00 +1.00 to +10.00 higher" in rows["more - a<b"]
     assert "lower" in rows["less - a<b"] and "open" in rows["same - a<b"]
     assert "20.00" in rows["a<b"] and "! A warning." in rows and "! 12 of 16 runs are done." in rows
 
