@@ -16,7 +16,6 @@ import difflib
 import fcntl
 import json
 import pathlib
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,9 +26,10 @@ from benchmarks.ablation.program import RunFailed
 from benchmarks.ablation.results import file_of, results
 from benchmarks.ablation.run import Run
 from benchmarks.ablation.studies import STUDIES, Study
-from vspw_jax.errors import UserError, run_program
-from vspw_jax.progress import progress
-from vspw_jax.whole_files import whole_file
+from vspw_jax.console import command
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.console.progress import progress
+from vspw_jax.files.whole_files import whole_file
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with asked_to_stop():
             found = run_study(options.study, study, options.seeds, folder)
     except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "benchmarks.ablation", *arguments])
+        again = command.as_typed("benchmarks.ablation", arguments)
         print(f"\nStopped; what is done stays in {folder}. To go on: {again}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except RunFailed as error:

@@ -10,8 +10,8 @@ from flax import traverse_util
 
 from benchmarks.ablation.studies import Study
 from benchmarks.ablation.versions import ROOT
-from vspw_jax.errors import UserError, differing
-from vspw_jax.whole_files import whole_file
+from vspw_jax.console.errors import UserError, differing
+from vspw_jax.files.whole_files import whole_file
 
 FILE = "study.json"
 FREE = ("run.", "data.workers", "data.threads", "data.prefetch")

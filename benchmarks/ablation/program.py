@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.ablation.versions import ROOT
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 
 PROGRAM = (sys.executable, "-m", "vspw_jax.main")
 SHOWN_LINES = 12

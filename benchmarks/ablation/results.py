@@ -10,7 +10,7 @@ from benchmarks.ablation import bootstrap, run, versions
 from benchmarks.ablation.bootstrap import Resampled
 from benchmarks.ablation.run import Run
 from benchmarks.ablation.studies import Study
-from vspw_jax.errors import UserError
+from vspw_jax.console.errors import UserError
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoCounts
 

@@ -13,9 +13,9 @@ from typing import Any
 from benchmarks.ablation import program, versions
 from benchmarks.ablation.studies import FOLDER
 from benchmarks.ablation.versions import ROOT
+from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, truth
 from vspw_jax.metrics.counts import VideoCounts
-from vspw_jax.whole_files import whole_file
 
 LOG, RECORD, EVALUATION = "output.log", "ablation.json", "evaluation.json"
 

@@ -16,7 +16,7 @@ from scipy import stats
 from benchmarks.ablation import __main__ as ablation
 from benchmarks.ablation import bootstrap, picture, program, table
 from benchmarks.ablation.studies import DRAWN, STUDIES, Arm, Study
-from vspw_jax.errors import run_program
+from vspw_jax.console.errors import run_program
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoCounts
 
