@@ -38,7 +38,7 @@ def test_light_changes_within_a_clip(drawn):
 
 
 def told_by_colour(colours):
-    """The share of pixels whose class is the commonest of their coarse colour: learnt on 60 clips, tried on 12 others."""
+    """The share of pixels whose class is the commonest of their coarse colour, learnt on 60 clips and tried on 12."""
 
     def pixels(numbers):
         clips = [scenes.clip(0, number, 1, 60, 96, colours) for number in numbers]
