@@ -164,9 +164,12 @@ def _kept_memory(
 ) -> memory_file.KeptMemory | None:
     """What an earlier run remembered, if all that it made until then is still there."""
     kept = memory_file.load(folder.path, predictor.first_memory)
+    if not kept:
+        return None
+    size = kept.shape[:2]
     has_scores = lambda name: not store or store.path(source.name, name).exists()
-    is_there = lambda name: has_scores(name) and folder.mask(name, kept.shape[:2]) is not None
-    return kept if kept and all(map(is_there, kept.names)) else None
+    is_whole = all(has_scores(name) and folder.mask(name, size) is not None for name in kept.names)
+    return kept if is_whole else None
 
 
 def predict_source(

@@ -22,7 +22,7 @@ from vspw_jax.data import pipeline
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import quick_compilation
-from vspw_jax.training import optimizers, train_state, train_step
+from vspw_jax.training import nan_origin, optimizers, train_state, train_step
 from vspw_jax.training.first_state import first_state
 
 MOST_FILES = 20
@@ -160,12 +160,15 @@ def replay(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path | str |
     make = train_step.make_train_step(config, graphdef, recording(), mesh, guarded=False)
     del state["bad_steps"]  # The guard's: this step has none.
     batch_there = placement.to_global(mesh, batch, config.train.accumulate)
+    print("Looking for the operation that made the first NaN.", flush=True)
+    origin = nan_origin.describe(config, graphdef, mesh, state, batch_there)  # First: the step takes the state away.
     after, again = make({**state, "opt_state": recording().init(state["params"])}, batch_there)
     return [
         *_describe_batch(batch),
         *_describe_bad("Weights before the step", bad_weights),
         "",
         *_describe_metrics(metrics, again),
+        origin,
         "",
         *_describe_bad("Gradients", after["opt_state"]),
     ]
