@@ -23,9 +23,7 @@ def _place(traceback: Any) -> str:
     """Where the operation stands: lines of this package, innermost first, or of JAX, which forgets who called it."""
     frames = [(pathlib.Path(frame.file_name), frame) for frame in traceback.frames]
     own = [(path, frame) for path, frame in frames if PACKAGE in path.parents]
-    lines = [
-        f"{path.parent.name}/{path.name}:{frame.line_num} ({frame.function_name})" for path, frame in own or frames
-    ]
+    lines = [f"{path.parent.name}/{path.name}:{at.line_num} ({at.function_name})" for path, at in own or frames]
     return ", called at ".join(lines[:SHOWN] if own else lines[-1:])
 
 
