@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
 from vspw_jax.models.encoders.encoder import FeatureMap
+from vspw_jax.models.torch_names import DecoderNames
 
 
 class Decoder(nnx.Module):
@@ -31,6 +32,9 @@ class Decoder(nnx.Module):
 
     EMBEDDINGS: ClassVar[tuple[str, ...]] = ()
     """Paths of its embeddings and of the heads on them: what `optimizer.embeddings_at_layer_0` is about."""
+
+    TORCH_NAMES: ClassVar[DecoderNames] = {}
+    """As `Encoder.TORCH_NAMES`."""
 
     remembers: ClassVar[bool] = False
     """Whether a frame's result depends on the frames before it: then `memory` and `look` are there."""

@@ -11,6 +11,7 @@ from flax import nnx
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
+from vspw_jax.models.decoders import upernet_rows
 from vspw_jax.models.decoders.decoder import Decoder
 
 
@@ -55,6 +56,7 @@ class UperNet(Decoder):
 
     FIELDS = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
     SEGMENTATION_LOSS = "per_pixel"
+    TORCH_NAMES = upernet_rows.NAMES
 
     @classmethod
     def check(cls, config, maps):

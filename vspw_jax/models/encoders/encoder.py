@@ -11,6 +11,8 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from vspw_jax.models.torch_names import EncoderNames
+
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMap:
@@ -38,6 +40,9 @@ class Encoder(nnx.Module):
     STACKED: ClassVar[dict[str, int]] = {}
     """Paths in the encoder of variables that are stacked for a scan, and the number of leading axes that are stacked.
     A path counts for all below it; of several that fit the longest counts."""
+
+    TORCH_NAMES: ClassVar[EncoderNames] = {}
+    """Its names in PyTorch files, for each kind of file that it can be read from and written to."""
 
     @classmethod
     def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:

@@ -13,7 +13,7 @@ from flax import nnx
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
-from vspw_jax.models.encoders import beit
+from vspw_jax.models.encoders import beit, vit_adapter_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 
@@ -168,6 +168,7 @@ class ViTAdapter(Encoder):
         "extra_extractors",
     )
     STACKED = {"interactions": 1, "interactions/blocks": 2}
+    TORCH_NAMES = vit_adapter_rows.NAMES
 
     @classmethod
     def maps(cls, config):
