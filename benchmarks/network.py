@@ -30,7 +30,7 @@ from jax.sharding import PartitionSpec as P
 from benchmarks import measure, torch_network
 from configs import baseline
 from vspw_jax.console.errors import UserError, run_program
-from vspw_jax.interop import name_maps
+from vspw_jax.interop import namings
 from vspw_jax.parallel.mesh import compiler_options, make_mesh
 from vspw_jax.training import train_state
 
@@ -141,9 +141,7 @@ class Torch:
 
 
 def name_rows(config):
-    model = config.model
-    yield from name_maps.vit_adapter("encoder", "backbone", model.encoder)
-    yield from name_maps.mask2former("decoder", "decode_head", model.decoder)
+    return namings.NAMINGS["mmseg"].rows(config.model, ())
 
 
 def squares(x):

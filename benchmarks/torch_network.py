@@ -1,7 +1,7 @@
 """The network in plain PyTorch: BEiT, ViT-Adapter, Mask2Former. What benchmarks/network.py measures against.
 
 Written from the papers and `vspw_jax/models`, for speed on CPU: `scaled_dot_product_attention`, `grid_sample`, no
-recomputation. Modules carry the names of the mmseg checkpoints, so that `vspw_jax/interop/name_maps.py` loads it.
+recomputation. Modules carry the names of the mmseg checkpoints, so that the rows of `interop/namings.py` load it.
 """
 
 import numpy as np

@@ -18,7 +18,8 @@ from vspw_jax import main
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
 from vspw_jax.inspection import report
-from vspw_jax.interop import checkpoint_file, convert, namings
+from vspw_jax.interop import checkpoint_file, convert
+from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import loop, train_state
@@ -78,12 +79,15 @@ def test_export_needs_a_name_and_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_naming_of_another_network_is_refused(tmp_path):
-    with pytest.raises(UserError, match="of beit and upernet; this one is of vit_adapter and mask2former"):
+    with pytest.raises(
+        UserError,
+        match="encoder, vit_adapter, has no names in .* hugging_face_upernet: .* It has names in mmseg, .*unilm",
+    ):
         convert.save_torch(drawn(tiny_recipe().model), tmp_path / "X.pth", "hugging_face_upernet")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("naming", [name for name in namings.NAMINGS if name != "hugging_face_upernet"])
+@pytest.mark.parametrize("naming", ViTAdapter.TORCH_NAMES)
 def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
     config = tiny_recipe()
     model = drawn(config.model)

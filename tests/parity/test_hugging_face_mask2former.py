@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from vspw_jax.interop import hugging_face_names
 from vspw_jax.losses import segmentation
+from vspw_jax.models.decoders import mask2former_rows
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.encoders import beit
 from vspw_jax.models.encoders.encoder import FeatureMap
@@ -64,7 +64,7 @@ def drawn(module, seed):
 
 
 def exported(ours, rows, prefix):
-    """Arrays by path as PyTorch's tensors by name, as the rows of `hugging_face_names` say."""
+    """Arrays by path as PyTorch's tensors by name, as the rows of `mask2former_rows` say."""
     parts = {}
     for row in rows:
         tensor = row.layout.export(np.asarray(ours[row.ours])[row.index])
@@ -73,8 +73,8 @@ def exported(ours, rows, prefix):
 
 
 ROWS = {
-    "pixels.": list(hugging_face_names.pixel_decoder("decoder/pixel_decoder", "pixels", CONFIG)),
-    "transformer.": list(hugging_face_names.transformer("decoder", "transformer", CONFIG)),
+    "pixels.": list(mask2former_rows.hugging_face_pixel_decoder("decoder/pixel_decoder", "pixels", CONFIG)),
+    "transformer.": list(mask2former_rows.hugging_face_transformer("decoder", "transformer", CONFIG)),
 }
 
 

@@ -128,7 +128,15 @@ def their_tensors(model):
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def hugging_face_rows(config, names=("layers.0.attention.q_proj.weight", "beit.embeddings.cls_token")):
+IN_MEMORY = (
+    "layers.0.attention.q_proj.weight",
+    "beit.embeddings.cls_token",
+    "decode_head.psp_bottleneck.convolution.weight",
+)
+"""Names by which the rows know version 5 of transformers."""
+
+
+def hugging_face_rows(config, names=IN_MEMORY):
     return namings.NAMINGS["hugging_face_upernet"].rows(config.model, names)
 
 

@@ -24,8 +24,7 @@ from flax import nnx, traverse_util
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from vspw_jax.interop import name_maps
-from vspw_jax.models.encoders import relative_attention
+from vspw_jax.models.encoders import relative_attention, vit_adapter_rows
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import train_state
@@ -67,7 +66,7 @@ def at(tree, *index):
 
 @functools.cache
 def rows():
-    return tuple(name_maps.vit_adapter("", "backbone", CONFIG))
+    return tuple(vit_adapter_rows.mmseg("", "backbone.", CONFIG))
 
 
 @functools.cache

@@ -10,7 +10,6 @@ exactly. Other content of a file (optimizer, meta) is not kept.
 
 import collections
 import functools
-import math
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,11 +22,10 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import checkpoint_file, loading, namings, relative_position, sizes
-from vspw_jax.interop.name_maps import POSITIONS, Row
+from vspw_jax.interop import checkpoint_file, loading, namings, sizes
 from vspw_jax.interop.stored_tensors import NewTensor
 from vspw_jax.models import segmenter
-from vspw_jax.models.encoders import beit
+from vspw_jax.models.torch_rows import Row
 
 
 def leaves_by_path(*trees: PyTree) -> dict[str, Any]:
@@ -131,12 +129,6 @@ def model_from_torch(path: pathlib.Path | str) -> tuple[segmenter.Segmenter, Con
       UserError: a file that cannot be read, or that holds no whole network.
     """
     file = checkpoint_file.read(path)
-    naming = namings.recognise(file.tensors, path)
-    if not naming.whole:
-        raise UserError(
-            f"{path} holds a part of a network (names: {naming.title}), so it alone says too little. Start a network "
-            "from it with --config.init_from=PATH."
-        )
     config, assumed = sizes.read(file)
     print(f"{path}: sizes {config.to_dict()}\nAssumed, as the tensors do not say: {'; '.join(assumed)}.")
     build = lambda key: nnx.split(segmenter.build(config, key))
@@ -162,18 +154,14 @@ def new_tensors(config: ConfigDict, weights: Iterable[PyTree], naming: namings.N
     rows_by_key = collections.defaultdict(list)
     for row in naming.rows(config, ()):
         rows_by_key[row.theirs].append(row)
-    window = tuple(size // beit.PATCH for size in config.image_size)
-    make_index = functools.partial(relative_position.index, window)
-    tokens = math.prod(window) + 1
     tensors = {}
     for key, rows in rows_by_key.items():
         leaf = leaves[rows[0].ours]
         dtype = np.dtype(np.int64 if jnp.issubdtype(leaf.dtype, jnp.integer) else np.float32)
         make = functools.partial(_joined, rows, leaves)
         tensors[key] = NewTensor(rows[0].their_shape(leaf.shape), dtype, make)
-        if rows[0].counts == POSITIONS and naming.position_index:
-            index_key = key.removesuffix("bias_table") + "index"
-            tensors[index_key] = NewTensor((tokens, tokens), np.dtype(np.int64), make_index)
+        for buffer in rows[0].buffers(tuple(config.image_size)):
+            tensors[buffer.theirs] = NewTensor(buffer.shape, buffer.dtype, buffer.make)
     return tensors
 
 
@@ -192,9 +180,10 @@ def save_torch(model: segmenter.Segmenter, path: pathlib.Path | str, naming: str
 
     Args:
       path: its suffix chooses the format.
-      naming: a key of `namings.NAMINGS`. "mmseg" writes any whole network, the others only the parts that they name.
+      naming: a key of `namings.NAMINGS`. The network's encoder and decoder must have names in such files; the file
+        holds what they name.
 
     Raises:
-      UserError: an unknown naming or suffix, or the file cannot be written.
+      UserError: an unknown naming or suffix, a naming for another network, or the file cannot be written.
     """
     save_weights(model.config, [nnx.to_pure_dict(nnx.state(model))], path, naming)

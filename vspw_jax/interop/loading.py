@@ -5,6 +5,7 @@ Paths are names joined by slashes, such as "encoder/interactions/blocks/attn/qkv
 
 import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 
@@ -16,9 +17,9 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import namings
 from vspw_jax.interop.checkpoint_file import CheckpointFile
-from vspw_jax.interop.misfits import Rule, rule_for
-from vspw_jax.interop.name_maps import Row
+from vspw_jax.interop.misfits import rule_for
 from vspw_jax.interop.stored_tensors import StoredTensor
+from vspw_jax.models.torch_rows import Row, Rule
 
 TRAINING_ALONE = "projection/"
 """A path that begins so is of a part that only training runs: files neither have nor need it."""
@@ -118,26 +119,29 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
             misshapen[row.theirs] = f"{found}; wanted {wanted}, for {row.ours}"
         else:
             pieces[row.ours].append(Piece(row, tensor, rule))
-    left_out, extra = _left_out(naming, file.tensors.keys() - {row.theirs for row in rows}, file)
+    unread = file.tensors.keys() - {row.theirs for row in rows}
+    left_out, extra = _left_out(unread, file, functools.partial(naming.why_left_out, config))
     named = {row.ours for row in rows}
     nameless = [path for path in shapes if path not in named and not path.startswith(TRAINING_ALONE)]
     problems = {
         "missing from the file": list(missing.values()),
         "in the file, but not in the network": [f"{name} {file.tensors[name].shape}" for name in extra],
         "of another shape or type": list(misshapen.values()),
-        "in the network, but without a name in such files": nameless if naming.whole else [],
+        "in the network, but without a name in such files": nameless if naming.whole(config) else [],
     }
     _refuse(file, naming, problems)
     return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces])
 
 
-def _left_out(naming: namings.Naming, unread: set[str], file: CheckpointFile) -> tuple[dict[str, list[str]], list[str]]:
+def _left_out(
+    unread: set[str], file: CheckpointFile, why_left_out: Callable[[str], str | None]
+) -> tuple[dict[str, list[str]], list[str]]:
     """Names that no row reads, in the file's order: those that need not be read, by the reason, and the others."""
     by_reason: dict[str, list[str]] = collections.defaultdict(list)
     others: list[str] = []
     for name in file.tensors:
         if name in unread:
-            why = next((why for pattern, why in naming.left_out.items() if re.search(pattern, name)), None)
+            why = why_left_out(name)
             (others if why is None else by_reason[why]).append(name)
     return dict(by_reason), others
 

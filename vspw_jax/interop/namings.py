@@ -1,140 +1,151 @@
-"""The kinds of files that can be read: how each names its tensors, and which of them we do not read.
+"""The kinds of files that can be read and written: how to tell them apart, and where in them a network's parts stand.
 
-A new kind of file is one function of rows (`name_maps.py`) and one entry in `NAMINGS`.
+How a part is named in a file, its class declares: `Encoder.TORCH_NAMES` and `Decoder.TORCH_NAMES`. A new kind of file
+is one entry in `NAMINGS`, whose name these classes then use.
 """
 
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import hugging_face_names, name_maps
+from vspw_jax.models import segmenter
+from vspw_jax.models.decoders.decoder import Decoder
+from vspw_jax.models.encoders.encoder import Encoder
+from vspw_jax.models.torch_names import Names
+from vspw_jax.models.torch_rows import Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """An encoder or a decoder in a kind of file: its path here, how its names there start, and its names."""
+
+    ours: str
+    theirs: str
+    names: Names
 
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """One way to name a network's tensors.
+    """A kind of file.
 
     Attributes:
+      name: its key in `NAMINGS`.
       title: for people.
-      marks: pattern of a name that such files have, and that files of the namings further down in `NAMINGS` lack.
-      rows: function of config.model and the names in a file. Where a naming has several forms, the names tell which;
-        without names the rows are of the form that we write.
+      encoder, decoder: how the names of these start there; a decoder of None is not in such files. Parts may name
+        tensors beside that place too.
+      marks: pattern of a name that such files have, and that files of the kinds further down in `NAMINGS` lack. Without
+        one, the marks of the encoders tell.
       wrapper: the key under which the tensors stand in a .pth that we write.
-      whole: whether such a file holds a whole network; if not, what it lacks stays as initialised.
-      position_index: whether such files hold the buffers relative_position_index.
-      left_out: patterns of names that are not read, each with the reason.
+      left_out: patterns of names that are not read whatever the network, each with the reason.
     """
 
+    name: str
     title: str
-    marks: str
-    rows: Callable[[ConfigDict, Collection[str]], list[name_maps.Row]]
+    encoder: str = ""
+    decoder: str | None = None
+    marks: str = ""
     wrapper: str | None = None
-    whole: bool = False
-    position_index: bool = False
-    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def fits(self, names: Iterable[str]) -> bool:
+        """Whether a file with these names is of this kind."""
+        if self.marks:
+            return any(re.search(self.marks, name) for name in names)
+        encoders = self.declared(segmenter.ENCODERS).values()
+        starts = tuple(start for encoder in encoders for start in encoder.starts(self.encoder))
+        return any(name.startswith(starts) for name in names)
 
-def _mmseg(config: ConfigDict, names: Collection[str]) -> list[name_maps.Row]:
-    return list(name_maps.mmseg(config))
+    def declared(self, kinds: Mapping[str, type[Encoder]] | Mapping[str, type[Decoder]]) -> dict[str, Names]:
+        """Those of some encoders or decoders that have names in such files, by the encoder's or the decoder's name."""
+        return {name: kind.TORCH_NAMES[self.name] for name, kind in kinds.items() if self.name in kind.TORCH_NAMES}
 
+    def parts(self, config: ConfigDict) -> list[Part]:
+        """What such files have of the network of `config.model`.
 
-def _unilm(config: ConfigDict, names: Collection[str]) -> list[name_maps.Row]:
-    shared = "rel_pos_bias.relative_position_bias_table"
-    rows = name_maps.unilm(config)
-    return list(name_maps.share_positions(rows, shared) if shared in names else rows)
+        Raises:
+          UserError: the encoder or the decoder has no names in such files.
+        """
+        parts = [self._part("encoder", config.encoder.name, segmenter.encoder_of(config), self.encoder)]
+        if self.decoder is not None:
+            parts.append(self._part("decoder", config.decoder.name, segmenter.decoder_of(config), self.decoder))
+        return parts
 
+    def _part(self, ours: str, name: str, kind: type[Encoder] | type[Decoder], theirs: str) -> Part:
+        if self.name not in kind.TORCH_NAMES:
+            raise UserError(
+                f"This network's {ours}, {name}, has no names in files of the kind {self.name}: {self.title}. It has "
+                f"names in {', '.join(kind.TORCH_NAMES) or 'no kind of file'}."
+            )
+        return Part(ours, theirs, kind.TORCH_NAMES[self.name])
 
-def _hugging_face_beit(config: ConfigDict, names: Collection[str]) -> list[name_maps.Row]:
-    prefixes = [name.removesuffix("embeddings.cls_token") for name in names if name.endswith("embeddings.cls_token")]
-    prefix = prefixes[0] if prefixes else ""
-    version = hugging_face_names.version(names)
-    shared = prefix + version["shared table"]
-    rows = hugging_face_names.beit(prefix, version, config)
-    return list(name_maps.share_positions(rows, shared) if shared in names else rows)
+    def rows(self, config: ConfigDict, names: Collection[str]) -> list[Row]:
+        """The rows of the network of `config.model`, given the names in a file, or none for a file that we write."""
+        rows: list[Row] = []
+        for part in self.parts(config):
+            rows += part.names.rows(part.ours, part.theirs, config[part.ours], names)
+        return rows
 
+    def whole(self, config: ConfigDict) -> bool:
+        """Whether such files hold all of the network of `config.model`; if not, what they lack stays as initialised."""
+        return self.decoder is not None and all(part.names.whole for part in self.parts(config))
 
-def _require(config: ConfigDict, title: str, encoder: str, decoder: str) -> None:
-    if (config.encoder.name, config.decoder.name) != (encoder, decoder):
-        raise UserError(
-            f"{title} of Hugging Face starts a network of {encoder} and {decoder}; this one is of "
-            f"{config.encoder.name} and {config.decoder.name}."
-        )
+    def why_left_out(self, config: ConfigDict, name: str) -> str | None:
+        """Why a name of such a file is not read for the network of `config.model`; None for one that should be."""
+        reasons = [("", self.left_out), *((part.theirs, part.names.left_out) for part in self.parts(config))]
+        for start, patterns in reasons:
+            for pattern, why in patterns.items():
+                if name.startswith(start) and re.search(pattern, name.removeprefix(start)):
+                    return why
+        return None
 
-
-def _hugging_face_upernet(config: ConfigDict, names: Collection[str]) -> list[name_maps.Row]:
-    _require(config, "A BEiT with UperNet", "beit", "upernet")
-    names = names or ("beit.embeddings.cls_token",)
-    rows = hugging_face_names.beit_upernet(hugging_face_names.version(names), config)
-    return _hugging_face_beit(config, names) + list(rows)
-
-
-def _hugging_face_mask2former(config: ConfigDict, names: Collection[str]) -> list[name_maps.Row]:
-    _require(config, "A Mask2Former", "vit_adapter", "mask2former")
-    names = names or ("model.pixel_level_module.encoder.embeddings.cls_token",)
-    return _hugging_face_beit(config, names) + list(hugging_face_names.mask2former("model.", config))
-
-
-_INDEX = {r"relative_position_index$": "position indices follow from the crop; export makes them anew"}
-_PRETRAINING = "of a pretraining or image classification head, which a segmentation network does not have"
 
 NAMINGS = {
-    "hugging_face_upernet": Naming(
-        title="Hugging Face's (BEiT with UperNet)",
-        marks=r"^decode_head\.classifier\.",
-        rows=_hugging_face_upernet,
-        whole=True,
-        left_out=_INDEX,
-    ),
-    "mmseg": Naming(
-        title="mmsegmentation's (ViT-Adapter, BEiT UperNet)",
-        marks=r"^(backbone|decode_head)\.",
-        rows=_mmseg,
-        wrapper="state_dict",
-        whole=True,
-        position_index=True,
-        left_out=_INDEX | {r"^decode_head\.conv_seg\.": "a layer that older releases held and never used"},
-    ),
-    "unilm": Naming(
-        title="unilm's (BEiT, BEiTv2)",
-        marks=r"^blocks\.\d+\.",
-        rows=_unilm,
-        wrapper="model",
-        position_index=True,
-        left_out=_INDEX | {r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": _PRETRAINING},
-    ),
-    "hugging_face_mask2former": Naming(
-        title="Hugging Face's (Mask2Former)",
-        marks=r"^model\.(pixel_level_module|transformer_module)\.",
-        rows=_hugging_face_mask2former,
-        left_out=_INDEX
-        | {
-            r"^criterion\.empty_weight$": "class weights of the loss; here config.loss.segmentation has them",
-            r"^model\.pixel_level_module\.encoder\.fpn": "the plain BEiT's pyramid; the adapter takes its place",
-        },
-    ),
-    "hugging_face_beit": Naming(
-        title="Hugging Face's (BEiT)",
-        marks=r"(^|\.)embeddings\.cls_token$",
-        rows=_hugging_face_beit,
-        left_out=_INDEX
-        | {r"^(beit\.)?(pooler\.layernorm|layernorm|classifier|lm_head)\.|embeddings\.mask_token$": _PRETRAINING},
-    ),
+    naming.name: naming
+    for naming in (
+        Naming(
+            "hugging_face_upernet",
+            title="Hugging Face's (BEiT with UperNet)",
+            encoder="beit.",
+            decoder="decode_head.",
+            marks=r"^decode_head\.classifier\.",
+        ),
+        Naming(
+            "mmseg",
+            title="mmsegmentation's",
+            encoder="backbone.",
+            decoder="decode_head.",
+            marks=r"^(backbone|decode_head)\.",
+            wrapper="state_dict",
+        ),
+        Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),
+        Naming(
+            "hugging_face_mask2former",
+            title="Hugging Face's (Mask2Former)",
+            encoder="model.pixel_level_module.encoder.",
+            decoder="model.",
+            marks=r"^model\.(pixel_level_module|transformer_module)\.",
+            left_out={
+                r"^criterion\.empty_weight$": "class weights of the loss; here config.loss.segmentation has them",
+            },
+        ),
+        Naming("hugging_face_beit", title="Hugging Face's (BEiT)", marks=r"(^|\.)embeddings\.cls_token$"),
+    )
 }
 """By the name that `convert.save_torch` takes."""
 
 
-def recognise(names: Iterable[str], path: pathlib.Path | str) -> Naming:
-    """How a file's tensors are named.
+def recognise(names: Collection[str], path: pathlib.Path | str) -> Naming:
+    """What kind of file has these names.
 
     Raises:
-      UserError: in no known way.
+      UserError: none that is known.
     """
     for naming in NAMINGS.values():
-        if any(re.search(naming.marks, name) for name in names):
+        if naming.fits(names):
             return naming
     known = ", ".join(naming.title for naming in NAMINGS.values())
     some = ", ".join(list(names)[:5]) or "no tensors"

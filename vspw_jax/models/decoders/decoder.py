@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.models import layers
 from vspw_jax.models.encoders.encoder import FeatureMap
+from vspw_jax.models.torch_names import DecoderNames
 
 Maps = Sequence[Float[Array, "N h w C"]]
 """Feature maps, fine to coarse; each has a size and a width of its own."""
@@ -35,6 +36,9 @@ class Decoder(nnx.Module):
 
     EMBEDDINGS: ClassVar[tuple[str, ...]] = ()
     """Paths of its embeddings and of the heads on them; `optimizer.embeddings_at_layer_0` concerns these."""
+
+    TORCH_NAMES: ClassVar[DecoderNames] = {}
+    """As `Encoder.TORCH_NAMES`."""
 
     remembers: ClassVar[bool] = False
     """Whether a frame's result depends on the frames before it: then it has a `memory` and a `look` of its own."""

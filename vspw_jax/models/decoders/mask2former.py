@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
+from vspw_jax.models.decoders import mask2former_rows
 from vspw_jax.models.decoders.decoder import Decoder, Maps
 from vspw_jax.models.decoders.pixel_decoder import PixelDecoder, sine_position_encoding
 from vspw_jax.models.encoders.encoder import FeatureMap
@@ -98,6 +99,7 @@ class Mask2Former(Decoder):
     SEGMENTATION_LOSS = "mask_classification"
     STACKED = {"pixel_decoder/encoder": 1}
     EMBEDDINGS = ("mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat")
+    TORCH_NAMES = mask2former_rows.NAMES
 
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:

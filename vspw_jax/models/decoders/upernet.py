@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
+from vspw_jax.models.decoders import upernet_rows
 from vspw_jax.models.decoders.decoder import Decoder, Maps
 from vspw_jax.models.encoders.encoder import FeatureMap
 
@@ -58,6 +59,7 @@ class UperNet(Decoder):
 
     FIELDS = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
     SEGMENTATION_LOSS = "per_pixel"
+    TORCH_NAMES = upernet_rows.NAMES
 
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:

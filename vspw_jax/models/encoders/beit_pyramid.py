@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
-from vspw_jax.models.encoders import beit
+from vspw_jax.models.encoders import beit, beit_pyramid_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 
@@ -56,6 +56,7 @@ class BeitPyramid(Encoder):
 
     FIELDS = ("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path", "out_blocks")
     STACKED = {"blocks": 2}
+    TORCH_NAMES = beit_pyramid_rows.NAMES
 
     @classmethod
     def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:

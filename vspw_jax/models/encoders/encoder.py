@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from vspw_jax.models import layers
+from vspw_jax.models.torch_names import EncoderNames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Encoder(nnx.Module):
     STACKED: ClassVar[dict[str, int]] = {}
     """Paths in the encoder of variables that are stacked for a scan, and the number of leading axes that are stacked.
     A path counts for everything below it. Where several paths fit, the longest counts."""
+
+    TORCH_NAMES: ClassVar[EncoderNames] = {}
+    """Its names in PyTorch files, for each kind of file that it can be read from and written to."""
 
     @classmethod
     def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
-from vspw_jax.models.encoders import beit
+from vspw_jax.models.encoders import beit, vit_adapter_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 Pyramid = Float[Array, "N P C"]
@@ -185,6 +185,7 @@ class ViTAdapter(Encoder):
         "extra_extractors",
     )
     STACKED = {"interactions": 1, "interactions/blocks": 2}
+    TORCH_NAMES = vit_adapter_rows.NAMES
 
     @classmethod
     def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:

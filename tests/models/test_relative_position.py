@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import RectBivariateSpline
 
-from vspw_jax.interop import relative_position
-from vspw_jax.models.encoders import relative_attention
+from vspw_jax.models.encoders import relative_attention, relative_position
 
 # Made by the released resize (interp2d of SciPy 1.11) from z[i, j] = sin(0.3 i) + 0.5 cos(0.2 j):
 # ratio q, last three source coordinates, sum, centre, first and last of row 0, first five of row 1.

@@ -1,17 +1,21 @@
-"""BEiT's relative position tables: their index buffer, and their resize to another crop.
+"""BEiT's relative position tables in PyTorch files: their index buffer, and their resize to another crop.
 
 A window of H x W patches has a table with a row for every offset query - key, (2H-1)(2W-1) of them row-major, and three
 rows for the class token. Shapes: R rows, G heads, S = H*W + 1 tokens.
 Source: microsoft/unilm beit/modeling_finetune.py and beit/semantic_segmentation/mmcv_custom/checkpoint.py.
 """
 
+import dataclasses
+import functools
 import math
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Float, Int64
 from scipy.interpolate import make_interp_spline
 
-from vspw_jax.models.encoders.relative_attention import CLASS_TOKEN_ROWS
+from vspw_jax.models.encoders.relative_attention import CLASS_TOKEN_ROWS, num_rows
+from vspw_jax.models.torch_rows import AS_IT_IS, Buffer, Fit, Rule, Stored
 
 
 def index(window: tuple[int, int]) -> Int64[np.ndarray, "S S"]:
@@ -97,3 +101,72 @@ def resize(
     resized = np.einsum("ya,abg,xb->yxg", rows, grid, columns, optimize=True)
     resized = resized.reshape(-1, table_RG.shape[1]).astype(table_RG.dtype)
     return np.concatenate([resized, of_class_token])
+
+
+def source_window(rows: int, index: Stored | None, target: tuple[int, int] | None = None) -> tuple[int, int] | None:
+    """The window (H, W) of a table of so many rows, or None if it cannot be told.
+
+    Args:
+      index: the stored buffer relative_position_index beside it, or None.
+      target: our window; without an index, a table of our size is taken to have our window.
+    """
+    if index is not None and len(index.shape) == 2:
+        windows = windows_of(rows, index.shape[0] - 1)
+    elif target and rows == num_rows(target):
+        windows = [target]
+    else:
+        windows = windows_of(rows)
+    if index is not None and len(windows) > 1:  # (H, W) or (W, H): only the indices themselves tell.
+        found = index.read()
+        windows = [window for window in windows if np.array_equal(found, _index_of(window)())]
+    return windows[0] if windows else None
+
+
+def index_name(table: str) -> str:
+    """The name of the index buffer beside a table."""
+    return table.removesuffix("bias_table") + "index"
+
+
+@functools.cache
+def _index_of(window: tuple[int, int]) -> Callable[[], np.ndarray]:
+    """`index` of a window, not yet made; one object a window, as all blocks' buffers are equal."""
+    return functools.partial(index, window)
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativeTables(Fit):
+    """Tables of another window are resized.
+
+    Attributes:
+      patch: pixels of the image a position, in height and in width.
+      keeps_index: whether such files hold the index buffers.
+    """
+
+    patch: int
+    keeps_index: bool
+
+    def _window(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        return image_size[0] // self.patch, image_size[1] // self.patch
+
+    def rule(
+        self, theirs: str, tensors: Mapping[str, Stored], our_shape: tuple[int, ...], image_size: tuple[int, int]
+    ) -> Rule | None:
+        shape, target = tensors[theirs].shape, self._window(image_size)
+        if len(shape) != 2 or shape[1:] != our_shape[1:]:
+            return None
+        source = source_window(shape[0], tensors.get(index_name(theirs)), target)
+        if source is None:
+            return None
+        if source == target:
+            return AS_IT_IS
+        text = (
+            f"relative position tables resized from {source[0]}x{source[1]} to {target[0]}x{target[1]} patches "
+            "(geometric-cubic)"
+        )
+        return Rule(text, lambda table, _: resize(table, source, target))
+
+    def buffers(self, theirs: str, image_size: tuple[int, int]) -> Iterator[Buffer]:
+        if self.keeps_index:
+            height, width = window = self._window(image_size)
+            tokens = height * width + 1
+            yield Buffer(index_name(theirs), (tokens, tokens), np.dtype(np.int64), _index_of(window))
