@@ -71,8 +71,11 @@ def alone(folder: pathlib.Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[None]:
-    """Within the block SIGTERM, and a terminal that goes, are what Ctrl-C is."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """Within the block SIGTERM, and a terminal that goes, are what Ctrl-C is, unless they are ignored, as by nohup."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
 """The program that a run is: started, stopped and, where it fails, quoted."""
 
 import pathlib
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ def execute(arguments: Sequence[str], log: pathlib.Path, lock: int) -> int:
             status = process.wait()
         except KeyboardInterrupt:
             asked = True
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             continue
         if asked:
             raise KeyboardInterrupt

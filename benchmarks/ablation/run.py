@@ -129,14 +129,14 @@ def _counted(run: Run) -> list[str]:
 
 def _recorded(run: Run, execute: Callable[[], int]) -> int:
     """The exit status of `execute`, kept with when it was called and how long it took, also if it was interrupted."""
-    date, began, status = datetime.datetime.now(datetime.UTC), time.monotonic(), None
+    date, began = datetime.datetime.now(datetime.UTC), time.monotonic()
+    about = {"date": date.isoformat(timespec="seconds"), "commit": versions.commit(), "status": None}
     try:
-        status = execute()
+        about["status"] = execute()
     finally:
-        about = {"date": date.isoformat(timespec="seconds"), "commit": versions.commit(), "status": status}
         about["seconds"] = round(time.monotonic() - began, 1)
         _write(run, {"starts": [*record(run)["starts"], about]})
-    return status
+    return about["status"]
 
 
 def _write(run: Run, content: Mapping[str, Any]) -> None:

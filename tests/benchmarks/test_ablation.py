@@ -339,7 +339,7 @@ def test_a_run_that_fails_is_quoted(study, command, stand_in, tmp_path, code, st
 def test_asked_to_stop_it_lets_the_run_save_and_says_how_to_go_on(study, command, stand_in, tmp_path):
     stand_in(
         """
-        signal.signal(signal.SIGINT, lambda *_: ((workdir / "saved").touch(), sys.exit(0)))
+        signal.signal(signal.SIGTERM, lambda *_: ((workdir / "saved").touch(), sys.exit(0)))
         os.kill(os.getppid(), signal.SIGTERM)
         while True:
             signal.pause()
@@ -351,6 +351,15 @@ def test_asked_to_stop_it_lets_the_run_save_and_says_how_to_go_on(study, command
     assert status == 130 and (workdir / "saved").exists() and signal.getsignal(signal.SIGTERM) == before
     assert f"To go on: python -m benchmarks.ablation --study=tiny --seeds=7 --output={tmp_path}" in errors
     assert "Traceback" not in errors and len(read(workdir / "ablation.json")["starts"]) == 1
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ablation.asked_to_stop():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_run_that_somebody_else_stops_is_no_result(study, command, stand_in, tmp_path):
