@@ -35,7 +35,7 @@ SHELL = ("", "sh", "bash", "shell", "console")
 OTHER_LANGUAGES = ("python", "text")
 """Of fenced blocks. A block in "text" holds no command."""
 
-OTHER_PROGRAMS = ("cp", "docker", "git", "ruff", "source", "tensorboard")
+OTHER_PROGRAMS = ("cp", "docker", "git", "mypy", "ruff", "source", "tensorboard")
 OTHER_MODULES = ("venv",)
 """What documents may call though nothing here knows its options."""
 
