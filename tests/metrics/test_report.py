@@ -12,6 +12,7 @@ from PIL import Image
 from vspw_jax.classes import vspw
 from vspw_jax.metrics import __main__ as program
 from vspw_jax.metrics import predictions, report, report_clips, scores
+from vspw_jax.metrics.shown_run import ShownRun
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def runs(truth, shifted, more_shifted):
     made = []
     for folder in map(predictions.Folder, (shifted, more_shifted)):
         counts = predictions.count(truth, folder, threads=2)
-        made.append(report.Run(folder.path.name, folder, counts, scores.summarise(counts)))
+        made.append(ShownRun(folder.path.name, folder, counts, scores.summarise(counts)))
     return made
 
 
@@ -43,7 +44,7 @@ def test_it_asks_for_nothing_outside_of_itself(truth, runs):
 
 def test_names_are_text_never_html(truth, runs):
     evil = "</script><img src=x onerror=alert(1)><!--"
-    run = report.Run(evil, runs[0].folder, runs[0].counts, runs[0].result)
+    run = ShownRun(evil, runs[0].folder, runs[0].counts, runs[0].result)
     page = report.page(report.content(truth, [run], evil))
     assert evil not in page and page.count("</script>") == 2
     assert shown(page)["runs"][0]["name"] == shown(page)["command"] == evil
@@ -98,7 +99,7 @@ def test_the_pictures_are_bounded(truth, runs, monkeypatch):
 def test_the_worst_the_best_and_the_most_different_are_chosen():
     first = {f"v{n:02d}": {"mIoU": n / 20} for n in range(20)} | {"void": {"mIoU": None}}
     second = {name: {"mIoU": own["mIoU"]} for name, own in first.items()} | {"v10": {"mIoU": 0.0}}
-    run = lambda videos: report.Run("", None, [], {"videos": videos})
+    run = lambda videos: ShownRun("", None, [], {"videos": videos})
     assert [name for name, _ in report_clips.chosen([run(first)])] == ["v00", "v01", "v02", "v17", "v18", "v19"]
     picked = dict(report_clips.chosen([run(first), run(second)]))
     assert picked["v10"] == "where the runs differ" and picked["v00"] == "among the worst" and "void" not in picked

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from vspw_jax.metrics import predictions, report, scores
+from vspw_jax.metrics.shown_run import ShownRun
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -47,7 +48,7 @@ def pages(tmp_path_factory, truth, shifted, more_shifted):
     for name, folder in (("one", shifted), ("<b>two</b>", more_shifted)):
         folder = predictions.Folder(folder)
         counts = predictions.count(truth, folder, threads=2)
-        runs.append(report.Run(name, folder, counts, scores.summarise(counts)))
+        runs.append(ShownRun(name, folder, counts, scores.summarise(counts)))
     folder = tmp_path_factory.mktemp("pages")
     for number in (1, 2):
         report.write(folder / f"{number}.html", truth, runs[:number], "python -m vspw_jax.metrics")

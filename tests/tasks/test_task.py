@@ -140,7 +140,7 @@ def test_a_teacher_is_never_differentiated(config):
 def test_a_task_with_a_teacher_needs_an_average_and_an_unknown_task_is_named(config):
     del config.ema
     with pytest.raises(UserError, match="task.name is 'consistent', whose teacher is an average.*parts.training.ema"):
-        weight_average.check(config, task.build(config).needs_teacher)
+        weight_average.check(config, task.needs_teacher(config))
     config.task.name = "suprevised"
     with pytest.raises(UserError, match="task.name is 'suprevised': expected one of .*Did you mean 'supervised'"):
-        task.build(config)
+        task.check(config)

@@ -169,4 +169,4 @@ def test_an_average_that_cannot_be_is_refused(field, value, message):
     config = nce_ema.get_config("demo")
     config.ema[field] = value
     with pytest.raises(UserError, match=message):
-        weight_average.check(config, task.build(config).needs_teacher)
+        weight_average.check(config, task.needs_teacher(config))

@@ -29,6 +29,7 @@ from vspw_jax.inference.threads import WriteBehind
 from vspw_jax.interop import convert
 from vspw_jax.metrics import predictions, report, scores, temporal_consistency
 from vspw_jax.metrics.counts import VideoCounts
+from vspw_jax.metrics.shown_run import ShownRun
 from vspw_jax.metrics.truth import RecordsTruth
 from vspw_jax.parallel import processes
 
@@ -140,6 +141,6 @@ def evaluate(
             path.write_text(json.dumps(result, indent=2) + "\n")
         with whole_file(workdir / PICTURE_FILE) as path:
             Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(path)
-        run = report.Run(workdir.name, predictions.Folder(predictions_folder(config, workdir)), counts, result)
+        run = ShownRun(workdir.name, predictions.Folder(predictions_folder(config, workdir)), counts, result)
         report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
     return result

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, report, scores, table, temporal_consistency, truth
+from vspw_jax.metrics.shown_run import ShownRun
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,12 +67,12 @@ def short_names(paths: Sequence[str]) -> list[str]:
     raise UserError(f"--predictions names one folder twice, of {', '.join(map(str, paths))}: give each run once.")
 
 
-def scored(options: argparse.Namespace, opened: truth.Truth, path: str, name: str) -> report.Run:
+def scored(options: argparse.Namespace, opened: truth.Truth, path: str, name: str) -> ShownRun:
     """The run of a folder of predictions."""
     folder = predictions.Folder(path, options.masks_are)
     flow = None if options.flow == "none" else lambda: temporal_consistency.flow_source(options.flow)
     counts = predictions.count(opened, folder, flow, options.threads)
-    return report.Run(name, folder, counts, scores.summarise(counts))
+    return ShownRun(name, folder, counts, scores.summarise(counts))
 
 
 def check(options: argparse.Namespace, opened: truth.Truth) -> None:

@@ -5,7 +5,6 @@ from the JSON, as text and never as HTML. The same predictions give the same byt
 CLIPS clips of at most FRAMES frames, WIDTH pixels wide, and MAX_BYTES for all of them.
 """
 
-import dataclasses
 import functools
 import importlib.resources
 import json
@@ -17,8 +16,9 @@ import numpy as np
 
 from vspw_jax.classes import vspw
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.metrics import predictions, report_clips, scores, video_consistency
+from vspw_jax.metrics import report_clips, scores, video_consistency
 from vspw_jax.metrics.counts import VideoCounts
+from vspw_jax.metrics.shown_run import ShownRun
 from vspw_jax.metrics.truth import Truth
 
 HEADLINE = ("mIoU", "fwIoU", "pixel_accuracy", "VC8", "VC16", "TC")
@@ -44,16 +44,6 @@ LABELS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What is shown of a run: its name, its predictions, their counts, and the scores (`scores.summarise`) of these."""
-
-    name: str
-    folder: predictions.Folder
-    counts: list[VideoCounts]
-    result: dict[str, Any]
-
-
 def _rounded(values: Iterable[float], digits: int = 4) -> list[float | None]:
     return [None if not np.isfinite(value) else round(float(value), digits) for value in values]
 
@@ -75,7 +65,7 @@ def curves(video: VideoCounts) -> dict[str, list[float | None]]:
     return result
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: ShownRun) -> dict[str, Any]:
     own = sorted(run.counts, key=lambda video: video.video)
     names = ("frames", "mIoU", "pixel_accuracy", "VC8", "VC16")
     return {
@@ -92,7 +82,7 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def content(truth: Truth, runs: Sequence[Run], command: str = "") -> dict[str, Any]:
+def content(truth: Truth, runs: Sequence[ShownRun], command: str = "") -> dict[str, Any]:
     """What the page shows, as a dict for JSON.
 
     Args:
@@ -141,7 +131,7 @@ def page(shown: dict[str, Any]) -> str:
     return before
 
 
-def write(path: pathlib.Path | str, truth: Truth, runs: Sequence[Run], command: str = "") -> None:
+def write(path: pathlib.Path | str, truth: Truth, runs: Sequence[ShownRun], command: str = "") -> None:
     """Writes the page to a file; see `content`."""
     text = page(content(truth, runs, command))
     with whole_file(path) as partial:

@@ -7,7 +7,7 @@ the nearest pixel, so that their colours stay classes.
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,10 +15,8 @@ from PIL import Image
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.progress import progress
+from vspw_jax.metrics.shown_run import ShownRun
 from vspw_jax.metrics.truth import NamedVideo, Truth
-
-if TYPE_CHECKING:
-    from vspw_jax.metrics.report import Run  # Which imports this file.
 
 CLIPS = 6
 FRAMES = 24
@@ -32,7 +30,7 @@ ERROR_COLOURS = bytes((0, 0, 0, 230, 20, 40, 128, 128, 128))
 ERROR_OPACITIES = bytes((0, 200, 150))
 
 
-def chosen(runs: "Sequence[Run]") -> list[tuple[str, str]]:
+def chosen(runs: Sequence[ShownRun]) -> list[tuple[str, str]]:
     """[(video, why)] of the clips to show: the worst and the best by the first run's mIoU.
 
     Where there are several runs, also those in which the last run differs most from the first.
@@ -52,7 +50,7 @@ def chosen(runs: "Sequence[Run]") -> list[tuple[str, str]]:
     return list(picked.items())
 
 
-def clips(truth: Truth, runs: "Sequence[Run]") -> list[dict[str, Any]]:
+def clips(truth: Truth, runs: Sequence[ShownRun]) -> list[dict[str, Any]]:
     """The clips for the page's JSON; see the module."""
     wanted = chosen(runs)
     videos = {video.name: video for video in truth.videos}
@@ -65,7 +63,7 @@ def clips(truth: Truth, runs: "Sequence[Run]") -> list[dict[str, Any]]:
     return result
 
 
-def _frames(truth: Truth, runs: "Sequence[Run]", video: NamedVideo, budget: int) -> list[dict[str, Any]]:
+def _frames(truth: Truth, runs: Sequence[ShownRun], video: NamedVideo, budget: int) -> list[dict[str, Any]]:
     """Frames at even distances, as many as `budget` bytes hold."""
     numbers = np.linspace(0, len(video.frames) - 1, min(FRAMES, len(video.frames))).round().astype(int).tolist()
     shown = [_frame(truth, runs, video, number) for number in numbers]
@@ -78,7 +76,7 @@ def _size(frame: dict[str, Any]) -> int:
     return len(frame["image"]) + len(frame["truth"]) + sum(len(p) for run in frame["runs"] for p in run.values())
 
 
-def _frame(truth: Truth, runs: "Sequence[Run]", video: NamedVideo, number: int) -> dict[str, Any]:
+def _frame(truth: Truth, runs: Sequence[ShownRun], video: NamedVideo, number: int) -> dict[str, Any]:
     name = video.frames[number]
     image = truth.image(video.name, name)
     width = min(WIDTH, image.shape[1])

@@ -34,13 +34,13 @@ Outputs = dict[str, Any]
 
 
 def encoder_of(config: ConfigDict) -> type[Encoder]:
-    """The class of `config.model`'s encoder; for an unknown name, UserError lists the known ones."""
-    return choose(ENCODERS, config.encoder.name, "model.encoder.name")
+    """The class of `config.model`'s encoder."""
+    return ENCODERS[config.encoder.name]
 
 
 def decoder_of(config: ConfigDict) -> type[Decoder]:
-    """The class of `config.model`'s decoder; for an unknown name, UserError lists the known ones."""
-    return choose(DECODERS, config.decoder.name, "model.decoder.name")
+    """The class of `config.model`'s decoder."""
+    return DECODERS[config.decoder.name]
 
 
 def maps_of(config: ConfigDict) -> tuple[FeatureMap, ...]:
@@ -68,6 +68,8 @@ def projected_width(config: ConfigDict) -> int:
 
 def check(config: ConfigDict) -> None:
     """Raises UserError where `config.model` makes no network: an unknown name, an impossible size or level."""
+    choose(ENCODERS, config.encoder.name, "model.encoder.name")
+    choose(DECODERS, config.decoder.name, "model.decoder.name")
     choose(DTYPES, config.dtype, "model.dtype")
     choose(layers.REMAT_POLICIES, config.remat, "model.remat")
     if len(config.image_size) != 2:

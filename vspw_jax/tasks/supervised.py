@@ -117,8 +117,12 @@ class Supervised:
 
     needs_teacher: ClassVar[bool] = False
 
-    def __init__(self, config: ConfigDict) -> None:
+    @classmethod
+    def check(cls, config: ConfigDict) -> None:
+        """See `Task`."""
         checks.check_losses(config, len(segmenter.maps_of(config.model)))
+
+    def __init__(self, config: ConfigDict) -> None:
         self._decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
         self._config = of_part(config.loss, config.train.accumulate)
         self._part = config.train.batch // config.train.accumulate

@@ -22,8 +22,12 @@ class Task(Protocol):
 
     needs_teacher: ClassVar[bool]
 
+    @classmethod
+    def check(cls, config: ConfigDict) -> None:
+        """Raises UserError where the whole recipe does not fit the task."""
+
     def __init__(self, config: ConfigDict) -> None:
-        """`config` is the whole recipe; UserError where it does not fit the task."""
+        """`config` is the whole recipe, as `check` lets it pass."""
 
     def contrast_groups(self) -> int:
         """Groups of clips that devices must share evenly, of a batch or of a part of one; 0 where there are none."""
@@ -43,6 +47,16 @@ TASKS: dict[str, type[Task]] = {"supervised": Supervised}
 """By `config.task.name`."""
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError where the name is unknown, or the recipe does not fit the task."""
+    choose(TASKS, config.task.name, "task.name").check(config)
+
+
+def needs_teacher(config: ConfigDict) -> bool:
+    """Whether the task of a recipe asks for a teacher."""
+    return TASKS[config.task.name].needs_teacher
+
+
 def build(config: ConfigDict) -> Task:
-    """The task of a recipe; UserError where the name is unknown, or the recipe does not fit the task."""
-    return choose(TASKS, config.task.name, "task.name")(config)
+    """The task of a recipe, as `check` lets it pass."""
+    return TASKS[config.task.name](config)

@@ -22,7 +22,8 @@ def check(config: ConfigDict) -> list[mixture.Member]:
       UserError: what was found, what was expected, and the flag that mends it.
     """
     segmenter.check(config.model)
-    weight_average.check(config, task.build(config).needs_teacher)
+    task.check(config)
+    weight_average.check(config, task.needs_teacher(config))
     optimizers.check(config)
     non_finite.allowed(config.run)
     predictor.check_options(config.evaluate, tuple(config.model.image_size), config.model.num_classes)

@@ -95,15 +95,11 @@ def build(config: ConfigDict, params: PyTree) -> optax.GradientTransformation:
     """The optimizer of a run.
 
     Args:
-      config: whole.
+      config: whole, as `check` lets it pass.
       params: arrays or shapes.
-
-    Raises:
-      UserError: an unknown optimizer, schedule or `decayed`.
     """
     options = config.optimizer
-    is_decayed = choose(DECAYED, options.decayed, "optimizer.decayed")
-    moments, _ = choose(OPTIMIZERS, options.name, "optimizer.name")
+    is_decayed, (moments, _) = DECAYED[options.decayed], OPTIMIZERS[options.name]
     scales = layer_scales(params, config)
     return optax.chain(
         optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity(),

@@ -40,14 +40,11 @@ def build(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
     During the first `warmup_steps` it is multiplied by a line from `warmup_ratio` to 1 (mmcv's linear warm-up).
 
     Args:
-      config: `config.schedule`: name, minimum, warmup_steps, warmup_ratio, and power for poly.
+      config: `config.schedule`, as `check` lets it pass: name, minimum, warmup_steps, warmup_ratio, and power for poly.
       learning_rate: before any decay.
       num_steps: of the training.
-
-    Raises:
-      UserError: an unknown name.
     """
-    make, _ = choose(SCHEDULES, config.name, "schedule.name")
+    make, _ = SCHEDULES[config.name]
     decay = make(config, learning_rate, num_steps)
     if not config.warmup_steps:
         return decay

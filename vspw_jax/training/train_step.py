@@ -114,7 +114,7 @@ def inputs_of(config: ConfigDict, state: train_state.State, batch: dict[str, jax
     """What the function of `make_mapped_gradients` takes, from a state and a batch."""
     key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
     weights, kept = (state["params"], None), {"model": state["model_state"]}
-    if task.build(config).needs_teacher:
+    if task.needs_teacher(config):
         weights = (state["params"], state["ema"]["params"])
         kept["teacher"] = state["ema"]["model_state"]
     return weights, kept, batch, key, state["step"]

@@ -26,7 +26,8 @@ def weights(
       UserError: there is neither, the workdir is another recipe's, a checkpoint is damaged or does not fit, or
         `evaluate.weights` asks for an average where none is.
     """
-    weight_average.check(config, task.build(config).needs_teacher)
+    task.check(config)
+    weight_average.check(config, task.needs_teacher(config))
     checkpoints = Checkpoints(workdir, config.run.keep)
     step = checkpoints.intact_step()
     if step is not None:
