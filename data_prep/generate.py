@@ -11,17 +11,24 @@ The same options always write the same files.
 
 import argparse
 import functools
+import json
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from data_prep import coco_stuff, vspw
-from data_prep.drawing import layouts
-from vspw_jax.console.errors import UserError, choose, run_program
+from data_prep.drawing import layouts, textures
+from vspw_jax.console.errors import UserError, choose, differing, run_program
 from vspw_jax.data import records
 from vspw_jax.parallel import processes
+
+VERSION = 2
+"""Of the drawing; another one draws other pictures from the same options. 1 had shared colours alone, and no note."""
+NOTE = "drawing.json"
+"""Beside the drawn files: version and options."""
 
 
 def generate(output: pathlib.Path | str, write: Callable[[pathlib.Path], object]) -> None:
@@ -40,17 +47,33 @@ def generate(output: pathlib.Path | str, write: Callable[[pathlib.Path], object]
     aside.rename(output)
 
 
+def _draw(
+    output: pathlib.Path | str,
+    options: argparse.Namespace | ConfigDict,
+    write: Callable[[pathlib.Path], object],
+) -> None:
+    """As `generate`, with a note of what was drawn."""
+
+    def noted(folder: pathlib.Path) -> None:
+        write(folder)
+        (folder / NOTE).write_text(json.dumps(_note(options), indent=2) + "\n")
+
+    generate(output, noted)
+
+
 def _draw_vspw(output: pathlib.Path | str, options: argparse.Namespace | ConfigDict) -> None:
     videos = {split: getattr(options, split, 0) for split in ("train", "val", "test")}
     videos = {split: count for split, count in videos.items() if count}
     size = (options.frames, options.height, options.width)
-    generate(output, lambda folder: layouts.write_vspw(folder, videos, *size, options.seed))
+    _draw(output, options, lambda folder: layouts.write_vspw(folder, videos, *size, options.seed, options.colours))
 
 
 def _draw_coco_stuff(output: pathlib.Path | str, options: argparse.Namespace | ConfigDict) -> None:
     images = {"train2017": options.train, "val2017": options.val}
     size = (options.height, options.width)
-    generate(output, lambda folder: layouts.write_coco_stuff(folder, images, *size, options.seed))
+    _draw(
+        output, options, lambda folder: layouts.write_coco_stuff(folder, images, *size, options.seed, options.colours)
+    )
 
 
 LAYOUTS: dict[str, tuple[Callable, Callable]] = {
@@ -58,6 +81,24 @@ LAYOUTS: dict[str, tuple[Callable, Callable]] = {
     "coco_stuff": (_draw_coco_stuff, functools.partial(coco_stuff.convert, numbering="pixelmap_0_181")),
 }
 """How data is drawn and how it is converted, by its layout."""
+
+
+def _note(options: argparse.Namespace | ConfigDict) -> dict[str, Any]:
+    """What decides a drawing, as its `NOTE` has it."""
+    fields = vars(options) if isinstance(options, argparse.Namespace) else options.to_dict()
+    places = ("output", "source", "records")
+    return {"version": VERSION, **{name: value for name, value in fields.items() if name not in places}}
+
+
+def _check_drawing(options: ConfigDict) -> None:
+    """Raises UserError where the drawn data that is there is not what a recipe would draw."""
+    path = pathlib.Path(options.source) / NOTE
+    found = json.loads(path.read_text()) if path.exists() else {"version": 1}
+    if lines := differing(found, _note(options)):
+        raise UserError(
+            f"{options.source} was drawn otherwise than this recipe asks for:\n{lines}\nDelete {options.source} and "
+            f"{options.records}; the same command then draws them anew."
+        )
 
 
 def for_recipe(config: ConfigDict) -> None:
@@ -74,6 +115,8 @@ def for_recipe(config: ConfigDict) -> None:
                 if not pathlib.Path(options.source).exists():
                     draw(options.source, options)
                 convert(options.source, options.records)
+            if options and data.records == options.records:
+                _check_drawing(options)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,6 +132,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--frames", type=int, default=20, help="frames in each video (default 20)")
     result.add_argument("--height", type=int, default=120, help="default 120")
     result.add_argument("--width", type=int, default=192, help="default 192")
+    result.add_argument(
+        "--colours",
+        choices=tuple(textures.COLOURS),
+        default="typical",
+        help="of a class: its own, as in the world (default), or shared by all classes, which is harder",
+    )
     result.add_argument("--seed", type=int, default=0, help="default 0")
     return result
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -22,10 +23,12 @@ from configs import nce
 from data_prep import generate, vspw
 from data_prep.drawing import layouts
 from vspw_jax import main
+from vspw_jax.models import segmenter
 from vspw_jax.training import train_state, train_step
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 LIBC = ctypes.CDLL(None)
+PROGRAM = pathlib.Path(__file__).parent / "parallel" / "program.py"
 CAMVID = pathlib.Path(__file__).parents[2] / "shared" / "data" / "camvid_vspw"
 
 
@@ -120,6 +123,26 @@ def command_line(monkeypatch, capfd, compile_cache):
         return (ended.value.code or 0, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def program():
+    """The module that the processes run."""
+    spec = importlib.util.spec_from_file_location("program", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:  # It puts its network in the others' place.
+        for table in (segmenter.ENCODERS, segmenter.DECODERS):
+            for name, value in table.items():
+                patch.setitem(table, name, value)
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def small_network(program, monkeypatch):
+    """`configs/upernet.py` has the small network."""
+    monkeypatch.setitem(segmenter.ENCODERS, "beit", program.Encoder)
+    monkeypatch.setitem(segmenter.DECODERS, "upernet", program.Decoder)
 
 
 class CountingStep:

@@ -51,6 +51,7 @@ def draw_video(data: ConfigDict) -> None:
     """Has a recipe draw its own video, where its records are not replaced by others."""
     data.records = "data/demo/records"
     data.generate = ConfigDict(dict(layout="vspw", train=60, val=9, frames=20, height=120, width=192, seed=0))
+    data.generate.colours = "typical"  # Of a class; or "shared" by all classes, which is harder.
     data.generate.source, data.generate.records = "data/demo/vspw", data.records
     data.augment.base_size = (192, 120)
     data.update(threads=2, prefetch=4)
@@ -60,4 +61,5 @@ def draw_images(member: ConfigDict) -> None:
     """Has a recipe draw the images of a mixture's member in COCO-Stuff's layout."""
     member.records = "data/demo_coco_stuff/records"
     member.generate = ConfigDict(dict(layout="coco_stuff", train=240, val=24, height=120, width=160, seed=1))
+    member.generate.colours = "typical"
     member.generate.source, member.generate.records = "data/demo_coco_stuff/images", member.records

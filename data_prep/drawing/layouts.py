@@ -62,7 +62,13 @@ def _write_frame(
 
 
 def write_vspw(
-    folder: pathlib.Path, videos: Mapping[str, int], num_frames: int, height: int, width: int, seed: int
+    folder: pathlib.Path,
+    videos: Mapping[str, int],
+    num_frames: int,
+    height: int,
+    width: int,
+    seed: int,
+    colours: str = "typical",
 ) -> None:
     """Writes clips in VSPW's layout; `videos` has their number by split."""
     numbers = iter(range(sum(videos.values())))
@@ -76,7 +82,7 @@ def write_vspw(
             origin.mkdir(parents=True)
             if split != "test":
                 mask.mkdir()
-            frames = zip(*scenes.clip(seed, number, num_frames, height, width), strict=True)
+            frames = zip(*scenes.clip(seed, number, num_frames, height, width, colours), strict=True)
             for frame, (image, label) in enumerate(frames, start=1):
                 mask_path = mask / f"{frame:08d}.png" if split != "test" else None
                 _write_frame(image, lookup[label], origin / f"{frame:08d}.jpg", mask_path)
@@ -85,7 +91,9 @@ def write_vspw(
     (folder / "label_num_dic_final.json").write_text(json.dumps(ids))
 
 
-def write_coco_stuff(folder: pathlib.Path, images: Mapping[str, int], height: int, width: int, seed: int) -> None:
+def write_coco_stuff(
+    folder: pathlib.Path, images: Mapping[str, int], height: int, width: int, seed: int, colours: str = "typical"
+) -> None:
     """Writes single images in COCO-Stuff's layout; `images` has their number by split."""
     numbers = iter(range(sum(images.values())))
     lookup = coco_stuff_lookup()
@@ -95,6 +103,6 @@ def write_coco_stuff(folder: pathlib.Path, images: Mapping[str, int], height: in
         mask_folder.mkdir(parents=True)
         for _ in progress(range(count), f"drawing {split}", "image"):
             number = next(numbers)
-            image, label = scenes.clip(seed, number, 1, height, width)
+            image, label = scenes.clip(seed, number, 1, height, width, colours)
             name = f"{number + 1:012d}"
             _write_frame(image[0], lookup[label[0]], image_folder / f"{name}.jpg", mask_folder / f"{name}.png")

@@ -1,7 +1,8 @@
 """Drawn video with exact labels: textured scenes, moving objects, a moving camera, changing light.
 
-A class can be told by its texture, shape and place, not by its colour: all classes draw the colours of each region of
-each clip from one distribution. The same (seed, number) always gives the same clip.
+A class can be told by its texture, shape and place. By default it has a typical colour too, as in the world; with
+colours "shared" all classes draw theirs from one distribution, which is harder. The same (seed, number, colours) always
+gives the same clip.
 Shapes: T frames, H and W pixels.
 """
 
@@ -65,7 +66,7 @@ def _label_of(name: str) -> int:
 
 
 def _background(
-    rng: np.random.Generator, scene: str, shape: Size, unit: int
+    rng: np.random.Generator, scene: str, shape: Size, unit: int, colours: str
 ) -> tuple[Float32[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
     """The scene's bands, each with an uneven upper edge: colours and labels."""
     height, width = shape
@@ -79,18 +80,18 @@ def _background(
         if name == "building":
             bumps = np.round(bumps * 6) / 6
         below = np.broadcast_to(rows >= (edge + roughness * unit * bumps if edge else 0), shape)
-        colour = np.where(below[..., None], textures.paint(rng, name, shape, unit), colour)
+        colour = np.where(below[..., None], textures.paint(rng, name, shape, unit, colours), colour)
         label[below] = _label_of(name)
     return colour, label
 
 
-def _sprite(rng: np.random.Generator, scene: str, unit: int, world_width: float) -> Sprite:
+def _sprite(rng: np.random.Generator, scene: str, unit: int, world_width: float, colours: str) -> Sprite:
     name = rng.choice(OBJECTS[scene])
     size = int(unit * 0.6)
     alpha = textures.silhouette(name, size)
     spins = name in ("ball", "unnamed", "painting_or_poster")
     return Sprite(
-        colour_HWC=textures.paint(rng, name, (size, size), unit),
+        colour_HWC=textures.paint(rng, name, (size, size), unit, colours),
         alpha_HW=alpha,
         label=_label_of(name),
         start=np.array([rng.uniform(0.1, world_width - 0.1), rng.uniform(0.35, 1.15)]),
@@ -145,13 +146,14 @@ def _develop(
 
 
 def clip(
-    seed: int, number: int, num_frames: int, height: int, width: int
+    seed: int, number: int, num_frames: int, height: int, width: int, colours: str = "typical"
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], UInt8[np.ndarray, "T H W"]]:
     """Draws a clip.
 
     Args:
       seed, number: together they fix the clip.
       num_frames, height, width: its size.
+      colours: a key of `textures.COLOURS`.
 
     Returns:
       RGB images, and labels: indices into CLASSES or NO_CLASS.
@@ -159,8 +161,8 @@ def clip(
     rng = np.random.default_rng([seed, number])
     scene = tuple(BANDS)[number % len(BANDS)]
     world_shape = (int(1.25 * height), int(1.25 * width + 0.5 * height))
-    background, ground = _background(rng, scene, world_shape, height)
-    sprites = [_sprite(rng, scene, height, world_shape[1] / height) for _ in range(rng.integers(3, 7))]
+    background, ground = _background(rng, scene, world_shape, height, colours)
+    sprites = [_sprite(rng, scene, height, world_shape[1] / height, colours) for _ in range(rng.integers(3, 7))]
     camera = _camera(rng, (height, width), world_shape)
     tint, drift = rng.uniform(0.85, 1.1, 3), rng.uniform(0, 2 * np.pi)
     blur = rng.uniform(0, 0.8)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import nce
 from data_prep import generate
 from data_prep.drawing import layouts, scenes
 from vspw_jax.classes import vspw
@@ -47,7 +48,9 @@ def test_masks_hold_raw_ids_of_what_was_drawn(generated_vspw):
 
 def test_same_seed_same_files(tmp_path):
     for name in ("a", "b"):
-        generate.generate(tmp_path / name, lambda folder: layouts.write_vspw(folder, {"train": 2}, 3, 32, 48, 7))
+        generate.main(
+            [f"--output={tmp_path / name}", "--train=2", "--val=0", "--frames=3", "--height=32", "--width=48"]
+        )
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
@@ -80,3 +83,22 @@ def test_a_drawing_cut_short_leaves_no_folder_of_that_name(tmp_path):
     assert not (tmp_path / "out").exists()
     generate.generate(tmp_path / "out", lambda folder: layouts.write_vspw(folder, {"train": 1}, 1, 32, 32, 0))
     assert (tmp_path / "out" / "train.txt").exists()
+
+
+def test_what_was_drawn_otherwise_is_refused(tmp_path):
+    """By another version, which left no note, or with other options."""
+    config = nce.get_config("demo")
+    options = config.data.generate
+    options.update(train=1, val=1, frames=2, height=32, width=48)
+    options.source, options.records = str(tmp_path / "vspw"), str(tmp_path / "records")
+    config.data.records = options.records
+    generate.for_recipe(config)
+    generate.for_recipe(config)
+    options.colours = "shared"
+    with pytest.raises(UserError, match="drawn otherwise.*\n  colours: typical there, shared now\nDelete .*vspw and"):
+        generate.for_recipe(config)
+    (tmp_path / "vspw" / generate.NOTE).unlink()
+    with pytest.raises(UserError, match="version: 1 there, 2 now"):
+        generate.for_recipe(config)
+    config.data.records = "elsewhere"  # Other data takes the place of what would be drawn.
+    generate.for_recipe(config)

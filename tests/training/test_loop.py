@@ -180,6 +180,7 @@ def test_a_batch_that_is_no_number_reaches_no_weight_and_can_be_replayed(
     assert "Step 3, saved in" in capfd.readouterr().out
     assert "image values 1 of" in report and "Weights before the step: 0 of" in report
     assert re.search(r"loss +nan +nan +<- not finite", report)
+    assert "The first NaN came from " in report
     assert re.search(r"learning_rate +\S+ +\S+$", report, re.MULTILINE)
     found = re.search(
         r"Gradients: (\d+) of (\d+) arrays hold NaN or infinity \(decoder (\d+), encoder (\d+)\):", report

@@ -1,10 +1,14 @@
-"""Learning rates, groups and updates against their definitions."""
+"""Parameter groups and updates against their definitions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import baseline, upernet
+from configs.parts import training
+from vspw_jax.console.errors import UserError
 from vspw_jax.parallel import placement
 from vspw_jax.training import optimizers
 
@@ -20,6 +24,8 @@ def with_options(recipe=baseline, **options):
 
 
 CONFIG = with_options()
+RATE_OF_STEP_2 = 2e-5 * (1 - 2 / STEPS) * (1 - (1 - 2 / 1500) * (1 - 1e-6))
+"""See test_schedules.py."""
 PARAMS = {
     "encoder": {
         "cls_token": np.ones((1, 1, 4)),
@@ -47,12 +53,6 @@ def mmcv_rate(step):
     """LrUpdaterHook: poly by iteration; in warm-up times 1 - (1 - step / warmup) * (1 - ratio)."""
     regular = 2e-5 * (1 - step / STEPS)
     return regular * (1 - (1 - step / 1500) * (1 - 1e-6)) if step < 1500 else regular
-
-
-@pytest.mark.parametrize("step", [0, 1, 749, 1499, 1500, 1501, 20_000, 39_999])
-def test_schedule_is_mmcvs(step):
-    rate = optimizers.learning_rate(CONFIG)
-    assert float(rate(jnp.asarray(step))) == pytest.approx(mmcv_rate(step), rel=1e-5)
 
 
 def test_layer_decay_counts_patches_blocks_and_the_rest():
@@ -124,7 +124,7 @@ def test_update_is_adamw_with_the_groups_rate_and_decay():
         "decoder/layers/0/norm1/bias",
     }
     for path, update in updates.items():
-        wanted = -mmcv_rate(2) * scales[path] * (1.05 if path in decayed else 1.0)
+        wanted = -RATE_OF_STEP_2 * scales[path] * (1.05 if path in decayed else 1.0)
         np.testing.assert_allclose(update, np.broadcast_to(wanted, update.shape), rtol=1e-4)
 
 
@@ -135,3 +135,67 @@ def test_gradients_are_clipped_by_their_global_norm():
     transformation = optimizers.build(config, params)
     _, state = transformation.update({"decoder": {"kernel": jnp.full(4, 500.0)}}, transformation.init(params), params)
     np.testing.assert_allclose(state[1].nu["decoder"]["kernel"], 0.001 * 0.25, rtol=1e-5)
+
+
+def sgd_config(**options):
+    """SGD without warm-up, every layer at the same rate."""
+    config = upernet.get_config()
+    config.optimizer = training.sgd(learning_rate=0.1, weight_decay=0.01)
+    config.optimizer.update(options)
+    config.schedule = training.poly(power=0.9)
+    config.train.steps = 10
+    return config
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decayed", ["all", "kernels"])
+def test_sgd_is_torchs(nesterov, decayed):
+    """Weight decay joins the gradient, which joins the momentum; with Nesterov the step looks ahead. In float64."""
+    config = sgd_config(nesterov=nesterov, decayed=decayed)
+    rng = np.random.default_rng(0)
+    ours = {"decoder": {"kernel": rng.normal(size=(3, 4)), "bias": rng.normal(size=4)}}
+    ours = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), ours)
+    weights = {name: np.asarray(leaf, np.float64) for name, leaf in ours["decoder"].items()}
+    momenta = {name: np.zeros_like(weight) for name, weight in weights.items()}
+    optimizer = optimizers.build(config, ours)
+    state = optimizer.init(ours)
+    for step in range(6):
+        gradients = {name: rng.normal(size=weight.shape) for name, weight in weights.items()}
+        updates, state = optimizer.update({"decoder": jax.tree.map(jnp.float32, gradients)}, state, ours)
+        ours = optax.apply_updates(ours, updates)
+        rate = 0.1 * (1 - step / 10) ** 0.9
+        for name, weight in weights.items():
+            decay = 0.01 if decayed == "all" or name == "kernel" else 0.0
+            gradient = gradients[name] + decay * weight
+            momenta[name] = 0.9 * momenta[name] + gradient
+            weights[name] = weight - rate * (gradient + 0.9 * momenta[name] if nesterov else momenta[name])
+    for name, weight in weights.items():
+        np.testing.assert_allclose(ours["decoder"][name], weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_beside_torchs_own(nesterov):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    start, gradients = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(5, 3, 4)).astype(np.float32)
+    config = sgd_config(nesterov=nesterov)
+    config.schedule.power = 0.0  # A constant rate.
+    optimizer = optimizers.build(config, {"decoder": {"kernel": jnp.asarray(start)}})
+    ours = {"decoder": {"kernel": jnp.asarray(start)}}
+    state = optimizer.init(ours)
+    theirs = torch.nn.Parameter(torch.tensor(start))
+    reference = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=nesterov)
+    for gradient in gradients:
+        updates, state = optimizer.update({"decoder": {"kernel": jnp.asarray(gradient)}}, state, ours)
+        ours = optax.apply_updates(ours, updates)
+        theirs.grad = torch.tensor(gradient)
+        reference.step()
+    np.testing.assert_allclose(ours["decoder"]["kernel"], theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_an_optimizer_has_its_own_fields_and_no_other():
+    config = sgd_config()
+    optimizers.check(config)
+    config.optimizer.beta1 = 0.9
+    with pytest.raises(UserError, match="optimizer.name is 'sgd', which does not read beta1.*configs/parts"):
+        optimizers.check(config)

@@ -33,7 +33,7 @@ class Checkpoints:
       UserError: training cannot write there.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int, trains: bool = False, in_background: bool = True):
+    def __init__(self, workdir: pathlib.Path, keep: int, trains: bool = False, in_background: bool = True) -> None:
         self._folder, self._keep = (pathlib.Path(workdir) / "checkpoints").resolve(), keep
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,

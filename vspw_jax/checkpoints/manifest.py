@@ -1,37 +1,41 @@
-"""What a folder of files held when it was written: a sha256 of each, to find damage that reading would not show.
+"""A sha256 of each file of a folder, made when the folder was written, to find damage that reading would not show.
 
-TensorStore gives back an array with flipped bits as if nothing were wrong.
+TensorStore returns an array with flipped bits as if nothing were wrong.
 """
 
 import concurrent.futures
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from orbax.checkpoint.path import atomicity
 
 FILE = "manifest.json"
 UNREAD = ("_CHECKPOINT_METADATA", "commit_success.txt")
-"""Orbax's notes on the saving, written to the last; nothing of a state is read from them. They need only be there."""
+"""Orbax writes these notes until a save ends, and reads nothing of a state from them. They only have to exist."""
 
 THREADS = 8
 
+Result = TypeVar("Result")
 
-def _digest(path):
+
+def _digest(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_of_list(files):
+def _digest_of_list(files: Mapping[str, str | None]) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def _each(function, items):
+def _each(function: Callable[[str], Result], items: Iterable[str]) -> list[Result]:
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, items))
 
 
-def write(folder):
+def write(folder: pathlib.Path | str) -> None:
     """Writes the manifest of all files under a folder into it."""
     folder = pathlib.Path(folder)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
@@ -41,7 +45,7 @@ def write(folder):
     (folder / FILE).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def damage(folder):
+def damage(folder: pathlib.Path | str) -> list[str]:
     """What is wrong with a folder that has a manifest: lines such as "weights/d/1f: missing", none if all is well."""
     folder = pathlib.Path(folder)
     try:
@@ -54,7 +58,7 @@ def damage(folder):
     if own_digest != _digest_of_list(digests):
         return [f"{FILE}: not what was written"]
 
-    def look(name):
+    def look(name: str) -> str | None:
         try:
             found = _digest(folder / name)
             return None if digests[name] in (None, found) else f"{name}: not what was written"
@@ -67,9 +71,9 @@ def damage(folder):
 
 
 class FolderWithManifest(atomicity.AtomicRenameTemporaryPath):
-    """Where Orbax writes a checkpoint: the manifest is there before the folder takes its name, never one without."""
+    """Where Orbax writes a checkpoint. The manifest is written before the folder gets its final name."""
 
-    async def finalize(self):
-        if self.get_final().name.isdigit():  # A step, not one of the folders in it, which are written likewise.
+    async def finalize(self) -> None:
+        if self.get_final().name.isdigit():  # A step, not one of its parts, which Orbax writes in the same way.
             write(self.get())
         await super().finalize()

@@ -17,13 +17,14 @@ FILE = "memory.npz"
 
 @dataclasses.dataclass(frozen=True)
 class KeptMemory:
-    """What is remembered after the first `frames` frames of a video, all of which have their masks.
+    """What is remembered after the first frames of a video, all of which have their masks.
 
     Attributes:
+      names: of these frames.
       shape: (height, width, 3) of the last of them.
     """
 
-    frames: int
+    names: tuple[str, ...]
     shape: tuple[int, ...]
     memory: PyTree[Array]
 
@@ -33,7 +34,7 @@ def save(folder: pathlib.Path, kept: KeptMemory) -> None:
     leaves = enumerate(jax.tree.leaves(kept.memory))
     arrays: dict[str, Any] = {f"leaf_{number}": np.asarray(leaf) for number, leaf in leaves}
     with whole_file(folder / FILE) as partial:
-        np.savez(partial, frames=np.array(kept.frames), shape=np.array(kept.shape), **arrays)
+        np.savez(partial, names=np.array(kept.names), shape=np.array(kept.shape), **arrays)
 
 
 def load(folder: pathlib.Path, first_memory: Callable[[int, int], PyTree[Array]]) -> KeptMemory | None:
@@ -52,7 +53,7 @@ def load(folder: pathlib.Path, first_memory: Callable[[int, int], PyTree[Array]]
     try:
         with path.open("rb") as file, np.load(file) as stored:
             arrays = dict(stored)
-        frames, shape = int(arrays.pop("frames")), tuple(arrays.pop("shape").tolist())
+        names, shape = tuple(arrays.pop("names").tolist()), tuple(arrays.pop("shape").tolist())
     except Exception as error:  # zipfile, zlib and NumPy each have their own.
         raise UserError(f"{path} is damaged ({error}). {advice}") from error
     like, tree = jax.tree.flatten(first_memory(*shape[:2]))
@@ -60,4 +61,4 @@ def load(folder: pathlib.Path, first_memory: Callable[[int, int], PyTree[Array]]
     found, expected = ([(leaf.shape, leaf.dtype.name) for leaf in some] for some in (leaves, like))
     if found != expected:
         raise UserError(f"{path} does not fit this network: found arrays {found}, expected {expected}. {advice}")
-    return KeptMemory(frames, shape, jax.tree.unflatten(tree, leaves))
+    return KeptMemory(names, shape, jax.tree.unflatten(tree, leaves))

@@ -121,9 +121,9 @@ class _Output:
 
     def remember(self, kept: memory_file.KeptMemory) -> None:
         """Keeps what is remembered after the frames that were added, once all their masks are there."""
-        if kept.frames - self._remembered < FRAMES_BETWEEN_MEMORIES:
+        if len(kept.names) - self._remembered < FRAMES_BETWEEN_MEMORIES:
             return
-        self._remembered, masks, self._masks = kept.frames, self._masks, []
+        self._remembered, masks, self._masks = len(kept.names), self._masks, []
         self._film(self._save_memory, masks, kept)
 
     def _save_memory(self, masks: list[Future[None]], kept: memory_file.KeptMemory) -> None:
@@ -159,6 +159,19 @@ def _checked_room(
         yield batch
 
 
+def _kept_memory(
+    predictor: Predictor, source: Source, folder: PredictionFolder, store: scores.Writer | None
+) -> memory_file.KeptMemory | None:
+    """What an earlier run remembered, if all that it made until then is still there."""
+    kept = memory_file.load(folder.path, predictor.first_memory)
+    if not kept:
+        return None
+    size = kept.shape[:2]
+    has_scores = lambda name: not store or store.path(source.name, name).exists()
+    is_whole = all(has_scores(name) and folder.mask(name, size) is not None for name in kept.names)
+    return kept if is_whole else None
+
+
 def predict_source(
     predictor: Predictor, source: Source, output: pathlib.Path, side_by_side: bool = False, overlap: bool = True
 ) -> int:
@@ -182,15 +195,16 @@ def predict_source(
         return 0
     store = _store(predictor, source, folder, identity)
     most = 2 * predictor.batch if overlap else 0
-    kept = memory_file.load(folder.path, predictor.first_memory) if predictor.remembers else None
+    kept = _kept_memory(predictor, source, folder, store) if predictor.remembers else None
     in_order = InOrder(predictor, kept.memory, kept.shape) if kept else InOrder(predictor)
-    most_kept = math.inf if not predictor.remembers else kept.frames if kept else 0
+    most_kept = math.inf if not predictor.remembers else len(kept.names) if kept else 0
 
     def begin(batch: list[Item]) -> tuple[list[Item], Result | None]:
         new = batch[0].label is None
         return batch, in_order.start([item.image for item in batch]) if new else None
 
-    count = predicted = 0
+    names: list[str] = []
+    predicted = 0
     bar = progress(description=f"predicting {source.name}", unit="frame", total=source.count)
     with (
         contextlib.closing(bar),
@@ -204,10 +218,11 @@ def predict_source(
             for item, label, compact in zip(batch, labels, compacts, strict=True):
                 written.add(item, label, compact)
                 bar.update()
-            count, predicted = count + len(batch), predicted + (len(batch) if result else 0)
+            names += [item.name for item in batch]
+            predicted += len(batch) if result else 0
             if result and predictor.remembers:
-                written.remember(memory_file.KeptMemory(count, batch[-1].image.shape, result.memory))
+                written.remember(memory_file.KeptMemory(tuple(names), batch[-1].image.shape, result.memory))
     if store:
         store.close()
-    folder.finish(count)
+    folder.finish(len(names))
     return predicted

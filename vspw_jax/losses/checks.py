@@ -33,18 +33,18 @@ LIMITS: dict[str, dict[str, tuple[float, float]]] = {
         "warmup_steps": (0, math.inf),
     },
 }
-"""The least and the largest value of fields, by the loss's section."""
+"""The least and the largest value of fields, for each section of `config.loss`."""
 
 CONTRASTS = ("nce", "pne")
-"""Sections that a recipe may lack, and that count only where their weight is not 0."""
+"""Sections that a recipe may lack. They count only where their weight is not 0."""
 
 
 def check_losses(config: ConfigDict, num_maps: int) -> None:
-    """Raises UserError where a field of `config.loss` has a value with which its loss cannot be computed.
+    """Raises UserError where a loss cannot be computed with the value of a field of `config.loss`.
 
     Args:
-      config: whole.
-      num_maps: that the encoder gives.
+      config: the whole recipe.
+      num_maps: how many maps the encoder gives.
     """
     check_segmentation(config.loss.segmentation, config.model.num_classes)
     check_queries(config.loss.segmentation.get("capacity", 0), config.model.decoder)
@@ -68,7 +68,7 @@ def check_level(section: str, level: int, num_maps: int) -> None:
 
 
 def check_segmentation(fields: ConfigDict, num_classes: int) -> None:
-    """The same of `config.loss.segmentation`."""
+    """Raises UserError where a field of `config.loss.segmentation` has an impossible value."""
     check_limits("segmentation", fields)
     if "void" in fields:
         choose(segmentation.COUNTED, fields.void, "loss.segmentation.void")
@@ -78,18 +78,18 @@ def check_segmentation(fields: ConfigDict, num_classes: int) -> None:
 
 
 def check_queries(capacity: int, decoder: ConfigDict) -> None:
-    """Raises UserError where a frame may hold more classes than there are queries to give them to."""
+    """Raises UserError where a frame may hold more classes than the decoder has queries."""
     queries = decoder.get("num_queries", capacity)
     if capacity > queries:
         raise UserError(
-            f"loss.segmentation.capacity is {capacity}, model.decoder.num_queries {queries}: every class of a frame "
-            f"needs a query of its own. Set --config.model.decoder.num_queries={capacity} or more, or lower the "
-            "capacity."
+            f"loss.segmentation.capacity is {capacity}, but model.decoder.num_queries is {queries}: every class of a "
+            f"frame needs a query of its own. Set --config.model.decoder.num_queries={capacity} or more, or lower "
+            "the capacity."
         )
 
 
 def check_limits(section: str, fields: ConfigDict) -> None:
-    """Raises UserError where a field lies outside of its `LIMITS`; not-a-number does too."""
+    """Raises UserError where a field lies outside of its `LIMITS`, or is not a number (NaN)."""
     for name, (least, most) in LIMITS[section].items():
         if name in fields and not least <= fields[name] <= most:
             wanted = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"

@@ -3,12 +3,17 @@
 Shapes: B clips, T frames, H and W pixels, h and w patches.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Shaped
 
 from vspw_jax.classes.vspw import VOID
 
 
-def nearest(label_BTHW, height, width, min_share=0.0):
+def nearest(
+    label_BTHW: Shaped[Array, "B T H W"], height: int, width: int, min_share: float = 0.0
+) -> Shaped[Array, "B T h w"]:
     """Each patch's first pixel, as torch's F.interpolate(mode="nearest") for whole factors; `min_share` is not used."""
     del min_share
     rows = jnp.arange(height) * label_BTHW.shape[2] // height
@@ -16,11 +21,13 @@ def nearest(label_BTHW, height, width, min_share=0.0):
     return label_BTHW[:, :, rows][:, :, :, columns]
 
 
-def majority(label_BTHW, height, width, min_share=0.0):
-    """Each patch's most frequent class, of equally frequent ones the lowest; void where no pixel is labelled.
+def majority(
+    label_BTHW: Int[Array, "B T H W"], height: int, width: int, min_share: float = 0.0
+) -> Int[Array, "B T h w"]:
+    """Each patch's most frequent class (the lowest of those equally frequent); void where no pixel is labelled.
 
     Args:
-      min_share: void too where that class has less than this share of the patch's pixels, void ones included.
+      min_share: a class with less than this share of the patch's pixels, void ones included, makes the patch void too.
     """
     *clips, rows, columns = label_BTHW.shape
     images = label_BTHW.reshape(-1, rows, columns)
@@ -34,4 +41,4 @@ def majority(label_BTHW, height, width, min_share=0.0):
     return jnp.where(kept, count[..., :VOID].argmax(axis=-1), VOID).reshape(*clips, height, width)
 
 
-CHOICES = {"nearest": nearest, "majority": majority}
+CHOICES: dict[str, Callable[..., Int[Array, "B T h w"]]] = {"nearest": nearest, "majority": majority}

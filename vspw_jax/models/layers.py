@@ -4,15 +4,34 @@ Shapes: N images, H and W cells, S tokens, C channels. Keys are one typed JAX ke
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from vspw_jax.parallel import weight_shards
 from vspw_jax.parallel.mesh import DATA_AXES
+
+Map = Float[Array, "N H W C"]
+Tokens = Float[Array, "N S C"]
+Size = tuple[int, int]
+"""Height and width."""
+Keys = Key[Array, " N"] | None
+"""None stands for no randomness."""
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+class Options(TypedDict):
+    """What every layer is made with: the type of its computation, and where its first weights come from."""
+
+    dtype: jnp.dtype
+    rngs: nnx.Rngs
+
 
 REMAT_POLICIES = {
     "none": None,
@@ -21,21 +40,28 @@ REMAT_POLICIES = {
 }
 
 normal_02 = nnx.initializers.normal(0.02)
-"""timm's trunc_normal_(std=.02): it cuts at +-2, a hundred deviations off, so it is a plain normal."""
+"""timm's trunc_normal_(std=.02). It cuts at +-2, which is a hundred deviations, so it is a plain normal."""
 xavier_uniform = nnx.initializers.xavier_uniform()
 torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""torch.nn.Linear's own: uniform in +-1/sqrt(inputs), for layers that the released code leaves as made."""
+"""torch.nn.Linear's own: uniform in +-1/sqrt(inputs). For layers that the released code does not initialise itself."""
 fan_out_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def stack_modules(make, count, rngs):
+def stack_modules(make: Callable[[nnx.Rngs], Module], count: int, rngs: nnx.Rngs) -> Module:
     """`count` modules made by make(rngs) as one whose variables have a leading axis of `count`, for `scan_modules`."""
     keys = jax.random.split(rngs.params(), count)
     graphdef = nnx.graphdef(nnx.eval_shape(make, nnx.Rngs(params=keys[0])))
     return nnx.merge(graphdef, jax.vmap(lambda key: nnx.state(make(nnx.Rngs(params=key))))(keys))
 
 
-def scan_modules(stacked, apply, carry, xs=None, remat="none", unroll=1):
+def scan_modules(
+    stacked: Module,
+    apply: Callable[[Module, PyTree, PyTree], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    xs: PyTree = None,
+    remat: str = "none",
+    unroll: bool | int = 1,
+) -> tuple[PyTree, PyTree]:
     """`lax.scan` over the modules of `stack_modules`: carry, y = apply(module, carry, x)."""
     graphdef, variables = nnx.split(stacked)
 
@@ -43,25 +69,25 @@ def scan_modules(stacked, apply, carry, xs=None, remat="none", unroll=1):
         variables, x = inputs
         return apply(nnx.merge(graphdef, weight_shards.put_together(variables)), carry, x)
 
-    # A loop's passes cannot be merged with each other, so the guard against it is needed only without one.
+    # The compiler cannot merge the passes of a loop, so `prevent_cse` is needed only where there is no loop.
     return lax.scan(rematerialised(body, remat, prevent_cse=unroll is True), carry, (variables, xs), unroll=unroll)
 
 
-def rematerialised(function, remat, prevent_cse=True):
-    """The function, its intermediate values recomputed in the backward pass as the policy `remat` says.
+def rematerialised(function: Callable, remat: str, prevent_cse: bool = True) -> Callable:
+    """The function; the backward pass recomputes its intermediate values as the policy `remat` says.
 
-    `prevent_cse` keeps the compiler from finding the forward pass's values again and so saving them after all.
+    `prevent_cse` keeps the compiler from merging them with those of the forward pass, which would save them after all.
     """
     policy = REMAT_POLICIES[remat]
     return function if policy is None else jax.checkpoint(function, policy=policy, prevent_cse=prevent_cse)
 
 
-def fold_keys(keys_N, data):
+def fold_keys(keys_N: Keys, data: int | Int[Array, ""]) -> Keys:
     """`jax.random.fold_in` of every image's key; None stays None (no randomness)."""
     return None if keys_N is None else jax.vmap(jax.random.fold_in, (0, None))(keys_N, data)
 
 
-def drop_path(x_NSC, rate, keys_N):
+def drop_path(x_NSC: Tokens, rate: float | Float[Array, ""], keys_N: Keys) -> Tokens:
     """Stochastic depth: drops an image's whole branch with probability `rate`, as timm's DropPath.
 
     Each image draws from its own key, so that the draw does not depend on how images share devices.
@@ -73,7 +99,7 @@ def drop_path(x_NSC, rate, keys_N):
     return x_NSC * scale_N.reshape(-1, *(1,) * (x_NSC.ndim - 1))
 
 
-def drop_channels(x_NHWC, rate, keys_N):
+def drop_channels(x_NHWC: Map, rate: float, keys_N: Keys) -> Map:
     """torch's Dropout2d: drops each channel of an image's map with probability `rate`, each image by its own key."""
     if keys_N is None:
         return x_NHWC
@@ -81,37 +107,37 @@ def drop_channels(x_NHWC, rate, keys_N):
     return x_NHWC * (kept_NC / (1.0 - rate)).astype(x_NHWC.dtype)[:, None, None]
 
 
-def resize_bilinear(x_NHWC, height, width):
+def resize_bilinear(x_NHWC: Map, height: int, width: int) -> Map:
     """Bilinear resize as torch's F.interpolate(mode="bilinear", align_corners=False): no antialiasing."""
     shape = (x_NHWC.shape[0], height, width, x_NHWC.shape[3])
     return jax.image.resize(x_NHWC, shape, "bilinear", antialias=False)
 
 
-def to_tokens(x_NHWC):
+def to_tokens(x_NHWC: Map) -> Tokens:
     """(N, H, W, C) to (N, H*W, C), row-major."""
     return x_NHWC.reshape(x_NHWC.shape[0], -1, x_NHWC.shape[-1])
 
 
-def split_maps(tokens_NPC, shapes):
-    """Cuts tokens of several maps, one after another, into maps (N, h, w, C)."""
+def split_maps(tokens_NPC: Float[Array, "N P C"], shapes: Sequence[Size]) -> list[Map]:
+    """Cuts the tokens of several maps, which follow each other, into maps (N, h, w, C)."""
     ends = np.cumsum([height * width for height, width in shapes])[:-1].tolist()
     parts = jnp.split(tokens_NPC, ends, axis=1)
     return [part.reshape(part.shape[0], *shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def layer_norm(dim, epsilon, *, dtype, rngs):
+def layer_norm(dim: int, epsilon: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """flax's, over the last axis."""
     return nnx.LayerNorm(dim, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
 
 class BatchNorm(nnx.BatchNorm):
-    """flax's, with what torch's keeps: unbiased variances, of count - 1 degrees of freedom, and a count of batches."""
+    """flax's, but it keeps what torch's does: unbiased variances (divided by count - 1) and a count of batches."""
 
-    def __init__(self, *args, **options):
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
-    def __call__(self, x_NHWC, use_running_average):
+    def __call__(self, x_NHWC: Map, use_running_average: bool) -> Map:  # type: ignore[override]  # It takes no mask.
         kept = self.momentum * self.var[...]
         output = super().__call__(x_NHWC, use_running_average)
         if not use_running_average:
@@ -121,19 +147,28 @@ class BatchNorm(nnx.BatchNorm):
         return output
 
 
-def batch_norm(dim, *, dtype, rngs):
+def batch_norm(dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> BatchNorm:
     """torch's SyncBatchNorm (eps 1e-5, momentum 0.1): in training its statistics span all devices."""
     return BatchNorm(
         dim, momentum=0.9, epsilon=1e-5, use_fast_variance=False, axis_name=DATA_AXES, dtype=dtype, rngs=rngs
     )
 
 
-def group_norm(dim, groups, *, dtype, rngs):
+def group_norm(dim: int, groups: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.GroupNorm:
     """GroupNorm of the decoders, with torch's default eps 1e-5."""
     return nnx.GroupNorm(dim, groups, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
-def conv3x3(channels_in, channels_out, stride=1, *, dtype, rngs, use_bias=False, groups=1):
+def conv3x3(
+    channels_in: int,
+    channels_out: int,
+    stride: int = 1,
+    *,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+    use_bias: bool = False,
+    groups: int = 1,
+) -> nnx.Conv:
     """3x3 convolution with torch's symmetric padding of 1."""
     return nnx.Conv(
         channels_in,
@@ -149,7 +184,7 @@ def conv3x3(channels_in, channels_out, stride=1, *, dtype, rngs, use_bias=False,
     )
 
 
-def depthwise3x3(conv, x_NHWC):
+def depthwise3x3(conv: nnx.Conv, x_NHWC: Map) -> Map:
     """What the depthwise `conv` of `conv3x3` gives, as a sum of nine shifted products.
 
     On CPU the gradient of the grouped convolution takes ten times as long.
@@ -158,11 +193,20 @@ def depthwise3x3(conv, x_NHWC):
     dtype = conv.dtype
     padded = jnp.pad(x_NHWC.astype(dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
     kernel = conv.kernel[...].astype(dtype)[:, :, 0]
+    assert conv.bias is not None
     shifted = (padded[:, dy : dy + height, dx : dx + width] * kernel[dy, dx] for dy in range(3) for dx in range(3))
     return sum(shifted) + conv.bias[...].astype(dtype)
 
 
-def linear(dim_in, dim_out, *, dtype, rngs, use_bias=True, kernel_init=normal_02):
+def linear(
+    dim_in: int,
+    dim_out: int,
+    *,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+    use_bias: bool = True,
+    kernel_init: nnx.Initializer = normal_02,
+) -> nnx.Linear:
     """Linear layer over the last axis; on a map (N, H, W, C) it is torch's 1x1 convolution."""
     return nnx.Linear(dim_in, dim_out, use_bias=use_bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
@@ -170,13 +214,13 @@ def linear(dim_in, dim_out, *, dtype, rngs, use_bias=True, kernel_init=normal_02
 class Upsample2x(nnx.Module):
     """torch's ConvTranspose2d(kernel 2, stride 2): every cell becomes 2x2 cells. Kernel (in, dy, dx, out)."""
 
-    def __init__(self, channels_in, channels_out, *, dtype, rngs):
+    def __init__(self, channels_in: int, channels_out: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         scale = math.sqrt(2.0 / (4 * channels_out))
         self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (channels_in, 2, 2, channels_out)))
         self.bias = nnx.Param(jnp.zeros(channels_out))
         self.dtype = dtype
 
-    def __call__(self, x_NHWC):
+    def __call__(self, x_NHWC: Map) -> Map:
         num_images, height, width, _ = x_NHWC.shape
         kernel = self.kernel[...].astype(self.dtype)
         output = jnp.einsum("nhwi,iabo->nhawbo", x_NHWC.astype(self.dtype), kernel) + self.bias[...].astype(self.dtype)
@@ -186,13 +230,16 @@ class Upsample2x(nnx.Module):
 class ConvNormRelu(nnx.Module):
     """1x1 or 3x3 convolution without bias, batch norm, ReLU: mmcv's ConvModule."""
 
-    def __init__(self, channels_in, channels_out, size=3, stride=1, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(
+        self, channels_in: int, channels_out: int, size: int = 3, stride: int = 1, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        options = Options(dtype=dtype, rngs=rngs)
+        self.conv: nnx.Linear | nnx.Conv
         if size == 1:
             self.conv = linear(channels_in, channels_out, use_bias=False, kernel_init=fan_out_normal, **options)
         else:
             self.conv = conv3x3(channels_in, channels_out, stride, **options)
         self.norm = batch_norm(channels_out, **options)
 
-    def __call__(self, x_NHWC, train):
+    def __call__(self, x_NHWC: Map, train: bool) -> Map:
         return jax.nn.relu(self.norm(self.conv(x_NHWC), use_running_average=not train))

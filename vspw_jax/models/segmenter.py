@@ -1,9 +1,12 @@
 """The segmentation network: an encoder and a decoder named in the config.
 
-An encoder makes maps of images; a decoder makes a dict of float32 arrays of them, each name ending in its axes.
+An encoder makes maps of images. A decoder makes a dict of float32 arrays of the maps; each name ends in its axes.
 
 Shapes: B clips, T frames, N = B*T images, H and W pixels or cells, Q queries, C channels or classes, L predictions.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +29,17 @@ DECODERS: dict[str, type[Decoder]] = {"mask2former": Mask2Former, "upernet": Upe
 PROJECTION_INPUTS = ("encoder", "decoder")
 """What the projection head reads: a map of the encoder, or the features that the decoder classifies."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+Outputs = dict[str, Any]
+"""Arrays by name, and "encoder", a list of arrays."""
 
 
 def encoder_of(config: ConfigDict) -> type[Encoder]:
-    """The class of `config.model`'s encoder; UserError lists those that there are."""
+    """The class of `config.model`'s encoder; for an unknown name, UserError lists the known ones."""
     return choose(ENCODERS, config.encoder.name, "model.encoder.name")
 
 
 def decoder_of(config: ConfigDict) -> type[Decoder]:
-    """The class of `config.model`'s decoder; UserError lists those that there are."""
+    """The class of `config.model`'s decoder; for an unknown name, UserError lists the known ones."""
     return choose(DECODERS, config.decoder.name, "model.decoder.name")
 
 
@@ -44,8 +49,8 @@ def maps_of(config: ConfigDict) -> tuple[FeatureMap, ...]:
 
 
 def stacked(config: ConfigDict) -> dict[str, int]:
-    """Paths of variables of the network of `config.model` that are stacked for a scan, and their stacked axes."""
-    parts = {"encoder": encoder_of(config), "decoder": decoder_of(config)}
+    """Paths of the network's variables that are stacked for a scan, and how many leading axes are stacked."""
+    parts: dict[str, type[Encoder] | type[Decoder]] = {"encoder": encoder_of(config), "decoder": decoder_of(config)}
     return {f"{part}/{path}": axes for part, kind in parts.items() for path, axes in kind.STACKED.items()}
 
 
@@ -62,13 +67,13 @@ def projected_width(config: ConfigDict) -> int:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError where `config.model` makes no network: a name, a size or a level that there is not."""
+    """Raises UserError where `config.model` makes no network: an unknown name, an impossible size or level."""
     choose(DTYPES, config.dtype, "model.dtype")
     choose(layers.REMAT_POLICIES, config.remat, "model.remat")
     if len(config.image_size) != 2:
         raise UserError(
-            f"model.image_size is {tuple(config.image_size)}: expected height and width, given once, as in "
-            "--config.model.image_size='(480, 480)'."
+            f"model.image_size is {tuple(config.image_size)}: expected height and width, as in "
+            "--config.model.image_size='(480, 480)'. Give this flag once."
         )
     check_fields("model.encoder", config.encoder, encoder_of(config).FIELDS, "configs/parts/models.py")
     check_fields("model.decoder", config.decoder, decoder_of(config).FIELDS, "configs/parts/models.py")
@@ -84,10 +89,10 @@ def check(config: ConfigDict) -> None:
 class Segmenter(nnx.Module):
     """Encoder and decoder over clips; frames are independent of each other here."""
 
-    def __init__(self, config: ConfigDict, rngs: nnx.Rngs):
+    def __init__(self, config: ConfigDict, rngs: nnx.Rngs) -> None:
         check(config)
         self.config = FrozenConfigDict(config)
-        options = dict(dtype=DTYPES[config.dtype], rngs=rngs)
+        options = layers.Options(dtype=DTYPES[config.dtype], rngs=rngs)
         self.encoder = encoder_of(config)(config.encoder, config.image_size, config.remat, **options)
         self.decoder = decoder_of(config)(maps_of(config), config.num_classes, config.decoder, config.remat, **options)
         if has_projection(config):
@@ -95,21 +100,21 @@ class Segmenter(nnx.Module):
 
     def __call__(
         self, image_BTHWC: Float[Array, "B T H W 3"], train: bool = False, key_B: Key[Array, " B"] | None = None
-    ) -> dict[str, Array | list[Array]]:
+    ) -> Outputs:
         """Runs the network.
 
         Args:
           image_BTHWC: normalised float32 frames of the model's image_size.
-          train: batch statistics from the batch (averaged over the mapped `DATA_AXES`, which must be bound) and
-            their running means updated in place; else the running means are used.
-          key_B: a JAX key a clip for stochastic depth and drop-out, or None for none.
+          train: True takes batch statistics from the batch (averaged over the mapped `DATA_AXES`, which must be bound)
+            and updates their running means in place. False uses the running means.
+          key_B: a JAX key for each clip, for stochastic depth and drop-out; None for neither.
 
         Returns:
-          A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives. Every decoder:
-          `features_BTHWC` at 1/4, of which its masks or logits are made. Mask2Former:
-          `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW` at 1/4, and the same after every decoder
-          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet: `logits_BTHWC` at 1/4 and
-          `auxiliary_logits_BTHWC`. With a projection head, in training: `projection_BTHWC`.
+          A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives, with the size of
+          the finest map unless said otherwise. Every decoder: `features_BTHWC`, of which its masks or logits are made.
+          Mask2Former: `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW`, and both after every decoder
+          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet: `logits_BTHWC`, and
+          `auxiliary_logits_BTHWC` with the size of its map. With a projection head, in training: `projection_BTHWC`.
         """
         clips = image_BTHWC.shape[:2]
         keys_N = None
@@ -121,32 +126,32 @@ class Segmenter(nnx.Module):
         decoded = self.decoder(maps, train, layers.fold_keys(keys_N, 1))
         if train and has_projection(self.config):
             decoded["projection_NHWC"] = self.projection(self._projected(maps, decoded), train).astype(jnp.float32)
-        outputs = dict(_by_clip(name, x, clips) for name, x in decoded.items())
+        outputs: Outputs = dict(_by_clip(name, x, clips) for name, x in decoded.items())
         outputs["encoder"] = [x.reshape(*clips, *x.shape[1:]).astype(jnp.float32) for x in maps]
         return outputs
 
     @property
     def remembers(self) -> bool:
-        """Whether a frame's result depends on the frames before it; then `look` is to be called in their order."""
+        """Whether a frame's result depends on the frames before it; then call `look` for one frame after the other."""
         return self.decoder.remembers
 
     def memory(self, image_NHWC: Float[Array, "N H W 3"]) -> PyTree:
-        """What is remembered of N views of a video before its first frame; `image_NHWC` gives shapes alone."""
+        """What is remembered of N views of a video before its first frame; of `image_NHWC` only the shape counts."""
         return self.decoder.memory(self.encoder(image_NHWC))
 
     def look(self, image_NHWC: Float[Array, "N H W 3"], memory: PyTree) -> tuple[dict[str, Array], PyTree]:
-        """The outputs of `__call__`, with T = 1, for the next frame of N views, and what is remembered then."""
+        """The outputs of `__call__`, with T = 1, for the next frame of N views, and what is remembered after it."""
         decoded, memory = self.decoder.look(self.encoder(image_NHWC), memory)
         return dict(_by_clip(name, x, (len(image_NHWC), 1)) for name, x in decoded.items()), memory
 
-    def _projected(self, maps, decoded):
+    def _projected(self, maps: Sequence[layers.Map], decoded: dict[str, Array]) -> layers.Map:
         """What the projection head reads."""
         projection = self.config.projection
         return decoded["features_NHWC"] if projection.input == "decoder" else maps[projection.level]
 
 
-def _by_clip(name, x, clips):
-    """Splits the axis N of a decoder's output, as its name tells it, into B and T: `logits_NHWC` to `logits_BTHWC`."""
+def _by_clip(name: str, x: Array, clips: tuple[int, ...]) -> tuple[str, Array]:
+    """Splits the axis N of a decoder's output into B and T; its name says where N is: `logits_NHWC`, `logits_BTHWC`."""
     stem, axes = name.rsplit("_", 1)
     axis = axes.index("N")
     return f"{stem}_{axes.replace('N', 'BT')}", x.reshape(*x.shape[:axis], *clips, *x.shape[axis + 1 :])
@@ -157,10 +162,10 @@ def build(config: ConfigDict, key: Key[Array, ""]) -> Segmenter:
     return Segmenter(config, nnx.Rngs(params=key))
 
 
-def class_scores(outputs: dict[str, Array]) -> Float[Array, "B T h w K"]:
-    """Scores BTHWC of the real classes at 1/4, from a network's outputs.
+def class_scores(outputs: Outputs) -> Float[Array, "B T h w K"]:
+    """Scores of the real classes, with the size of the finest map, from a network's outputs.
 
-    The softmax of per-pixel logits, or of a query decoder the sum over queries of class softmax times mask sigmoid.
+    The softmax of per-pixel logits; for a query decoder, the sum over queries of class softmax times mask sigmoid.
     """
     if "logits_BTHWC" in outputs:
         return jax.nn.softmax(outputs["logits_BTHWC"], axis=-1)

@@ -24,7 +24,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def by_clip(mesh: Mesh, accumulate: int = 1) -> NamedSharding:
-    """The first axis lies over the devices; the second where a first counts the parts of an accumulated batch."""
+    """The axis of clips lies over the devices: the first, or the second where the first counts accumulated parts."""
     return NamedSharding(mesh, clip_spec(accumulate))
 
 
@@ -34,7 +34,7 @@ def clip_spec(accumulate: int = 1) -> P:
 
 
 def map_with_path(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
-    """Maps function(path, leaf) over a tree of dicts, tuples and named tuples, the path's names joined by slashes."""
+    """Maps function(path, leaf) over a tree of dicts, tuples and named tuples; slashes join the path's names."""
     named = lambda keys, leaf: function(jax.tree_util.keystr(keys, simple=True, separator="/"), leaf)
     return jax.tree_util.tree_map_with_path(named, tree)
 
@@ -43,15 +43,15 @@ def map_with_path(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
 class StateLayout:
     """Where the leaves of a training state lie: weights, their gradients, the optimizer's state, an average of weights.
 
-    A leaf is known by the end of its path, so that the same rules hold for params/encoder/... and the moments of the
+    The end of its path identifies a leaf, so the same rules hold for params/encoder/... and for the moments of the
     optimizer, opt_state/1/mu/encoder/...
 
     Attributes:
       mesh: of the devices.
-      whole_below: arrays of fewer elements, a module, are not divided.
-      stacked: paths of weights that are stacked for a scan and the number of their stacked axes, as
-        `segmenter.stacked` gives them. Such weights are never divided along those axes: a scan takes one module's after
-        the other.
+      whole_below: an array is not divided if it has fewer elements than this in each module.
+      stacked: paths of weights that are stacked for a scan, and the number of their stacked axes, as
+        `segmenter.stacked` gives them. The stacked axes are never divided, because a scan takes the weights of one
+        module after the other.
     """
 
     mesh: Mesh
@@ -59,10 +59,10 @@ class StateLayout:
     stacked: dict[str, int]
 
     def divided_axis(self, path: str, shape: tuple[int, ...]) -> tuple[int, int | None]:
-        """(axes of one module's array, which of them is divided, counted from the end, or None).
+        """(number of axes of one module's array, the divided axis counted from the end, or None).
 
-        It is the first that divides evenly: parts are then runs of memory, and a TPU, which pads the last axis to 128,
-        wastes none.
+        The first axis that divides evenly is divided. Parts are then runs of memory. A TPU, which pads the last axis to
+        128, wastes no memory.
         """
         parts = self.mesh.shape[FSDP]
         fitting = [axes for stack, axes in self.stacked.items() if re.search(rf"(^|/){stack}/", path)]
@@ -76,7 +76,7 @@ class StateLayout:
     def specs(self, state: PyTree) -> PyTree[P]:
         """Partition specs of a state or a part of it (arrays or shapes)."""
 
-        def spec(path, leaf):
+        def spec(path: str, leaf: Any) -> P:
             _, axis = self.divided_axis(path, leaf.shape)
             return P() if axis is None else P(*[None] * (len(leaf.shape) + axis), FSDP)
 
@@ -87,11 +87,11 @@ class StateLayout:
         return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self.specs(state))
 
     def placed_shapes(self, state: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
-        """Shapes and types of a state with where it is to lie, to restore into or to compile for."""
+        """Shapes and types of a state, and where it shall lie: to restore into, or to compile for."""
         return placed_shapes(state, self.shardings(state))
 
     def as_shards(self, params: PyTree[Array], shapes: PyTree, dtype: jnp.dtype) -> PyTree:
-        """A device's parts of weights, inside a mapped function, as `Shard`s; what is not divided stays an array.
+        """A device's parts of weights as `Shard`s, inside a mapped function; what is not divided stays an array.
 
         Args:
           params: the device's parts.
@@ -99,7 +99,7 @@ class StateLayout:
           dtype: of the computation.
         """
 
-        def wrap(part, place):
+        def wrap(part: Array, place: tuple[int, int | None]) -> Array | Shard:
             rank, axis = place
             return part if axis is None else Shard(part, rank, axis, FSDP, dtype)
 
@@ -109,9 +109,9 @@ class StateLayout:
 
 
 def added_up(gradients: PyTree) -> PyTree[Array]:
-    """A device's gradients added up over all; those of shards are already, along "fsdp". Gives arrays for shards."""
+    """The sum over all devices of their gradients, as arrays; those of shards are already summed along "fsdp"."""
 
-    def one(gradient):
+    def one(gradient: Array | Shard) -> Array:
         if isinstance(gradient, Shard):
             return lax.psum(gradient.part, DATA_AXES[0])
         return lax.psum(gradient, DATA_AXES)
@@ -120,7 +120,7 @@ def added_up(gradients: PyTree) -> PyTree[Array]:
 
 
 def placed_shapes(tree: PyTree, shardings: PyTree[NamedSharding]) -> PyTree[jax.ShapeDtypeStruct]:
-    """Shapes and types of a tree with where it is to lie, to restore into or to compile for."""
+    """Shapes and types of a tree, and where it shall lie: to restore into, or to compile for."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, shardings
     )
@@ -132,7 +132,7 @@ def replicated_shapes(mesh: Mesh, tree: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
 
 
 def to_global(mesh: Mesh, batch: dict[str, np.ndarray], accumulate: int = 1) -> dict[str, Array]:
-    """This process's part of a batch (a dict of arrays) as global arrays, its clips shared by the devices.
+    """This process's part of a batch (a dict of arrays) as global arrays; the devices share its clips.
 
     Where the batch is accumulated, arrays get a leading axis: its parts.
     """
@@ -151,12 +151,12 @@ def local(mesh: Mesh, tree: PyTree[Array]) -> PyTree[Array]:
     """Arrays that every device of a mesh holds whole, as arrays on its `local_mesh`; nothing is copied."""
     place = replicated(local_mesh(mesh))
 
-    def one(array):
+    def one(array: Array) -> Array:
         parts = [shard.data for shard in array.addressable_shards]
         return jax.make_array_from_single_device_arrays(array.shape, place, parts)
 
     return jax.tree.map(one, tree)
 
 
-def _itself(tree):  # Not made anew at every call, so that it is compiled once.
+def _itself(tree: PyTree) -> PyTree:  # A function of the module, so it is compiled only once.
     return tree

@@ -1,7 +1,7 @@
 """Several processes that train and evaluate together, each with its own devices (`--distributed`).
 
-Which of them a process is, JAX finds out from SLURM, Open MPI or a TPU pod; elsewhere three environment variables say
-it: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. See launch/README.md.
+SLURM, Open MPI or a TPU pod tells JAX the number of each process. Elsewhere three environment variables tell it:
+JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. See launch/README.md.
 """
 
 import contextlib
@@ -9,6 +9,8 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,21 +22,21 @@ from vspw_jax.console.errors import UserError
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 PATIENCE_SECONDS = 300
-"""For the others to start."""
+"""How long a process waits for the others to start."""
 
 
-def join():
-    """Joins the other processes; process 0 alone then prints and shows progress. Comes before JAX looks for devices.
+def join() -> None:
+    """Joins the other processes. Afterwards process 0 alone prints and shows progress. Call it before JAX is used.
 
     Raises:
-      UserError: it cannot be told who the others are, or they do not come.
+      UserError: this process cannot find out who the others are, or they do not come.
     """
     found = [name for name in VARIABLES if os.environ.get(name)]
     if 0 < len(found) < len(VARIABLES):
         missing = ", ".join(name for name in VARIABLES if name not in found)
         raise UserError(f"--distributed found {', '.join(found)} in the environment, but not {missing}: set all three.")
     try:
-        given = {}
+        given: dict[str, Any] = {}
         if found:
             given = dict(num_processes=int(os.environ[VARIABLES[1]]), process_id=int(os.environ[VARIABLES[2]]))
             given["cluster_detection_method"] = "deactivate"
@@ -42,7 +44,7 @@ def join():
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed could not join the other processes: {str(error).strip().splitlines()[0]}\n"
-            f"Neither SLURM, Open MPI nor a TPU pod need more; elsewhere set {', '.join(VARIABLES)}, such as "
+            f"SLURM, Open MPI and TPU pods need nothing more. Elsewhere set {', '.join(VARIABLES)}, such as "
             "10.0.0.1:8476, 2 and 0, for each process."
         ) from error
     if jax.process_index():
@@ -51,8 +53,8 @@ def join():
 
 
 @contextlib.contextmanager
-def first_alone(name):
-    """Process 0 does what is in the block by itself; the others follow when it has, and find it done."""
+def first_alone(name: str) -> Iterator[None]:
+    """Process 0 runs the block first, alone; the others run it afterwards, and find the work done."""
     several = jax.process_count() > 1
     if several and jax.process_index():
         multihost_utils.sync_global_devices(name)
@@ -63,8 +65,8 @@ def first_alone(name):
             multihost_utils.sync_global_devices(name)
 
 
-def gathered(value):
-    """A value of JSON from every process, in their order; all call it."""
+def gathered(value: Any) -> list[Any]:
+    """A value of JSON from every process, in their order. All processes must call it."""
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array(data.size)).ravel()
     padded = np.pad(data, (0, sizes.max() - data.size))
@@ -73,8 +75,8 @@ def gathered(value):
 
 
 @contextlib.contextmanager
-def failing_at_once():
-    """One of several processes that fails ends without waiting for the others, who wait for it: they then fail too."""
+def failing_at_once() -> Iterator[None]:
+    """Where one of several processes fails, it ends at once and does not wait for the others; then they fail too."""
     try:
         yield
     except BaseException as error:
@@ -86,4 +88,4 @@ def failing_at_once():
         if not isinstance(error, SystemExit):
             traceback.print_exc()
         sys.stderr.flush()
-        os._exit(status)
+        os._exit(status if isinstance(status, int) else 1)

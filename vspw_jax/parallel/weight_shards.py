@@ -1,7 +1,7 @@
 """Weights that lie in parts on the devices, and are put together where they are used.
 
-A weight of stacked modules is put together inside the scan over them, one module's at a time, so that no device ever
-holds them all (fully sharded data parallelism: Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 3).
+The scan over stacked modules puts together the weight of one module at a time, so no device ever holds all of them
+(fully sharded data parallelism: Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 3).
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, PyTree
 
 
 @functools.partial(
@@ -21,13 +22,13 @@ class Shard:
 
     Attributes:
       part: the array; a scan over stacked modules takes its leading axes off.
-      rank: axes of one module's weight.
-      axis: the one that is divided, counted from the end and so negative.
+      rank: number of axes of one module's weight.
+      axis: the divided axis, counted from the end, so it is negative.
       over: the mapped axis whose devices hold the parts.
-      dtype: what the whole is put together in, that of the computation.
+      dtype: that of the computation; the whole has it.
     """
 
-    part: jax.Array
+    part: Float[Array, "..."]
     rank: int
     axis: int
     over: str
@@ -35,20 +36,20 @@ class Shard:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def whole(part, axis, over, dtype):
-    """The weight, its axis `axis` gathered from the devices along `over`; they send it in `dtype`.
+def whole(part: Float[Array, "..."], axis: int, over: str, dtype: jnp.dtype) -> Float[Array, "..."]:
+    """The weight: its axis `axis` is gathered from the devices along `over`, which send their parts in `dtype`.
 
-    The gradient is summed over them in float32 and each keeps its part: sums in bfloat16 would lose what many devices
-    add to each other.
+    The gradient is summed over these devices in float32, and each keeps its part of the sum. In bfloat16 a sum over
+    many devices would lose small parts.
     """
     return lax.all_gather(part.astype(dtype), over, axis=axis % part.ndim, tiled=True)
 
 
-def _whole_forward(part, axis, over, dtype):
+def _whole_forward(part: Array, axis: int, over: str, dtype: jnp.dtype) -> tuple[Array, None]:
     return whole(part, axis, over, dtype), None
 
 
-def _whole_backward(axis, over, dtype, _, gradient):
+def _whole_backward(axis: int, over: str, dtype: jnp.dtype, _: None, gradient: Array) -> tuple[Array]:
     gradient = gradient.astype(jnp.float32)
     return (lax.psum_scatter(gradient, over, scatter_dimension=axis % gradient.ndim, tiled=True),)
 
@@ -56,11 +57,12 @@ def _whole_backward(axis, over, dtype, _, gradient):
 whole.defvjp(_whole_forward, _whole_backward)
 
 
-def put_together(variables):
+def put_together(variables: PyTree) -> PyTree:
     """The tree with the weights of single modules in place of their shards; what is still stacked stays in parts."""
 
-    def one(leaf):
-        due = isinstance(leaf, Shard) and leaf.part.ndim == leaf.rank
-        return whole(leaf.part, leaf.axis, leaf.over, leaf.dtype) if due else leaf
+    def one(leaf: Array | Shard) -> Array | Shard:
+        if isinstance(leaf, Shard) and leaf.part.ndim == leaf.rank:
+            return whole(leaf.part, leaf.axis, leaf.over, leaf.dtype)
+        return leaf
 
     return jax.tree.map(one, variables, is_leaf=lambda leaf: isinstance(leaf, Shard))

@@ -1,22 +1,27 @@
 """Bilinear sampling as torch's grid_sample(mode="bilinear", padding_mode="zeros", align_corners=False)."""
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Length = int | Int[np.ndarray, "..."]
 
 
-def corners(points, height, width):
+def corners(
+    points: Float[Array, "... 2"], height: Length, width: Length
+) -> tuple[Int[Array, "... 4"], Float[Array, "... 4"]]:
     """The four cells around points of a map, and their shares.
 
     Args:
-      points: (..., 2) as (x, y); 0 and 1 are the map's outer edges, cell i of n has its centre at (i + 0.5) / n.
+      points: as (x, y). 0 and 1 are the map's outer edges; cell i of n has its centre at (i + 0.5) / n.
       height, width: the map's size; integers, or arrays that broadcast with points[..., 0].
 
     Returns:
-      index: (..., 4) int32, row-major cells, clipped into the map.
-      weight: (..., 4) float32, zero for a corner outside the map.
+      (index, weight): int32 row-major cells, clipped into the map; float32 shares, 0 for a corner outside the map.
     """
     x = points[..., 0].astype(jnp.float32) * width - 0.5
     y = points[..., 1].astype(jnp.float32) * height - 0.5
-    # Beyond two cells off the map nothing weighs any more, and an integer could overflow.
+    # More than two cells off the map every weight is 0, and an integer could overflow.
     x, y = jnp.clip(x, -2.0, width + 1.0), jnp.clip(y, -2.0, height + 1.0)
     left, top = jnp.floor(x), jnp.floor(y)
     indices, weights = [], []
@@ -29,8 +34,8 @@ def corners(points, height, width):
     return jnp.stack(indices, axis=-1), jnp.stack(weights, axis=-1)
 
 
-def sample(map_HWC, points_P2):
-    """Samples (P, C) of a map at points (x, y) in [0, 1]; what lies outside the map counts as zero."""
+def sample(map_HWC: Float[Array, "H W C"], points_P2: Float[Array, "P 2"]) -> Float[Array, "P C"]:
+    """Samples of a map at points (x, y) in [0, 1]; what lies outside the map counts as zero."""
     height, width, channels = map_HWC.shape
     index_P4, weight_P4 = corners(points_P2, height, width)
     picked_P4C = jnp.asarray(map_HWC).reshape(-1, channels).at[index_P4].get(mode="clip")

@@ -16,7 +16,13 @@ from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
 from vspw_jax.losses import checks, cross_frame_nce, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
+from vspw_jax.models.segmenter import Outputs, Segmenter
 from vspw_jax.parallel.mesh import DATA_AXES
+
+Batch = dict[str, Array]
+Labels = Int[Array, "B T H W"]
+Keys = Key[Array, " B"]
+Terms = dict[str, Float[Array, ""]]
 
 
 def total(x: Array) -> Array:
@@ -24,7 +30,7 @@ def total(x: Array) -> Array:
     return lax.psum(x, DATA_AXES)
 
 
-def mask_terms(outputs, label_BTHW, key_B, config):
+def mask_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, config: ConfigDict) -> Terms:
     """Loss terms of a query decoder."""
     frames = label_BTHW.shape[1]
     key_N = jax.vmap(lambda key: jax.random.split(key, frames))(key_B).reshape(-1)
@@ -36,7 +42,7 @@ def mask_terms(outputs, label_BTHW, key_B, config):
     return segmentation.mask_classification_loss(class_logits, mask_logits, label_NHW, key_N, config, total)
 
 
-def pixel_terms(outputs, label_BTHW, key_B, config):
+def pixel_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, config: ConfigDict) -> Terms:
     """Loss terms of a per-pixel decoder, and of its auxiliary head where it has one."""
     label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
     names = {"pixel": "logits_BTHWC", "auxiliary": "auxiliary_logits_BTHWC"}
@@ -52,16 +58,16 @@ SEGMENTATION_TERMS = {"mask_classification": mask_terms, "per_pixel": pixel_term
 
 
 def ramp(config: ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The share of a term's weight that counts at a step: 0 before `start_step`, then 1 within `warmup_steps`."""
+    """The share of a term's weight at a step: 0 before `start_step`, then it grows to 1 within `warmup_steps`."""
     return jnp.clip((step - config.start_step + 1) / max(config.warmup_steps, 1), 0.0, 1.0)
 
 
-def contrast_features(outputs: dict, level: int) -> Float[Array, "B T h w C"]:
-    """Features that are contrasted: the projection head's where the model has one, else an encoder map."""
+def contrast_features(outputs: Outputs, level: int) -> Float[Array, "B T h w C"]:
+    """Features for contrastive losses: the projection head's where the model has one, else an encoder map."""
     return outputs.get("projection_BTHWC", outputs["encoder"][level])
 
 
-def nce_term(outputs, batch, key_B, config):
+def nce_term(outputs: Outputs, batch: Batch, key_B: Keys, config: ConfigDict) -> Float[Array, ""]:
     """The cross-frame contrastive loss, unweighted; patches of unrelated frames are not contrasted."""
     label_BTHW = jnp.where(batch["is_clip_B"][:, None, None, None], batch["label_BTHW"], VOID)
     return cross_frame_nce.batch_loss(
@@ -75,7 +81,7 @@ def nce_term(outputs, batch, key_B, config):
     )
 
 
-def pne_term(outputs, batch, key_B, config):
+def pne_term(outputs: Outputs, batch: Batch, key_B: Keys, config: ConfigDict) -> Float[Array, ""]:
     """The positive-negative equal loss, unweighted, on the predictions of the segmenter."""
     features, scores = contrast_features(outputs, config.level), segmenter.class_scores(outputs)
     scores /= scores.sum(axis=-1, keepdims=True)  # A query decoder's do not add up to 1.
@@ -83,11 +89,11 @@ def pne_term(outputs, batch, key_B, config):
 
 
 CONTRASTIVE_TERMS = {"nce": nce_term, "pne": pne_term}
-"""Losses on features, each on where its weight in the config is not 0."""
+"""Losses on features. A loss is on where its weight in the config is not 0."""
 
 
 def of_part(loss: ConfigDict, accumulate: int) -> ConfigDict:
-    """`config.loss` for one part of a batch that is accumulated: it has its share of the contrastive groups.
+    """`config.loss` for one part of an accumulated batch, which has its share of the contrastive groups.
 
     Raises:
       UserError: the groups do not divide.
@@ -97,8 +103,9 @@ def of_part(loss: ConfigDict, accumulate: int) -> ConfigDict:
         return loss
     if loss.nce.groups % accumulate:
         raise UserError(
-            f"loss.nce.groups is {loss.nce.groups}, which does not divide into train.accumulate={accumulate} parts: a "
-            f"group would meet only some of its clips. Set --config.loss.nce.groups to a multiple of {accumulate}."
+            f"loss.nce.groups is {loss.nce.groups}, which does not divide into train.accumulate={accumulate} parts: "
+            "the clips of a group would not all be in one part. Set --config.loss.nce.groups to a multiple of "
+            f"{accumulate}."
         )
     loss = copy.deepcopy(loss).unlock()
     loss.nce.groups //= accumulate
@@ -110,7 +117,7 @@ class Supervised:
 
     needs_teacher: ClassVar[bool] = False
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict) -> None:
         checks.check_losses(config, len(segmenter.maps_of(config.model)))
         self._decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
         self._config = of_part(config.loss, config.train.accumulate)
@@ -121,7 +128,9 @@ class Supervised:
         contrast = self._config.get("nce")
         return cross_frame_nce.num_groups(contrast, self._part) if contrast and contrast.weight else 0
 
-    def losses(self, model, teacher, batch, key_B, step):
+    def losses(
+        self, model: Segmenter, teacher: Segmenter | None, batch: Batch, key_B: Keys, step: Int[Array, ""]
+    ) -> Terms:
         """See `Task`."""
         model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
         outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
@@ -129,13 +138,8 @@ class Supervised:
 
 
 def clip_losses(
-    outputs: dict,
-    batch: dict[str, Array],
-    key_B: Key[Array, " B"],
-    step: Int[Array, ""],
-    decoder_loss: str,
-    config: ConfigDict,
-) -> dict[str, Float[Array, ""]]:
+    outputs: Outputs, batch: Batch, key_B: Keys, step: Int[Array, ""], decoder_loss: str, config: ConfigDict
+) -> Terms:
     """Weighted loss terms of this device's clips, by name.
 
     Args:

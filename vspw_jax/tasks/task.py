@@ -14,19 +14,19 @@ from vspw_jax.tasks.supervised import Supervised
 
 
 class Task(Protocol):
-    """Named loss terms of a device's clips, from the model and, where it asks for one, from a teacher.
+    """Named loss terms of a device's clips, from the model, and from a teacher if the task needs one.
 
-    `needs_teacher` says whether it asks: `config.ema` then says how the average of the weights is kept that is the
-    teacher. It is never differentiated. What its passes leave in its statistics is kept if `ema.statistics` is "own".
+    `needs_teacher` says so. The teacher is an average of the weights, and `config.ema` says how it is kept. It is never
+    differentiated. Its passes change its statistics if `ema.statistics` is "own".
     """
 
     needs_teacher: ClassVar[bool]
 
     def __init__(self, config: ConfigDict) -> None:
-        """`config` is whole; UserError where it does not fit the task."""
+        """`config` is the whole recipe; UserError where it does not fit the task."""
 
     def contrast_groups(self) -> int:
-        """Groups of clips of a batch, or of a part of one, that devices must share evenly; 0 where there are none."""
+        """Groups of clips that devices must share evenly, of a batch or of a part of one; 0 where there are none."""
 
     def losses(
         self,
@@ -36,7 +36,7 @@ class Task(Protocol):
         key_B: Key[Array, " B"],
         step: Int[Array, ""],
     ) -> dict[str, Float[Array, ""]]:
-        """This device's part of every weighted term; the loss is their sum, over terms and over devices."""
+        """This device's part of every weighted term; the loss is the sum over terms and devices."""
 
 
 TASKS: dict[str, type[Task]] = {"supervised": Supervised}
@@ -44,5 +44,5 @@ TASKS: dict[str, type[Task]] = {"supervised": Supervised}
 
 
 def build(config: ConfigDict) -> Task:
-    """The task of a whole config; UserError where there is none of that name, or the config does not fit it."""
+    """The task of a recipe; UserError where the name is unknown, or the recipe does not fit the task."""
     return choose(TASKS, config.task.name, "task.name")(config)

@@ -90,7 +90,7 @@ def compiled(step_function: Any, state: State, batch: dict[str, jax.Array]) -> C
 class Pictures:
     """Frame, truth and prediction of the first videos of the evaluation's split, now and then."""
 
-    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh):
+    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh) -> None:
         self._mesh, self._predictor = mesh, Predictor(config, graphdef, local_mesh(mesh))
         self._frames = records.Frames(config.data.records, config.data.eval_split)
 

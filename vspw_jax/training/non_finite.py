@@ -1,37 +1,44 @@
 """Bad steps: those whose loss or gradient is NaN or infinite. They change nothing that is kept.
 
-The state counts in `bad_steps` how many there were since the last good one. Weights, running statistics and the
-optimizer's state stay as they were before a bad step; the step itself counts, so that the next takes the next batch.
-Where more come in a row than are allowed, the last of them does not count either, and from then on nothing changes
-the state at all: when the loop, which reads figures only now and then, comes to know of it, the state is still the
-one before that step.
+The state counts in `bad_steps` how many there were since the last good step. Weights, running statistics and the
+optimizer's state stay as they were before a bad step. The step itself counts, so the next step takes the next batch.
+
+Where more bad steps follow each other than are allowed, the last of them does not count, and no later step changes the
+state. The loop reads figures only now and then. When it reads of that step, the state is still the one before it.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import choose
+from vspw_jax.training.train_state import State
+
+Step = Callable[[State, dict[str, Array]], tuple[State, dict[str, Float[Array, ""]]]]
 
 
-def allowed(run):
-    """Bad steps in a row that `config.run` allows."""
+def allowed(run: ConfigDict) -> int:
+    """How many bad steps in a row `config.run` allows."""
     return choose({"stop": 0, "skip": run.most_skipped}, run.non_finite, "run.non_finite")
 
 
-def all_finite(tree):
-    """Whether all numbers of a tree are."""
+def all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
+    """Whether all numbers of a tree are finite."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def guarded(step, allowed):
-    """A function (state, batch) -> (state, metrics) as one in which bad steps change nothing.
+def guarded(step: Step, allowed: int) -> Step:
+    """The function (state, batch) -> (state, metrics), changed so that bad steps change nothing.
 
-    A step is bad by its metrics, the gradient's norm among them, and by its new running statistics. From finite
-    gradients whose squares are finite Adam makes finite weights and moments: looking at those too would only keep two
-    copies of them in memory.
+    A step is bad if a metric (one is the gradient's norm) or a new running statistic is not finite. From finite
+    gradients with finite squares Adam makes finite weights and moments. To look at those too would only keep two copies
+    of them in memory.
     """
 
-    def guarded_step(state, batch):
+    def guarded_step(state: State, batch: dict[str, Array]) -> tuple[State, dict[str, Float[Array, ""]]]:
         new_state, metrics = step(state, batch)
         is_good = all_finite((metrics, new_state["model_state"]))
         has_halted = state["bad_steps"] > allowed

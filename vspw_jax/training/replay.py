@@ -1,4 +1,4 @@
-"""Bad steps made again: what a step whose loss or gradient was no number is saved with, and what shows its cause."""
+"""Replay of bad steps: what is saved of a step whose loss or gradient was no number, and what shows the cause."""
 
 import collections
 import contextlib
@@ -6,11 +6,15 @@ import functools
 import json
 import math
 import pathlib
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, PyTree
+from ml_collections import ConfigDict
 
 from vspw_jax.checkpoints import checkpoint, run_identity
 from vspw_jax.console.errors import UserError
@@ -18,32 +22,36 @@ from vspw_jax.data import pipeline
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import quick_compilation
-from vspw_jax.training import optimizers, train_state, train_step
+from vspw_jax.training import nan_origin, optimizers, train_state, train_step
 from vspw_jax.training.first_state import first_state
 
 MOST_FILES = 20
-"""Later bad steps of a run are counted, not saved: a batch at full size is tens of MB."""
+"""Later bad steps of a run are counted, but not saved: a batch at full size is tens of MB."""
 
 SHOWN = 20
-"""Parameters that a report lists."""
+"""How many parameters a report lists at the most."""
+
+Batch = dict[str, np.ndarray]
 
 
-def folder(workdir):
+def folder(workdir: pathlib.Path | str) -> pathlib.Path:
     """Where bad steps of a workdir's run are saved."""
     return pathlib.Path(workdir) / "bad_steps"
 
 
-def _suffix():
+def _suffix() -> str:
     """Of this process's files."""
     return f".process_{jax.process_index()}.npz" if jax.process_count() > 1 else ".npz"
 
 
-def _saved(workdir):
+def _saved(workdir: pathlib.Path | str) -> list[pathlib.Path]:
     """This process's files of bad steps, in the order of their steps."""
     return sorted(folder(workdir).glob(f"step_????????{_suffix()}"))
 
 
-def save(workdir, config, step, metrics):
+def save(
+    workdir: pathlib.Path | str, config: ConfigDict, step: int, metrics: Mapping[str, Array | float]
+) -> pathlib.Path | None:
     """Saves a bad step for `replay`: step, seed, metrics and this process's part of the batch, which is read again.
 
     Returns:
@@ -61,7 +69,7 @@ def save(workdir, config, step, metrics):
     return path
 
 
-def newest(workdir):
+def newest(workdir: pathlib.Path | str) -> pathlib.Path:
     """The bad step that was saved last.
 
     Raises:
@@ -75,7 +83,7 @@ def newest(workdir):
     return paths[-1]
 
 
-def load(path, config):
+def load(path: pathlib.Path | str, config: ConfigDict) -> tuple[int, dict[str, float], Batch]:
     """(step, metrics, batch) of a saved bad step.
 
     Raises:
@@ -87,9 +95,7 @@ def load(path, config):
         step, seed, metrics = (arrays.pop(name).item() for name in ("step", "seed", "metrics"))
         metrics = json.loads(metrics)
     except Exception as error:  # zipfile, zlib and NumPy each have their own.
-        raise UserError(
-            f"{path} is no saved step: {error}. Expected one of those in bad_steps/ of a workdir."
-        ) from error
+        raise UserError(f"{path} is no saved step: {error}. Expected a file of bad_steps/ in a workdir.") from error
     if seed != config.seed:
         raise UserError(
             f"{path} is of a run with seed {seed}, the recipe's is {config.seed}: set --config.seed={seed}."
@@ -97,19 +103,25 @@ def load(path, config):
     return step, metrics, arrays
 
 
-def count_bad(array):
+def count_bad(array: Array) -> Int[Array, ""]:
     """Entries that are NaN or infinite."""
     return jnp.sum(~jnp.isfinite(array))
 
 
-def recording():
-    """An optimizer that moves nothing; its state becomes the number of NaN and infinite entries of each gradient."""
+def recording() -> optax.GradientTransformation:
+    """An optimizer that changes no weight; its state counts the NaN and infinite entries of each gradient."""
     count = lambda gradients, *_: (jax.tree.map(jnp.zeros_like, gradients), jax.tree.map(count_bad, gradients))
     return optax.GradientTransformation(lambda params: jax.tree.map(lambda _: jnp.zeros((), int), params), count)
 
 
-def state_before(config, transformation, checkpoints, mesh, step):
-    """The state that a step takes: from the nearest checkpoint, or the start, steps are made again up to there."""
+def state_before(
+    config: ConfigDict,
+    transformation: optax.GradientTransformation,
+    checkpoints: checkpoint.Checkpoints,
+    mesh: Mesh,
+    step: int,
+) -> train_state.State:
+    """The state that a step takes: steps are made again up to there, from the nearest checkpoint or from the start."""
     state = first_state(config, transformation, checkpoints, mesh, at_most=step - 1)
     first = int(state["step"])
     print(
@@ -124,11 +136,11 @@ def state_before(config, transformation, checkpoints, mesh, step):
     return state
 
 
-def replay(config, workdir, path=None):
-    """Makes a bad step of the workdir's run again and tells which figures and gradients are no numbers.
+def replay(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path | str | None = None) -> list[str]:
+    """Makes a bad step of the workdir's run again, and tells which figures and gradients are no numbers.
 
     Args:
-      path: what `save` wrote; default the newest.
+      path: of a bad step that `save` wrote; default: the newest.
 
     Returns:
       The report's lines.
@@ -146,27 +158,30 @@ def replay(config, workdir, path=None):
     count = jax.jit(functools.partial(jax.tree.map, count_bad), compiler_options=quick_compilation())
     bad_weights = count(weights)
     make = train_step.make_train_step(config, graphdef, recording(), mesh, guarded=False)
-    del state["bad_steps"]  # The step as it is, without its guard.
+    del state["bad_steps"]  # The guard's: this step has none.
     batch_there = placement.to_global(mesh, batch, config.train.accumulate)
+    print("Looking for the operation that made the first NaN.", flush=True)
+    origin = nan_origin.describe(config, graphdef, mesh, state, batch_there)  # First: the step takes the state away.
     after, again = make({**state, "opt_state": recording().init(state["params"])}, batch_there)
     return [
         *_describe_batch(batch),
         *_describe_bad("Weights before the step", bad_weights),
         "",
         *_describe_metrics(metrics, again),
+        origin,
         "",
         *_describe_bad("Gradients", after["opt_state"]),
     ]
 
 
-def _describe_batch(batch):
+def _describe_batch(batch: Batch) -> Iterator[str]:
     image, label = batch["image_BTHWC"], batch["label_BTHW"]
     bad = int(np.sum(~np.isfinite(image)))
     values = f"from {image.min():.2f} to {image.max():.2f}" if not bad else f"{bad} of {image.size} not finite"
     yield f"Batch: {len(image)} clips, image values {values}, labels {', '.join(map(str, np.unique(label)))}"
 
 
-def _describe_metrics(then, now):
+def _describe_metrics(then: Mapping[str, float], now: Mapping[str, Array]) -> Iterator[str]:
     """A line for each: loss, its terms, the gradient's norm."""
     yield f"{'':<16}{'then':>14}{'again':>14}"
     for name, value in now.items():
@@ -175,8 +190,8 @@ def _describe_metrics(then, now):
         yield f"{name:<16}{then.get(name, math.nan):>14.6g}{again:>14.6g}{mark}"
 
 
-def _describe_bad(title, counts):
-    """Lines on the arrays of a tree by their numbers of NaN and infinite entries."""
+def _describe_bad(title: str, counts: PyTree) -> Iterator[str]:
+    """Lines on the arrays of a tree that have NaN or infinite entries; `counts` has the numbers of these."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(counts))
     named = [(jax.tree_util.keystr(path, simple=True, separator="/"), int(count)) for path, count in leaves]
     bad = [(name, count) for name, count in named if count]

@@ -30,7 +30,8 @@ State = dict[str, Any]
 
 def split_model(model: segmenter.Segmenter) -> tuple[nnx.GraphDef, dict, dict]:
     """A model as (graphdef, params, model_state), the latter two plain nested dicts."""
-    graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
+    parts: Any = nnx.split(model, nnx.Param, ...)
+    graphdef, params, model_state = parts
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
 
 

@@ -110,6 +110,16 @@ def make_mapped_gradients(config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh
     return of_all
 
 
+def inputs_of(config: ConfigDict, state: train_state.State, batch: dict[str, jax.Array]) -> tuple:
+    """What the function of `make_mapped_gradients` takes, from a state and a batch."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
+    weights, kept = (state["params"], None), {"model": state["model_state"]}
+    if task.build(config).needs_teacher:
+        weights = (state["params"], state["ema"]["params"])
+        kept["teacher"] = state["ema"]["model_state"]
+    return weights, kept, batch, key, state["step"]
+
+
 def make_train_step(
     config: ConfigDict,
     graphdef: nnx.GraphDef,
@@ -124,16 +134,10 @@ def make_train_step(
     which then change nothing; see `non_finite.py`.
     """
     gradients_of = make_mapped_gradients(config, graphdef, mesh)
-    has_teacher = task.build(config).needs_teacher
     learning_rate = optimizers.learning_rate(config)
 
     def bare_step(state, batch):
-        key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
-        weights, kept = (state["params"], None), {"model": state["model_state"]}
-        if has_teacher:
-            weights = (state["params"], state["ema"]["params"])
-            kept["teacher"] = state["ema"]["model_state"]
-        gradients, losses, kept = gradients_of(weights, kept, batch, key, state["step"])
+        gradients, losses, kept = gradients_of(*inputs_of(config, state, batch))
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = jax.tree.map(jnp.add, state["params"], updates)
         new_state = dict(params=params, model_state=kept["model"], opt_state=opt_state, step=state["step"] + 1)

@@ -2,29 +2,40 @@
 
 Source: czczup/ViT-Adapter segmentation/mmseg_custom/models/decode_heads/mask2former_head.py (after mmdet);
 Mask2Former, arXiv 2112.01527, section 3.2.
-Shapes: N images, L predictions, Q queries, S tokens of a memory, G heads, C width, K classes + no-object, H W at 1/4.
+Shapes: N images, L predictions, Q queries, S tokens of a memory, G heads, C width, K classes + no-object, H W of the
+finest map (1/4 in the source).
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import mask2former_rows
-from vspw_jax.models.decoders.decoder import Decoder
+from vspw_jax.models.decoders.decoder import Decoder, Maps
 from vspw_jax.models.decoders.pixel_decoder import PixelDecoder, sine_position_encoding
+from vspw_jax.models.encoders.encoder import FeatureMap
+
+Queries = Float[Array, "N Q C"]
+Mask = Bool[Array, "N Q S"]
 
 
 class MultiHeadAttention(nnx.Module):
-    """torch.nn.MultiheadAttention with separate projections; `mask_NQS` True where a query may look."""
+    """torch.nn.MultiheadAttention with separate projections; `mask_NQS` is True where a query may look."""
 
-    def __init__(self, dim, heads, *, dtype, rngs):
-        options = dict(kernel_init=layers.xavier_uniform, dtype=dtype, rngs=rngs)
+    def __init__(self, dim: int, heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        linear = functools.partial(layers.linear, kernel_init=layers.xavier_uniform, dtype=dtype, rngs=rngs)
         self.heads = heads
-        self.query, self.key, self.value, self.out = (layers.linear(dim, dim, **options) for _ in range(4))
+        self.query, self.key, self.value, self.out = (linear(dim, dim) for _ in range(4))
 
-    def __call__(self, query_NQC, key_NSC, value_NSC, mask_NQS=None):
+    def __call__(
+        self, query_NQC: Queries, key_NSC: layers.Tokens, value_NSC: layers.Tokens, mask_NQS: Mask | None = None
+    ) -> Queries:
         query, key, value = (
             project(x).reshape(*x.shape[:2], self.heads, -1)
             for project, x in ((self.query, query_NQC), (self.key, key_NSC), (self.value, value_NSC))
@@ -37,8 +48,8 @@ class MultiHeadAttention(nnx.Module):
 class DecoderLayer(nnx.Module):
     """Post-norm layer in Mask2Former's order: masked cross-attention, self-attention, feed-forward."""
 
-    def __init__(self, dim, heads, ffn_dim, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(self, dim: int, heads: int, ffn_dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
         self.cross_attn = MultiHeadAttention(dim, heads, **options)
         self.norm1 = layers.layer_norm(dim, 1e-5, **options)
         self.self_attn = MultiHeadAttention(dim, heads, **options)
@@ -47,15 +58,22 @@ class DecoderLayer(nnx.Module):
         self.fc2 = layers.linear(ffn_dim, dim, kernel_init=layers.xavier_uniform, **options)
         self.norm3 = layers.layer_norm(dim, 1e-5, **options)
 
-    def __call__(self, x_NQC, query_embed_QC, memory_NSC, position_SC, mask_NQS):
+    def __call__(
+        self,
+        x_NQC: Queries,
+        query_embed_QC: Float[Array, "Q C"],
+        memory_NSC: layers.Tokens,
+        position_SC: Float[Array, "S C"],
+        mask_NQS: Mask,
+    ) -> Queries:
         attended = self.cross_attn(x_NQC + query_embed_QC, memory_NSC + position_SC, memory_NSC, mask_NQS)
         x = self.norm1(x_NQC + attended)
         x = self.norm2(x + self.self_attn(x + query_embed_QC, x + query_embed_QC, x))
         return self.norm3(x + self.fc2(jax.nn.relu(self.fc1(x))))
 
 
-def attention_mask(mask_logits_NQHW, shape):
-    """Where each query may look on a memory of `shape`: (N, Q, S) True where its mask's probability is at least 0.5.
+def attention_mask(mask_logits_NQHW: Float[Array, "N Q H W"], shape: layers.Size) -> Mask:
+    """Where each query may look on a memory of `shape`: True where its mask's probability is at least 0.5.
 
     A query whose mask is empty looks everywhere. No gradient passes.
     """
@@ -65,10 +83,10 @@ def attention_mask(mask_logits_NQHW, shape):
 
 
 class Mask2Former(Decoder):
-    """The encoder's maps to class and mask logits of every query, after no, one, ... all decoder layers.
+    """The encoder's maps to class and mask logits of every query: before the decoder layers and after each of them.
 
     Args:
-      maps: the encoder's `FeatureMap`s, of any width; the finest makes the masks, queries attend to the others in turn.
+      maps: of any width. The finest makes the masks; queries attend to the others in turn.
       num_classes: real classes; the class logits have one more, "no object", last.
       config: dim, heads, points, encoder_ffn_dim, ffn_dim, encoder_layers, decoder_layers, num_queries, norm_groups.
       remat: a key of `layers.REMAT_POLICIES`.
@@ -84,19 +102,28 @@ class Mask2Former(Decoder):
     TORCH_NAMES = mask2former_rows.NAMES
 
     @classmethod
-    def check(cls, config, maps):
+    def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         check_divides("model.decoder.heads", config.heads, config.dim)
         check_divides("model.decoder.norm_groups", config.norm_groups, config.dim)
         if len(maps) < 2:
             raise UserError(f"Mask2Former needs two maps or more; this encoder gives {len(maps)}.")
 
     @classmethod
-    def features_width(cls, config):
+    def features_width(cls, config: ConfigDict) -> int:
         return config.dim
 
-    def __init__(self, maps, num_classes, config, remat, *, dtype, rngs):
+    def __init__(
+        self,
+        maps: tuple[FeatureMap, ...],
+        num_classes: int,
+        config: ConfigDict,
+        remat: str,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.check(config, maps)
-        options = dict(dtype=dtype, rngs=rngs)
+        options = layers.Options(dtype=dtype, rngs=rngs)
         dim = config.dim
         self.remat = remat
         self.pixel_decoder = PixelDecoder([x.width for x in maps], config, remat, **options)
@@ -107,11 +134,11 @@ class Mask2Former(Decoder):
         self.query_embed = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
         self.query_feat = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
         self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (len(maps) - 1, dim)))
-        heads = dict(kernel_init=layers.torch_uniform, **options)
-        self.cls_embed = layers.linear(dim, num_classes + 1, **heads)
-        self.mask_embed = nnx.List([layers.linear(dim, dim, **heads) for _ in range(3)])
+        linear = functools.partial(layers.linear, kernel_init=layers.torch_uniform, **options)
+        self.cls_embed = linear(dim, num_classes + 1)
+        self.mask_embed = nnx.List([linear(dim, dim) for _ in range(3)])
 
-    def _predict(self, x_NQC, mask_feature_NHWC):
+    def _predict(self, x_NQC: Queries, mask_feature_NHWC: layers.Map) -> tuple[Array, Array]:
         x = self.post_norm(x_NQC)
         class_logits = self.cls_embed(x)
         for layer in self.mask_embed[:-1]:
@@ -119,15 +146,15 @@ class Mask2Former(Decoder):
         mask_logits = jnp.einsum("nqc,nhwc->nqhw", self.mask_embed[-1](x), mask_feature_NHWC)
         return class_logits.astype(jnp.float32), mask_logits.astype(jnp.float32)
 
-    def __call__(self, maps, train=False, keys_N=None):
-        """Logits of the last prediction, and of all L = decoder layers + 1 of them as `layer_...`; C is K here.
+    def __call__(self, maps: Maps, train: bool = False, keys_N: layers.Keys = None) -> dict[str, Array]:
+        """Logits of the last prediction, and of all L = decoder layers + 1 predictions as `layer_...`; C is K here.
 
-        `features_NHWC`, at 1/4, are what the mask logits are made of.
+        The mask logits are made of `features_NHWC`; both have the size of the finest map.
         The network has neither batch statistics nor randomness: `train` and `keys_N` change nothing.
         """
         mask_feature, memories = self.pixel_decoder(maps)
         dtype = mask_feature.dtype
-        shapes = [memory.shape[1:3] for memory in memories]
+        shapes = [(memory.shape[1], memory.shape[2]) for memory in memories]
         tokens = [
             layers.to_tokens(memory) + embed
             for memory, embed in zip(memories, self.level_embed[...].astype(dtype), strict=True)

@@ -1,20 +1,26 @@
 """Multi-scale deformable pixel decoder of Mask2Former.
 
 Source: czczup/ViT-Adapter segmentation/mmseg_custom/models/plugins/msdeformattn_pixel_decoder.py (after mmdet).
-Shapes: N images, H and W cells of a map, S tokens of the three coarse maps, C width.
+Shapes: N images, H and W cells of a map, S tokens of all maps but the finest, C width.
 """
+
+import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from vspw_jax.models import layers
+from vspw_jax.models.decoders.decoder import Maps
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
 
 
-def sine_position_encoding(height, width, dim):
-    """Position encoding (H*W, dim) of the cells, y in the first half of the channels and x in the second.
+def sine_position_encoding(height: int, width: int, dim: int) -> Float[np.ndarray, "H*W dim"]:
+    """Position encoding of the cells: y in the first half of the channels, x in the second.
 
     Normalised to 2 pi with eps 1e-6, temperature 10000, sine and cosine interleaved (DETR; mmdet
     SinePositionalEncoding(normalize=True)).
@@ -22,7 +28,7 @@ def sine_position_encoding(height, width, dim):
     features = dim // 2
     frequencies = 10000.0 ** (2 * (np.arange(features) // 2) / features)
 
-    def encode(size):
+    def encode(size: int) -> Float[np.ndarray, "size dim/2"]:
         position = (np.arange(1, size + 1) / (size + 1e-6) * 2 * np.pi)[:, None] / frequencies
         return np.stack([np.sin(position[:, 0::2]), np.cos(position[:, 1::2])], axis=-1).reshape(size, features)
 
@@ -34,36 +40,42 @@ def sine_position_encoding(height, width, dim):
 class EncoderLayer(nnx.Module):
     """Post-norm layer: deformable self-attention over all levels, feed-forward with ReLU."""
 
-    def __init__(self, dim, heads, levels, points, ffn_dim, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(
+        self, dim: int, heads: int, levels: int, points: int, ffn_dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
         self.attn = DeformableAttention(dim, heads, num_levels=levels, num_points=points, **options)
         self.norm1 = layers.layer_norm(dim, 1e-5, **options)
         self.fc1 = layers.linear(dim, ffn_dim, kernel_init=layers.xavier_uniform, **options)
         self.fc2 = layers.linear(ffn_dim, dim, kernel_init=layers.xavier_uniform, **options)
         self.norm2 = layers.layer_norm(dim, 1e-5, **options)
 
-    def __call__(self, x_NSC, position_SC, shapes):
+    def __call__(
+        self, x_NSC: layers.Tokens, position_SC: Float[Array, "S C"], shapes: Sequence[layers.Size]
+    ) -> layers.Tokens:
         attended = self.attn(x_NSC + position_SC, cell_centres(shapes), x_NSC, shapes)
         x_NSC = self.norm1(x_NSC + attended)
         return self.norm2(x_NSC + self.fc2(jax.nn.relu(self.fc1(x_NSC))))
 
 
 class PixelDecoder(nnx.Module):
-    """The encoder's maps to mask features at the finest scale and a memory at each other one, all of width `dim`.
+    """The encoder's maps to mask features at the finest scale and a memory at each other scale, all of width `dim`.
 
     Args:
-      widths: of the encoder's maps, fine to coarse: four in the source, at 1/4 to 1/32.
-      config: dim, heads, points, encoder_ffn_dim, encoder_layers, norm_groups (`configs/baseline.py` explains).
+      widths: of the encoder's maps, fine to coarse; the source has four, at 1/4 to 1/32.
+      config: dim, heads, points, encoder_ffn_dim, encoder_layers, norm_groups (`configs/parts/models.py` explains).
       remat: a key of `layers.REMAT_POLICIES`.
     """
 
-    def __init__(self, widths, config, remat, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
-        xavier = dict(kernel_init=layers.xavier_uniform, **options)
+    def __init__(
+        self, widths: Sequence[int], config: ConfigDict, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
+        linear = functools.partial(layers.linear, kernel_init=layers.xavier_uniform, **options)
         self.dim, self.remat = config.dim, remat
         finest, *others = widths
         # The coarsest level comes first, in these lists and in the rows of level_encoding.
-        self.input_convs = nnx.List([layers.linear(width, config.dim, **xavier) for width in reversed(others)])
+        self.input_convs = nnx.List([linear(width, config.dim) for width in reversed(others)])
         self.input_norms = nnx.List([layers.group_norm(config.dim, config.norm_groups, **options) for _ in others])
         self.level_encoding = nnx.Param(jax.random.normal(rngs.params(), (len(others), config.dim)))
         self.encoder = layers.stack_modules(
@@ -73,17 +85,17 @@ class PixelDecoder(nnx.Module):
             config.encoder_layers,
             rngs,
         )
-        self.lateral_conv = layers.linear(finest, config.dim, use_bias=False, **xavier)
+        self.lateral_conv = linear(finest, config.dim, use_bias=False)
         self.lateral_norm = layers.group_norm(config.dim, config.norm_groups, **options)
         self.output_conv = layers.conv3x3(config.dim, config.dim, **options)
         self.output_norm = layers.group_norm(config.dim, config.norm_groups, **options)
-        self.mask_feature = layers.linear(config.dim, config.dim, **xavier)
+        self.mask_feature = linear(config.dim, config.dim)
 
-    def __call__(self, maps):
-        """Mask features (N, H, W, dim) of the finest map's size, and the memories, coarsest first."""
+    def __call__(self, maps: Maps) -> tuple[layers.Map, list[layers.Map]]:
+        """Mask features with the size of the finest map, and the memories, coarsest first."""
         finest, *coarse = maps
         coarse = coarse[::-1]
-        shapes = [x.shape[1:3] for x in coarse]
+        shapes = [(x.shape[1], x.shape[2]) for x in coarse]
         tokens, positions = [], []
         for level, x in enumerate(coarse):
             tokens.append(layers.to_tokens(self.input_norms[level](self.input_convs[level](x))))

@@ -1,4 +1,4 @@
-"""UperNet: pyramid pooling on the coarsest map, a feature pyramid down to the finest, one classifier a pixel.
+"""UperNet: pyramid pooling on the coarsest map, a feature pyramid down to the finest, a classifier of every cell.
 
 Sources: Unified Perceptual Parsing, arXiv 1807.10221; open-mmlab/mmsegmentation mmseg/models/decode_heads/
 {uper_head,psp_head,fcn_head,decode_head}.py, as microsoft/unilm beit/semantic_segmentation configures them.
@@ -8,15 +8,18 @@ Shapes: N images, H and W cells, C channels or classes.
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import upernet_rows
-from vspw_jax.models.decoders.decoder import Decoder
+from vspw_jax.models.decoders.decoder import Decoder, Maps
+from vspw_jax.models.encoders.encoder import FeatureMap
 
 
-def pooling_matrix(size, bins):
-    """Averages (bins, size) of torch's adaptive pooling: bin i holds cells floor(i size/bins) to ceil((i+1) size/bins).
+def pooling_matrix(size: int, bins: int) -> Float[np.ndarray, "bins size"]:
+    """The averages of torch's adaptive pooling: bin i holds cells floor(i size/bins) to ceil((i+1) size/bins).
 
     Where `bins` does not divide `size`, neighbouring bins share cells.
     """
@@ -26,8 +29,8 @@ def pooling_matrix(size, bins):
     return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def adaptive_average_pool(x_NHWC, bins):
-    """torch's AdaptiveAvgPool2d(bins): (N, H, W, C) to (N, bins, bins, C)."""
+def adaptive_average_pool(x_NHWC: layers.Map, bins: int) -> Float[Array, "N bins bins C"]:
+    """torch's AdaptiveAvgPool2d(bins)."""
     rows, columns = (pooling_matrix(size, bins).astype(x_NHWC.dtype) for size in x_NHWC.shape[1:3])
     return jnp.einsum("nhwc,ih,jw->nijc", x_NHWC, rows, columns)
 
@@ -35,21 +38,21 @@ def adaptive_average_pool(x_NHWC, bins):
 class Classifier(nnx.Module):
     """Drops whole channels in training, then classifies every cell; float32 logits."""
 
-    def __init__(self, dim, num_classes, dropout, *, dtype, rngs):
+    def __init__(self, dim: int, num_classes: int, dropout: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.dropout = dropout
         self.conv = layers.linear(dim, num_classes, kernel_init=nnx.initializers.normal(0.01), dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_NHWC, keys_N):
+    def __call__(self, x_NHWC: layers.Map, keys_N: layers.Keys) -> layers.Map:
         return self.conv(layers.drop_channels(x_NHWC, self.dropout, keys_N)).astype(jnp.float32)
 
 
 class UperNet(Decoder):
-    """The encoder's maps to logits of every cell of the finest, and for training those of an auxiliary head.
+    """The encoder's maps to logits of every cell of the finest one; an auxiliary head gives more logits for training.
 
-    Nothing here is rematerialised: the batch norms' running means are updated as the pass goes.
+    Nothing here is rematerialised: the pass itself updates the batch norms' running means.
 
     Args:
-      maps: the encoder's `FeatureMap`s, of any number, width and stride.
+      maps: of any number, width and stride.
       num_classes: real classes.
       config: dim, pool_scales, dropout, auxiliary_dim, auxiliary_level (the map that the auxiliary head reads).
     """
@@ -59,7 +62,7 @@ class UperNet(Decoder):
     TORCH_NAMES = upernet_rows.NAMES
 
     @classmethod
-    def check(cls, config, maps):
+    def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         if config.auxiliary_level not in range(len(maps)):
             raise UserError(
                 f"model.decoder.auxiliary_level is {config.auxiliary_level}: expected one of the encoder's maps, "
@@ -67,14 +70,23 @@ class UperNet(Decoder):
             )
 
     @classmethod
-    def features_width(cls, config):
+    def features_width(cls, config: ConfigDict) -> int:
         return config.dim
 
-    def __init__(self, maps, num_classes, config, remat, *, dtype, rngs):
+    def __init__(
+        self,
+        maps: tuple[FeatureMap, ...],
+        num_classes: int,
+        config: ConfigDict,
+        remat: str,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
         del remat
         self.check(config, maps)
         *finer, coarsest = [x.width for x in maps]
-        options = dict(dtype=dtype, rngs=rngs)
+        options = layers.Options(dtype=dtype, rngs=rngs)
         dim, scales = config.dim, tuple(config.pool_scales)
         self.pool_scales, self.auxiliary_level = scales, config.auxiliary_level
         self.pooled_convs = nnx.List([layers.ConvNormRelu(coarsest, dim, 1, **options) for _ in scales])
@@ -86,16 +98,16 @@ class UperNet(Decoder):
         self.auxiliary_conv = layers.ConvNormRelu(maps[self.auxiliary_level].width, config.auxiliary_dim, 3, **options)
         self.auxiliary_classifier = Classifier(config.auxiliary_dim, num_classes, config.dropout, **options)
 
-    def pool_pyramid(self, x_NHWC, train):
-        """The coarsest map beside its averages over 1, 4, 9, ... bins, brought to the decoder's width."""
+    def pool_pyramid(self, x_NHWC: layers.Map, train: bool) -> layers.Map:
+        """Joins the coarsest map with its averages over 1, 4, 9, ... bins, and gives it the decoder's width."""
         parts = [x_NHWC]
         for scale, conv in zip(self.pool_scales, self.pooled_convs, strict=True):
             pooled = conv(adaptive_average_pool(x_NHWC, scale), train)
             parts.append(layers.resize_bilinear(pooled, *x_NHWC.shape[1:3]))
         return self.bottleneck(jnp.concatenate(parts, axis=-1), train)
 
-    def fuse(self, maps, train):
-        """The features (N, H, W, dim) at 1/4 that are classified."""
+    def fuse(self, maps: Maps, train: bool) -> layers.Map:
+        """The features that are classified, with the size of the finest map."""
         levels = [conv(x, train) for conv, x in zip(self.lateral_convs, maps[:-1], strict=True)]
         levels.append(self.pool_pyramid(maps[-1], train))
         for fine in reversed(range(len(levels) - 1)):
@@ -104,10 +116,10 @@ class UperNet(Decoder):
         levels = [layers.resize_bilinear(x, *levels[0].shape[1:3]) for x in levels]
         return self.fpn_bottleneck(jnp.concatenate(levels, axis=-1), train)
 
-    def __call__(self, maps, train=False, keys_N=None):
-        """`logits_NHWC` at 1/4, the `features_NHWC` that they are made of, `auxiliary_logits_NHWC` at its map's scale.
+    def __call__(self, maps: Maps, train: bool = False, keys_N: layers.Keys = None) -> dict[str, Array]:
+        """`logits_NHWC`, the `features_NHWC` of which they are made, and `auxiliary_logits_NHWC`.
 
-        `keys_N` is for drop-out, or None.
+        The first two have the size of the finest map; the last has the size of the map at `auxiliary_level`.
         """
         auxiliary, features = self.auxiliary_conv(maps[self.auxiliary_level], train), self.fuse(maps, train)
         return {

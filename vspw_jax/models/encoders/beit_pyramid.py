@@ -5,10 +5,14 @@ Shapes: N images, H and W patches (1/16), S = H*W + 1 tokens (class token first)
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
@@ -16,21 +20,21 @@ from vspw_jax.models.encoders import beit, beit_pyramid_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 
-def run_length(out_blocks):
-    """The longest equal runs into which the blocks divide so that every block of `out_blocks` ends a run."""
+def run_length(out_blocks: Sequence[int]) -> int:
+    """Blocks of a run: the blocks divide into the longest equal runs for which every block of `out_blocks` ends one."""
     return math.gcd(*out_blocks)
 
 
 class Upsample4x(nnx.Module):
     """Two transposed convolutions of stride 2 with batch norm and exact GELU between: "fpn1" of the source."""
 
-    def __init__(self, dim, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(self, dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
         self.first = layers.Upsample2x(dim, dim, **options)
         self.norm = layers.batch_norm(dim, **options)
         self.second = layers.Upsample2x(dim, dim, **options)
 
-    def __call__(self, x_NHWC, train):
+    def __call__(self, x_NHWC: layers.Map, train: bool) -> layers.Map:
         x = self.norm(self.first(x_NHWC), use_running_average=not train)
         return self.second(jax.nn.gelu(x, approximate=False))
 
@@ -38,11 +42,11 @@ class Upsample4x(nnx.Module):
 class BeitPyramid(Encoder):
     """BEiT: image to four maps of width `dim` at 1/4, 1/8, 1/16, 1/32, without a norm at the end.
 
-    The blocks' variables are stacked under `blocks`, leading axes (run, block of the run); see `run_length`.
+    The blocks' variables are stacked under `blocks`; the leading axes are (run, block of the run). See `run_length`.
 
     Args:
-      config: dim, depth, heads, mlp_ratio, layer_scale, drop_path (linear from 0 over the blocks), out_blocks (after
-        how many blocks each map is taken, fine to coarse, the last after all).
+      config: dim, depth, heads, mlp_ratio, layer_scale, drop_path (linear from 0 over the blocks), out_blocks (how many
+        blocks come before each map, fine to coarse; all come before the last).
       image_size: (height, width) of the input in pixels, multiples of 16; fixes the relative position tables.
       remat: a key of `layers.REMAT_POLICIES`, for the blocks.
 
@@ -55,31 +59,33 @@ class BeitPyramid(Encoder):
     TORCH_NAMES = beit_pyramid_rows.NAMES
 
     @classmethod
-    def maps(cls, config):
+    def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:
         return tuple(FeatureMap(config.dim, stride) for stride in (4, 8, 16, 32))
 
     @classmethod
-    def check(cls, config, image_size):
+    def check(cls, config: ConfigDict, image_size: layers.Size) -> None:
         check_divides("model.encoder.heads", config.heads, config.dim)
         check_sizes(config, image_size)
 
     @classmethod
-    def num_layers(cls, config):
+    def num_layers(cls, config: ConfigDict) -> int:
         return config.depth
 
     @classmethod
-    def layer_id(cls, config, path, shape):
+    def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
         return beit.layer_id(path, shape, blocks="blocks")
 
-    def __init__(self, config, image_size, remat, *, dtype, rngs):
+    def __init__(
+        self, config: ConfigDict, image_size: layers.Size, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
         self.check(config, image_size)
-        options = dict(dtype=dtype, rngs=rngs)
+        options = layers.Options(dtype=dtype, rngs=rngs)
         self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
-        self.window = tuple(size // beit.PATCH for size in image_size)
+        self.window = image_size[0] // beit.PATCH, image_size[1] // beit.PATCH
         self.drop_path, self.depth, self.out_blocks = config.drop_path, config.depth, tuple(config.out_blocks)
         run = run_length(self.out_blocks)
 
-        def make_block(rngs):
+        def make_block(rngs: nnx.Rngs) -> beit.Block:
             return beit.Block(
                 config.dim, config.heads, config.mlp_ratio, self.window, config.layer_scale, dtype=dtype, rngs=rngs
             )
@@ -92,7 +98,7 @@ class BeitPyramid(Encoder):
         self.fpn1 = Upsample4x(config.dim, **options)
         self.fpn2 = layers.Upsample2x(config.dim, config.dim, **options)
 
-    def features(self, image_NHWC, keys_N=None):
+    def features(self, image_NHWC: Float[Array, "N H*16 W*16 3"], keys_N: layers.Keys = None) -> list[layers.Map]:
         """The patch tokens as maps (N, H, W, C) after each block of `out_blocks`."""
         x = self.patch_embed(image_NHWC.astype(self.dtype))
         token = jnp.broadcast_to(self.cls_token[...].astype(self.dtype), (x.shape[0], 1, x.shape[2]))
@@ -106,25 +112,27 @@ class BeitPyramid(Encoder):
             x, _ = layers.scan_modules(blocks, apply_block, x, run_layers, self.remat)
             return x, x
 
-        # What leaves the scan is kept for every run, not for every block.
+        # The outer scan keeps the tokens after every run, not after every block.
         numbers = jnp.arange(self.depth).reshape(-1, run)
         rates = jnp.linspace(0, self.drop_path, self.depth).reshape(-1, run)
         _, after_runs = layers.scan_modules(self.blocks, apply_run, jnp.concatenate([token, x], 1), (numbers, rates))
         return [after_runs[end // run - 1, :, 1:].reshape(x.shape[0], *self.window, -1) for end in self.out_blocks]
 
-    def __call__(self, image_NHWC, train=False, keys_N=None):
+    def __call__(
+        self, image_NHWC: Float[Array, "N H*16 W*16 3"], train: bool = False, keys_N: layers.Keys = None
+    ) -> list[layers.Map]:
         """Four maps (N, h, w, dim) at 1/4, 1/8, 1/16, 1/32 of images (N, *image_size, 3)."""
         if image_NHWC.shape[1:3] != self.image_size:
             raise UserError(
-                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: the "
-                "relative position tables fix it. Build it with this image_size, or crop or slide over the images."
+                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: its "
+                "relative position tables fix the size. Build it for the images' size, crop them, or slide over them."
             )
         quarter, eighth, sixteenth, last = self.features(image_NHWC, keys_N)
         return [self.fpn1(quarter, train), self.fpn2(eighth), sixteenth, nnx.max_pool(last, (2, 2), (2, 2))]
 
 
-def check_sizes(config, image_size):
-    """Raises UserError unless patches fill the image and four ascending `out_blocks` end with the last block."""
+def check_sizes(config: ConfigDict, image_size: layers.Size) -> None:
+    """Raises UserError unless patches fill the image and `out_blocks` are four, ascend and end with the last block."""
     if any(size % beit.PATCH or size < 2 * beit.PATCH for size in image_size):
         nearest = tuple(max(32, round(size / beit.PATCH) * beit.PATCH) for size in image_size)
         raise UserError(
@@ -134,6 +142,6 @@ def check_sizes(config, image_size):
     blocks = tuple(config.out_blocks)
     if len(blocks) != 4 or sorted(set(blocks)) != list(blocks) or blocks[0] < 1 or blocks[-1] != config.depth:
         raise UserError(
-            f"model.encoder.out_blocks is {blocks}: expected four ascending counts of blocks, the last the depth, "
+            f"model.encoder.out_blocks is {blocks}: expected four ascending counts of blocks that end with the depth, "
             f"{config.depth}. Set --config.model.encoder.out_blocks, such as (8, 12, 16, 24) for a depth of 24."
         )

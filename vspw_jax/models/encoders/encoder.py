@@ -7,10 +7,13 @@ sharding rules and the checks of a recipe ask the class, so none of them knows a
 import dataclasses
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from vspw_jax.models import layers
 from vspw_jax.models.torch_names import EncoderNames
 
 
@@ -30,16 +33,15 @@ class FeatureMap:
 class Encoder(nnx.Module):
     """Images (N, H, W, 3) to feature maps (N, H / stride, W / stride, width), fine to coarse.
 
-    A subclass is built with (config, image_size, remat, *, dtype, rngs) and called with (image_NHWC, train, keys_N).
-    `config` is `config.model.encoder` in every method here.
+    `config` is `config.model.encoder` in every method here; `remat` is a key of `layers.REMAT_POLICIES`.
     """
 
     FIELDS: ClassVar[tuple[str, ...]]
-    """Of its config, besides `name`."""
+    """The fields of its config besides `name`."""
 
     STACKED: ClassVar[dict[str, int]] = {}
     """Paths in the encoder of variables that are stacked for a scan, and the number of leading axes that are stacked.
-    A path counts for all below it; of several that fit the longest counts."""
+    A path counts for everything below it. Where several paths fit, the longest counts."""
 
     TORCH_NAMES: ClassVar[EncoderNames] = {}
     """Its names in PyTorch files, for each kind of file that it can be read from and written to."""
@@ -50,8 +52,8 @@ class Encoder(nnx.Module):
         raise NotImplementedError
 
     @classmethod
-    def check(cls, config: ConfigDict, image_size: tuple[int, int]) -> None:
-        """Raises UserError where its config makes no network or the image size does not divide."""
+    def check(cls, config: ConfigDict, image_size: layers.Size) -> None:
+        """Raises UserError where its config makes no network or does not fit the image size."""
 
     @classmethod
     def num_layers(cls, config: ConfigDict) -> int:
@@ -62,6 +64,18 @@ class Encoder(nnx.Module):
     def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
         """The layer of a parameter at a path in the encoder: 0 before the first one, i + 1 in the one of index i.
 
-        For a stacked parameter it is an array that broadcasts against `shape`. None: in no layer, at the full rate.
+        For a stacked parameter it is an array that broadcasts against `shape`. None means that the parameter is in no
+        layer and has the full learning rate.
         """
         return None
+
+    def __init__(
+        self, config: ConfigDict, image_size: layers.Size, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        raise NotImplementedError
+
+    def __call__(
+        self, image_NHWC: Float[Array, "N H W 3"], train: bool = False, keys_N: layers.Keys = None
+    ) -> list[layers.Map]:
+        """The maps, as `maps` describes them; `keys_N` is for stochastic depth."""
+        raise NotImplementedError

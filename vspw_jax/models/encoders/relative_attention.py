@@ -1,4 +1,4 @@
-"""Self-attention with BEiT's relative position bias, in a plain form and one in linear memory.
+"""Self-attention with BEiT's relative position bias, in a plain form and in a form with linear memory.
 
 Source: microsoft/unilm beit/semantic_segmentation/backbone/beit.py.
 Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G heads, D channels a head, R table rows.
@@ -7,24 +7,30 @@ Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G hea
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
+
+from vspw_jax.models.layers import Size
+
+Heads = Float[Array, "N S G D"]
+Table = Float[Array, "R G"]
 
 CLASS_TOKEN_ROWS = 3
 """Last rows of a relative position table: class->patch, patch->class, class->class."""
 
 BLOCK_LOGITS = 2**23
-"""Attention logits of an image that are held at once: heads x queries x keys. In float32, 32 MiB."""
+"""The most attention logits of an image that are held at once: heads x queries x keys. In float32, 32 MiB."""
 
 
-def num_rows(window):
+def num_rows(window: Size) -> int:
     """Rows of the table of a window (H, W)."""
     height, width = window
     return (2 * height - 1) * (2 * width - 1) + CLASS_TOKEN_ROWS
 
 
-def toeplitz(offsets, size):
-    """From values by offset, last axis of 2*size - 1 for query - key = 1-size..size-1, to (..., query, key).
+def toeplitz(offsets: Float[Array, "... 2*size-1"], size: int) -> Float[Array, "... size size"]:
+    """From values by offset, whose last axis is query - key = 1-size..size-1, to (..., query, key).
 
-    Shifts rows by padding and reshaping, so that neither it nor its gradient gathers or scatters.
+    Padding and reshaping shift the rows, so neither it nor its gradient gathers or scatters.
     """
     reversed_rows = jnp.broadcast_to(offsets[..., None, ::-1], (*offsets.shape[:-1], size, 2 * size - 1))
     padded = jnp.pad(reversed_rows, [(0, 0)] * offsets.ndim + [(0, 1)])
@@ -32,16 +38,16 @@ def toeplitz(offsets, size):
     return flat.reshape(*offsets.shape[:-1], size, 2 * size - 1)[..., :size]
 
 
-def _split_table(table_RG, window):
+def _split_table(table_RG: Table, window: Size) -> tuple[Array, Array, Array, Array]:
     """Values by offset (G, 2H-1, 2W-1), and (G, 1, 1) of class->patch, patch->class, class->class."""
     offsets = table_RG[:-CLASS_TOKEN_ROWS].T.reshape(-1, 2 * window[0] - 1, 2 * window[1] - 1)
     return offsets, *table_RG[-CLASS_TOKEN_ROWS:, :, None, None]
 
 
-def relative_position_bias(table_RG, window):
-    """Attention bias (G, S, S) from a BEiT table of (2H-1)(2W-1) + 3 rows.
+def relative_position_bias(table_RG: Table, window: Size) -> Float[Array, "G S S"]:
+    """Attention bias from a BEiT table of (2H-1)(2W-1) + 3 rows.
 
-    Row (dy + H-1) * (2W-1) + dx + W-1 holds query minus key (dy, dx); the last three rows the class token's.
+    Row (dy + H-1) * (2W-1) + dx + W-1 is for query minus key (dy, dx); the last three rows are the class token's.
     """
     height, width = window
     patches = height * width
@@ -55,25 +61,27 @@ def relative_position_bias(table_RG, window):
     return jnp.concatenate([top, jnp.concatenate([first_column, bias], axis=2)], axis=1)
 
 
-def plain_attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window):
+def plain_attention(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size) -> Heads:
     """Softmax attention with the whole bias (G, S, S) at once."""
     bias_GSS = relative_position_bias(table_RG, window).astype(query_NSGD.dtype)
     return jax.nn.dot_product_attention(query_NSGD, key_NSGD, value_NSGD, bias=bias_GSS[None])
 
 
-def blockwise_attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window, rows):
-    """The same over blocks of `rows` rows of query patches, each block's bias cut out of the table when it is due.
+def blockwise_attention(
+    query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size, rows: int
+) -> Heads:
+    """The same, block by block: a block is `rows` rows of query patches and cuts its bias out of the table.
 
-    The backward pass computes a block's attention again, so that no pass holds more than one block's.
+    The backward pass computes a block's attention again, so each pass holds the logits of one block at a time.
     """
     height, width = window
     dtype = query_NSGD.dtype
     offsets, to_patch, to_class, class_class = _split_table(table_RG.astype(dtype), window)
-    # Flipped, the biases of a row of queries with all keys are one slice: (head, key y - query y, query x, key x).
+    # After this flip, one slice holds a query row's biases with all keys: (head, key y - query y, query x, key x).
     by_x = toeplitz(offsets, width)[:, ::-1]
 
     @jax.checkpoint
-    def one_block(first_row, query_NBGD):
+    def one_block(first_row: Int[Array, ""], query_NBGD: Heads) -> Heads:
         row_biases = [
             lax.dynamic_slice_in_dim(by_x, height - 1 - first_row - row, height, axis=1).transpose(0, 2, 1, 3)
             for row in range(rows)
@@ -94,18 +102,18 @@ def blockwise_attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window, rows
     return jnp.concatenate([class_output, outputs], axis=1)
 
 
-def block_rows(window, heads):
-    """Rows of query patches a block, so that it has at most BLOCK_LOGITS logits; None where one block holds all."""
+def block_rows(window: Size, heads: int) -> int | None:
+    """Rows of query patches of a block with at most BLOCK_LOGITS logits; None where one block holds all."""
     height, width = window
     most = max(1, BLOCK_LOGITS // (heads * width * (height * width + 1)))
     num_blocks = -(-height // most)
     return None if num_blocks == 1 else -(-height // num_blocks)
 
 
-def attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window):
-    """Softmax attention (N, S, G, D) with the biases of `table_RG`: in blocks where heads x S x S is large.
+def attention(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size) -> Heads:
+    """Softmax attention with the biases of `table_RG`: in blocks where heads x S x S is large.
 
-    With 16 heads that is from 27x27 patches, crop 432, on. There it is also the faster form on CPU.
+    With 16 heads, blocks begin at 27x27 patches (crop 432). There they are also faster on CPU.
     """
     rows = block_rows(window, query_NSGD.shape[2])
     if rows is None:

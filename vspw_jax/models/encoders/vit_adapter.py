@@ -8,7 +8,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
@@ -16,23 +19,26 @@ from vspw_jax.models.deformable_attention import DeformableAttention, cell_centr
 from vspw_jax.models.encoders import beit, vit_adapter_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
+Pyramid = Float[Array, "N P C"]
 
-def pyramid_shapes(window):
+
+def pyramid_shapes(window: layers.Size) -> tuple[layers.Size, layers.Size, layers.Size]:
     """Map sizes at 1/8, 1/16 and 1/32 for a window (H, W) of patches."""
     height, width = window
     return (2 * height, 2 * width), (height, width), (height // 2, width // 2)
 
 
-def adapter_attention(config):
-    """Arguments that the injectors' and extractors' deformable attention share."""
-    return dict(heads=config.adapter_heads, num_points=config.adapter_points, value_ratio=config.adapter_value_ratio)
+def adapter_attention(config: ConfigDict, num_levels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> DeformableAttention:
+    """The deformable attention of an injector or an extractor."""
+    sizes = (config.dim, config.adapter_heads, num_levels, config.adapter_points, config.adapter_value_ratio)
+    return DeformableAttention(*sizes, dtype=dtype, rngs=rngs)
 
 
 class SpatialPrior(nnx.Module):
     """Convolutional stem and pyramid: maps of width C at 1/4, 1/8, 1/16, 1/32."""
 
-    def __init__(self, dim, channels, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(self, dim: int, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
         widths = (channels, 2 * channels, 4 * channels, 4 * channels)
         strides = (2, 1, 1)
         inputs = (3, channels, channels)
@@ -52,7 +58,7 @@ class SpatialPrior(nnx.Module):
             [layers.linear(width, dim, kernel_init=layers.fan_out_normal, **options) for width in widths]
         )
 
-    def __call__(self, image_NHWC, train):
+    def __call__(self, image_NHWC: Float[Array, "N H*16 W*16 3"], train: bool) -> list[layers.Map]:
         x = image_NHWC
         for layer in self.stem:
             x = layer(x, train)
@@ -65,13 +71,13 @@ class SpatialPrior(nnx.Module):
 class ConvFeedForward(nnx.Module):
     """Linear, one depthwise 3x3 shared by the three maps, GELU, linear."""
 
-    def __init__(self, dim, hidden, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
         self.fc1 = layers.linear(dim, hidden, **options)
         self.depthwise = layers.conv3x3(hidden, hidden, use_bias=True, groups=hidden, **options)
         self.fc2 = layers.linear(hidden, dim, **options)
 
-    def __call__(self, tokens_NPC, window):
+    def __call__(self, tokens_NPC: Pyramid, window: layers.Size) -> Pyramid:
         maps = layers.split_maps(self.fc1(tokens_NPC), pyramid_shapes(window))
         mixed = jnp.concatenate([layers.to_tokens(layers.depthwise3x3(self.depthwise, x)) for x in maps], axis=1)
         return self.fc2(jax.nn.gelu(mixed, approximate=False))
@@ -80,15 +86,15 @@ class ConvFeedForward(nnx.Module):
 class Injector(nnx.Module):
     """Patch tokens look at the pyramid; the result enters scaled by gamma."""
 
-    def __init__(self, config, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(self, config: ConfigDict, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
         dim = config.dim
         self.query_norm = layers.layer_norm(dim, 1e-6, **options)
         self.feature_norm = layers.layer_norm(dim, 1e-6, **options)
-        self.attn = DeformableAttention(dim, num_levels=3, **adapter_attention(config), **options)
+        self.attn = adapter_attention(config, num_levels=3, **options)
         self.gamma = nnx.Param(jnp.full(dim, config.layer_scale, jnp.float32))
 
-    def __call__(self, x_NSC, pyramid_NPC, window):
+    def __call__(self, x_NSC: layers.Tokens, pyramid_NPC: Pyramid, window: layers.Size) -> layers.Tokens:
         attended = self.attn(
             self.query_norm(x_NSC), cell_centres([window]), self.feature_norm(pyramid_NPC), pyramid_shapes(window)
         )
@@ -98,17 +104,19 @@ class Injector(nnx.Module):
 class Extractor(nnx.Module):
     """Pyramid tokens look at the patch tokens, then pass a convolutional feed-forward."""
 
-    def __init__(self, config, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(self, config: ConfigDict, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
         dim = config.dim
         self.drop_rate = config.drop_path
         self.query_norm = layers.layer_norm(dim, 1e-6, **options)
         self.feature_norm = layers.layer_norm(dim, 1e-6, **options)
-        self.attn = DeformableAttention(dim, num_levels=1, **adapter_attention(config), **options)
+        self.attn = adapter_attention(config, num_levels=1, **options)
         self.ffn_norm = layers.layer_norm(dim, 1e-6, **options)
         self.ffn = ConvFeedForward(dim, int(dim * config.adapter_ffn_ratio), **options)
 
-    def __call__(self, pyramid_NPC, x_NSC, window, keys_N=None):
+    def __call__(
+        self, pyramid_NPC: Pyramid, x_NSC: layers.Tokens, window: layers.Size, keys_N: layers.Keys = None
+    ) -> Pyramid:
         centres = cell_centres(pyramid_shapes(window))
         pyramid_NPC += self.attn(self.query_norm(pyramid_NPC), centres, self.feature_norm(x_NSC), [window])
         branch = self.ffn(self.ffn_norm(pyramid_NPC), window)
@@ -118,8 +126,10 @@ class Extractor(nnx.Module):
 class Interaction(nnx.Module):
     """Injector, a run of `depth` transformer blocks, extractor; the blocks' variables are stacked."""
 
-    def __init__(self, config, depth, window, *, dtype, rngs):
-        options = dict(dtype=dtype, rngs=rngs)
+    def __init__(
+        self, config: ConfigDict, depth: int, window: layers.Size, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
         self.injector = Injector(config, **options)
         self.blocks = layers.stack_modules(
             lambda rngs: beit.Block(
@@ -130,8 +140,15 @@ class Interaction(nnx.Module):
         )
         self.extractor = Extractor(config, **options)
 
-    def __call__(self, state, drop_rates, window, keys_N, remat):
-        """One exchange: state is (class token (N, 1, C), patches (N, S, C), pyramid (N, P, C)), before and after."""
+    def __call__(
+        self,
+        state: tuple[Float[Array, "N 1 C"], layers.Tokens, Pyramid],
+        drop_rates: Float[Array, " depth"],
+        window: layers.Size,
+        keys_N: layers.Keys,
+        remat: str,
+    ) -> tuple[Float[Array, "N 1 C"], layers.Tokens, Pyramid]:
+        """One exchange: (class token, patches, pyramid) before and after."""
         token, x, pyramid = state
         keys = layers.fold_keys(keys_N, 0)
         inject = layers.rematerialised(lambda x, pyramid: self.injector(x, pyramid, window), remat)
@@ -154,9 +171,9 @@ class ViTAdapter(Encoder):
     (interaction, block) under `interactions/blocks`, (interaction,) under the rest of `interactions`.
 
     Args:
-      image_size: (height, width) of the input in pixels, multiples of 32; fixes the relative position tables.
       config: dim, depth, heads, mlp_ratio, layer_scale, drop_path, adapter_channels, adapter_heads,
-        adapter_points, adapter_value_ratio, adapter_ffn_ratio, extra_extractors (`configs/baseline.py` explains).
+        adapter_points, adapter_value_ratio, adapter_ffn_ratio, extra_extractors (`configs/parts/models.py` explains).
+      image_size: (height, width) of the input in pixels, multiples of 32; fixes the relative position tables.
       remat: a key of `layers.REMAT_POLICIES`.
     """
 
@@ -171,11 +188,11 @@ class ViTAdapter(Encoder):
     TORCH_NAMES = vit_adapter_rows.NAMES
 
     @classmethod
-    def maps(cls, config):
+    def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:
         return tuple(FeatureMap(config.dim, stride) for stride in (4, 8, 16, 32))
 
     @classmethod
-    def check(cls, config, image_size):
+    def check(cls, config: ConfigDict, image_size: layers.Size) -> None:
         check_divides("model.encoder.heads", config.heads, config.dim)
         values = int(config.dim * config.adapter_value_ratio)
         check_divides("model.encoder.adapter_heads", config.adapter_heads, values)
@@ -183,24 +200,26 @@ class ViTAdapter(Encoder):
             nearest = tuple(max(32, round(size / 32) * 32) for size in image_size)
             raise UserError(
                 f"The crop is {tuple(image_size)} pixels, but ViT-Adapter needs multiples of 32 (its coarsest map is "
-                f"1/32). Set --config.model.image_size='{nearest}'."
+                f"at 1/32). Set --config.model.image_size='{nearest}'."
             )
         if config.depth % cls.NUM_INTERACTIONS:
             raise UserError(f"model.encoder.depth is {config.depth}: expected a multiple of {cls.NUM_INTERACTIONS}.")
 
     @classmethod
-    def num_layers(cls, config):
+    def num_layers(cls, config: ConfigDict) -> int:
         return config.depth
 
     @classmethod
-    def layer_id(cls, config, path, shape):
+    def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
         return beit.layer_id(path, shape, blocks="interactions/blocks")
 
-    def __init__(self, config, image_size, remat, *, dtype, rngs):
+    def __init__(
+        self, config: ConfigDict, image_size: layers.Size, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
         self.check(config, image_size)
-        options = dict(dtype=dtype, rngs=rngs)
+        options = layers.Options(dtype=dtype, rngs=rngs)
         self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
-        self.window = tuple(size // beit.PATCH for size in image_size)
+        self.window = image_size[0] // beit.PATCH, image_size[1] // beit.PATCH
         self.drop_path, self.depth = config.drop_path, config.depth
         depth = config.depth // self.NUM_INTERACTIONS
 
@@ -215,12 +234,14 @@ class ViTAdapter(Encoder):
         self.up = layers.Upsample2x(config.dim, config.dim, **options)
         self.norms = nnx.List([layers.batch_norm(config.dim, **options) for _ in range(4)])
 
-    def __call__(self, image_NHWC, train=False, keys_N=None):
+    def __call__(
+        self, image_NHWC: Float[Array, "N H*16 W*16 3"], train: bool = False, keys_N: layers.Keys = None
+    ) -> list[layers.Map]:
         """Four maps (N, h, w, dim) at 1/4, 1/8, 1/16, 1/32 of images (N, *image_size, 3)."""
         if image_NHWC.shape[1:3] != self.image_size:
             raise UserError(
-                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: the "
-                "relative position tables fix it. Build it with this image_size, or crop or slide over the images."
+                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: its "
+                "relative position tables fix the size. Build it for the images' size, crop them, or slide over them."
             )
         quarter, *pyramid = self.prior(image_NHWC.astype(self.dtype), train)
         level_embed = self.level_embed[...].astype(self.dtype)
@@ -237,8 +258,8 @@ class ViTAdapter(Encoder):
         rates = jnp.linspace(0, self.drop_path, self.depth).reshape(self.NUM_INTERACTIONS, -1)
         numbers = jnp.arange(self.NUM_INTERACTIONS)
         state = (token, x, jnp.concatenate(pyramid, axis=1))
-        # On CPU unrolled: in a loop around the blocks' loop, the gradient takes 1.8 times as long there. Elsewhere a
-        # quarter of the program is compiled.
+        # On CPU the loop is unrolled: around the blocks' loop it would make the gradient take 1.8 times as long there.
+        # Elsewhere a loop leaves a quarter of the program to compile.
         unroll = jax.default_backend() == "cpu"
         state, patches = layers.scan_modules(self.interactions, apply, state, (numbers, rates), unroll=unroll)
         _, x, pyramid = state

@@ -1,0 +1,166 @@
+"""Trains every arm of a study with every seed and says how much the arms differ, with 95 % intervals.
+
+    python -m benchmarks.ablation --list                                              the studies
+    python -m benchmarks.ablation --study=contrast --seeds=5 --output=runs/ablation   train, evaluate, compare
+
+Each run is `python -m vspw_jax.main` with a workdir of its own, DIR/<study>/<arm>/seed_<s>, its output in output.log
+there. All runs have the same data; a seed decides first weights, the data's order and augmentation. After every run
+DIR/<study>.json and DIR/<study>.svg are written anew: scores by seed, and for each pair of arms the difference with
+its interval, from draws of seeds and videos that both arms share. Ctrl-C or SIGTERM ends it with what was trained
+saved; the same command goes on, and a larger --seeds adds runs.
+"""
+
+import argparse
+import contextlib
+import difflib
+import fcntl
+import json
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks.ablation import definition, picture, run, table
+from benchmarks.ablation.program import RunFailed
+from benchmarks.ablation.results import file_of, results
+from benchmarks.ablation.run import Run
+from benchmarks.ablation.studies import STUDIES, Study
+from vspw_jax.console import command
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.console.progress import progress
+from vspw_jax.files.whole_files import whole_file
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+BUG = 1
+"""Exit status where a run ended with a traceback."""
+
+
+def find_study(name: str) -> Study:
+    """A study by its name; UserError names all of them, and the nearest."""
+    if name in STUDIES:
+        return STUDIES[name]
+    near = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.0)
+    raise UserError(f"There is no study {name!r}. Did you mean {near[0]}? Known: {', '.join(sorted(STUDIES))}.")
+
+
+def listing() -> str:
+    """The studies in words."""
+    return "\n".join(f"{name}: {study.claim}\n  arms {', '.join(study.arms)}" for name, study in STUDIES.items())
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[int]:
+    """Holds a study's folder, as a file descriptor to hand on: a run that outlives this program holds it on.
+
+    Raises:
+      UserError: another process holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"Another process works in {folder}. Wait until it ends, or end it.") from None
+            yield lock.fileno()
+    except (NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"{error.filename} is a file: expected a folder. Choose another --output=DIR.") from error
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[None]:
+    """Within the block SIGTERM, and a terminal that goes, are what Ctrl-C is."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_runs(folder: pathlib.Path, study: Study, seeds: int) -> list[Run]:
+    """All runs, each seed's arms together: what is there early can be compared."""
+    fields = definition.resolved(study)
+    return [
+        Run(folder, name, arm.recipe, {**study.fields, **arm.fields}, fields[name], seed)
+        for seed in range(seeds)
+        for name, arm in study.arms.items()
+    ]
+
+
+def write(folder: pathlib.Path, found: dict[str, Any]) -> None:
+    """Writes the results beside the study's folder, as JSON and as a picture."""
+    with whole_file(file_of(folder, ".json")) as path:
+        path.write_text(json.dumps(found, indent=2) + "\n")
+    with whole_file(file_of(folder, ".svg")) as path:
+        path.write_text(picture.picture(found))
+
+
+def run_study(name: str, study: Study, seeds: int, folder: pathlib.Path) -> dict[str, Any]:
+    """Runs what is not done yet, one run after the other; the results, written after each."""
+    with alone(folder) as lock:
+        definition.claim_folder(folder, study)
+        runs = make_runs(folder, study, seeds)
+        left = [one for one in runs if not run.is_done(one)]
+        bar = progress(description=name, unit="run", total=len(runs), initial=len(runs) - len(left))
+        with contextlib.closing(bar):
+            for one in left:
+                bar.set_postfix_str(f"{one.arm}, seed {one.seed}")
+                run.start(one, lock)
+                bar.update()
+                write(folder, results(name, study, runs))
+        found = results(name, study, runs)
+        write(folder, found)
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit status: 0 done, 2 for what you must mend, 130 stopped. A run that fails ends it and is quoted.",
+    )
+    result.add_argument("--study", metavar="NAME", help="one of --list")
+    result.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 of every arm (default 3)")
+    result.add_argument("--output", default="runs/ablation", metavar="DIR", help="default runs/ablation")
+    result.add_argument("--list", action="store_true", help="print the studies and end")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the file's top.
+
+    Raises:
+      UserError: an unknown study, another one's folder, a run that ended with status 2.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(arguments)
+    if options.list:
+        print(listing())
+        return
+    if options.study is None:
+        raise UserError(f"--study=NAME is missing. Known: {', '.join(sorted(STUDIES))}; --list says more.")
+    if options.seeds < 1:
+        raise UserError(f"--seeds={options.seeds}: expected 1 or more.")
+    study = find_study(options.study)
+    folder = pathlib.Path(options.output).absolute() / options.study
+    try:
+        with asked_to_stop():
+            found = run_study(options.study, study, options.seeds, folder)
+    except KeyboardInterrupt:
+        again = command.as_typed("benchmarks.ablation", arguments)
+        print(f"\nStopped; what is done stays in {folder}. To go on: {again}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except RunFailed as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(BUG)
+    print(f"\n{table.table(found)}\n")
+    print(f"All of it: {file_of(folder, '.json')}\nPicture:   {file_of(folder, '.svg')}")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,449 @@
+"""The ablation runner: its intervals against a loop draw by draw, and a study of two arms whose answer is known."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sys
+import textwrap
+import xml.etree.ElementTree as xml
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.ablation import __main__ as ablation
+from benchmarks.ablation import bootstrap, picture, program, table
+from benchmarks.ablation.studies import DRAWN, STUDIES, Arm, Study
+from vspw_jax.console.errors import run_program
+from vspw_jax.metrics import scores
+from vspw_jax.metrics.counts import VideoCounts
+
+NEVER = 3
+"""A class that no pixel has: what is predicted so is wrong, and of a class's IoU its accuracy is left."""
+PIXELS = 1000
+
+
+def video(name, hits, labelled=PIXELS):
+    """Counts of a video in which so many of `labelled` pixels of class k are right, the rest taken for NEVER."""
+    cells = {5 * k: hit for k, hit in enumerate(hits)} | {4 * k + NEVER: labelled - hit for k, hit in enumerate(hits)}
+    pairs = np.array(sorted(cells.items()), np.int64)
+    windows = {8: np.array([[10, 5, 10, 5]]), 16: np.zeros((0, 4), np.int64)}
+    frames = np.array([[labelled * len(hits), sum(hits)]])
+    return VideoCounts(name, 4, pairs, frames, windows, repeated=0, void=0, unfit=0)
+
+
+def drawn_arm(seed, seeds=3, videos=5, gain=0):
+    """Counts by seed and video, drawn anew for each seed, with `gain` more right pixels of each class."""
+    rng = np.random.default_rng(seed)
+    hits = rng.integers(200, 700, (seeds, videos, 3)) + gain
+    return [[video(f"v{v}", hits[s, v].tolist()) for v in range(videos)] for s in range(seeds)]
+
+
+def pooled_miou(videos):
+    """mIoU of several videos together, from the definition."""
+    matrix = sum(video.matrix_KK() for video in videos)
+    ious = [
+        matrix[k, k] / (matrix[k].sum() + matrix[:, k].sum() - matrix[k, k]) for k in range(4) if matrix[k].sum() > 0
+    ]
+    return sum(ious) / len(ious)
+
+
+def test_a_difference_equals_the_loop_over_draws_seeds_and_videos(monkeypatch):
+    monkeypatch.setattr(bootstrap, "REPLICATES", 60)
+    first, second = drawn_arm(0), drawn_arm(1)
+    found = bootstrap.resample(second)["mIoU"].minus(bootstrap.resample(first)["mIoU"]).summary()
+
+    videos_RV, seeds_RS = scores.draws(5, bootstrap.SEED, 60), scores.draws(3, bootstrap.SEED + 1, 60)
+    differences = []
+    for times_V, times_S in zip(videos_RV, seeds_RS, strict=True):
+        of_seeds = []
+        for s in np.repeat(np.arange(3), times_S):
+            drawn = [[arm[s][v] for v in np.repeat(np.arange(5), times_V)] for arm in (first, second)]
+            of_seeds.append(pooled_miou(drawn[1]) - pooled_miou(drawn[0]))
+        differences.append(sum(of_seeds) / len(of_seeds))
+    by_seed = [pooled_miou(second[s]) - pooled_miou(first[s]) for s in range(3)]
+    assert found["mean"] == pytest.approx(np.mean(by_seed), abs=1e-14)
+    assert found["interval"] == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=1e-14)
+    expected = stats.t.interval(0.95, 2, np.mean(by_seed), stats.sem(by_seed))
+    assert found["over_seeds"] == pytest.approx(expected, abs=1e-14)
+    assert set(times_S.tolist()) <= set(range(4)) and times_S.sum() == 3 and times_V.sum() == 5
+
+
+def test_a_fixed_effect_is_found_exactly_and_identical_arms_do_not_differ():
+    """By pairing, however much seeds and videos differ among themselves."""
+    first, better = (bootstrap.resample(drawn_arm(0, gain=gain)) for gain in (0, 100))
+    alone = first["mIoU"].summary()["interval"]
+    assert alone[1] - alone[0] > 0.05
+    for name in ("mIoU", "pixel_accuracy"):
+        found = better[name].minus(first[name]).summary()
+        assert [found["mean"], *found["interval"], *found["over_seeds"]] == pytest.approx([100 / PIXELS] * 5)
+        same = first[name].minus(first[name]).summary()
+        assert same == {"mean": 0, "interval": [0, 0], "over_seeds": [0, 0]}
+
+
+def test_arms_that_differ_by_chance_alone_are_mostly_not_told_apart(monkeypatch):
+    monkeypatch.setattr(bootstrap, "REPLICATES", 400)
+    told_apart = 0
+    for trial in range(40):
+        first, second = (bootstrap.resample(drawn_arm(2 * trial + part, 6, 12))["mIoU"] for part in (0, 1))
+        low, high = second.minus(first).summary()["interval"]
+        told_apart += low > 0 or high < 0
+    assert told_apart <= 6  # 2 are expected; more than 6 come in 1 of 300 such tests.
+
+
+def test_what_cannot_be_said_is_none():
+    one_seed = bootstrap.resample(drawn_arm(0, seeds=1))["mIoU"].summary()
+    assert one_seed["over_seeds"] is None and one_seed["interval"][0] < one_seed["interval"][1]
+    one_video = bootstrap.resample(drawn_arm(0, videos=1))
+    assert one_video["mIoU"].summary()["interval"] is None
+    assert one_video["VC16"].summary() is None  # No video has a window of 16 frames.
+
+
+TINY = {
+    "model.image_size": (32, 32),
+    "model.encoder.dim": 32,
+    "model.encoder.heads": 2,
+    "model.decoder.dim": 16,
+    "model.decoder.pool_scales": (1,),
+    "model.decoder.auxiliary_dim": 8,
+    "optimizer.learning_rate": 5e-3,
+    "optimizer.warmup_steps": 0,
+    "train.batch": 8,
+    "train.steps": 40,
+    "data.train_split": "val",
+    "data.augment.base_size": (64, 48),
+    "data.augment.photometric": False,
+    "evaluate.stride": (32, 32),
+    "run.picture_every": 1000,
+}
+
+
+def tiny_study(records, **ratios):
+    """Arms of UperNet that see what they are scored on as it is (1), or hardly: at a twentieth of its size.
+
+    Their data alone differs, so that they share a compiled program.
+    """
+    arms = {name: Arm("configs/upernet.py:demo", {"data.augment.resize_ratio": (r, r)}) for name, r in ratios.items()}
+    return Study("Seeing helps.", "mIoU", arms, {**TINY, "data.records": str(records)})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ablation")
+
+
+@pytest.fixture
+def study(monkeypatch, generated_records):
+    """The study "tiny" in place of the real ones: `study(arm=ratio)` defines it."""
+
+    def define(**ratios):
+        found = tiny_study(generated_records, **ratios)
+        monkeypatch.setattr(ablation, "STUDIES", {"tiny": found})
+        return found
+
+    define(blind=0.05, seeing=1.0)
+    return define
+
+
+@pytest.fixture
+def command(capfd):
+    """Runs the command in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        capfd.readouterr()
+        status = 0
+        try:
+            run_program(lambda: ablation.main([str(argument) for argument in arguments]))
+        except SystemExit as ended:
+            status = ended.code
+        return (status, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def trained(study, command, folder, compile_cache, monkeypatch):
+    """What the command said that trained the study."""
+    kept = folder / "first_command.json"
+    if not kept.exists():
+        for arm in ("blind", "seeing"):
+            (folder / "tiny" / arm).mkdir(parents=True)
+            (folder / "tiny" / arm / "compile_cache").symlink_to(compile_cache)
+        # One device: the program for eight takes longer to compile.
+        monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        kept.write_text(json.dumps(command("--study=tiny", "--seeds=1", f"--output={folder}")))
+    return json.loads(kept.read_text())
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def changed(folder):
+    """Files of checkpoints and their times of change."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("tiny/*/seed_*/checkpoints/**/*")}
+
+
+def test_an_arm_that_sees_beats_one_that_does_not(trained, folder):
+    status, output, errors = trained
+    assert status == 0, errors
+    found = read(folder / "tiny.json")
+    assert found["complete"] and list(found["arms"]) == ["blind", "seeing"] and found["warnings"] == []
+    (pair,) = found["pairs"]
+    difference = pair["differences"]["mIoU"]
+    assert (pair["arm"], pair["less"], pair["seeds"]) == ("seeing", "blind", [0])
+    assert difference["interval"][0] > 0 and difference["excludes_0"]
+    assert difference["over_seeds"] is None and difference["settled"] is None  # Of one seed.
+    assert "seeing - blind" in output and str(folder / "tiny.svg") in output
+    assert "tiny: 100%" in errors and "2/2 runs" in errors
+
+
+def test_scores_are_those_of_the_evaluations(trained, folder):
+    found = read(folder / "tiny.json")
+    for arm, about in found["arms"].items():
+        own = read(folder / "tiny" / arm / "seed_0" / "evaluation.json")
+        for name, values in about["scores"].items():
+            assert values == [own[name]]
+        for name, mean in about["means"].items():
+            assert mean["mean"] == pytest.approx(own[name], abs=1e-12)
+        assert about["runs"][0]["seconds"] > 0 and about["runs"][0]["starts"][0]["status"] == 0
+    assert found["definition"]["fields"]["train.steps"] == 40 and found["versions"]["jax"] and found["how"]
+
+
+def test_the_same_command_trains_nothing(trained, command, folder):
+    before, log = changed(folder), (folder / "tiny" / "seeing" / "seed_0" / "output.log").read_text()
+    assert "training" in log
+    assert command("--study=tiny", "--seeds=1", f"--output={folder}")[0] == 0
+    assert changed(folder) == before
+    assert (folder / "tiny" / "seeing" / "seed_0" / "output.log").read_text() == log
+
+
+def test_a_damaged_record_of_the_study_is_named(trained, command, folder):
+    path = folder / "tiny" / "study.json"
+    whole = path.read_text()
+    for damage in (whole[:100], "[]"):
+        path.write_text(damage)
+        status, _, errors = command("--study=tiny", "--seeds=1", f"--output={folder}")
+        assert status == 2 and str(path) in errors and "damaged" in errors and "Traceback" not in errors
+    path.write_text(whole)
+
+
+def test_a_study_that_changed_is_refused_with_what_differs(trained, study, command, folder):
+    study(blind=0.05, seeing=2.0)
+    status, _, errors = command("--study=tiny", "--seeds=1", f"--output={folder}")
+    assert status == 2 and "seeing: data.augment.resize_ratio: [1.0, 1.0] there, [2.0, 2.0] now" in errors
+    assert "  blind: " not in errors and str(folder / "tiny") in errors
+    study(blind=0.05)
+    status, _, errors = command("--study=tiny", "--seeds=1", f"--output={folder}")
+    assert status == 2 and "seeing: data.augment.resize_ratio: [1.0, 1.0] there, None now" in errors
+
+
+def test_an_unknown_study_a_missing_one_and_bad_options(command, folder):
+    for arguments, said in (
+        (["--study=contrst"], ("Did you mean contrast?", "Known: ", *STUDIES)),
+        ([], ("--study=NAME is missing", "contrast")),
+        (["--study=contrast", "--seeds=0"], ("--seeds=0: expected 1 or more",)),
+    ):
+        status, _, errors = command(*arguments, f"--output={folder}")
+        assert status == 2 and all(part in errors for part in said) and "Traceback" not in errors
+    status, output, _ = command("--list")
+    assert status == 0 and all(f"{name}: {study.claim}" in output for name, study in STUDIES.items())
+
+
+def test_a_field_that_a_recipe_lacks_is_found_before_anything_is_trained(study, command, tmp_path, monkeypatch):
+    tiny = study(first=0.1)
+    wrong = dataclasses.replace(tiny, arms={**tiny.arms, "second": Arm("configs/upernet.py:demo", {"train.step": 1})})
+    monkeypatch.setattr(ablation, "STUDIES", {"tiny": wrong})
+    status, _, errors = command("--study=tiny", f"--output={tmp_path}")
+    assert status == 2 and "'second' sets train.step" in errors and "expected train.steps" in errors
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["lock"]
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """stand_in(code): the runs are this Python code, with `workdir` for its --workdir."""
+
+    def define(code):
+        path = tmp_path / "stand_in.py"
+        start = "import os, pathlib, signal, sys\nworkdir = pathlib.Path(sys.argv[2].partition('=')[2])\n"
+        path.write_text(start + textwrap.dedent(code))
+        monkeypatch.setattr(program, "PROGRAM", (sys.executable, str(path)))
+
+    return define
+
+
+@pytest.fixture
+def again(trained, study, stand_in, folder, tmp_path):
+    """A copy of the trained study, in which further runs leave what seed 0 left, but for one that fails."""
+    stand_in(
+        f"""
+        import shutil
+        if workdir.parts[-2:] == ("seeing", "seed_3"):
+            sys.exit(2)
+        source = pathlib.Path({str(folder)!r}) / "tiny" / workdir.parent.name / "seed_0"
+        shutil.copytree(source / "evaluated", workdir / "evaluated", dirs_exist_ok=True)
+        shutil.copy(source / "evaluation.json", workdir)
+        """
+    )
+    return shutil.copytree(folder, tmp_path / "again", symlinks=True)
+
+
+def test_more_seeds_add_theirs(command, again, folder):
+    before = changed(again)
+    status, output, errors = command("--study=tiny", "--seeds=3", f"--output={again}")
+    assert status == 0, errors
+    assert changed(again) == before and "2/6 runs" in errors and "6/6 runs" in errors
+    (pair,), (first,) = (read(path / "tiny.json")["pairs"] for path in (again, folder))
+    difference = pair["differences"]["mIoU"]
+    assert pair["seeds"] == [0, 1, 2]
+    # Seeds that do not differ add nothing to either interval.
+    assert difference["interval"] == pytest.approx(first["differences"]["mIoU"]["interval"])
+    assert difference["over_seeds"] == pytest.approx([difference["mean"]] * 2) and difference["settled"]
+    assert "higher" in output
+
+
+def test_a_study_that_ends_early_shows_what_is_done(command, again):
+    assert command("--study=tiny", "--seeds=4", f"--output={again}")[0] == 2
+    found = read(again / "tiny.json")
+    assert not found["complete"] and (found["runs_done"], found["runs_asked_for"]) == (7, 8)
+    assert {arm: about["seeds"] for arm, about in found["arms"].items()} == {"blind": [0, 1, 2, 3], "seeing": [0, 1, 2]}
+    assert found["pairs"][0]["seeds"] == [0, 1, 2] and "7 of 8 runs are done" in table.table(found)
+    assert (again / "tiny.svg").read_text().count("<circle") == 7
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "ablation.json"])
+def test_a_damaged_file_of_a_run_is_made_again(command, again, name):
+    path = again / "tiny" / "seeing" / "seed_0" / name
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    (again / "tiny.json").write_text("{")
+    before = (again / "tiny" / "blind" / "seed_0" / "ablation.json").stat().st_mtime_ns
+    status, _, errors = command("--study=tiny", "--seeds=1", f"--output={again}")
+    assert status == 0 and "1/2 runs" in errors and "2/2 runs" in errors
+    assert read(path.with_name("evaluation.json"))["mIoU"] > 0 and read(again / "tiny.json")["complete"]
+    assert (again / "tiny" / "blind" / "seed_0" / "ablation.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("code", "status"), [("sys.exit(2)", 2), ("raise RuntimeError", 1)])
+def test_a_run_that_fails_is_quoted(study, command, stand_in, tmp_path, code, status):
+    stand_in(f"print('\\n'.join(f'line {{n}}' for n in range(99)), flush=True)\n{code}")
+    found, _, errors = command("--study=tiny", f"--output={tmp_path}")
+    log = tmp_path / "tiny" / "blind" / "seed_0" / "output.log"
+    assert found == status and f"blind with seed 0 ended with status {status}" in errors and str(log) in errors
+    assert "line 98" in errors and "line 9\n" not in errors
+    assert read(log.with_name("ablation.json"))["starts"][0]["status"] == status
+
+
+def test_asked_to_stop_it_lets_the_run_save_and_says_how_to_go_on(study, command, stand_in, tmp_path):
+    stand_in(
+        """
+        signal.signal(signal.SIGINT, lambda *_: ((workdir / "saved").touch(), sys.exit(0)))
+        os.kill(os.getppid(), signal.SIGTERM)
+        while True:
+            signal.pause()
+        """
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    status, _, errors = command("--study=tiny", "--seeds=7", f"--output={tmp_path}")
+    workdir = tmp_path / "tiny" / "blind" / "seed_0"
+    assert status == 130 and (workdir / "saved").exists() and signal.getsignal(signal.SIGTERM) == before
+    assert f"To go on: python -m benchmarks.ablation --study=tiny --seeds=7 --output={tmp_path}" in errors
+    assert "Traceback" not in errors and len(read(workdir / "ablation.json")["starts"]) == 1
+
+
+def test_a_run_that_somebody_else_stops_is_no_result(study, command, stand_in, tmp_path):
+    """It ends with status 0, as training does when a scheduler stops it, and leaves no scores."""
+    stand_in("sys.exit(0)")
+    workdir = tmp_path / "tiny" / "blind" / "seed_0"
+    workdir.mkdir(parents=True)
+    (workdir / "evaluation.json").write_text("{}")
+    assert command("--study=tiny", f"--output={tmp_path}")[0] == 130
+    assert not (workdir / "evaluation.json").exists() and not (tmp_path / "tiny.json").exists()
+
+
+def test_two_at_once_are_refused(study, command, tmp_path):
+    with ablation.alone(tmp_path / "tiny") as lock:
+        assert os.get_inheritable(lock) is False
+        status, _, errors = command("--study=tiny", f"--output={tmp_path}")
+    assert status == 2 and f"Another process works in {tmp_path / 'tiny'}" in errors
+
+
+def test_a_file_in_the_folders_place_is_named(study, command, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, errors = command("--study=tiny", f"--output={tmp_path / 'file'}")
+    assert status == 2 and "is a file: expected a folder" in errors
+
+
+def test_drawn_data_lies_in_the_studys_folder_and_does_not_depend_on_the_seed(tmp_path):
+    tiny = Study("", "mIoU", {"a": Arm("configs/nce.py:demo"), "b": Arm("configs/baseline.py:demo")}, DRAWN)
+    runs = ablation.make_runs(tmp_path / "tiny", tiny, seeds=2)
+    assert [(run.arm, run.seed) for run in runs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    for run in runs:
+        assert f"--config.data.records={tmp_path}/tiny/data/records" in run.arguments()
+        assert f"--config.seed={run.seed}" in run.arguments()
+        assert not any("generate.seed" in argument for argument in run.arguments())
+        assert run.fields["data.generate.seed"] == 0
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_names_fields_that_its_recipes_have(name, tmp_path):
+    runs = ablation.make_runs(tmp_path / name, STUDIES[name], seeds=1)
+    images = {run.fields["train.batch"] * run.fields["data.frames"] for run in runs}
+    assert len(runs) > 1 and len(images) == 1
+
+
+def result(score, *intervals):
+    return {"mean": score, "interval": intervals[0], "over_seeds": intervals[1]}
+
+
+def made_up():
+    """Results with every kind of verdict."""
+    arms = {
+        name: {
+            "seeds": [0, 1, 2],
+            "scores": {"mIoU": [mean - 0.01, mean, mean + 0.01]},
+            "means": {"mIoU": result(mean, [mean - 0.03, mean + 0.03], [mean - 0.02, mean + 0.02])},
+        }
+        for name, mean in (("a<b", 0.2), ("more", 0.25), ("less", 0.15), ("same", 0.21))
+    }
+    pairs = []
+    for name, interval, over_seeds, settled in (
+        ("more", [0.02, 0.08], [0.01, 0.1], True),
+        ("less", [-0.08, -0.01], [-0.09, -0.02], True),
+        ("same", [0.005, 0.03], [-0.01, 0.03], False),
+    ):
+        found = result(arms[name]["means"]["mIoU"]["mean"] - 0.2, interval, over_seeds) | {"settled": settled}
+        pairs.append({"arm": name, "less": "a<b", "seeds": [0, 1, 2], "differences": {"mIoU": found}})
+    return {
+        "study": "made_up",
+        "claim": "A claim.",
+        "decides": "mIoU",
+        "complete": False,
+        "runs_done": 12,
+        "runs_asked_for": 16,
+        "arms": arms,
+        "pairs": pairs,
+        "warnings": ["A warning."],
+        "definition": {"arms": dict.fromkeys(arms)},
+    }
+
+
+def test_the_table_has_a_word_for_every_difference():
+    text = table.table(made_up())
+    rows = {line.split("  ")[0]: " ".join(line.split()) for line in text.splitlines()}
+    assert "3 +5.00 +2.00 to +8.00 +1.00 to +10.00 higher" in rows["more - a<b"]
+    assert "lower" in rows["less - a<b"] and "open" in rows["same - a<b"]
+    assert "20.00" in rows["a<b"] and "! A warning." in rows and "! 12 of 16 runs are done." in rows
+
+
+def test_the_picture_is_whole_and_shows_every_seed(tmp_path):
+    root = xml.fromstring(picture.picture(made_up()))
+    shapes = [shape.tag.rpartition("}")[2] for shape in root]
+    texts = [shape.text for shape in root if shape.tag.endswith("text")]
+    assert shapes.count("circle") == 12
+    assert {"a<b", "more", "mIoU in per cent", "mIoU: difference to a<b, points", "+5.00", "-5.00"} <= set(texts)
+    for shape in root:
+        if shape.tag.endswith("circle"):
+            assert picture.PANELS[0][0] <= float(shape.get("cx")) <= picture.PANELS[0][1]
