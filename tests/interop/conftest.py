@@ -16,7 +16,7 @@ from vspw_jax.models import segmenter
 def tiny_recipe(**changes):
     """The smallest network's recipe, with changes of config.model such as num_classes=150."""
     config = baseline.get_config("demo")
-    fields = {path: value for path, value in TINY.items() if path.startswith("model.")}
+    fields = {path: value for path, value in TINY.items() if path.startswith(("model.", "loss.segmentation."))}
     config.update_from_flattened_dict(fields | {"model.image_size": (96, 64), "model.decoder.encoder_ffn_dim": 48})
     config.model.update(changes)
     return config

@@ -223,7 +223,8 @@ def training_gradients(config, state, batch):
     def loss(params):
         model = nnx.merge(graphdef, params, model_state)
         outputs = model(batch["image_BTHWC"], train=True)
-        terms = supervised.clip_losses(outputs, batch, None, 0, config.model.decoder.name, config.loss)
+        decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
+        terms = supervised.clip_losses(outputs, batch, None, 0, decoder_loss, config.loss)
         return sum(terms.values())
 
     mesh = make_mesh(devices=jax.devices()[:1])

@@ -38,7 +38,7 @@ class Decoder(nnx.Module):
     """Paths of its embeddings and of the heads on them; `optimizer.embeddings_at_layer_0` concerns these."""
 
     TORCH_NAMES: ClassVar[DecoderNames] = {}
-    """As `Encoder.TORCH_NAMES`."""
+    """Like `Encoder.TORCH_NAMES`."""
 
     remembers: ClassVar[bool] = False
     """Whether a frame's result depends on the frames before it: then it has a `memory` and a `look` of its own."""
