@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from configs import nce
+from configs import nce, upernet
 from data_prep import generate, vspw
 from data_prep.drawing import layouts
 from vspw_jax import main
@@ -63,6 +63,21 @@ TINY = {
 }
 """Fields that make the demo as small as the architecture allows; eight devices can share its batch."""
 
+SMALL = {
+    "model.image_size": (32, 32),
+    "model.encoder.dim": 16,
+    "model.decoder.dim": 16,
+    "schedule.warmup_steps": 0,
+    "train.batch": 8,
+    "sharding.fsdp": 2,
+    "sharding.whole_below": 64,
+    "data.augment.base_size": (64, 48),
+    "evaluate.stride": (16, 16),
+    "run.log_every": 1,
+    "run.save_every": 2,
+}
+"""Fields of `configs/upernet.py` for the small network, of which each pair of devices holds one copy."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_cache(tmp_path_factory):
@@ -103,6 +118,22 @@ def tiny_flags(generated_records):
     """The same recipe as flags of the command line."""
     fields = {**TINY, "data.records": generated_records}
     return [f"--config={REPOSITORY / 'configs' / 'nce.py'}:demo", *(f"--config.{k}={v}" for k, v in fields.items())]
+
+
+@pytest.fixture
+def small_config(generated_records, small_network):
+    """The recipe of the small network."""
+    config = upernet.get_config("demo")
+    config.update_from_flattened_dict({**SMALL, "data.records": str(generated_records)})
+    return config
+
+
+@pytest.fixture
+def small_flags(generated_records):
+    """The same recipe as flags, for the program of `parallel/program.py`."""
+    fields = {**SMALL, "data.records": generated_records}
+    recipe = REPOSITORY / "configs" / "upernet.py"
+    return [f"--config={recipe}:demo", *(f"--config.{name}={value}" for name, value in fields.items())]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ Blocks are stacked twice, as BEiT's, so that their weights are gathered inside t
 all processes.
 
 With STOPPED=training:1 in the environment process 1 gets SIGTERM as it reads its second batch, with evaluating:0
-process 0 as it begins to predict; several are divided by commas.
+process 0 as it begins to predict; several are divided by commas. With SECONDS_A_BATCH=0.5 every batch is so slow.
 """
 
 import os
@@ -79,6 +79,7 @@ def stops(what):
 
 def training_batches(*args, batches=pipeline.training_batches):
     for number, batch in enumerate(batches(*args)):
+        time.sleep(float(os.environ.get("SECONDS_A_BATCH", 0)))
         if number >= 1 and stops("training"):
             if number == 1:
                 signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,7 @@
-"""A run that was stopped or killed and started again is, bit for bit, the run that was not."""
+"""A run that was stopped or killed and started again is, bit for bit, the run that was not.
+
+Its network is the small one of `parallel/program.py`; `end_to_end/test_demo.py` goes on with a run of the real one.
+"""
 
 import contextlib
 import json
@@ -31,10 +34,13 @@ def compiled():
     return {}
 
 
+FIELDS = {"train.steps": 6, "run.picture_every": 1000}
+
+
 @pytest.fixture
-def config(tiny_config):
-    tiny_config.run.picture_every = 1000
-    return tiny_config
+def config(small_config):
+    small_config.update_from_flattened_dict(FIELDS)
+    return small_config
 
 
 @pytest.fixture
@@ -188,13 +194,15 @@ def test_a_batch_that_is_no_number_reaches_no_weight_and_can_be_replayed(
     assert int(found[1]) == int(found[3]) + int(found[4]) <= int(found[2]) and "  decoder/" in report
 
 
-def test_the_program_answers_a_request_to_stop(config, uninterrupted, tiny_flags, tmp_path, compile_cache, request):
+def test_the_program_answers_a_request_to_stop(
+    config, uninterrupted, small_flags, tmp_path, compile_cache, program, request
+):
     """With status 0 and a line that says how to go on; kills, which need no network, are in tests/faults."""
     (tmp_path / "compile_cache").symlink_to(compile_cache)
     workdir = tmp_path / "run"
-    command = [sys.executable, "-m", "vspw_jax.main", *tiny_flags, f"--workdir={workdir}"]
-    command += ["--config.run.picture_every=1000", "--config.run.afterwards=()"]
-    environment = {**os.environ, "PYTHONPATH": str(request.config.rootpath)}
+    command = [sys.executable, program.__file__, *small_flags, f"--workdir={workdir}", "--config.run.afterwards=()"]
+    command += [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    environment = {**os.environ, "PYTHONPATH": str(request.config.rootpath), "SECONDS_A_BATCH": "0.5"}
     with (
         (tmp_path / "log").open("w") as log,
         subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
@@ -209,13 +217,10 @@ def test_the_program_answers_a_request_to_stop(config, uninterrupted, tiny_flags
     output = (tmp_path / "log").read_text()
     assert process.returncode == 0 and "Traceback" not in output, output
     step = checkpoint.Checkpoints(workdir, keep=3).latest_step()
-    assert step >= 2, output
-    if step < config.train.steps:
-        (line,) = (line for line in output.splitlines() if "To go on" in line)
-        assert line.startswith(
-            f"Stopped after step {step} of 6, saved in {workdir / 'checkpoints'}. To go on: python -m "
-        )
-        assert f"--workdir={workdir}" in line
+    assert 2 <= step < config.train.steps, output
+    (line,) = (line for line in output.splitlines() if "To go on" in line)
+    assert line.startswith(f"Stopped after step {step} of 6, saved in {workdir / 'checkpoints'}. To go on: python -m ")
+    assert f"--workdir={workdir}" in line
     assert_same_run(loop.train(config, workdir), workdir, uninterrupted)
 
 
@@ -238,10 +243,10 @@ def test_room_is_looked_for_before_the_first_step(config, tmp_path, without_netw
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_more_classes_than_queries_are_refused(config, tmp_path):
-    config.loss.segmentation.capacity = 11
+def test_more_classes_than_queries_are_refused(tiny_config, tmp_path):
+    tiny_config.loss.segmentation.capacity = 11
     with pytest.raises(UserError, match="num_queries"):
-        loop.train(config, tmp_path)
+        loop.train(tiny_config, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -280,7 +285,7 @@ def test_a_stop_in_the_first_compilation(config, tmp_path, without_network, monk
 def test_a_stop_in_a_picture(config, tmp_path, without_network, monkeypatch, released):
     without_network(loss=1.0)
     config.run.picture_every = 3
-    monkeypatch.setattr(loop, "show", lambda *_: blocked(released))
+    monkeypatch.setattr(loop.Pictures, "show", lambda *_: blocked(released))
     assert stopped(config, tmp_path) == (f"Stopped after step 3 of 6, saved in {tmp_path / 'checkpoints'}.", 3)
 
 
@@ -312,9 +317,9 @@ def test_a_step_that_is_left_out_is_told_and_saved(config, tmp_path, capfd):
         step: {"loss": loss, "bad_steps": count}
         for step, loss, count in [(1, 0.5, 0), (2, np.inf, 1), (3, np.nan, 2), (4, 0.25, 0)]
     }
-    loop.heed_bad_steps(
-        config, tmp_path, None, None, {name: jax.tree.map(jnp.float32, row) for name, row in unread.items()}, 2
-    )
+    config.run.update(non_finite="skip", most_skipped=2)
+    unread = {step: jax.tree.map(jnp.float32, row) for step, row in unread.items()}
+    loop.Run(config, tmp_path, *[None] * 6, unread).heed_bad_steps(state=None)
     errors = capfd.readouterr().err
     assert errors.count("Warning: ") == 2 and "At step 2 loss became NaN or infinite. It was left out" in errors
     step, figures, batch = replay.load(tmp_path / "bad_steps" / "step_00000002.npz", config)
