@@ -6,6 +6,7 @@ Legend: S seeds, V videos, R draws, the first of which takes everything once.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -48,8 +49,11 @@ class Resampled:
         """The difference, draw by draw and seed by seed."""
         return dataclasses.replace(self, values_RS=self.values_RS - other.values_RS)
 
-    def summary(self) -> dict:
-        """ "mean", "interval" and "over_seeds", intervals None where there are none; None alone without a mean."""
+    def summary(self) -> dict[str, Any] | None:
+        """Its mean, interval and interval over_seeds, by those names; None where there is no mean.
+
+        An interval is [low, high], or None where there is none.
+        """
         mean_R = (self.values_RS * self.weights_RS).sum(axis=1) / self.weights_RS.shape[1]
         if not math.isfinite(mean_R[0]):
             return None

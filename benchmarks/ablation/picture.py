@@ -2,20 +2,21 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 WIDTH, ROW, TOP, BOTTOM = 960, 46, 78, 64
 PANELS = ((190, 560), (610, 930))
 """Left and right end of both panels, in pixels."""
 LEGEND = "seeds (dots), mean, 95 % interval over seeds and videos (thick) and over seeds alone (thin)"
+COLOURS = "Right: green is higher, red lower; grey is open, as one of the two intervals holds 0 or is missing."
 SEED, MEAN, HIGHER, LOWER, OPEN = "#7a9cc6", "#1f3f77", "#1d7a3a", "#b3261e", "#666"
 
 
 class Axis:
     """A horizontal axis: from `low` to `high`, in per cent, on pixels `left` to `right`."""
 
-    def __init__(self, values: Sequence[float], left: int, right: int):
+    def __init__(self, values: Sequence[float], left: int, right: int) -> None:
         low, high = min(values), max(values)
         room = 0.06 * (high - low) or 1.0
         self.low, self.high, self.left, self.right = low - room, high + room, left, right
@@ -52,12 +53,7 @@ def picture(found: dict[str, Any]) -> str:
         ' font-size="13">',
         f'<rect width="{WIDTH}" height="{bottom + BOTTOM}" fill="white"/>',
         _text(16, 26, f"{found['study']}: {LEGEND}"),
-        _text(
-            16,
-            48,
-            "Right: green is higher, red lower; grey is open, as one of the two intervals holds 0 or is missing.",
-            colour=OPEN,
-        ),
+        _text(16, 48, COLOURS, colour=OPEN),
     ]
     if arms:
         parts += _scores_panel(arms, decides, bottom)
@@ -99,7 +95,7 @@ def _differences_panel(arms: list[str], pairs: dict[str, Any], title: str, botto
     return parts
 
 
-def _ends(found: Sequence[dict[str, Any]]) -> list[float]:
+def _ends(found: Iterable[dict[str, Any]]) -> list[float]:
     """All that an axis must show of means with their intervals, in per cent."""
     shown = [[one["mean"]] + (one["interval"] or []) + (one["over_seeds"] or []) for one in found]
     return [100 * value for values in shown for value in values]

@@ -56,7 +56,7 @@ class Run:
         flags = [f"--config.{name}={self._placed(value)}" for name, value in fields.items()]
         return [f"--config={self.recipe}", f"--workdir={self.workdir}", *flags]
 
-    def videos(self) -> truth.RecordsTruth:
+    def videos(self) -> truth.RecordsTruth | truth.FilesTruth:
         """The videos that it is evaluated on."""
         return truth.open_truth(ROOT / self._placed(self.fields["data.records"]), self.fields["data.eval_split"])
 

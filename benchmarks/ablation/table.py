@@ -31,7 +31,7 @@ def _pair_row(pair: dict[str, Any], decides: str) -> tuple[str, ...]:
     return (name, str(len(pair["seeds"])), *figures)
 
 
-def _figures(found: dict[str, Any], form: str) -> tuple[str, str, str]:
+def _figures(found: dict[str, Any], form: str) -> tuple[str, ...]:
     """Mean and both intervals in per cent."""
     return form.format(100 * found["mean"]), *(_between(found[key], form) for key in ("interval", "over_seeds"))
 
