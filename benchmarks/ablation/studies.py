@@ -60,7 +60,7 @@ SMALL = {
     "loss.segmentation.num_points": 256,
     "optimizer.learning_rate": 2e-3,
     "train.steps": 400,
-    # Drawn classes show in texture and colour: with scale and colour nearly as they are, 400 steps suffice to learn some.
+    # Drawn classes show in texture and colour: with both nearly as they are, 400 steps suffice to learn some.
     "data.augment.resize_ratio": (0.8, 1.25),
     "data.augment.photometric": False,
     "data.augment.base_size": (128, 80),

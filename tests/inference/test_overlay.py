@@ -10,7 +10,7 @@ def test_colours_are_mixed_in_and_void_shows_the_frame():
     image = np.full((2, 2, 3), 100, np.uint8)
     label = np.array([[28, 28], [60, 255]], np.uint8)
     mixed = overlay.overlay(image, label, opacity=0.6)
-    palette = vspw.palette().astype(float)
+    palette = vspw.picture_colours().astype(float)
     np.testing.assert_array_equal(mixed[0, 0], (0.4 * 100 + 0.6 * palette[28]).round())
     np.testing.assert_array_equal(mixed[1, 0], (0.4 * 100 + 0.6 * palette[60]).round())
     np.testing.assert_array_equal(mixed[1, 1], [100, 100, 100])
@@ -24,7 +24,7 @@ def test_commonest_classes_come_first_and_void_never():
 
 def test_legend_shows_each_class_in_its_colour_as_far_as_it_fits():
     panel = overlay.legend([28, 60, 18], 2 * overlay.LINE_HEIGHT + 5)
-    palette = vspw.palette()
+    palette = vspw.picture_colours()
     assert panel.shape == (2 * overlay.LINE_HEIGHT + 5, overlay.LEGEND_WIDTH, 3)
     shown = [(panel == palette[class_id]).all(axis=-1).any() for class_id in (28, 60, 18)]
     assert shown == [True, True, False]

@@ -29,9 +29,26 @@ def names() -> tuple[str, ...]:
 
 
 def palette() -> UInt8[np.ndarray, "256 3"]:
-    """Colours by train id: ADE20K's palette cut to 124, void black (VSS-CFFM mmseg/datasets/vspw.py)."""
+    """Colours of mask files by train id: ADE20K's palette cut to 124, void black (VSS-CFFM mmseg/datasets/vspw.py)."""
     colours = np.zeros((256, 3), np.uint8)
     colours[:NUM_CLASSES] = [[int(row[channel]) for channel in "rgb"] for row in table()]
+    return colours
+
+
+@functools.cache
+def picture_colours() -> UInt8[np.ndarray, "256 3"]:
+    """Colours by train id for pictures that people look at, void black.
+
+    In VSPW's palette sky, grass and tree are reds. Here hues follow each other around the circle, at three depths.
+    Their start and step were chosen so that classes of a street, a coast and a room are far apart.
+    """
+    number = np.arange(NUM_CLASSES)
+    hue = (30 + number * 315.5) % 360
+    saturation, value = np.choose(number % 3, [0.85, 0.5, 0.95]), np.choose(number % 3, [0.95, 0.85, 0.6])
+    channels = [(hue / 60 + offset) % 6 for offset in (5, 3, 1)]
+    rgb = [value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1) for k in channels]
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:NUM_CLASSES] = np.round(255 * np.stack(rgb, axis=-1))
     return colours
 
 

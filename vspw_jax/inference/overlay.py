@@ -20,7 +20,7 @@ Labels = UInt8[np.ndarray, "H W"]
 
 def overlay(image_HWC: Picture, label_HW: Labels, opacity: float = 0.6) -> Picture:
     """The frame with its classes' colours over it; void pixels stay as they are."""
-    colour = vspw.palette()[label_HW]
+    colour = vspw.picture_colours()[label_HW]
     mixed = (1 - opacity) * image_HWC + opacity * colour
     return np.where((label_HW == vspw.VOID)[..., None], image_HWC, mixed.round()).astype(np.uint8)
 
@@ -28,7 +28,7 @@ def overlay(image_HWC: Picture, label_HW: Labels, opacity: float = 0.6) -> Pictu
 def legend(class_ids: Iterable[int], height: int) -> UInt8[np.ndarray, "height 200 3"]:
     """A panel with colour and name of classes: the first ones, as many as fit."""
     panel = np.full((height, LEGEND_WIDTH, 3), 255, np.uint8)
-    names, palette = vspw.names(), vspw.palette()
+    names, palette = vspw.names(), vspw.picture_colours()
     for line, class_id in enumerate(list(class_ids)[: height // LINE_HEIGHT]):
         top = line * LINE_HEIGHT
         cv2.rectangle(panel, (6, top + 5), (20, top + 18), palette[class_id].tolist(), -1)
@@ -61,6 +61,6 @@ def beside(frame: Picture, coloured: Picture, class_ids: Iterable[int]) -> Pictu
 
 def comparison(image: Picture, label: Labels, prediction: Labels, height: int = 240) -> Picture:
     """Frame, truth and prediction side by side, with a legend of the classes in either."""
-    parts = [image, overlay(image, label, 0.8), overlay(image, prediction, 0.8)]
+    parts = [image, overlay(image, label), overlay(image, prediction)]
     row = np.concatenate([enlarge(part, height) for part in parts], axis=1)
     return np.concatenate([row, legend(commonest([label, prediction]), row.shape[0])], axis=1)

@@ -4,7 +4,7 @@ prediction.json                  from which model and input; the number of frame
 masks/<frame>.png                train ids 0..123, VSPW's colours as palette
 overlays/<frame>.jpg             the frame with its classes' colours over it, and a legend
 overlay.mp4, side_by_side.mp4    the same as videos
-palette.csv                      the classes' names and colours
+palette.csv                      the classes' names, and their colours in masks and in overlays
 scores/                          see scores.py
 memory.npz                       see memory_file.py; of a network that remembers
 """
@@ -27,11 +27,13 @@ CLAIM = "prediction.json"
 
 
 def _save_palette(path: pathlib.Path) -> None:
+    columns = ("id", "name", "r", "g", "b", "overlay_r", "overlay_g", "overlay_b")
+    of_masks, of_overlays = vspw.palette().tolist(), vspw.picture_colours().tolist()
     with whole_file(path) as partial, partial.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("id", "name", "r", "g", "b"))
-        for number, (name, colour) in enumerate(zip(vspw.names(), vspw.palette().tolist(), strict=False)):
-            rows.writerow((number, name, *colour))
+        rows.writerow(columns)
+        for number, name in enumerate(vspw.names()):
+            rows.writerow((number, name, *of_masks[number], *of_overlays[number]))
 
 
 class PredictionFolder:

@@ -90,7 +90,7 @@ def content(truth: Truth, runs: Sequence[ShownRun], command: str = "") -> dict[s
       runs: the others are compared with the first.
       command: the command line that made the page.
     """
-    palette = vspw.palette().tolist()
+    palette = vspw.picture_colours().tolist()
     shown = sorted({k for run in runs for k in _matrix(run.counts)["classes"]} | set(range(vspw.NUM_CLASSES)))
     return {
         "labels": LABELS,

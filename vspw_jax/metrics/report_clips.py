@@ -105,7 +105,7 @@ def _mask(mask: np.ndarray) -> str:
     """A mask in its classes' colours; pixels of no class are transparent. A palette of the ids that occur is small."""
     values, indices = np.unique(mask, return_inverse=True)
     opacities = np.where(values < vspw.NUM_CLASSES, 255, 0).astype(np.uint8)
-    colours = vspw.palette()[values].tobytes()
+    colours = vspw.picture_colours()[values].tobytes()
     return _png(indices.reshape(mask.shape).astype(np.uint8), colours, opacities.tobytes())
 
 
