@@ -8,8 +8,12 @@ import pathlib
 import shutil
 import sys
 
-# Compiling takes nearly all of the tests' time; unoptimised code is compiled in half of it.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
+# Compiling takes nearly all of the tests' time. Code that is not optimised is compiled in half of it; XLA's older
+# emitters, which write LLVM's code without MLIR, halve that again. A jaxlib that has them no more stops at their flag.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count=8",
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The cache's folder would be part of its keys, and processes that the tests start name it otherwise.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
@@ -24,13 +28,28 @@ from data_prep import generate, vspw
 from data_prep.drawing import layouts
 from vspw_jax import main
 from vspw_jax.models import segmenter
+from vspw_jax.models.encoders import vit_adapter
 from vspw_jax.training import train_state, train_step
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+TESTS = REPOSITORY / "tests"
 LIBC = ctypes.CDLL(None)
-PROGRAM = pathlib.Path(__file__).parent / "parallel" / "program.py"
+PROGRAM = TESTS / "parallel" / "program.py"
 CAMVID = pathlib.Path(__file__).parents[2] / "shared" / "data" / "camvid_vspw"
 
+SLOW = (
+    "end_to_end/test_demo.py",
+    "training/test_train_step.py",
+    "parallel/test_processes.py",
+    "interop/test_command_line.py",
+    "training/test_upernet_training.py",
+    "models/test_crops.py",
+    "training/test_loop.py",
+    "parity/test_hugging_face_mask2former.py",
+    "parity/test_vit_adapter.py",
+    "faults/test_signals.py",
+)
+"""Files that compile much or start the program, those that take longest first. The tests of all others are quick."""
 
 TINY = {
     "model.image_size": (32, 32),
@@ -79,6 +98,17 @@ SMALL = {
 """Fields of `configs/upernet.py` for the small network, of which each pair of devices holds one copy."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Slow files come first, so that no process is left alone with one at the end; the others are marked quick."""
+    places = {TESTS / name: place for place, name in enumerate(SLOW)}
+    assert all(path.is_file() for path in places), "tests/conftest.py: SLOW names a file that there is not"
+    items.sort(key=lambda item: places.get(item.path, len(SLOW)))
+    for item in items:
+        if item.path not in places:
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compile_cache(tmp_path_factory):
     """Compiled functions are kept for the session, also across processes that the tests start."""
@@ -97,6 +127,44 @@ def forget_compiled():
     gc.collect()
     if hasattr(LIBC, "malloc_trim"):
         LIBC.malloc_trim(0)
+
+
+@pytest.fixture(autouse=True)
+def interactions_in_a_loop(request, monkeypatch):
+    """A quarter of the encoder is compiled. Tests marked `unrolled` have it as those who train on CPU do."""
+    if not request.node.get_closest_marker("unrolled"):
+        monkeypatch.setattr(vit_adapter, "UNROLLED_ON", ())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def described_once():
+    """The shapes of a network are traced once a process: it takes seconds, and most tests of a recipe ask for them."""
+    describe, known = train_state.describe, {}
+
+    def once(config):
+        kinds = segmenter.encoder_of(config.model), segmenter.decoder_of(config.model)  # Some tests replace them.
+        key = (*kinds, config.model.to_json())
+        if key not in known:
+            known[key] = describe(config)
+        graphdef, *weights = known[key]
+        return graphdef, *jax.tree.map(lambda leaf: leaf, weights)  # Dicts of the caller's own.
+
+    train_state.describe = once
+    yield
+    train_state.describe = describe
+
+
+def drawn_weights(shapes, seed=0):
+    """Random weights of the shapes: matrices keep the size of what they pass. To build a network would compile it."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        if path[-1].key in ("scale", "var") or np.issubdtype(leaf.dtype, np.integer):
+            return np.ones(leaf.shape, leaf.dtype)
+        scale = np.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.1
+        return (scale * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @pytest.fixture

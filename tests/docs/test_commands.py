@@ -185,7 +185,9 @@ def check_python(arguments):
     elif module.split(".")[0] in PACKAGES:
         check_parser(module, arguments)
     elif module == "pytest":
-        missing = [word for word in arguments if not word.startswith("-") and not (REPOSITORY / word).exists()]
+        before = ["", *arguments]  # The word after -m is a marker, pytest's own check.
+        words = [word for last, word in zip(before, arguments, strict=False) if last != "-m" and word[0] != "-"]
+        missing = [word for word in words if not (REPOSITORY / word).exists()]
         if missing:
             raise Mistake(f"no such test: {', '.join(missing)}")
     elif module not in OTHER_MODULES:

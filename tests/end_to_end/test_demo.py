@@ -7,13 +7,18 @@ import subprocess
 import sys
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from vspw_jax import submission
+from vspw_jax.checkpoints import checkpoint
 from vspw_jax.inference import sources, video
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.training import optimizers, train_state
 
+pytestmark = pytest.mark.unrolled  # As in the demo's own process, whose compiled functions are used again.
 SMALL_DATA = {"train": 8, "val": 2, "frames": 18, "height": 48, "width": 64}
 
 
@@ -127,6 +132,35 @@ def test_the_same_command_again_trains_no_more(command_line, demo_flags, workdir
     assert json.loads((workdir / "evaluation.json").read_text()) == scores
 
 
+def logged(workdir):
+    """The lines of metrics.jsonl, less what the clock and the process decide."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    of_process = ("images_per_second", "goodput", "compilations")
+    return [{name: value for name, value in line.items() if name not in of_process} for line in lines]
+
+
+def saved_state(config, workdir):
+    """All of the newest checkpoint, and its step."""
+    optimizer = optimizers.build(config, train_state.describe(config)[1])
+    checkpoints = checkpoint.Checkpoints(workdir, keep=3)
+    return train_state.restore_state(config, optimizer, checkpoints, make_mesh()), checkpoints.latest_step()
+
+
+def test_the_same_command_goes_on_where_a_run_ended_too_early(command_line, demo_flags, workdir, tiny_config):
+    """Steps 5 and 6 again: what they log and leave is the same, bit for bit."""
+    again = workdir.with_name("again")
+    shutil.copytree(workdir, again)
+    shutil.rmtree(again / "checkpoints" / "6")
+    options = ["--config.run.afterwards=()", "--config.run.picture_every=1000"]
+    status, _, errors = command_line(*demo_flags, f"--workdir={again}", *options)
+    assert status == 0, errors
+    assert logged(again) == logged(workdir)
+    (left, step), (right, _) = (saved_state(tiny_config, folder) for folder in (again, workdir))
+    assert step == left["step"] == 6
+    for pair in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(*pair)
+
+
 def test_evaluating_another_split(command_line, demo_flags, workdir):
     kept = (workdir / "evaluation.json").read_text()
     status, output, errors = command_line(*demo_flags, "--mode=evaluate", "--config.data.eval_split=train")
@@ -161,23 +195,3 @@ def test_predicting_a_folder_and_a_video_file(command_line, demo_flags, workdir,
 def test_predicting_with_another_config_is_refused(command_line, demo_flags, workdir):
     status, _, errors = command_line(*demo_flags, "--mode=predict", "--config.model.num_classes=7")
     assert status == 2 and "model.num_classes: 124 there, 7 now" in errors
-
-
-def test_inspecting_the_recipe_needs_neither_data_nor_workdir(command_line, tiny_flags, tmp_path):
-    arguments = [f"--config.data.records={tmp_path / 'none'}", f"--workdir={tmp_path / 'run'}", "--mode=inspect"]
-    status, output, errors = command_line(*tiny_flags, *arguments)
-    assert status == 0, errors
-    for part in ("num_queries: 10", "decoder/cls_embed/kernel", "Parameters: ", "TFLOP"):
-        assert part in output
-    assert "GiB with model.remat" not in output
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_full_recipe_has_the_released_parameters(command_line, request, tmp_path):
-    """Crop 896 and ADE20K's classes: 570.74 M, as the released network; nothing of it is allocated."""
-    arguments = ["--config.model.image_size=(896, 896)", "--config.model.num_classes=150", "--mode=inspect"]
-    arguments.append("--config.run.compile_to_inspect=False")
-    recipe = request.config.rootpath / "configs" / "nce.py"
-    status, output, errors = command_line(f"--config={recipe}", *arguments, f"--workdir={tmp_path / 'run'}")
-    assert status == 0, errors
-    assert "Parameters: 570,744,407 (570.74 M)" in output

@@ -71,3 +71,23 @@ def test_memory_of_the_step_is_told_for_each_device_and_remat(tiny_config, monke
     of = {remat: step_cost.step_memory(tiny_config, mesh, remat) for remat in ("full", "none")}
     assert of["none"] > of["full"] >= batch // devices * 24 * 2**10
     assert tiny_config.model.remat == "dots"
+
+
+def test_inspecting_the_recipe_needs_neither_data_nor_workdir(command_line, tiny_flags, tmp_path):
+    arguments = [f"--config.data.records={tmp_path / 'none'}", f"--workdir={tmp_path / 'run'}", "--mode=inspect"]
+    status, output, errors = command_line(*tiny_flags, *arguments)
+    assert status == 0, errors
+    for part in ("num_queries: 10", "decoder/cls_embed/kernel", "Parameters: ", "TFLOP"):
+        assert part in output
+    assert "GiB with model.remat" not in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_full_recipe_has_the_released_parameters(command_line, request, tmp_path):
+    """Crop 896 and ADE20K's classes: 570.74 M, as the released network; nothing of it is allocated."""
+    arguments = ["--config.model.image_size=(896, 896)", "--config.model.num_classes=150", "--mode=inspect"]
+    arguments.append("--config.run.compile_to_inspect=False")
+    recipe = request.config.rootpath / "configs" / "nce.py"
+    status, output, errors = command_line(f"--config={recipe}", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert status == 0, errors
+    assert "Parameters: 570,744,407 (570.74 M)" in output

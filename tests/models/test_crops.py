@@ -8,6 +8,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from configs import baseline
+from tests.conftest import drawn_weights
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import segmenter
 from vspw_jax.parallel.mesh import make_mesh
@@ -26,7 +27,8 @@ def config_for(image_size):
 @pytest.mark.parametrize("image_size", [(32, 96), (128, 64)], ids=["32x96", "128x64"])
 def test_predicts_and_trains_at_any_crop(image_size):
     config = config_for(image_size)
-    graphdef, params, model_state = train_state.split_model(segmenter.build(config.model, jax.random.key(0)))
+    graphdef, *shapes = train_state.describe(config)
+    params, model_state = drawn_weights(shapes)
     images = np.random.default_rng(0).normal(size=(1, 2, *image_size, 3)).astype(np.float32)
 
     def run(params, model_state, images):

@@ -53,9 +53,8 @@ def test_batch_norm_counts_training_batches_alone():
         return nnx.state(norm)
 
     mesh = make_mesh()
-    mapped = lambda train: jax.shard_map(
-        lambda state, x: apply(state, x, train), mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=False
-    )
+    specs = dict(in_specs=(P(), P("data")), out_specs=P(), check_vma=False)
+    mapped = lambda train: jax.jit(jax.shard_map(lambda state, x: apply(state, x, train), mesh=mesh, **specs))
     x = jnp.ones((mesh.size, 2, 2, 3))
     for _ in range(3):
         state = mapped(True)(state, x)

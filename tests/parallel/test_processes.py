@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from configs import upernet
+from tests.conftest import SMALL
 from vspw_jax import main
 from vspw_jax.console.errors import UserError
 from vspw_jax.evaluation import evaluate
@@ -31,24 +32,11 @@ PROGRAM = pathlib.Path(__file__).with_name("program.py")
 SECONDS = 240
 """Within which all must have ended: a hang is a failure."""
 
-LIGHT = "--xla_backend_optimization_level=0"
-
-FIELDS = {
-    "model.image_size": (32, 32),
-    "model.encoder.dim": 16,
-    "model.decoder.dim": 16,
-    "schedule.warmup_steps": 0,
+FIELDS = SMALL | {
     "optimizer.clip_norm": 0.5,
-    "train.batch": 8,
     "train.steps": 4,
     "train.accumulate": 2,
-    "sharding.fsdp": 2,
-    "sharding.whole_below": 64,
-    "data.augment.base_size": (64, 48),
-    "evaluate.stride": (16, 16),
     "evaluate.batch": 4,
-    "run.log_every": 1,
-    "run.save_every": 2,
     "run.picture_every": 3,
     "run.afterwards": ("evaluate", "predict"),
 }
@@ -74,7 +62,7 @@ def start(compile_cache, request):
         if not (workdir.parent / "compile_cache").exists():
             (workdir.parent / "compile_cache").symlink_to(compile_cache)
         environment |= dict(PYTHONPATH=str(request.config.rootpath))
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {LIGHT}"
+        environment["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         return subprocess.Popen(command, env=os.environ | environment, cwd=request.config.rootpath, **pipes)
 

@@ -29,6 +29,7 @@ from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import train_state
 
+pytestmark = pytest.mark.unrolled
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SIZES = [(64, 64), (96, 96), (64, 96), (128, 32)]
 DIM, DEPTH = 32, 8

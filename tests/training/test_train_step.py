@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vspw_jax.data import pipeline
+from vspw_jax.models.encoders import vit_adapter
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import optimizers, train_state, train_step
@@ -46,9 +47,14 @@ def run_steps(generated_records):
     return run
 
 
-def test_eight_devices_give_the_losses_of_one(run_steps, tiny_config):
-    """Drop path, points, batch statistics and contrastive groups do not depend on how clips share devices."""
-    one, alone, _ = run_steps(tiny_config, 1)
+def test_eight_devices_give_the_losses_of_one(run_steps, tiny_config, monkeypatch):
+    """Drop path, points, batch statistics and contrastive groups do not depend on how clips share devices.
+
+    Nor on the encoder's form: unrolled for the one, as on CPU, in a loop for the eight, as elsewhere.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(vit_adapter, "UNROLLED_ON", ("cpu",))
+        one, alone, _ = run_steps(tiny_config, 1)
     eight, together, _ = run_steps(tiny_config, 8)
     kernel = eight["params"]["encoder"]["interactions"]["blocks"]["mlp"]["fc1"]["kernel"]
     assert kernel.addressable_shards[0].data.nbytes * 4 == kernel.nbytes

@@ -21,6 +21,10 @@ from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 Pyramid = Float[Array, "N P C"]
 
+UNROLLED_ON: tuple[str, ...] = ("cpu",)
+"""Platforms where the interactions are unrolled: around the blocks' loop, a loop of them would make the gradient take
+1.8 times as long on CPU. Elsewhere a loop leaves a quarter of the program to compile."""
+
 
 def pyramid_shapes(window: layers.Size) -> tuple[layers.Size, layers.Size, layers.Size]:
     """Map sizes at 1/8, 1/16 and 1/32 for a window (H, W) of patches."""
@@ -258,9 +262,7 @@ class ViTAdapter(Encoder):
         rates = jnp.linspace(0, self.drop_path, self.depth).reshape(self.NUM_INTERACTIONS, -1)
         numbers = jnp.arange(self.NUM_INTERACTIONS)
         state = (token, x, jnp.concatenate(pyramid, axis=1))
-        # On CPU the loop is unrolled: around the blocks' loop it would make the gradient take 1.8 times as long there.
-        # Elsewhere a loop leaves a quarter of the program to compile.
-        unroll = jax.default_backend() == "cpu"
+        unroll = jax.default_backend() in UNROLLED_ON
         state, patches = layers.scan_modules(self.interactions, apply, state, (numbers, rates), unroll=unroll)
         _, x, pyramid = state
         for number, extractor in enumerate(self.extra_extractors):
