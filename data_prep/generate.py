@@ -86,18 +86,26 @@ LAYOUTS: dict[str, tuple[Callable, Callable]] = {
 def _note(options: argparse.Namespace | ConfigDict) -> dict[str, Any]:
     """What decides a drawing, as its `NOTE` has it."""
     fields = vars(options) if isinstance(options, argparse.Namespace) else options.to_dict()
-    places = ("output", "source", "records")
-    return {"version": VERSION, **{name: value for name, value in fields.items() if name not in places}}
+    decides = {name: value for name, value in fields.items() if name not in ("output", "source", "records")}
+    return {"version": VERSION, **{name: value for name, value in decides.items() if (name, value) != ("test", 0)}}
 
 
 def _check_drawing(options: ConfigDict) -> None:
     """Raises UserError where the drawn data that is there is not what a recipe would draw."""
-    path = pathlib.Path(options.source) / NOTE
-    found = json.loads(path.read_text()) if path.exists() else {"version": 1}
+    source = pathlib.Path(options.source)
+    if not source.exists():
+        return  # Records alone say nothing of how they were drawn.
+    try:
+        found = json.loads((source / NOTE).read_text())
+    except FileNotFoundError:
+        found = {"version": 1}
+    except ValueError:
+        found = {"version": "damaged note"}
     if lines := differing(found, _note(options)):
         raise UserError(
-            f"{options.source} was drawn otherwise than this recipe asks for:\n{lines}\nDelete {options.source} and "
-            f"{options.records}; the same command then draws them anew."
+            f"{source} was drawn otherwise than this recipe asks for:\n{lines}\nDelete {source} and {options.records}, "
+            "and the same command draws them anew. To keep them, for a run that was trained on them, rename the folder "
+            "of the records and name it with --config.data.records=DIR."
         )
 
 

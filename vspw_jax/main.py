@@ -36,7 +36,7 @@ from vspw_jax.interop import convert, namings
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.training import loop, preemption, replay, trained
+from vspw_jax.training import checks, loop, preemption, replay, trained
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
@@ -169,6 +169,7 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
 
 def run_inspect(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
+    checks.check_recipe(config)
     of_checkpoint = report.describe_checkpoint(config)  # First: it fails sooner.
     print(report.describe(config), flush=True)
     of_memory = []

@@ -48,6 +48,13 @@ BAD_FLAGS = {
     "decayed": (["--config.optimizer.decayed=most"], ["optimizer.decayed is 'most'", "all, kernels"]),
     "average of none": (["--config.evaluate.weights=ema"], ["evaluate.weights is 'ema'", "configs/nce_ema.py"]),
     "unknown weights": (["--config.evaluate.weights=best"], ["evaluate.weights is 'best'", "ema, trained"]),
+    "warm-up": (["--config.schedule.warmup_steps=-1"], ["schedule.warmup_steps is -1", "at least 0"]),
+    "steps": (["--config.train.steps=0"], ["train.steps is 0", "at least 1"]),
+    "parts": (["--config.train.accumulate=0"], ["train.accumulate is 0", "at least 1"]),
+    "checkpoints": (["--config.run.keep=0"], ["run.keep is 0", "at least 1"]),
+    "intervals": (["--config.run.picture_every=0"], ["run.picture_every is 0", "at least 1"]),
+    "afterwards": (["--config.run.afterwards=('evalute',)"], ["run.afterwards is 'evalute'", "'evaluate'"]),
+    "inspected": (["--config.optimizer.name=lion", "--mode=inspect"], ["optimizer.name is 'lion'", "adamw, sgd"]),
     "capacity": (["--config.loss.segmentation.capacity=2"], ["room for 2", "--config.loss.segmentation.capacity="]),
 }
 

@@ -14,6 +14,7 @@ from vspw_jax.evaluation import predicted_videos
 from vspw_jax.inference import augmentation, memory_file, predict, sliding_window
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.models import segmenter
+from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import train_state
 
@@ -110,6 +111,15 @@ def test_every_window_of_every_view_remembers_its_own_past(config, weights):
     np.testing.assert_array_equal(labels_in_batches(predictor, frames, 1), in_threes)
     alone = np.concatenate([labels_in_batches(predictor, [frame], 1) for frame in frames])
     assert (alone[0] == in_threes[0]).all() and (alone[1:] != in_threes[1:]).mean() > 0.05
+
+
+def test_weights_of_many_devices_and_frames_without_a_past(config, weights):
+    """As training and evaluation give them: on all devices; pictures are of single frames."""
+    frames, alone = video(2), predictor_of(config, weights)
+    everywhere = jax.device_put(weights, placement.replicated(make_mesh()))
+    predictor = predictor_of(config, everywhere)
+    np.testing.assert_array_equal(labels_in_batches(predictor, frames, 2), labels_in_batches(alone, frames, 2))
+    np.testing.assert_array_equal(predictor(frames[:1])[0], labels_in_batches(alone, frames[:1], 1)[0])
 
 
 def test_what_is_remembered_does_not_grow(config, weights):

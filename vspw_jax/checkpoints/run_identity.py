@@ -95,13 +95,17 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
     if "task.name" in fields:
         return fields
-    fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
-    without_effect = [name for name, (by, off) in NEEDS.items() if fields.get(by) == off]
-    return {name: value for name, value in fields.items() if name not in without_effect}
+    return {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
+
+
+def _with_effect(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields but those that another field makes have no effect."""
+    without = [name for name, (by, off) in NEEDS.items() if fields.get(by) == off]
+    return {name: value for name, value in fields.items() if name not in without}
 
 
 def _check_same(path, found, expected):
-    lines = differing(found, expected)
+    lines = differing(_with_effect(found), _with_effect(expected))
     if not lines:
         return
     advice = "Choose another with --workdir=DIR, or delete it to start anew."

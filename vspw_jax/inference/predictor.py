@@ -95,13 +95,13 @@ class Predictor:
         weights: dict[str, PyTree[Array]] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
-        self.weights = weights or {}
         self.remembers = segmenter.decoder_of(config.model).remembers
         if self.remembers:  # Its frames follow each other: devices cannot share them.
             mesh = make_mesh(devices=mesh.local_devices[:1])
         self.batch = -(-config.evaluate.batch // mesh.size) * mesh.size
         self.num_classes, self.options = config.model.num_classes, config.evaluate
         self._mesh, self.origin = mesh, origin or {}
+        self.weights = weights or {}
         self._crop = tuple(config.model.image_size)
         check_options(self.options, self._crop, self.num_classes)
         # shard_map, so that no device scores windows of another device's frames.
@@ -162,6 +162,15 @@ class Predictor:
         """What the network remembers before a video's first frame; () of one that does not remember."""
         return self._memory((height, width), self._weights()) if self.remembers else ()
 
+    @property
+    def weights(self) -> dict[str, PyTree[Array]]:
+        """Params and model_state; where the network remembers they are brought to its one device."""
+        return self._given
+
+    @weights.setter
+    def weights(self, weights: dict[str, PyTree[Array]]) -> None:
+        self._given = jax.device_put(weights, placement.replicated(self._mesh)) if self.remembers else weights
+
     def _weights(self) -> Weights:
         return self.weights["params"], self.weights["model_state"]
 
@@ -207,5 +216,5 @@ class Predictor:
         return Result(self._predict(self._weights(), placed), len(frames))
 
     def __call__(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> UInt8[np.ndarray, "N H W"]:
-        """Train ids of at most `batch` frames of one size."""
-        return self.start(frames).labels()
+        """Train ids of at most `batch` frames of one size, of which nothing came before."""
+        return self.start(frames, self.first_memory(*frames[0].shape[:2])).labels()

@@ -12,7 +12,7 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.inspection import step_cost
 from vspw_jax.interop import checkpoint_file, convert
 from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.training import train_state
+from vspw_jax.training import optimizers, train_state
 
 
 def describe_memory(config: ConfigDict) -> list[str]:
@@ -31,9 +31,12 @@ def describe_memory(config: ConfigDict) -> list[str]:
 
 def describe(config: ConfigDict) -> str:
     """The report as text."""
-    _, params, model_state = train_state.describe(config)
+    _, params, _ = train_state.describe(config)
+    state = jax.eval_shape(
+        lambda key: train_state.init_state(config, optimizers.build(config, params), key), jax.random.key(0)
+    )
     total = sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(params))
-    state_bytes = 4 * (3 * total + sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(model_state)))
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     flops = step_cost.step_flops(config)
     overview = parameter_overview.get_parameter_overview(params, include_stats=False)
     return (

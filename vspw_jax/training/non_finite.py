@@ -40,7 +40,7 @@ def guarded(step: Step, allowed: int) -> Step:
 
     def guarded_step(state: State, batch: dict[str, Array]) -> tuple[State, dict[str, Float[Array, ""]]]:
         new_state, metrics = step(state, batch)
-        is_good = all_finite((metrics, new_state["model_state"]))
+        is_good = all_finite((metrics, new_state["model_state"], new_state.get("ema", {}).get("model_state", {})))
         has_halted = state["bad_steps"] > allowed
         bad_steps = jnp.where(has_halted, state["bad_steps"], jnp.where(is_good, 0, state["bad_steps"] + 1))
         is_kept, counts = is_good & ~has_halted, bad_steps <= allowed

@@ -16,14 +16,20 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import check_fields, choose
 from vspw_jax.models import segmenter
+from vspw_jax.models.encoders.encoder import Encoder
 from vspw_jax.parallel.placement import map_with_path
 from vspw_jax.training import schedules
 
-VECTORS = r"(^|/)(bias|scale|[qv]_bias|gamma(_[12])?)$"
-"""Biases, norms and layer scales: all that is one-dimensional in the released networks."""
+BIASES_AND_NORMS = r"(^|/)(bias|scale)$"
 
-DECAYED = {"kernels": lambda path: not re.search(VECTORS, path), "all": lambda path: True}
-"""What weight decay pulls to 0, by `optimizer.decayed`."""
+
+def _is_kernel(path: str, encoder: type[Encoder]) -> bool:
+    part, _, inner = path.partition("/")
+    return not (re.search(BIASES_AND_NORMS, path) or (part == "encoder" and re.search(encoder.NO_DECAY, inner)))
+
+
+DECAYED = {"kernels": _is_kernel, "all": lambda path, encoder: True}
+"""What weight decay pulls to 0, by `optimizer.decayed`: all but biases, norms and what the encoder names, or all."""
 
 
 def adamw(config: ConfigDict, decayed: PyTree[bool]) -> list[optax.GradientTransformation]:
@@ -101,9 +107,10 @@ def build(config: ConfigDict, params: PyTree) -> optax.GradientTransformation:
     options = config.optimizer
     is_decayed, (moments, _) = DECAYED[options.decayed], OPTIMIZERS[options.name]
     scales = layer_scales(params, config)
+    encoder = segmenter.encoder_of(config.model)
     return optax.chain(
         optax.clip_by_global_norm(options.clip_norm) if options.clip_norm else optax.identity(),
-        *moments(options, map_with_path(lambda path, _: is_decayed(path), params)),
+        *moments(options, map_with_path(lambda path, _: is_decayed(path, encoder), params)),
         optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scales)),
         optax.scale_by_learning_rate(learning_rate(config)),
     )

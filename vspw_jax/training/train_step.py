@@ -142,8 +142,9 @@ def make_train_step(
         params = jax.tree.map(jnp.add, state["params"], updates)
         new_state = dict(params=params, model_state=kept["model"], opt_state=opt_state, step=state["step"] + 1)
         if "ema" in state:
-            ema = {**state["ema"], "model_state": kept.get("teacher", state["ema"]["model_state"])}
-            new_state["ema"] = weight_average.updated(config.ema, ema, params, kept["model"], state["step"])
+            new_state["ema"] = weight_average.updated(
+                config.ema, state["ema"], params, kept["model"], kept.get("teacher"), state["step"]
+            )
         return new_state, {
             "loss": sum(losses.values()),
             **losses,

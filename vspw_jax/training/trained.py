@@ -13,8 +13,7 @@ from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import local_mesh, make_mesh
-from vspw_jax.tasks import task
-from vspw_jax.training import train_state, weight_average
+from vspw_jax.training import checks, train_state
 
 
 def weights(
@@ -26,8 +25,7 @@ def weights(
       UserError: there is neither, the workdir is another recipe's, a checkpoint is damaged or does not fit, or
         `evaluate.weights` asks for an average where none is.
     """
-    task.check(config)
-    weight_average.check(config, task.needs_teacher(config))
+    checks.check_recipe(config)
     checkpoints = Checkpoints(workdir, config.run.keep)
     step = checkpoints.intact_step()
     if step is not None:

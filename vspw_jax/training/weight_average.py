@@ -64,21 +64,27 @@ def decay_at(config: ConfigDict, step: Int[Array, ""]) -> Float[Array, ""]:
 
 
 def updated(
-    config: ConfigDict, ema: dict, params: PyTree[Array], model_state: PyTree[Array], step: Int[Array, ""]
+    config: ConfigDict,
+    ema: dict[str, PyTree[Array]],
+    params: PyTree[Array],
+    model_state: PyTree[Array],
+    own: PyTree[Array] | None,
+    step: Int[Array, ""],
 ) -> dict[str, PyTree[Array]]:
     """The average after a step.
 
     Args:
       config: `config.ema`.
-      ema: before; its model_state is what the teacher's passes left.
+      ema: the average before.
       params, model_state: of the network after the step.
+      own: the model_state that the teacher's passes left; None without a teacher.
       step: counted from 0.
     """
     decay = decay_at(config, step)
 
-    def average(old, new):
+    def average(old: Array, new: Array) -> Array:
         return old + (1 - decay) * (new - old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
-    own = STATISTICS[config.statistics]
-    statistics = ema["model_state"] if own else jax.tree.map(average, ema["model_state"], model_state)
+    averaged = own is None or not STATISTICS[config.statistics]
+    statistics = jax.tree.map(average, ema["model_state"], model_state) if averaged else own
     return {"params": jax.tree.map(average, ema["params"], params), "model_state": statistics}

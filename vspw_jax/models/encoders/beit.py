@@ -14,6 +14,8 @@ from vspw_jax.models import layers
 from vspw_jax.models.encoders import relative_attention
 
 PATCH = 16
+NO_DECAY = r"(^|/)([qv]_bias|gamma(_[12])?)$"
+"""Layer scales and the attention's biases: one-dimensional in the source, which decays no such parameter."""
 
 
 def layer_id(path: str, shape: tuple[int, ...], blocks: str) -> int | np.ndarray | None:

@@ -55,6 +55,7 @@ class BeitPyramid(Encoder):
     """
 
     FIELDS = ("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path", "out_blocks")
+    NO_DECAY = beit.NO_DECAY
     STACKED = {"blocks": 2}
     TORCH_NAMES = beit_pyramid_rows.NAMES
 

@@ -46,6 +46,10 @@ class Encoder(nnx.Module):
     TORCH_NAMES: ClassVar[EncoderNames] = {}
     """Its names in PyTorch files, for each kind of file that it can be read from and written to."""
 
+    NO_DECAY: ClassVar[str] = "$^"
+    """Pattern of paths in the encoder, besides biases and norms, that weight decay leaves alone under
+    `optimizer.decayed="kernels"`."""
+
     @classmethod
     def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:
         """The maps that it gives, fine to coarse."""

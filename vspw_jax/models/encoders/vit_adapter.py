@@ -188,6 +188,7 @@ class ViTAdapter(Encoder):
         *("adapter_channels", "adapter_heads", "adapter_points", "adapter_value_ratio", "adapter_ffn_ratio"),
         "extra_extractors",
     )
+    NO_DECAY = beit.NO_DECAY
     STACKED = {"interactions": 1, "interactions/blocks": 2}
     TORCH_NAMES = vit_adapter_rows.NAMES
 
