@@ -2,21 +2,14 @@
 
 import ctypes
 import gc
-import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import shutil
 import sys
 
-# Compiling takes nearly all of the tests' time. Code that is not optimised is compiled in half of it. XLA's older
-# emitters, which write LLVM's code without MLIR, halve that again. XLA ends the program at a flag that it does not
-# know, so only a jaxlib that is known to have these emitters gets theirs.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
-    + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jaxlib").startswith("0.10."),
-)
+# Compiling takes nearly all of the tests' time; unoptimised code is compiled in half of it.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The cache's folder would be part of its keys, and processes that the tests start name it otherwise.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
