@@ -84,14 +84,12 @@ SMALL = {
     "model.decoder.dim": 16,
     "schedule.warmup_steps": 0,
     "train.batch": 8,
-    "sharding.fsdp": 2,
-    "sharding.whole_below": 64,
     "data.augment.base_size": (64, 48),
     "evaluate.stride": (16, 16),
     "run.log_every": 1,
     "run.save_every": 2,
 }
-"""Fields of `configs/upernet.py` for the small network, of which each pair of devices holds one copy."""
+"""Fields of `configs/upernet.py` for the small network."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,6 +18,7 @@ def config(small_config):
     """Per-pixel losses and a batch norm without randomness: copies of clips have the same losses."""
     small_config.optimizer.update(learning_rate=2e-3, clip_norm=0.5)
     small_config.train.steps = 20
+    small_config.sharding.whole_below = 64
     return small_config
 
 

@@ -17,8 +17,12 @@ def flat(tree):
 
 
 def mesh_of(num_devices):
-    """One device; or eight in two rows, the four devices of each dividing every weight."""
-    return make_mesh(8, 8, jax.devices()[:num_devices], fsdp=min(num_devices, 4))
+    """One device; or eight that divide every weight among them.
+
+    In two rows of four this step never ended: XLA's CPU devices met a sum over a row and one over all in different
+    orders, and waited for each other. Rows are tested in tests/parallel.
+    """
+    return make_mesh(8, 8, jax.devices()[:num_devices], fsdp=num_devices)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def test_eight_devices_give_the_losses_of_one(run_steps, tiny_config, monkeypatc
         one, alone, _ = run_steps(tiny_config, 1)
     eight, together, _ = run_steps(tiny_config, 8)
     kernel = eight["params"]["encoder"]["interactions"]["blocks"]["mlp"]["fc1"]["kernel"]
-    assert kernel.addressable_shards[0].data.nbytes * 4 == kernel.nbytes
+    assert kernel.addressable_shards[0].data.nbytes * 8 == kernel.nbytes
     assert alone[0] == pytest.approx(together[0], rel=1e-5)
     # Adam's first update is the gradient's sign: where that is rounding alone, weights part by twice the rate.
     assert alone[1] == pytest.approx(together[1], rel=1e-2)

@@ -22,7 +22,6 @@ def config(generated_records):
     config.loss.pne.update(form="equation_1", anchors=20, samples=10)  # The others need pixels that are right.
     config.optimizer.learning_rate, config.schedule.warmup_steps = 1e-2, 1
     config.train.update(batch=8, steps=40)
-    config.sharding.whole_below = 64
     config.data.frames = 2
     config.data.records = str(generated_records)
     config.data.augment.base_size = (64, 48)
@@ -37,7 +36,7 @@ def prepare():
     def prepare(config, num_devices):
         key = (num_devices, config.to_json())
         if key not in made:
-            mesh = make_mesh(config.train.batch, 0, jax.devices()[:num_devices], fsdp=min(num_devices, 4))
+            mesh = make_mesh(config.train.batch, devices=jax.devices()[:num_devices])
             graphdef, params, _ = train_state.describe(config)
             transformation = optimizers.build(config, params)
             step = train_step.make_train_step(config, graphdef, transformation, mesh)
