@@ -10,8 +10,8 @@ from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import optimizers, train_state, train_step
 
-# In a loop around the blocks' loop, with rows of devices, XLA's CPU devices meet collectives in different orders and wait
-# for each other without end.
+# In a loop around the blocks' loop, with rows of devices, XLA's CPU devices meet collectives in different orders and
+# wait for each other without end.
 pytestmark = pytest.mark.unrolled
 
 
