@@ -109,7 +109,7 @@ TINY = {
     "model.decoder.pool_scales": (1,),
     "model.decoder.auxiliary_dim": 8,
     "optimizer.learning_rate": 5e-3,
-    "optimizer.warmup_steps": 0,
+    "schedule.warmup_steps": 0,
     "train.batch": 8,
     "train.steps": 40,
     "data.train_split": "val",
