@@ -191,6 +191,17 @@ def small_config(generated_records, small_network):
 
 
 @pytest.fixture
+def random_batch():
+    """Eight single frames for the small network: noise with random labels."""
+    rng = np.random.default_rng(0)
+    return {
+        "image_BTHWC": rng.normal(size=(8, 1, 32, 32, 3)).astype(np.float32),
+        "label_BTHW": rng.integers(0, 5, (8, 1, 32, 32), np.int32),
+        "is_clip_B": np.ones(8, bool),
+    }
+
+
+@pytest.fixture
 def small_flags(generated_records):
     """The same recipe as flags, for the program of `parallel/program.py`."""
     fields = {**SMALL, "data.records": generated_records}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from configs import nce
+from configs import nce, upernet
 from vspw_jax.console.errors import UserError
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import DATA_AXES, make_mesh
@@ -13,13 +13,18 @@ from vspw_jax.tasks import supervised
 from vspw_jax.training import optimizers, train_state, train_step
 
 
-@pytest.fixture
-def config(small_config):
-    """Per-pixel losses and a batch norm without randomness: copies of clips have the same losses."""
-    small_config.optimizer.update(learning_rate=2e-3, clip_norm=0.5)
-    small_config.train.steps = 20
-    small_config.sharding.whole_below = 64
-    return small_config
+@pytest.fixture(scope="module")
+def config():
+    """Per-pixel losses and batch norms without randomness: copies of clips have the same losses."""
+    config = upernet.get_config("demo")
+    config.model.image_size = (32, 32)
+    config.model.encoder.update(dim=16, heads=2)
+    config.model.decoder.update(dim=16, auxiliary_dim=8, dropout=0.0)
+    config.optimizer.update(learning_rate=1e-3, clip_norm=0.5)
+    config.schedule.warmup_steps = 0
+    config.train.update(batch=8, steps=20)
+    config.sharding.whole_below = 64
+    return config
 
 
 def losses_of(config, batch, num_devices, fsdp, accumulate, steps=4):
@@ -39,7 +44,7 @@ def losses_of(config, batch, num_devices, fsdp, accumulate, steps=4):
 
 
 def test_sharded_accumulated_steps_are_those_of_one_device(config):
-    """Four clips twice over: in two parts with batch statistics of four clips each, on 2 x 2 devices, or all at once.
+    """Four clips twice over: in two parts with batch norms of four clips each, on 2 x 2 devices, or all at once.
 
     Also what clips the gradient, its norm over all parts of all weights.
     """
@@ -58,7 +63,7 @@ def test_sharded_accumulated_steps_are_those_of_one_device(config):
 
     here = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
     assert here < 0.55 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    kernel = state["opt_state"][1].mu["encoder"]["blocks"]["kernel"]
+    kernel = state["opt_state"][1].mu["encoder"]["blocks"]["mlp"]["fc1"]["kernel"]
     assert kernel.sharding.spec == P(None, None, "fsdp")
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import upernet
 from configs.parts import training
 from vspw_jax.console.errors import UserError
 from vspw_jax.parallel import placement
@@ -28,30 +27,18 @@ class Consistent(supervised.Supervised):
 
 
 @pytest.fixture
-def config(small_network, monkeypatch):
+def config(small_config, monkeypatch):
+    """The small network, learning from a teacher too."""
     monkeypatch.setitem(task.TASKS, "consistent", Consistent)
-    config = upernet.get_config("demo")
-    config.task.name = "consistent"
-    config.model.image_size = (32, 32)
-    config.model.encoder.dim = config.model.decoder.dim = 16
-    config.schedule.warmup_steps = 0
-    config.optimizer = training.sgd(learning_rate=0.1)  # Adam's first steps are signs, which rounding turns over.
-    config.train.update(batch=8, steps=4)
-    config.ema = training.ema(0.9)
-    config.ema.update(statistics="own", warmup=False)
-    return config
+    small_config.task.name = "consistent"
+    small_config.optimizer = training.sgd(learning_rate=0.1)  # Adam's first steps are signs, which rounding turns over.
+    small_config.train.steps = 4
+    small_config.ema = training.ema(0.9)
+    small_config.ema.update(statistics="own", warmup=False)
+    return small_config
 
 
-def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image_BTHWC": rng.normal(size=(8, 1, 32, 32, 3)).astype(np.float32),
-        "label_BTHW": rng.integers(0, 5, (8, 1, 32, 32), np.int32),
-        "is_clip_B": np.ones(8, bool),
-    }
-
-
-def steps_of(config, num_devices, fsdp=1, accumulate=1, count=3):
+def steps_of(config, batch, num_devices, fsdp=1, accumulate=1, count=3):
     """[(state before, metrics)] of some steps and the state after them, as NumPy arrays."""
     config.sharding.update(fsdp=fsdp, whole_below=64)
     config.train.accumulate = accumulate
@@ -63,15 +50,15 @@ def steps_of(config, num_devices, fsdp=1, accumulate=1, count=3):
     made = []
     for _ in range(count):
         before = jax.tree.map(np.asarray, state)
-        state, metrics = step(state, placement.to_global(mesh, batch(), accumulate))
+        state, metrics = step(state, placement.to_global(mesh, batch, accumulate))
         made.append((before, jax.tree.map(float, metrics)))
     return graphdef, made, jax.tree.map(np.asarray, state)
 
 
-def test_the_teacher_is_the_average_and_keeps_statistics_of_its_own(config):
+def test_the_teacher_is_the_average_and_keeps_statistics_of_its_own(config, random_batch):
     """The term of every step against the two networks called by themselves with that step's weights."""
-    graphdef, made, after = steps_of(config, num_devices=1)
-    image = jnp.asarray(batch()["image_BTHWC"])
+    graphdef, made, after = steps_of(config, random_batch, num_devices=1)
+    image = jnp.asarray(random_batch["image_BTHWC"])
     mesh = make_mesh(devices=jax.devices()[:1])
     logits = jax.jit(
         jax.shard_map(
@@ -107,25 +94,25 @@ def after_pass(graphdef, mesh, state, image):
     return jax.jit(mapped)(state["params"], state["model_state"])
 
 
-def test_devices_and_divided_weights_change_nothing(config):
+def test_devices_and_divided_weights_change_nothing(config, random_batch):
     """The teacher's weights are divided as the model's are."""
-    _, alone, after = steps_of(config, num_devices=1)
-    _, together, after_together = steps_of(config, num_devices=8, fsdp=4)
+    _, alone, after = steps_of(config, random_batch, num_devices=1)
+    _, together, after_together = steps_of(config, random_batch, num_devices=8, fsdp=4)
     for (_, one), (_, other) in zip(alone, together, strict=True):
         assert other == pytest.approx(one, rel=1e-4, abs=1e-6)
     for one, other in zip(jax.tree.leaves(after["ema"]), jax.tree.leaves(after_together["ema"]), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
 
 
-def test_parts_of_a_batch_hand_the_teachers_statistics_on(config):
+def test_parts_of_a_batch_hand_the_teachers_statistics_on(config, random_batch):
     """One step in two parts: the teacher has made two passes, one after the other, and the step is still one."""
-    _, made, after = steps_of(config, num_devices=2, accumulate=2, count=1)
+    _, made, after = steps_of(config, random_batch, num_devices=2, accumulate=2, count=1)
     norm = after["ema"]["model_state"]["decoder"]["norm"]
     assert norm["count"] == 2 and after["step"] == 1 and made[0][1]["consistency"] > 0
     assert np.abs(norm["mean"]).max() > 0
 
 
-def test_a_teacher_is_never_differentiated(config):
+def test_a_teacher_is_never_differentiated(config, random_batch):
     """With the supervised terms off, a model that pulls only the teacher would have a gradient; it has none."""
 
     class PullsTheTeacher(Consistent):
@@ -133,7 +120,7 @@ def test_a_teacher_is_never_differentiated(config):
             return {"consistency": (teacher(batch["image_BTHWC"])["logits_BTHWC"] ** 2).sum()}
 
     task.TASKS["consistent"] = PullsTheTeacher
-    _, made, _ = steps_of(config, num_devices=1, count=1)
+    _, made, _ = steps_of(config, random_batch, num_devices=1, count=1)
     assert made[0][1]["consistency"] > 0 and made[0][1]["gradient_norm"] == 0
 
 

@@ -2,35 +2,24 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from configs import upernet
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import nan_origin, optimizers, train_state
 
 
 @pytest.fixture
-def described(small_network):
+def described(small_config, random_batch):
     """described(change): what is said of a step whose state and batch `change` has spoilt."""
-    config = upernet.get_config("demo")
-    config.model.image_size = (32, 32)
-    config.model.encoder.dim = config.model.decoder.dim = 16
-    config.train.batch = 8
     mesh = make_mesh(devices=jax.devices()[:2])
-    graphdef, params, _ = train_state.describe(config)
-    state = train_state.new_state(config, optimizers.build(config, params), mesh)
-    rng = np.random.default_rng(0)
-    batch = {
-        "image_BTHWC": rng.normal(size=(8, 1, 32, 32, 3)).astype(np.float32),
-        "label_BTHW": rng.integers(0, 5, (8, 1, 32, 32), np.int32),
-        "is_clip_B": np.ones(8, bool),
-    }
+    graphdef, params, _ = train_state.describe(small_config)
+    state = train_state.new_state(small_config, optimizers.build(small_config, params), mesh)
 
     def run(change):
-        change(state, batch)
-        return nan_origin.describe(config, graphdef, mesh, state, placement.to_global(mesh, batch))
+        change(state, random_batch)
+        batch = placement.to_global(mesh, random_batch)
+        return nan_origin.describe(small_config, graphdef, mesh, state, batch)
 
     return run
 

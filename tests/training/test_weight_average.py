@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import nce_ema, upernet
+from configs import nce_ema
 from configs.parts import training
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
@@ -20,32 +20,16 @@ DECAY, STEPS = 0.9, 4
 
 
 @pytest.fixture
-def config(small_network, generated_records):
-    """A small network with batch norms, on drawn video; eight devices can share its batch."""
-    config = upernet.get_config("demo")
-    config.model.image_size = (32, 32)
-    config.model.encoder.dim = config.model.decoder.dim = 16
-    config.optimizer = training.sgd(learning_rate=0.1)  # Adam's first steps are signs, which rounding turns over.
-    config.schedule.warmup_steps = 0
-    config.train.update(batch=8, steps=STEPS)
-    config.data.records = str(generated_records)
-    config.data.augment.base_size = (64, 48)
-    config.evaluate.stride = (16, 16)
-    config.run.update(log_every=1, save_every=2, picture_every=1000)
-    config.ema = training.ema(DECAY)
-    return config
+def config(small_config):
+    """The small network with an average of its weights."""
+    small_config.optimizer = training.sgd(learning_rate=0.1)  # Adam's first steps are signs, which rounding turns over.
+    small_config.train.steps = STEPS
+    small_config.run.picture_every = 1000
+    small_config.ema = training.ema(DECAY)
+    return small_config
 
 
-def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image_BTHWC": rng.normal(size=(8, 1, 32, 32, 3)).astype(np.float32),
-        "label_BTHW": rng.integers(0, 5, (8, 1, 32, 32), np.int32),
-        "is_clip_B": np.ones(8, bool),
-    }
-
-
-def states_of(config, num_devices, fsdp=1):
+def states_of(config, batch, num_devices, fsdp=1):
     """The state before and after each of `STEPS` steps, with where its arrays lie."""
     config.sharding.update(fsdp=fsdp, whole_below=64)
     mesh = make_mesh(8, devices=jax.devices()[:num_devices], fsdp=fsdp)
@@ -55,16 +39,16 @@ def states_of(config, num_devices, fsdp=1):
     step = train_step.make_train_step(config, graphdef, optimizer, mesh)
     states = [jax.tree.map(np.asarray, state)]
     for _ in range(STEPS):
-        state, _ = step(state, placement.to_global(mesh, batch()))
+        state, _ = step(state, placement.to_global(mesh, batch))
         states.append(jax.tree.map(np.asarray, state))
     return states, state
 
 
 @pytest.mark.parametrize("warmup", [False, True])
-def test_the_average_is_that_of_its_definition(config, warmup):
+def test_the_average_is_that_of_its_definition(config, random_batch, warmup):
     """In float64 from the weights of every step; batch statistics likewise, and counts of batches are the newest."""
     config.ema.warmup = warmup
-    states, _ = states_of(config, num_devices=1)
+    states, _ = states_of(config, random_batch, num_devices=1)
     for part in ("params", "model_state"):
         average = jax.tree.map(lambda leaf: leaf.astype(np.float64), states[0][part])
         for step, state in enumerate(states[1:]):
@@ -78,9 +62,9 @@ def test_the_average_is_that_of_its_definition(config, warmup):
     assert np.abs(kernel(states[-1]["ema"]) - kernel(states[-1])).max() > 1e-4
 
 
-def test_eight_devices_with_divided_weights_have_the_average_of_one(config):
-    alone, _ = states_of(config, num_devices=1)
-    together, state = states_of(config, num_devices=8, fsdp=4)
+def test_eight_devices_with_divided_weights_have_the_average_of_one(config, random_batch):
+    alone, _ = states_of(config, random_batch, num_devices=1)
+    together, state = states_of(config, random_batch, num_devices=8, fsdp=4)
     for one, other in zip(jax.tree.leaves(alone[-1]["ema"]), jax.tree.leaves(together[-1]["ema"]), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
     of_weights, of_average = (
