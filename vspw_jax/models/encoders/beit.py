@@ -1,36 +1,24 @@
-"""BEiT vision transformer: patch embedding, blocks with layer scale.
+"""BEiT vision transformer: patch embedding, blocks with layer scale, and what the encoders around them share.
 
 Source: microsoft/unilm beit/semantic_segmentation/backbone/beit.py (BEiT, BEiTv2).
 Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G heads, D channels a head, C width.
 """
+
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
+from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.encoders import relative_attention
+from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 PATCH = 16
-NO_DECAY = r"(^|/)([qv]_bias|gamma(_[12])?)$"
-"""Layer scales and the attention's biases: one-dimensional in the source, which decays no such parameter."""
-
-
-def layer_id(path: str, shape: tuple[int, ...], blocks: str) -> int | np.ndarray | None:
-    """The layer of an encoder's parameter, for layer-wise decay: 0 for patches and class token, i + 1 for block i.
-
-    Source: microsoft/unilm beit/semantic_segmentation/mmcv_custom/layer_decay_optimizer_constructor.py.
-
-    Args:
-      path: in the encoder.
-      shape: of the parameter.
-      blocks: path of the blocks, which are stacked along two leading axes.
-    """
-    if path.startswith(f"{blocks}/"):
-        return np.arange(1, shape[0] * shape[1] + 1).reshape(*shape[:2], *(1,) * (len(shape) - 2))
-    return 0 if path == "cls_token" or path.startswith("patch_embed/") else None
 
 
 class PatchEmbedding(nnx.Module):
@@ -112,3 +100,61 @@ class Block(nnx.Module):
         x_NSC = x_NSC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, 0))
         branch = self.gamma_2[...].astype(x_NSC.dtype) * self.mlp(self.norm2(x_NSC))
         return x_NSC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, 1))
+
+
+class BeitEncoder(Encoder):
+    """What the encoders around BEiT's blocks share: class token and patches, four maps of width `dim`, decay by layers.
+
+    Args:
+      config: dim, depth, drop_path, and what a subclass asks for.
+      image_size: (height, width) of the input in pixels; fixes the relative position tables.
+      remat: a key of `layers.REMAT_POLICIES`.
+
+    Raises:
+      UserError: what `check` finds.
+    """
+
+    BLOCKS: ClassVar[str]
+    """Path of the blocks in the encoder. Their variables are stacked along two leading axes."""
+
+    NO_DECAY = r"(^|/)([qv]_bias|gamma(_[12])?)$"
+    """Layer scales and the attention's biases: one-dimensional in the source, which decays no such parameter."""
+
+    @classmethod
+    def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:
+        return tuple(FeatureMap(config.dim, stride) for stride in (4, 8, 16, 32))
+
+    @classmethod
+    def num_layers(cls, config: ConfigDict) -> int:
+        return config.depth
+
+    @classmethod
+    def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
+        """0 for patches and class token, i + 1 for block i.
+
+        Source: microsoft/unilm beit/semantic_segmentation/mmcv_custom/layer_decay_optimizer_constructor.py.
+        """
+        if path.startswith(f"{cls.BLOCKS}/"):
+            return np.arange(1, shape[0] * shape[1] + 1).reshape(*shape[:2], *(1,) * (len(shape) - 2))
+        return 0 if path == "cls_token" or path.startswith("patch_embed/") else None
+
+    def __init__(
+        self, config: ConfigDict, image_size: layers.Size, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        self.check(config, image_size)
+        self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
+        self.window = image_size[0] // PATCH, image_size[1] // PATCH
+        self.depth, self.drop_path = config.depth, config.drop_path
+        self.cls_token = nnx.Param(layers.normal_02(rngs.params(), (1, 1, config.dim)))
+        self.patch_embed = PatchEmbedding(config.dim, dtype=dtype, rngs=rngs)
+
+    def embed(self, image_NHWC: Float[Array, "N H*16 W*16 3"]) -> tuple[Float[Array, "N 1 C"], layers.Tokens]:
+        """(class token, patches) of images (N, *image_size, 3). Raises UserError for images of another size."""
+        if image_NHWC.shape[1:3] != self.image_size:
+            raise UserError(
+                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: its "
+                "relative position tables fix the size. Build it for the images' size, crop them, or slide over them."
+            )
+        patches = self.patch_embed(image_NHWC.astype(self.dtype))
+        token = jnp.broadcast_to(self.cls_token[...].astype(self.dtype), (patches.shape[0], 1, patches.shape[2]))
+        return token, patches

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -17,7 +16,6 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
 from vspw_jax.models.encoders import beit, beit_pyramid_rows
-from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 
 def run_length(out_blocks: Sequence[int]) -> int:
@@ -39,7 +37,7 @@ class Upsample4x(nnx.Module):
         return self.second(jax.nn.gelu(x, approximate=False))
 
 
-class BeitPyramid(Encoder):
+class BeitPyramid(beit.BeitEncoder):
     """BEiT: image to four maps of width `dim` at 1/4, 1/8, 1/16, 1/32, without a norm at the end.
 
     The blocks' variables are stacked under `blocks`; the leading axes are (run, block of the run). See `run_length`.
@@ -55,35 +53,21 @@ class BeitPyramid(Encoder):
     """
 
     FIELDS = ("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path", "out_blocks")
-    NO_DECAY = beit.NO_DECAY
+    BLOCKS = "blocks"
     STACKED = {"blocks": 2}
     TORCH_NAMES = beit_pyramid_rows.NAMES
-
-    @classmethod
-    def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:
-        return tuple(FeatureMap(config.dim, stride) for stride in (4, 8, 16, 32))
 
     @classmethod
     def check(cls, config: ConfigDict, image_size: layers.Size) -> None:
         check_divides("model.encoder.heads", config.heads, config.dim)
         check_sizes(config, image_size)
 
-    @classmethod
-    def num_layers(cls, config: ConfigDict) -> int:
-        return config.depth
-
-    @classmethod
-    def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
-        return beit.layer_id(path, shape, blocks="blocks")
-
     def __init__(
         self, config: ConfigDict, image_size: layers.Size, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ) -> None:
-        self.check(config, image_size)
+        super().__init__(config, image_size, remat, dtype=dtype, rngs=rngs)
         options = layers.Options(dtype=dtype, rngs=rngs)
-        self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
-        self.window = image_size[0] // beit.PATCH, image_size[1] // beit.PATCH
-        self.drop_path, self.depth, self.out_blocks = config.drop_path, config.depth, tuple(config.out_blocks)
+        self.out_blocks = tuple(config.out_blocks)
         run = run_length(self.out_blocks)
 
         def make_block(rngs: nnx.Rngs) -> beit.Block:
@@ -91,8 +75,6 @@ class BeitPyramid(Encoder):
                 config.dim, config.heads, config.mlp_ratio, self.window, config.layer_scale, dtype=dtype, rngs=rngs
             )
 
-        self.cls_token = nnx.Param(layers.normal_02(rngs.params(), (1, 1, config.dim)))
-        self.patch_embed = beit.PatchEmbedding(config.dim, **options)
         self.blocks = layers.stack_modules(
             lambda rngs: layers.stack_modules(make_block, run, rngs), config.depth // run, rngs
         )
@@ -101,8 +83,7 @@ class BeitPyramid(Encoder):
 
     def features(self, image_NHWC: Float[Array, "N H*16 W*16 3"], keys_N: layers.Keys = None) -> list[layers.Map]:
         """The patch tokens as maps (N, H, W, C) after each block of `out_blocks`."""
-        x = self.patch_embed(image_NHWC.astype(self.dtype))
-        token = jnp.broadcast_to(self.cls_token[...].astype(self.dtype), (x.shape[0], 1, x.shape[2]))
+        token, x = self.embed(image_NHWC)
         run = run_length(self.out_blocks)
 
         def apply_block(block, x, layer):
@@ -123,11 +104,6 @@ class BeitPyramid(Encoder):
         self, image_NHWC: Float[Array, "N H*16 W*16 3"], train: bool = False, keys_N: layers.Keys = None
     ) -> list[layers.Map]:
         """Four maps (N, h, w, dim) at 1/4, 1/8, 1/16, 1/32 of images (N, *image_size, 3)."""
-        if image_NHWC.shape[1:3] != self.image_size:
-            raise UserError(
-                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: its "
-                "relative position tables fix the size. Build it for the images' size, crop them, or slide over them."
-            )
         quarter, eighth, sixteenth, last = self.features(image_NHWC, keys_N)
         return [self.fpn1(quarter, train), self.fpn2(eighth), sixteenth, nnx.max_pool(last, (2, 2), (2, 2))]
 

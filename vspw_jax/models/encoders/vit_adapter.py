@@ -8,7 +8,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -17,7 +16,6 @@ from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
 from vspw_jax.models.encoders import beit, vit_adapter_rows
-from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
 Pyramid = Float[Array, "N P C"]
 
@@ -168,7 +166,7 @@ class Interaction(nnx.Module):
         return token, x, extract(pyramid, x)
 
 
-class ViTAdapter(Encoder):
+class ViTAdapter(beit.BeitEncoder):
     """BEiT with ViT-Adapter: image to four maps of width `dim` at 1/4, 1/8, 1/16, 1/32.
 
     The blocks are divided into four interactions of equal length. Their variables are stacked: leading axes
@@ -188,13 +186,9 @@ class ViTAdapter(Encoder):
         *("adapter_channels", "adapter_heads", "adapter_points", "adapter_value_ratio", "adapter_ffn_ratio"),
         "extra_extractors",
     )
-    NO_DECAY = beit.NO_DECAY
+    BLOCKS = "interactions/blocks"
     STACKED = {"interactions": 1, "interactions/blocks": 2}
     TORCH_NAMES = vit_adapter_rows.NAMES
-
-    @classmethod
-    def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:
-        return tuple(FeatureMap(config.dim, stride) for stride in (4, 8, 16, 32))
 
     @classmethod
     def check(cls, config: ConfigDict, image_size: layers.Size) -> None:
@@ -210,26 +204,13 @@ class ViTAdapter(Encoder):
         if config.depth % cls.NUM_INTERACTIONS:
             raise UserError(f"model.encoder.depth is {config.depth}: expected a multiple of {cls.NUM_INTERACTIONS}.")
 
-    @classmethod
-    def num_layers(cls, config: ConfigDict) -> int:
-        return config.depth
-
-    @classmethod
-    def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
-        return beit.layer_id(path, shape, blocks="interactions/blocks")
-
     def __init__(
         self, config: ConfigDict, image_size: layers.Size, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ) -> None:
-        self.check(config, image_size)
+        super().__init__(config, image_size, remat, dtype=dtype, rngs=rngs)
         options = layers.Options(dtype=dtype, rngs=rngs)
-        self.image_size, self.remat, self.dtype = tuple(image_size), remat, dtype
-        self.window = image_size[0] // beit.PATCH, image_size[1] // beit.PATCH
-        self.drop_path, self.depth = config.drop_path, config.depth
         depth = config.depth // self.NUM_INTERACTIONS
 
-        self.cls_token = nnx.Param(layers.normal_02(rngs.params(), (1, 1, config.dim)))
-        self.patch_embed = beit.PatchEmbedding(config.dim, **options)
         self.prior = SpatialPrior(config.dim, config.adapter_channels, **options)
         self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (3, config.dim)))
         self.interactions = layers.stack_modules(
@@ -243,16 +224,10 @@ class ViTAdapter(Encoder):
         self, image_NHWC: Float[Array, "N H*16 W*16 3"], train: bool = False, keys_N: layers.Keys = None
     ) -> list[layers.Map]:
         """Four maps (N, h, w, dim) at 1/4, 1/8, 1/16, 1/32 of images (N, *image_size, 3)."""
-        if image_NHWC.shape[1:3] != self.image_size:
-            raise UserError(
-                f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: its "
-                "relative position tables fix the size. Build it for the images' size, crop them, or slide over them."
-            )
+        token, x = self.embed(image_NHWC)
         quarter, *pyramid = self.prior(image_NHWC.astype(self.dtype), train)
         level_embed = self.level_embed[...].astype(self.dtype)
         pyramid = [layers.to_tokens(x) + embed for x, embed in zip(pyramid, level_embed, strict=True)]
-        x = self.patch_embed(image_NHWC.astype(self.dtype))
-        token = jnp.broadcast_to(self.cls_token[...].astype(self.dtype), (x.shape[0], 1, x.shape[2]))
 
         def apply(interaction, state, layer):
             number, rates = layer
