@@ -20,12 +20,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_prep import coco_stuff, vspw
-from data_prep.drawing import layouts, textures
+from data_prep.drawing import colours, layouts
 from vspw_jax.console.errors import UserError, choose, differing, run_program
 from vspw_jax.data import records
 from vspw_jax.parallel import processes
 
-VERSION = 2
+VERSION = 3
 """Of the drawing; another one draws other pictures from the same options. 1 had shared colours alone, and no note."""
 NOTE = "drawing.json"
 """Beside the drawn files: version and options."""
@@ -65,7 +65,8 @@ def _draw_vspw(output: pathlib.Path | str, options: argparse.Namespace | ConfigD
     videos = {split: getattr(options, split, 0) for split in ("train", "val", "test")}
     videos = {split: count for split, count in videos.items() if count}
     size = (options.frames, options.height, options.width)
-    _draw(output, options, lambda folder: layouts.write_vspw(folder, videos, *size, options.seed, options.colours))
+    rest = (options.seed, options.colours, options.train_frames)
+    _draw(output, options, lambda folder: layouts.write_vspw(folder, videos, *size, *rest))
 
 
 def _draw_coco_stuff(output: pathlib.Path | str, options: argparse.Namespace | ConfigDict) -> None:
@@ -138,11 +139,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--val", type=int, default=9, help="validation videos or images (default 9)")
     result.add_argument("--test", type=int, default=0, help="test videos, without masks (default 0; vspw only)")
     result.add_argument("--frames", type=int, default=20, help="frames in each video (default 20)")
+    result.add_argument(
+        "--train-frames", type=int, default=0, help="frames in each training video (default 0: as --frames; vspw only)"
+    )
     result.add_argument("--height", type=int, default=120, help="default 120")
     result.add_argument("--width", type=int, default=192, help="default 192")
     result.add_argument(
         "--colours",
-        choices=tuple(textures.COLOURS),
+        choices=tuple(colours.COLOURS),
         default="typical",
         help="of a class: its own, as in the world (default), or shared by all classes, which is harder",
     )

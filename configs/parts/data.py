@@ -50,7 +50,8 @@ def coco_stuff(split: str) -> ConfigDict:
 def draw_video(data: ConfigDict) -> None:
     """Has a recipe draw its own video, where its records are not replaced by others."""
     data.records = "data/demo/records"
-    data.generate = ConfigDict(dict(layout="vspw", train=60, val=9, frames=20, height=120, width=192, seed=0))
+    data.generate = ConfigDict(dict(layout="vspw", train=240, val=12, height=120, width=192, seed=0))
+    data.generate.update(train_frames=5, frames=20)  # Many videos teach more than long ones; VC16 asks for 16 frames.
     data.generate.colours = "typical"  # Of a class; or "shared" by all classes, which is harder.
     data.generate.source, data.generate.records = "data/demo/vspw", data.records
     data.augment.base_size = (192, 120)

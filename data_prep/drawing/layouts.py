@@ -69,11 +69,16 @@ def write_vspw(
     width: int,
     seed: int,
     colours: str = "typical",
+    train_frames: int = 0,
 ) -> None:
-    """Writes clips in VSPW's layout; `videos` has their number by split."""
+    """Writes clips in VSPW's layout; `videos` has their number by split.
+
+    Those of split "train" have `train_frames` frames where that is not 0, all others `num_frames`.
+    """
     numbers = iter(range(sum(videos.values())))
     lookup = vspw_lookup()
     for split, count in videos.items():
+        length = train_frames if split == "train" and train_frames else num_frames
         names = []
         for _ in progress(range(count), f"drawing {split}", "video"):
             number = next(numbers)
@@ -82,7 +87,7 @@ def write_vspw(
             origin.mkdir(parents=True)
             if split != "test":
                 mask.mkdir()
-            frames = zip(*scenes.clip(seed, number, num_frames, height, width, colours), strict=True)
+            frames = zip(*scenes.clip(seed, number, length, height, width, colours), strict=True)
             for frame, (image, label) in enumerate(frames, start=1):
                 mask_path = mask / f"{frame:08d}.png" if split != "test" else None
                 _write_frame(image, lookup[label], origin / f"{frame:08d}.jpg", mask_path)

@@ -54,6 +54,17 @@ def test_same_seed_same_files(tmp_path):
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
+def test_training_videos_may_be_shorter(tmp_path):
+    size = ["--train=2", "--val=1", "--height=32", "--width=48"]
+    generate.main([f"--output={tmp_path / 'drawn'}", *size, "--frames=4", "--train-frames=2"])
+    lengths = {
+        split: {len(list((tmp_path / "drawn" / "data" / video / "origin").iterdir())) for video in videos}
+        for split in ("train", "val")
+        for videos in [(tmp_path / "drawn" / f"{split}.txt").read_text().split()]
+    }
+    assert lengths == {"train": {2}, "val": {4}}
+
+
 def test_coco_stuff_layout_and_ids(tmp_path):
     options = ["--layout=coco_stuff", "--train=9", "--val=2", "--height=48", "--width=64"]
     generate.main([f"--output={tmp_path / 'coco'}", *options])
@@ -98,7 +109,7 @@ def test_what_was_drawn_otherwise_is_refused(tmp_path):
     with pytest.raises(UserError, match="drawn otherwise.*\n  colours: typical there, shared now\nDelete .*vspw and"):
         generate.for_recipe(config)
     (tmp_path / "vspw" / generate.NOTE).unlink()
-    with pytest.raises(UserError, match="version: 1 there, 2 now"):
+    with pytest.raises(UserError, match="version: 1 there, 3 now"):
         generate.for_recipe(config)
     config.data.records = "elsewhere"  # Other data takes the place of what would be drawn.
     generate.for_recipe(config)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.drawing import scenes
+from data_prep.drawing import objects, scenes
 from vspw_jax.classes import vspw
 
 
@@ -12,10 +12,43 @@ def drawn():
     return [scenes.clip(0, number, 8, 60, 96) for number in range(12)]
 
 
-def test_at_least_twelve_of_vspws_classes_occur(drawn):
+def test_all_classes_occur_in_a_few_clips(drawn):
     found = np.unique(np.concatenate([np.unique(labels) for _, labels in drawn]))
-    assert len(set(found) - {scenes.NO_CLASS}) >= 12
-    assert set(scenes.CLASSES) <= set(vspw.names())
+    assert set(found) - {scenes.NO_CLASS} == set(range(len(scenes.CLASSES)))
+    assert len(scenes.CLASSES) >= 12 and set(scenes.CLASSES) <= set(vspw.names())
+
+
+@pytest.mark.parametrize("scene", scenes.BANDS)
+def test_objects_stand_in_their_places_the_nearest_in_front(scene):
+    rng = np.random.default_rng(0)
+    edges = scenes._edges(rng, scene, 150)
+    sprites = [sprite for _ in range(20) for sprite in scenes._sprites(rng, scene, edges, 2.5, 120, "typical")]
+    for sprite in sprites:
+        band = scenes.BANDS[scene].index(scenes.OBJECTS[scene][sprite.name])
+        foot = sprite.start[1] * 120 if sprite.kind.hangs else (sprite.start[1] + 0.45 * sprite.size) * 120
+        assert edges[band] < foot < edges[band + 1]
+    sprites = scenes._sprites(rng, scene, edges, 2.5, 120, "typical")
+    lowest = [sprite.start[1] + sprite.size / 2 for sprite in sprites]
+    assert lowest == sorted(lowest)
+
+
+def test_a_tree_stays_and_a_ball_rolls_as_far_as_it_goes():
+    def placed(name, time):
+        rng = np.random.default_rng(1)
+        sprite = objects.sprite(rng, name, (0.6, 1.2), 2.5, 120, "typical")
+        side = sprite.alpha_HW.shape[0]
+        matrix = sprite.placement(time, 120)
+        return sprite, matrix @ (side / 2, side / 2, 1) / 120, np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
+
+    _, start, _ = placed("tree", 0.0)
+    _, later, turn = placed("tree", 1.0)
+    np.testing.assert_allclose(start, later, atol=1e-6)
+    assert abs(turn) <= objects.KINDS["tree"].sway + 1
+    ball, start, _ = placed("ball", 0.0)
+    _, later, turn = placed("ball", 0.2)
+    way = later[0] - start[0]
+    assert way == pytest.approx(0.2 * ball.velocity)
+    assert np.radians(turn) * ball.size / 2 == pytest.approx(way)  # Arc and way are alike, clockwise to the right.
 
 
 def test_same_seed_same_clip_other_seed_other_clip(drawn):
