@@ -137,7 +137,7 @@ def prediction_output(
 
 def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
-    found = sources.find(_INPUT.value) if _INPUT.value else None
+    found = sources.find(_INPUT.value) if _INPUT.value is not None else None
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []

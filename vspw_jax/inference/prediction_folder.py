@@ -24,6 +24,18 @@ from vspw_jax.console.errors import UserError, differing
 from vspw_jax.files.whole_files import whole_file
 
 CLAIM = "prediction.json"
+FILMS = ("overlay.mp4", "side_by_side.mp4")
+WRITTEN = ("masks", "overlays", "scores", *FILMS, "palette.csv", "memory.npz", CLAIM)
+"""All that is in such a folder."""
+
+
+def wrote(path: pathlib.Path) -> bool:
+    """Whether a file or folder is the work of predictions, which a folder or a pattern in --input does not mean."""
+    for place in (path, path.parent):
+        if place.name.removeprefix("partial-") in WRITTEN and (place.parent / CLAIM).exists():
+            return True
+    inside = [child for child in path.iterdir() if not child.name.startswith(".")] if path.is_dir() else []
+    return bool(inside) and all(map(wrote, inside))
 
 
 def _save_palette(path: pathlib.Path) -> None:
