@@ -1,6 +1,6 @@
 """A folder of predictions of one video: what it says of itself, and the masks that an earlier run has left in it.
 
-prediction.json                  from which model and input; the number of frames once all is done
+prediction.json                  from which model and input, and how it is drawn; the number of frames once all is done
 masks/<frame>.png                train ids 0..123, VSPW's colours as palette
 overlays/<frame>.jpg             the frame with its classes' colours over it, and a legend
 overlay.mp4, side_by_side.mp4    the same as videos
@@ -12,6 +12,7 @@ memory.npz                       see memory_file.py; of a network that remembers
 import csv
 import json
 import pathlib
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,6 +55,7 @@ class PredictionFolder:
     Args:
       path: the folder.
       identity: of model and input, JSON values.
+      drawing: how pictures are drawn, JSON values; pictures that were drawn otherwise are deleted, masks are kept.
 
     Attributes:
       frames: how many it holds if an earlier run has finished it, else None.
@@ -62,28 +64,46 @@ class PredictionFolder:
       UserError: it holds something else.
     """
 
-    def __init__(self, path: pathlib.Path, identity: dict[str, Any]) -> None:
-        self.path, self._identity = path, json.loads(json.dumps(identity))
+    def __init__(self, path: pathlib.Path, identity: dict[str, Any], drawing: dict[str, Any]) -> None:
+        self.path, self._identity, self._drawing = path, json.loads(json.dumps(identity)), drawing
         advice = f"Choose another with --output=DIR, or delete {path} to start anew."
         if (path / CLAIM).exists():
             self.frames: int | None = self._check(advice)
         elif any((path / "masks").glob("*")):
             raise UserError(f"{path / 'masks'} holds files, but no {path / CLAIM} says of what. {advice}")
         else:
-            self.frames = None
-            for folder in ("masks", "overlays"):
-                (path / folder).mkdir(parents=True, exist_ok=True)
-            _save_palette(path / "palette.csv")
-            self.finish(None)
+            self._begin()
+
+    def _begin(self) -> None:
+        self.frames = None
+        for folder in ("masks", "overlays"):
+            try:
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UserError(
+                    f"{self.path / folder} cannot be made: a file is where a folder is needed. --output=DIR names a "
+                    "folder; choose another."
+                ) from error
+        _save_palette(self.path / "palette.csv")
+        self.finish(None)
+
+    def _delete_pictures(self) -> None:
+        shutil.rmtree(self.path / "overlays", ignore_errors=True)
+        for film in FILMS:
+            (self.path / film).unlink(missing_ok=True)
 
     def _check(self, advice: str) -> int | None:
         try:
             found = json.loads((self.path / CLAIM).read_text())
-            frames = found.pop("frames")
+            frames, drawing = found.pop("frames"), found.pop("drawing", None)
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{self.path / CLAIM} is damaged ({error}). {advice}") from error
         if lines := differing(found, self._identity):
             raise UserError(f"{self.path} holds predictions of another model or input:\n{lines}\n{advice}")
+        if drawing != self._drawing:
+            self._delete_pictures()
+            self._begin()
+            return None
         return frames
 
     def is_whole(self, films: Iterable[str]) -> bool:
@@ -111,4 +131,4 @@ class PredictionFolder:
     def finish(self, frames: int | None) -> None:
         """Notes that all `frames` of the video are there; None: not yet."""
         with whole_file(self.path / CLAIM) as path:
-            path.write_text(json.dumps({**self._identity, "frames": frames}, indent=2) + "\n")
+            path.write_text(json.dumps({**self._identity, "drawing": self._drawing, "frames": frames}, indent=2) + "\n")
