@@ -211,5 +211,8 @@ def test_a_film_that_begins_late_and_is_cut_off(tmp_path):
     count = predict.predict_source(Stub(), film, tmp_path / "out")
     assert 5 < count < 30
     assert any("its header announces 80003.0" in complaint for complaint in film.complaints)
+    (again,) = sources.find(path)
+    assert predict.predict_source(Stub(stops_at=0), again, tmp_path / "out") == 0
+    assert again.complaints == film.complaints  # What is not there is said again.
     (shown,) = sources.find(tmp_path / "out" / "overlay.mp4")
     assert [time * shown.unit for _, _, time in shown.frames()] == [fractions.Fraction(n, 10) for n in range(count)]

@@ -212,6 +212,7 @@ def predict_source(
     identity = {"input": source.name, "fingerprint": source.fingerprint, **predictor.identity()}
     folder, films = PredictionFolder(output, identity, overlay.drawing(opacity)), list(FILMS)[: 1 + side_by_side]
     if folder.is_whole(films):
+        source.complaints.extend(folder.complaints)
         return 0
     store = _store(predictor, source, folder, identity)
     most = 2 * predictor.batch if overlap else 0
@@ -244,5 +245,5 @@ def predict_source(
                 written.remember(memory_file.KeptMemory(tuple(names), batch[-1].image.shape, result.memory))
     if store:
         store.close()
-    folder.finish(len(names))
+    folder.finish(len(names), source.complaints)
     return predicted

@@ -13,7 +13,7 @@ import csv
 import json
 import pathlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class PredictionFolder:
 
     Attributes:
       frames: how many it holds if an earlier run has finished it, else None.
+      complaints: sentences of that run about what could not be read.
 
     Raises:
       UserError: it holds something else.
@@ -66,6 +67,7 @@ class PredictionFolder:
 
     def __init__(self, path: pathlib.Path, identity: dict[str, Any], drawing: dict[str, Any]) -> None:
         self.path, self._identity, self._drawing = path, json.loads(json.dumps(identity)), drawing
+        self.complaints: list[str] = []
         advice = f"Choose another with --output=DIR, or delete {path} to start anew."
         if (path / CLAIM).exists():
             self.frames: int | None = self._check(advice)
@@ -96,6 +98,7 @@ class PredictionFolder:
         try:
             found = json.loads((self.path / CLAIM).read_text())
             frames, drawing = found.pop("frames"), found.pop("drawing", None)
+            self.complaints = found.pop("complaints", [])
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{self.path / CLAIM} is damaged ({error}). {advice}") from error
         if lines := differing(found, self._identity):
@@ -128,7 +131,8 @@ class PredictionFolder:
             return None
         return label_HW if label_HW.shape == size else None
 
-    def finish(self, frames: int | None) -> None:
-        """Notes that all `frames` of the video are there; None: not yet."""
+    def finish(self, frames: int | None, complaints: Sequence[str] = ()) -> None:
+        """Notes that all `frames` of the video are there, and what could not be read; None: not yet."""
+        notes = {"drawing": self._drawing, "frames": frames, "complaints": list(complaints)}
         with whole_file(self.path / CLAIM) as path:
-            path.write_text(json.dumps({**self._identity, "drawing": self._drawing, "frames": frames}, indent=2) + "\n")
+            path.write_text(json.dumps({**self._identity, **notes}, indent=2) + "\n")
