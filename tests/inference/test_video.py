@@ -54,9 +54,11 @@ def test_frames_keep_their_times_when_the_rate_varies(tmp_path):
     assert [time * video.describe(tmp_path / "a.mp4")[2] for time in found] == [time * unit for time in times]
 
 
-def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
-    write(tmp_path / "a.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((96, 80, 3), np.uint8)])
-    assert [image.shape for image in read(tmp_path / "a.mp4")[1]] == [(48, 64, 3)] * 2
+def test_frames_of_another_size_are_scaled_into_the_first(tmp_path):
+    write(tmp_path / "a.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((96, 64, 3), np.uint8)])
+    first, second = read(tmp_path / "a.mp4")[1]
+    assert first.shape == second.shape == (48, 64, 3)
+    assert second[:, 18:46].max() < 60 and second[:, :14].min() > 100 and second[:, 50:].min() > 100
 
 
 MATRICES = {  # a, b, c, d, and what the picture is then: rows that go down and columns that go to the right, or not.
@@ -96,6 +98,19 @@ def test_a_file_without_a_number_of_frames_that_is_cut_off(tmp_path, suffix):
     names, *_, complaints = read(films.cut(path, 0.6))
     assert 10 < len(names) < 35
     assert any(re.fullmatch(r"It ends at [123]\.\d\d s; its header announces 4\.0\d s\.", said) for said in complaints)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "avi"])
+def test_a_file_with_a_number_of_frames_that_is_cut_off(tmp_path, suffix):
+    path = films.film(tmp_path / f"a.{suffix}", films.noise(40), **({} if suffix == "avi" else FIRST))
+    assert read(path)[3] == []
+    names, *_, complaints = read(films.cut(path, 0.6))
+    assert 10 < len(names) < 35
+    assert f"{len(names)} frames could be read; its header announces 40." in complaints
+
+
+FIRST = {"movflags": "faststart"}
+"""The index stands before the frames, so that a file can be opened when its end is missing."""
 
 
 @pytest.mark.parametrize(("suffix", "seconds"), [("mkv", 80000), ("mkv", 3), ("ts", 80000), ("ts", -2)])

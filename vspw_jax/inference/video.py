@@ -19,7 +19,9 @@ from vspw_jax.files.whole_files import whole_file
 
 DEFAULT_RATE = 15
 """Frames a second where nothing states them: VSPW's."""
-STATE_DURATION = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "flv", "asf")
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+"""FFmpeg's name of the format, and of MOV."""
+STATE_DURATION = ("matroska,webm", MP4, "flv", "asf")
 """Containers whose header states a duration. FFmpeg estimates that of others from what is there."""
 STEP_BACK, STEP_FORWARD = 1, 3600
 """Seconds: where times step further, a clock was set anew between two frames."""
@@ -148,9 +150,10 @@ def _missing(
     period = 1 / fractions.Fraction(stream.average_rate or DEFAULT_RATE)
     stated = fractions.Fraction(container.duration or 0, av.time_base)
     if stream.frames:
-        # An edit list shows only a part of the frames; then the part's end is there.
+        # An edit list shows only a part of the frames; then all packets of the part are there, up to its end.
         own = stream.duration * stream.time_base if stream.duration and stream.time_base else stated
-        is_short = read < min(stream.frames, whole) or (read < stream.frames and end < own - period / 2)
+        is_part = container.format.name == MP4 and read >= whole and end >= own - period / 2
+        is_short = read < stream.frames and not is_part
         return f"{read} frames could be read; its header announces {stream.frames}." if is_short else ""
     # The last frame need not say how long it is shown.
     is_short = container.format.name in STATE_DURATION and end < stated - 3 * period
@@ -201,11 +204,19 @@ def read(path: pathlib.Path, complaints: list[str]) -> Iterator[tuple[str, Pictu
 
 
 def _fit(image_HWC: Picture, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture at another size: cut where it is at most one row and column too large, else scaled."""
+    """The picture at another size: cut where it is at most one row and column too large, else scaled, with grey around.
+
+    Its proportions stay.
+    """
     own = image_HWC.shape[:2]
     if 0 <= own[0] - height <= 1 and 0 <= own[1] - width <= 1:
         return np.ascontiguousarray(image_HWC[:height, :width])
-    return cv2.resize(image_HWC, (width, height))
+    factor = min(height / own[0], width / own[1])
+    rows, columns = (max(round(side * factor), 1) for side in own)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    result = np.full((height, width, 3), 128, np.uint8)
+    result[top : top + rows, left : left + columns] = cv2.resize(image_HWC, (columns, rows))
+    return result
 
 
 @contextlib.contextmanager
@@ -215,7 +226,7 @@ def video_writer(
     """Gives a function (picture, time=None) that appends to an H.264 file.
 
     The first picture sets the size; H.264 needs even sides, so an odd side loses a row or column. Other pictures are
-    scaled to that size. Times are whole multiples of `unit` seconds and must grow; pictures without a time are 1/rate
+    scaled into that size. Times are whole multiples of `unit` seconds and must grow; pictures without a time are 1/rate
     apart. The file takes its name when it is whole.
     """
     rate = fractions.Fraction(rate).limit_denominator(1001)
