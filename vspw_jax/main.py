@@ -28,7 +28,7 @@ from vspw_jax.console import command, recipe_file
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
-from vspw_jax.inference import sources
+from vspw_jax.inference import overlay, sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
@@ -57,6 +57,9 @@ _OUTPUT = flags.DEFINE_string(
     "export: file to write, .pth or .safetensors.",
 )
 _SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "predict: also a video of frame and overlay side by side.")
+_OPACITY = flags.DEFINE_float(
+    "opacity", overlay.OPACITY, "predict: of the classes' colours over the frame, 0 to 1.", lower_bound=0, upper_bound=1
+)
 _NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This is one of several processes that run together; see vspw_jax/parallel/processes.py."
@@ -137,14 +140,14 @@ def prediction_output(
 
 def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
-    found = sources.find(_INPUT.value) if _INPUT.value else None
+    found = sources.find(_INPUT.value) if _INPUT.value is not None else None
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
     for source in found:
         output = prediction_output(workdir, predictor, source, several=len(found) > 1)
         try:
-            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value)
+            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
         except KeyboardInterrupt:
             print(
                 f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr

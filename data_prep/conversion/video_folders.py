@@ -1,10 +1,12 @@
 """VSPW's layout: lists of videos, and data/<video>/{origin/<frame>.jpg,mask/<frame>.png}."""
 
+import codecs
+import collections
 import pathlib
 from collections.abc import Iterable, Sequence
 
 from data_prep.conversion.frames import Frame
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, listed, warn
 from vspw_jax.files.sources import Source
 
 SPLITS = ("train", "val", "test")
@@ -15,25 +17,46 @@ def read_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
     """(prefix, {split: video names}) from the lists that are there; the prefix leads to them within the source."""
     found = [name for name in source.sizes if pathlib.PurePosixPath(name).name in {f"{split}.txt" for split in SPLITS}]
     if not found:
-        listed = sorted({name.split("/")[0] for name in source.sizes})[:8]
+        there = sorted({name.split("/")[0] for name in source.sizes})[:8]
         raise UserError(
             f"{source.path} does not look like VSPW: expected at least one of {', '.join(f'{s}.txt' for s in SPLITS)} "
-            f"and data/<video>/origin/*.jpg, found {listed}."
+            f"and data/<video>/origin/*.jpg, found {there}."
         )
     prefix = min(found, key=lambda name: name.count("/")).rpartition("/")[0]
     prefix += "/" if prefix else ""
     lists = {split: f"{prefix}{split}.txt" for split in SPLITS}
-    return prefix, {split: _read_list(source, name) for split, name in lists.items() if name in source.sizes}
+    splits = {split: _read_list(source, name) for split, name in lists.items() if name in source.sizes}
+    for split in ("val", "test"):
+        if shared := sorted(set(splits.get("train", ())) & set(splits.get(split, ()))):
+            warn(f"{source.path} lists {listed(shared)} in train.txt and in {split}.txt: scores will look too good.")
+    return prefix, splits
 
 
 def _read_list(source: Source, name: str) -> list[str]:
-    videos = source.read(name).decode().split()
+    """The names in a list: one a line, which may hold spaces; empty lines say nothing."""
+    lines = _text(source, name).replace("\r", "\n").split("\n")
+    videos = [line.strip() for line in lines if line.strip()]
     wrong = [video for video in videos if "/" in video or "\\" in video or video.startswith(".")]
-    doubled = sorted({video for video in videos if videos.count(video) > 1}) if len(set(videos)) < len(videos) else []
-    if wrong or doubled:
-        problem = f"{wrong[0]!r}, which is no video name" if wrong else f"{doubled[0]} twice"
+    doubled = [video for video, count in collections.Counter(videos).items() if count > 1]
+    if not videos or wrong or doubled:
+        problem = (
+            "no video" if not videos else f"{wrong[0]!r}, which is no video name" if wrong else f"{doubled[0]} twice"
+        )
         raise UserError(f"{source.where(name)} lists {problem}. Expected one video name a line.")
     return videos
+
+
+def _text(source: Source, name: str) -> str:
+    """A list's text: UTF-8, or UTF-16 that says so by its first bytes, as Windows' editors write it."""
+    data = source.read(name)
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+        if "\0" in text:
+            raise UserError("it holds bytes that are 0, as UTF-16 does")
+    except (UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{source.where(name)} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+    return text
 
 
 def list_frames(source: Source, folder: str, video: str, files: Sequence[str], needs_masks: bool) -> list[Frame]:

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from data_prep import vspw
+from data_prep.conversion import video_folders
+from tests.inputs import lists
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.files import sources
@@ -150,6 +152,49 @@ def test_a_video_listed_twice(source, tmp_path):
         file.write(f"{first}\n")
     with pytest.raises(UserError, match=f"lists {first} twice"):
         vspw.convert(source, tmp_path / "records")
+
+
+@pytest.fixture
+def strange_names(source):
+    """The training videos with names that hold spaces and accents."""
+    old = (source / "train.txt").read_text().split()
+    new = [f"{number} Caf\u00e9 {number}" for number in range(len(old))]
+    for before, after in zip(old, new, strict=True):
+        (source / "data" / before).rename(source / "data" / after)
+    return new
+
+
+@pytest.mark.parametrize("write", [lists.utf16, lists.utf8_with_mark, lists.old_mac, lists.ragged])
+def test_a_line_of_a_list_is_a_name(source, strange_names, write):
+    (source / "train.txt").write_bytes(write(strange_names))
+    opened = sources.open_source(source)
+    prefix, splits = video_folders.read_splits(opened)
+    assert splits["train"] == strange_names
+    assert len(video_folders.split_frames(opened, prefix, splits["train"], "train")) == 50
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lists.latin1, "is not UTF-8 text: .*can't decode byte 0xe9.*Save it as UTF-8"),
+        (lists.utf16_without_mark, "is not UTF-8 text: .*Save it as UTF-8"),
+        (lambda names: b"\n \r\n", "lists no video. Expected one video name a line"),
+        (lambda names: lists.utf16([names[0], names[0]]), "lists 0 Caf\u00e9 0 twice"),
+        (lambda names: lists.utf16(names)[:-1], "is not UTF-8 text"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named(source, strange_names, write, message):
+    (source / "train.txt").write_bytes(write(strange_names))
+    with pytest.raises(UserError, match=f"(?s)train.txt {message}"):
+        video_folders.read_splits(sources.open_source(source))
+
+
+def test_a_video_in_two_lists_is_said(source, capsys):
+    first = (source / "train.txt").read_text().split()[0]
+    with (source / "val.txt").open("a") as file:
+        file.write(f"{first}\n")
+    video_folders.read_splits(sources.open_source(source))
+    assert f"lists {first} in train.txt and in val.txt: scores will look too good." in capsys.readouterr().err
 
 
 def test_files_that_start_with_a_dot_are_passed_over(source, video, tmp_path):

@@ -1,19 +1,69 @@
 """Pictures of predictions."""
 
 import numpy as np
+import pytest
 
 from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError
 from vspw_jax.inference import overlay
 
 
 def test_colours_are_mixed_in_and_void_shows_the_frame():
-    image = np.full((2, 2, 3), 100, np.uint8)
-    label = np.array([[28, 28], [60, 255]], np.uint8)
+    image = np.full((4, 6, 3), 100, np.uint8)
+    label = np.repeat(np.array([[28, 60, 255]], np.uint8), 2, axis=1).repeat(4, axis=0)
     mixed = overlay.overlay(image, label, opacity=0.6)
     palette = vspw.picture_colours().astype(float)
     np.testing.assert_array_equal(mixed[0, 0], (0.4 * 100 + 0.6 * palette[28]).round())
-    np.testing.assert_array_equal(mixed[1, 0], (0.4 * 100 + 0.6 * palette[60]).round())
-    np.testing.assert_array_equal(mixed[1, 1], [100, 100, 100])
+    np.testing.assert_array_equal(mixed[0, 2], (0.4 * 100 + 0.6 * palette[60]).round())
+    np.testing.assert_array_equal(mixed[:, 4:], 100)
+    np.testing.assert_array_equal(overlay.overlay(image, label, opacity=0), image)
+
+
+def test_a_line_stands_where_classes_meet():
+    """Also between classes whose colours are nearly those of the frame: it is much darker, or much lighter."""
+    label = np.zeros((8, 8), np.uint8)
+    label[2:6, 2:6] = np.arange(16).reshape(4, 4)[1:2, 1:2] + 60
+    for class_id in range(vspw.NUM_CLASSES):
+        label[label != 255] = np.where(label[label != 255] == label[0, 0], class_id, (class_id + 1) % vspw.NUM_CLASSES)
+        image = vspw.picture_colours()[label]  # So that mixing changes nothing.
+        seen = overlay.overlay(image, label).astype(int)
+        lines = np.abs(seen - image).sum(axis=-1) > 0
+        assert lines[2:6, 5].all() and lines[5, 2:6].all() and lines[1, 2:6].all() and lines[2:6, 1].all()
+        assert lines.sum() == 15
+        assert np.abs(seen - image)[lines].mean(axis=-1).min() > 50
+
+
+def test_every_opacity_but_no_other_number():
+    assert overlay.drawing(0.5) != overlay.drawing(0.6)
+    for opacity in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UserError, match="--opacity is .*: expected 0, which shows the frame alone, to 1"):
+            overlay.drawing(opacity)
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [
+        ((48, 64), (480, 640)),
+        ((480, 854), (480, 854)),
+        ((1080, 1920), (1080, 1920)),
+        ((1, 2000), (3, 6000)),
+        ((400, 12000), (256, 7680)),
+        ((1, 40000), (1, 7680)),
+        ((20000, 2), (7680, 1)),
+    ],
+)
+def test_a_frame_of_any_size_can_be_drawn(size, drawn):
+    assert overlay.drawn_size(*size, about=480) == drawn
+    frame = overlay.scaled(np.zeros((*size, 3), np.uint8), 480)
+    label = overlay.scaled(np.full(size, 7, np.uint8), 480)
+    assert frame.shape[:2] == label.shape == drawn and (label == 7).all()
+    film = overlay.beside(frame, frame, [7])
+    assert max(film.shape) <= 16384 and film.shape[0] >= 10 * overlay.LINE_HEIGHT
+
+
+def test_pictures_of_several_widths_stand_below_each_other():
+    pictures = [np.zeros((4, width, 3), np.uint8) for width in (7, 9)]
+    assert overlay.stacked(pictures).shape == (8, 9, 3)
 
 
 def test_commonest_classes_come_first_and_void_never():
@@ -34,4 +84,4 @@ def test_comparison_has_three_pictures_and_a_legend():
     image = np.zeros((40, 60, 3), np.uint8)
     label = np.zeros((40, 60), np.uint8)
     picture = overlay.comparison(image, label, label, height=80)
-    assert picture.shape == (80, 3 * 120 + overlay.LEGEND_WIDTH, 3)
+    assert picture.shape == (overlay.LEAST_HEIGHT, 3 * 120 + overlay.LEGEND_WIDTH, 3)

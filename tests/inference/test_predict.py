@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.inputs import films
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
-from vspw_jax.inference import predict, scores, sources, video
+from vspw_jax.inference import predict, prediction_folder, scores, sources, video
 
 
 class Stub:
@@ -148,3 +149,70 @@ def test_scores_are_kept_beside_the_masks_and_go_on_too(frames, tmp_path, capsys
     reader = scores.Reader(tmp_path / "out" / "scores")
     assert list(reader.videos) == ["frames"] and len(reader.videos["frames"]) == 10
     assert reader.frame("frames", "003").values.shape == (15, 20, 2)
+
+
+def test_another_opacity_draws_again_but_predicts_nothing(frames, tmp_path):
+    output = tmp_path / "out"
+    predict.predict_source(Stub(), frames, output, side_by_side=True, opacity=0.5)
+    before = content(output)
+    assert predict.predict_source(Stub(stops_at=0), frames, output, opacity=0.9) == 0
+    after = content(output)
+    changed = {name for name in before if before[name] != after.get(name)}
+    drawn = {name for name in before if name.endswith((".jpg", ".mp4"))} - {"overlays/000.jpg"}  # Class 0 over black.
+    assert changed >= drawn | {"prediction.json"} and not any(name.startswith("masks") for name in changed)
+    assert "side_by_side.mp4" not in after  # It was not asked for again.
+    predict.predict_source(Stub(stops_at=0), frames, output, side_by_side=True, opacity=0.5)
+    assert content(output) == before
+
+
+def test_a_folder_that_does_not_say_how_it_was_drawn_is_drawn_again(frames, tmp_path):
+    """As those from before `drawing`."""
+    predict.predict_source(Stub(), frames, tmp_path / "out")
+    before = content(tmp_path / "out")
+    claim = json.loads(before["prediction.json"])
+    del claim["drawing"]
+    (tmp_path / "out" / "prediction.json").write_text(json.dumps(claim))
+    (tmp_path / "out" / "overlays" / "004.jpg").write_bytes(b"of other colours")
+    assert predict.predict_source(Stub(stops_at=0), frames, tmp_path / "out") == 0
+    assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("place", ["", "below"])
+def test_an_output_that_is_a_file_is_said(frames, tmp_path, place):
+    (tmp_path / "out.mp4").write_bytes(b"a film")
+    with pytest.raises(UserError, match="masks cannot be made: a file is where a folder is needed. --output=DIR"):
+        predict.predict_source(Stub(), frames, tmp_path / "out.mp4" / place)
+
+
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 1), (1, 1), (3, 501)])
+def test_frames_of_any_size_have_masks_of_that_size(tmp_path, size, capsys):
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((*size, 3), 80, np.uint8))
+    output = tmp_path / "out"
+    assert predict.predict_source(Stub(), sources.find(tmp_path)[0], output, side_by_side=True) == 1
+    assert cv2.imread(str(output / "masks" / "1.png")).shape[:2] == size
+    said = f"frames of {size[1]}x{size[0]} are drawn at "
+    assert (said in capsys.readouterr().out) == (max(size) == 9000)
+    for film in prediction_folder.FILMS:
+        ((_, shown, _),) = sources.find(output / film)[0].frames()
+        assert shown.shape[0] >= 220
+
+
+def test_the_same_command_goes_on_where_its_output_lies_in_its_input(frames, tmp_path):
+    folder = tmp_path / "frames"
+    before = predict.predict_source(Stub(), frames, folder)
+    (again,) = sources.find(folder)
+    assert before == again.count == 10
+    assert predict.predict_source(Stub(stops_at=0), again, folder) == 0
+
+
+def test_a_film_that_begins_late_and_is_cut_off(tmp_path):
+    path = films.film(tmp_path / "a.mkv", films.noise(30, (16, 16)) // 8, [800_000 + number for number in range(30)])
+    (film,) = sources.find(films.cut(path, 0.6))
+    count = predict.predict_source(Stub(), film, tmp_path / "out")
+    assert 5 < count < 30
+    assert any("its header announces 80003.0" in complaint for complaint in film.complaints)
+    (again,) = sources.find(path)
+    assert predict.predict_source(Stub(stops_at=0), again, tmp_path / "out") == 0
+    assert again.complaints == film.complaints  # What is not there is said again.
+    (shown,) = sources.find(tmp_path / "out" / "overlay.mp4")
+    assert [time * shown.unit for _, _, time in shown.frames()] == [fractions.Fraction(n, 10) for n in range(count)]

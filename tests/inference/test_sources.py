@@ -1,11 +1,13 @@
 """What --input may name, and in which order it is read."""
 
+import pathlib
+
 import cv2
 import numpy as np
 import pytest
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.inference import sources, video
+from vspw_jax.inference import prediction_folder, sources, video
 
 
 def picture(path, level=0):
@@ -90,3 +92,68 @@ def test_what_would_be_written_to_one_place_is_refused(tmp_path):
     picture(tmp_path / "p" / "1.jpg")
     with pytest.raises(UserError, match="Several frames of p are called 1"):
         sources.find(tmp_path / "p")
+
+
+NAMED = {  # What is there, what --input names of it, and what the videos are called.
+    "VSPW": (
+        ["data/1_a/origin/1.jpg", "data/2_b/origin/1.jpg", "data/1_a/mask/1.png"],
+        "",
+        ["1_a", "2_b"],
+    ),
+    "videos of it": (["1_a/origin/1.jpg", "2_b/origin/1.jpg", ".c/origin/1.jpg"], "", ["1_a", "2_b"]),
+    "a video of it": (["1_a/origin/1.jpg", "1_a/mask/1.png"], "1_a", ["1_a"]),
+    "its frames": (["1_a/origin/1.jpg"], "1_a/origin", ["1_a"]),
+    "pattern of origins": (["1_a/origin/1.jpg", "2_b/origin/1.jpg"], "*/origin", ["1_a", "2_b"]),
+    "pattern of frames": (["1_a/origin/1.jpg", "2_b/origin/2.jpg"], "*/origin/*.jpg", ["1_a", "2_b"]),
+    "other folders": (["a/left/1.jpg", "b/left/1.jpg"], "*/left", ["a", "b"]),
+    "folders that differ twice": (["a/x/1.jpg", "b/x/1.jpg", "b/y/1.jpg"], "*/*", ["a_x", "b_x", "b_y"]),
+    "videos of one name": (["a/x.mp4", "b/x.mp4"], "*/x.mp4", ["a", "b"]),
+    "one picture": (["a/7.jpg", "a/8.jpg"], "a/8.jpg", ["8"]),
+    "strange names": (["concat:a.mp4", "-i.mp4", "b [1].mp4"], "", ["-i", "b [1]", "concat:a"]),
+    "brackets": (["b [1].mp4"], "b [1].mp4", ["b [1]"]),
+}
+
+
+@pytest.mark.parametrize(("paths", "argument", "names"), NAMED.values(), ids=NAMED.keys())
+def test_videos_are_called_by_what_differs(tmp_path, monkeypatch, paths, argument, names):
+    monkeypatch.chdir(tmp_path)
+    for path in map(pathlib.Path, paths):
+        clip(path) if path.suffix == ".mp4" else picture(path)
+    for found in (sources.find(argument or "."), sources.find(tmp_path / argument)):
+        assert [source.name for source in found] == names
+        assert all(source.count == 1 and len(list(source.frames())) == 1 for source in found)
+
+
+def test_the_folder_itself_has_a_name(tmp_path, monkeypatch):
+    picture(tmp_path / "clip" / "1.jpg")
+    monkeypatch.chdir(tmp_path / "clip")
+    assert [source.name for source in sources.find(".")] == ["clip"]
+
+
+@pytest.mark.parametrize("output", ["", "out", "out/deeper"])
+def test_what_predictions_wrote_is_no_input(tmp_path, output):
+    """The second run finds what the first one has found, wherever that wrote."""
+    clip(tmp_path / "a.mp4")
+    patterns = ["", "*", "*.mp4", "**/*.mp4"]
+    find = lambda: [[source.name for source in sources.find(f"{tmp_path}/{pattern}")] for pattern in patterns]
+    before = find()
+    folder = prediction_folder.PredictionFolder(tmp_path / output, {}, {})
+    clip(tmp_path / output / "overlay.mp4")
+    clip(tmp_path / output / "partial-side_by_side.mp4")
+    picture(folder.mask_path("1"))
+    picture(folder.overlay_path("1"))
+    assert before == find() == [["a"]] * 4
+    assert [source.name for source in sources.find(tmp_path / output / "overlay.mp4")] == ["overlay"]
+    with pytest.raises(UserError, match="matches only what predictions wrote, such as .*overlay.mp4"):
+        sources.find(f"{tmp_path / output}/overlay*.mp4")
+
+
+def test_kinds_are_not_mixed_and_an_empty_name_is_said(tmp_path):
+    clip(tmp_path / "a.mp4")
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(
+        UserError, match="matches pictures, such as .*a.jpg, and others, such as .*a.mp4: name one kind"
+    ):
+        sources.find(f"{tmp_path}/*")
+    with pytest.raises(UserError, match="--input, which is empty, does not exist"):
+        sources.find("")

@@ -1,12 +1,15 @@
 """Frames in and out of video files: sizes, times, rotation, damage."""
 
 import fractions
-import struct
+import pathlib
+import re
+import types
 
 import av
 import numpy as np
 import pytest
 
+from tests.inputs import films
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference import video
 
@@ -51,26 +54,130 @@ def test_frames_keep_their_times_when_the_rate_varies(tmp_path):
     assert [time * video.describe(tmp_path / "a.mp4")[2] for time in found] == [time * unit for time in times]
 
 
-def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
-    write(tmp_path / "a.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((96, 80, 3), np.uint8)])
-    assert [image.shape for image in read(tmp_path / "a.mp4")[1]] == [(48, 64, 3)] * 2
+def test_frames_of_another_size_are_scaled_into_the_first(tmp_path):
+    write(tmp_path / "a.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((96, 64, 3), np.uint8)])
+    first, second = read(tmp_path / "a.mp4")[1]
+    assert first.shape == second.shape == (48, 64, 3)
+    assert second[:, 18:46].max() < 60 and second[:, :14].min() > 100 and second[:, 50:].min() > 100
 
 
-@pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_phones_rotation_is_undone(tmp_path, turns):
-    """The file's matrix (ISO 14496-12, tkhd) says how to turn what it stores; nothing else in it changes."""
-    path, image = tmp_path / "a.mp4", moving_square(1, 48, 64)[0]
-    write(path, [np.rot90(image, -turns)] * 3)
-    content = bytearray(path.read_bytes())
-    cos, sin = [(1, 0), (0, -1), (-1, 0), (0, 1)][turns]
-    # Version 0: box name, version and flags, then 36 bytes up to the matrix.
-    start = content.index(b"tkhd") + 4 + 4 + 36
-    content[start : start + 36] = struct.pack(">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
-    found = read(path)[1]
-    assert found[0].shape == image.shape
-    assert np.median(np.abs(found[0].astype(int) - image)) <= 4
-    assert np.abs(found[0][10:22, 2:14].astype(int) - (200, 60, 30)).mean() < 20
+MATRICES = {  # a, b, c, d, and what the picture is then: rows that go down and columns that go to the right, or not.
+    "as it is": ((1, 0, 0, 1), lambda image: image),
+    "turned left": ((0, -1, 1, 0), lambda image: np.rot90(image, 1)),
+    "turned round": ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+    "turned right": ((0, 1, -1, 0), lambda image: np.rot90(image, 3)),
+    "mirrored": ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda image: image[::-1]),
+    "rows as columns": ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+    "mirrored and turned": ((0, -1, -1, 0), lambda image: np.rot90(image, 2).swapaxes(0, 1)),
+}
+
+
+@pytest.mark.parametrize(("matrix", "expected"), MATRICES.values(), ids=MATRICES.keys())
+def test_turns_and_mirrors_of_a_file_are_those_of_its_frames(tmp_path, matrix, expected):
+    path = films.shown_through(films.film(tmp_path / "a.mp4", [films.corners()] * 2), *matrix)
+    found, expected = read(path)[1][0], expected(films.corners())
+    assert found.shape == expected.shape
+    assert np.median(np.abs(found.astype(int) - expected)) <= 6
+
+
+@pytest.mark.parametrize("matrix", [(0.7, 0.7, -0.7, 0.7), (1, 0.5, 0, 1), (0, 0, 0, 0), (1, 0, 0, 0)])
+def test_a_slanted_picture_is_refused(tmp_path, matrix):
+    path = films.shown_through(films.film(tmp_path / "a.mp4", [films.corners()] * 2), *matrix)
+    with pytest.raises(UserError, match=r"a.mp4 is to be shown through the matrix .* neither a turn by 90, 180 or 270"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_a_file_without_a_number_of_frames_that_is_cut_off(tmp_path, suffix):
+    codec = {"mkv": "libx264", "webm": "libvpx"}[suffix]
+    path = films.film(tmp_path / f"a.{suffix}", films.noise(40), codec=codec)
+    assert video.describe(path)[0] is None
+    names, *_, complaints = read(path)
+    assert (len(names), complaints) == (40, [])
+    names, *_, complaints = read(films.cut(path, 0.6))
+    assert 10 < len(names) < 35
+    assert any(re.fullmatch(r"It ends at [123]\.\d\d s; its header announces 4\.0\d s\.", said) for said in complaints)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "avi"])
+def test_a_file_with_a_number_of_frames_that_is_cut_off(tmp_path, suffix):
+    path = films.film(tmp_path / f"a.{suffix}", films.noise(40), **({} if suffix == "avi" else FIRST))
+    assert read(path)[3] == []
+    names, *_, complaints = read(films.cut(path, 0.6))
+    assert 10 < len(names) < 35
+    assert f"{len(names)} frames could be read; its header announces 40." in complaints
+
+
+FIRST = {"movflags": "faststart"}
+"""The index stands before the frames, so that a file can be opened when its end is missing."""
+
+
+@pytest.mark.parametrize(("suffix", "seconds"), [("mkv", 80000), ("mkv", 3), ("ts", 80000), ("ts", -2)])
+def test_times_begin_at_0(tmp_path, suffix, seconds):
+    times = [10 * seconds + number for number in (0, 1, 2, 9)]
+    path = films.film(tmp_path / f"a.{suffix}", films.noise(4), times, avoid_negative_ts="disabled")
+    found, unit = read(path)[2], video.describe(path)[2]
+    np.testing.assert_allclose([float(time * unit) for time in found], [0, 0.1, 0.2, 0.9], atol=1e-3)
+
+
+@pytest.mark.parametrize("jump", [-500, 800_000])
+def test_times_go_on_where_a_clock_was_set_anew(tmp_path, jump):
+    """As in recordings of broadcasts. The frames come as packets of a file could not be muxed so."""
+    frame = lambda pts: types.SimpleNamespace(pts=pts)
+    complaints = []
+    pts = [1000, 1001, 1001, None, 1003 + jump, 1004 + jump, 1014 + jump]
+    unit = fractions.Fraction(1, 10)
+    times = [time for _, time in video._timed(map(frame, pts), fractions.Fraction(10), unit, complaints)]
+    assert times == [0, 1, 2, 3, 4, 5, 15]
+    assert complaints == ["Its clock jumps 1 times; the times of its frames go on without the jumps."]
+
+
+@pytest.mark.parametrize("unit", [fractions.Fraction(1, 10**9), fractions.Fraction(1, 90000), fractions.Fraction(2)])
+def test_units_of_time_of_any_size_can_be_written(tmp_path, unit):
+    seconds = [0, 2, 4, 3000]
+    write(tmp_path / "a.mp4", moving_square(4, 48, 64), times=[round(second / unit) for second in seconds], unit=unit)
+    found, unit = read(tmp_path / "a.mp4")[2], video.describe(tmp_path / "a.mp4")[2]
+    np.testing.assert_allclose([float(time * unit) for time in found], seconds, atol=1e-3)
+
+
+def test_what_an_edit_list_leaves_out_is_not_missing(tmp_path):
+    path = films.film(tmp_path / "a.mp4", films.noise(40))
+    whole = read(path)
+    names, images, times, complaints = read(films.shortened_by_edit_list(path, first=0, seconds=2))
+    assert (len(names), complaints) == (20, [])
+    np.testing.assert_array_equal(images, whole[1][:20])
+
+
+def test_of_several_streams_the_first_is_read_which_is_said(tmp_path):
+    path = films.film(tmp_path / "a.mkv", films.noise(5), streams=2)
+    names, *_, complaints = read(path)
+    assert (len(names), complaints) == (5, ["It holds 2 video streams: only the first was read."])
+
+
+NO_FILMS = {
+    "sound": (films.sound, "a.m4a", "it has no video stream, only audio"),
+    "song": (films.song_with_cover, "a.m4a", "it has no video stream, only audio, cover picture"),
+    "text": (lambda path: path.write_text("1_a\n" * 5000) and path, "train.txt", "it is a text file"),
+}
+
+
+@pytest.mark.parametrize(("make", "name", "message"), NO_FILMS.values(), ids=NO_FILMS.keys())
+def test_what_is_no_film(tmp_path, make, name, message):
+    with pytest.raises(UserError, match=f"{name} cannot be read as a video: {message}"):
+        video.describe(make(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "name", ["concat:a.mp4", "-i.mp4", "pipe:", "http:x.mp4", "a%03d.mp4", "a b.mp4", "\udce9.mp4"]
+)
+def test_a_name_is_a_name(tmp_path, monkeypatch, name):
+    """FFmpeg has a protocol for what stands before a colon."""
+    monkeypatch.chdir(tmp_path)
+    films.film(tmp_path / "made.mp4", films.noise(3)).rename(name)
+    assert len(read(pathlib.Path(name))[0]) == 3
+    write(pathlib.Path(name), moving_square(4, 48, 64))
+    assert len(read(pathlib.Path(name))[0]) == 4
 
 
 def long_video(path):

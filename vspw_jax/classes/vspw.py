@@ -11,8 +11,21 @@ import importlib.resources
 import numpy as np
 from jaxtyping import Integer, UInt8
 
+from vspw_jax.classes import colours
+
 NUM_CLASSES = 124
 VOID = 255
+EXPECTED_COLOURS = {
+    "sky": (120, 205, 255),
+    "tree": (0, 115, 45),
+    "grass": (150, 235, 60),
+    "sea": (0, 70, 225),
+    "sand": (240, 200, 110),
+    "person": (225, 30, 50),
+    "ball": (255, 130, 0),
+    "ship_or_boat": (125, 75, 20),
+}
+"""In pictures, where a class has a colour that everybody expects."""
 
 
 @functools.cache
@@ -30,26 +43,23 @@ def names() -> tuple[str, ...]:
 
 def palette() -> UInt8[np.ndarray, "256 3"]:
     """Colours of mask files by train id: ADE20K's palette cut to 124, void black (VSS-CFFM mmseg/datasets/vspw.py)."""
-    colours = np.zeros((256, 3), np.uint8)
-    colours[:NUM_CLASSES] = [[int(row[channel]) for channel in "rgb"] for row in table()]
-    return colours
+    result = np.zeros((256, 3), np.uint8)
+    result[:NUM_CLASSES] = [[int(row[channel]) for channel in "rgb"] for row in table()]
+    return result
 
 
 @functools.cache
 def picture_colours() -> UInt8[np.ndarray, "256 3"]:
     """Colours by train id for pictures that people look at, void black.
 
-    In VSPW's palette sky, grass and tree are reds. Here hues follow each other around the circle, at three depths.
-    Their start and step were chosen so that classes of a street, a coast and a room are far apart.
+    In VSPW's palette sky, grass and tree are reds. Here the classes that should fill most pixels differ most.
     """
-    number = np.arange(NUM_CLASSES)
-    hue = (30 + number * 315.5) % 360
-    saturation, value = np.choose(number % 3, [0.85, 0.5, 0.95]), np.choose(number % 3, [0.95, 0.85, 0.6])
-    channels = [(hue / 60 + offset) % 6 for offset in (5, 3, 1)]
-    rgb = [value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1) for k in channels]
-    colours = np.zeros((256, 3), np.uint8)
-    colours[:NUM_CLASSES] = np.round(255 * np.stack(rgb, axis=-1))
-    return colours
+    share = {row["name"]: float(row["seen_in"]) * float(row["area"]) for row in table("vspw_expectations")}
+    by_share = sorted(share, key=lambda name: (name not in EXPECTED_COLOURS, -share[name]))
+    first = [EXPECTED_COLOURS[name] for name in by_share[: len(EXPECTED_COLOURS)]]
+    result = np.zeros((256, 3), np.uint8)
+    result[[names().index(name) for name in by_share]] = colours.spread(NUM_CLASSES, first)
+    return result
 
 
 def from_raw(raw: Integer[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:

@@ -140,7 +140,7 @@ def evaluate(
         with whole_file(workdir / SCORES_FILE) as path:
             path.write_text(json.dumps(result, indent=2) + "\n")
         with whole_file(workdir / PICTURE_FILE) as path:
-            Image.fromarray(np.concatenate(list(comparisons(predictor, frames)))).save(path)
+            Image.fromarray(overlay.stacked(list(comparisons(predictor, frames)))).save(path)
         run = ShownRun(workdir.name, predictions.Folder(predictions_folder(config, workdir)), counts, result)
         report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
     return result

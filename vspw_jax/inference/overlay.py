@@ -1,16 +1,25 @@
 """Predictions as pictures: class colours over the frame, with a legend."""
 
-from collections.abc import Iterable
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from numpy.typing import ArrayLike
 
 from vspw_jax.classes import vspw
+from vspw_jax.console.errors import UserError
 
 LEGEND_WIDTH = 200
 LINE_HEIGHT = 22
+LEAST_HEIGHT = 10 * LINE_HEIGHT
+"""Of a picture with a legend: so many classes have their line."""
+MOST_SIDE = 7680
+"""Of a frame as it is drawn. H.264 ends at 16384, and a film may hold two frames and a legend beside each other."""
+OPACITY = 0.5
 
 Picture = UInt8[np.ndarray, "H W 3"]
 """RGB."""
@@ -18,11 +27,42 @@ Labels = UInt8[np.ndarray, "H W"]
 """Train ids, void 255."""
 
 
-def overlay(image_HWC: Picture, label_HW: Labels, opacity: float = 0.6) -> Picture:
-    """The frame with its classes' colours over it; void pixels stay as they are."""
+def drawing(opacity: float) -> dict[str, Any]:
+    """What decides how classes are drawn, as JSON values.
+
+    Raises:
+      UserError: it is no opacity.
+    """
+    if not 0 <= opacity <= 1:
+        raise UserError(f"--opacity is {opacity}: expected 0, which shows the frame alone, to 1, which hides it.")
+    return {"opacity": opacity, "colours": hashlib.sha256(vspw.picture_colours().tobytes()).hexdigest()[:16]}
+
+
+def overlay(image_HWC: Picture, label_HW: Labels, opacity: float = OPACITY) -> Picture:
+    """The frame with its classes' colours over it, and a line where classes meet; void pixels stay as they are."""
     colour = vspw.picture_colours()[label_HW]
-    mixed = (1 - opacity) * image_HWC + opacity * colour
-    return np.where((label_HW == vspw.VOID)[..., None], image_HWC, mixed.round()).astype(np.uint8)
+    mixed = ((1 - opacity) * image_HWC + opacity * colour).round().astype(np.uint8)
+    mixed = np.where((label_HW == vspw.VOID)[..., None], image_HWC, mixed)
+    if opacity:
+        borders = _borders(label_HW)
+        mixed[borders] = _line_colours()[label_HW[borders]]
+    return mixed
+
+
+def _borders(label_HW: Labels) -> Bool[np.ndarray, "H W"]:
+    """The pixels of a class whose right or lower neighbour is of another, or of none."""
+    borders = np.zeros(label_HW.shape, bool)
+    borders[:, :-1] = label_HW[:, :-1] != label_HW[:, 1:]
+    borders[:-1] |= label_HW[:-1] != label_HW[1:]
+    return borders & (label_HW != vspw.VOID)
+
+
+@functools.cache
+def _line_colours() -> UInt8[np.ndarray, "256 3"]:
+    """A darker tone of light classes' colours, a lighter one of dark classes'."""
+    colours = vspw.picture_colours().astype(np.float32)
+    is_light = colours @ np.array([0.299, 0.587, 0.114], np.float32) > 128
+    return np.where(is_light[:, None], colours * 0.4, 255 - (255 - colours) * 0.4).round().astype(np.uint8)
 
 
 def legend(class_ids: Iterable[int], height: int) -> UInt8[np.ndarray, "height 200 3"]:
@@ -43,24 +83,50 @@ def commonest(label: ArrayLike, most: int = 20) -> list[int]:
     return [int(class_id) for class_id in np.argsort(-counts)[:most] if counts[class_id]]
 
 
-def enlarge(image_HWC: Picture, height: int) -> Picture:
-    """The picture scaled up to about `height`, by a whole factor, so that pixels stay square; never scaled down."""
-    factor = max(round(height / image_HWC.shape[0]), 1)
-    return image_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
+def drawn_size(height: int, width: int, about: int) -> tuple[int, int]:
+    """The size at which a frame is drawn: scaled by a whole factor to about so many rows, so that pixels stay square.
+
+    It is never scaled down, but where a side would be more than MOST_SIDE.
+    """
+    factor: float = max(min(round(about / height), MOST_SIDE // max(height, width)), 1)
+    if max(height, width) > MOST_SIDE:
+        factor = MOST_SIDE / max(height, width)
+    return max(round(height * factor), 1), max(round(width * factor), 1)
+
+
+def scaled(image: UInt8[np.ndarray, "H W *C"], about: int) -> UInt8[np.ndarray, "h w *C"]:
+    """A picture, or labels, at `drawn_size`."""
+    height, width = drawn_size(image.shape[0], image.shape[1], about)
+    shrinks = height < image.shape[0] and image.ndim == 3
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT)
+
+
+def _beside_legend(pictures: Sequence[Picture], class_ids: Iterable[int]) -> Picture:
+    """Pictures of one size and the legend of classes beside each other; low ones have grey below."""
+    row = np.concatenate(pictures, axis=1)
+    row = np.pad(row, [(0, max(LEAST_HEIGHT - len(row), 0)), (0, 0), (0, 0)], constant_values=128)
+    return np.concatenate([row, legend(class_ids, len(row))], axis=1)
 
 
 def with_legend(_: Picture, coloured: Picture, class_ids: Iterable[int]) -> Picture:
     """An overlay with the legend of classes beside it."""
-    return np.concatenate([coloured, legend(class_ids, coloured.shape[0])], axis=1)
+    return _beside_legend([coloured], class_ids)
 
 
 def beside(frame: Picture, coloured: Picture, class_ids: Iterable[int]) -> Picture:
     """Frame, overlay and the legend of classes beside each other."""
-    return np.concatenate([frame, coloured, legend(class_ids, frame.shape[0])], axis=1)
+    return _beside_legend([frame, coloured], class_ids)
 
 
 def comparison(image: Picture, label: Labels, prediction: Labels, height: int = 240) -> Picture:
     """Frame, truth and prediction side by side, with a legend of the classes in either."""
+    image, label, prediction = (scaled(part, height) for part in (image, label, prediction))
     parts = [image, overlay(image, label), overlay(image, prediction)]
-    row = np.concatenate([enlarge(part, height) for part in parts], axis=1)
-    return np.concatenate([row, legend(commonest([label, prediction]), row.shape[0])], axis=1)
+    return _beside_legend(parts, commonest([label, prediction]))
+
+
+def stacked(pictures: Sequence[Picture]) -> Picture:
+    """Pictures below each other; narrow ones have grey beside them."""
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [np.pad(p, [(0, 0), (0, width - p.shape[1]), (0, 0)], constant_values=128) for p in pictures]
+    return np.concatenate(padded)

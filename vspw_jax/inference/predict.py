@@ -20,7 +20,7 @@ from PIL import Image
 from vspw_jax.console.progress import progress
 from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.inference import memory_file, overlay, scores
+from vspw_jax.inference import memory_file, overlay, prediction_folder, scores
 from vspw_jax.inference.in_order import InOrder
 from vspw_jax.inference.prediction_folder import PredictionFolder
 from vspw_jax.inference.predictor import Predictor, Result
@@ -33,7 +33,7 @@ THREADS = 2
 """How many draw and write pictures."""
 FRAMES_BETWEEN_MEMORIES = 32
 """What a network remembers is kept at most so often; an interrupted run makes the frames since then again."""
-FILMS = {"overlay.mp4": overlay.with_legend, "side_by_side.mp4": overlay.beside}
+FILMS = dict(zip(prediction_folder.FILMS, (overlay.with_legend, overlay.beside), strict=True))
 """By video: what makes its pictures of frame, overlay and the legend's classes."""
 
 
@@ -66,11 +66,11 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _draw(
-    item: Item, label: np.ndarray, shown: tuple[int, ...], path: pathlib.Path, films: Sequence[str]
+    item: Item, label: np.ndarray, opacity: float, shown: tuple[int, ...], path: pathlib.Path, films: Sequence[str]
 ) -> list[np.ndarray]:
     """The pictures of a frame for `films`; writes its overlay."""
-    coloured = overlay.enlarge(overlay.overlay(item.image, label), OVERLAY_HEIGHT)
-    frame = overlay.enlarge(item.image, OVERLAY_HEIGHT)
+    frame = overlay.scaled(item.image, OVERLAY_HEIGHT)
+    coloured = overlay.overlay(frame, overlay.scaled(label, OVERLAY_HEIGHT), opacity)
     if not path.exists():
         with whole_file(path) as partial:
             Image.fromarray(overlay.with_legend(frame, coloured, shown)).save(partial, quality=92)
@@ -83,14 +83,21 @@ class _Output:
     Args:
       source: of the frames.
       films: names in FILMS.
+      opacity: of the classes' colours over the frame.
       most: frames that may be waiting; 0 for none, and no threads.
     """
 
     def __init__(
-        self, folder: PredictionFolder, source: Source, store: scores.Writer | None, films: Sequence[str], most: int
+        self,
+        folder: PredictionFolder,
+        source: Source,
+        store: scores.Writer | None,
+        films: Sequence[str],
+        opacity: float,
+        most: int,
     ) -> None:
         self._folder, self._source, self._store, self._films = folder, source, store, films
-        self._most, self._stack = most, contextlib.ExitStack()
+        self._opacity, self._most, self._stack = opacity, most, contextlib.ExitStack()
         self._shown: tuple[int, ...] = ()
         self._remembered, self._masks = 0, list[Future[None]]()
 
@@ -114,7 +121,7 @@ class _Output:
         # A class that has appeared keeps its line in the legend.
         self._shown += tuple(class_id for class_id in overlay.commonest(label) if class_id not in self._shown)
         path = self._folder.overlay_path(item.name)
-        pictures = self._write(_draw, item, label, self._shown, path, self._films)
+        pictures = self._write(_draw, item, label, self._opacity, self._shown, path, self._films)
         self._film(self._append_pictures, pictures, item.time)
         if item.label is None:
             self._masks.append(self._write(mask_png.save, label, self._folder.mask_path(item.name)))
@@ -145,13 +152,20 @@ def _store(
     return scores.Writer(folder.path / "scores", identity, predictor.num_classes, predictor.top_classes)
 
 
-def _checked_room(
+def _checked(
     batches: Iterable[list[Item]], predictor: Predictor, source: Source, store: scores.Writer | None
 ) -> Iterator[list[Item]]:
-    """The batches. Before the first it says how large the scores will be, and checks that there is room for them."""
+    """The batches. Before the first it says at which size large frames are drawn.
+
+    It says how large the scores will be too, and checks that there is room for them.
+    """
     for number, batch in enumerate(batches):
+        height, width, _ = batch[0].image.shape
+        drawn = overlay.drawn_size(height, width, OVERLAY_HEIGHT)
+        if not number and max(height, width) > overlay.MOST_SIDE:
+            sizes = f"{width}x{height} are drawn at {drawn[1]}x{drawn[0]}"
+            print(f"{source.name}: frames of {sizes}, which H.264 can hold; masks keep their size.", flush=True)
         if store and not number:
-            height, width, _ = batch[0].image.shape
             size = scores.frame_bytes(height, width, predictor.num_classes, predictor.top_classes)
             print(
                 scores.check_room(store.folder, size * (source.count or 1), "choose another --output=DIR"), flush=True
@@ -173,7 +187,12 @@ def _kept_memory(
 
 
 def predict_source(
-    predictor: Predictor, source: Source, output: pathlib.Path, side_by_side: bool = False, overlap: bool = True
+    predictor: Predictor,
+    source: Source,
+    output: pathlib.Path,
+    side_by_side: bool = False,
+    overlap: bool = True,
+    opacity: float = overlay.OPACITY,
 ) -> int:
     """Predicts the frames of a video that an earlier run into the same folder has not predicted.
 
@@ -182,6 +201,7 @@ def predict_source(
       output: folder; see `prediction_folder.py`.
       side_by_side: whether to make a video of frame and overlay beside each other too.
       overlap: whether reading, predicting and writing go on at the same time.
+      opacity: of the classes' colours over the frame, 0 to 1.
 
     Returns:
       The number of frames that were predicted now.
@@ -190,8 +210,9 @@ def predict_source(
       UserError: the folder holds predictions of another model or input; nothing can be read; no room for scores.
     """
     identity = {"input": source.name, "fingerprint": source.fingerprint, **predictor.identity()}
-    folder, films = PredictionFolder(output, identity), list(FILMS)[: 1 + side_by_side]
+    folder, films = PredictionFolder(output, identity, overlay.drawing(opacity)), list(FILMS)[: 1 + side_by_side]
     if folder.is_whole(films):
+        source.complaints.extend(folder.complaints)
         return 0
     store = _store(predictor, source, folder, identity)
     most = 2 * predictor.batch if overlap else 0
@@ -209,9 +230,9 @@ def predict_source(
     with (
         contextlib.closing(bar),
         read_ahead(_items(source, folder, store, most_kept), most) as items,
-        _Output(folder, source, store, films, most) as written,
+        _Output(folder, source, store, films, opacity, most) as written,
     ):
-        batches = _checked_room(_batches(items, predictor.batch), predictor, source, store)
+        batches = _checked(_batches(items, predictor.batch), predictor, source, store)
         for batch, result in (one_ahead if overlap else map)(begin, batches):
             labels = result.labels() if result else [item.label for item in batch]
             compacts = result.scores() if result and store else [None] * len(batch)
@@ -224,5 +245,5 @@ def predict_source(
                 written.remember(memory_file.KeptMemory(tuple(names), batch[-1].image.shape, result.memory))
     if store:
         store.close()
-    folder.finish(len(names))
+    folder.finish(len(names), source.complaints)
     return predicted

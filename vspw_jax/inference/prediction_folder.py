@@ -1,6 +1,6 @@
 """A folder of predictions of one video: what it says of itself, and the masks that an earlier run has left in it.
 
-prediction.json                  from which model and input; the number of frames once all is done
+prediction.json                  from which model and input, and how it is drawn; the number of frames once all is done
 masks/<frame>.png                train ids 0..123, VSPW's colours as palette
 overlays/<frame>.jpg             the frame with its classes' colours over it, and a legend
 overlay.mp4, side_by_side.mp4    the same as videos
@@ -12,7 +12,8 @@ memory.npz                       see memory_file.py; of a network that remembers
 import csv
 import json
 import pathlib
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,18 @@ from vspw_jax.console.errors import UserError, differing
 from vspw_jax.files.whole_files import whole_file
 
 CLAIM = "prediction.json"
+FILMS = ("overlay.mp4", "side_by_side.mp4")
+WRITTEN = ("masks", "overlays", "scores", *FILMS, "palette.csv", "memory.npz", CLAIM)
+"""All that is in such a folder."""
+
+
+def wrote(path: pathlib.Path) -> bool:
+    """Whether a file or folder is the work of predictions, which a folder or a pattern in --input does not mean."""
+    for place in (path, path.parent):
+        if place.name.removeprefix("partial-") in WRITTEN and (place.parent / CLAIM).exists():
+            return True
+    inside = [child for child in path.iterdir() if not child.name.startswith(".")] if path.is_dir() else []
+    return bool(inside) and all(map(wrote, inside))
 
 
 def _save_palette(path: pathlib.Path) -> None:
@@ -42,36 +55,58 @@ class PredictionFolder:
     Args:
       path: the folder.
       identity: of model and input, JSON values.
+      drawing: how pictures are drawn, JSON values; pictures that were drawn otherwise are deleted, masks are kept.
 
     Attributes:
       frames: how many it holds if an earlier run has finished it, else None.
+      complaints: sentences of that run about what could not be read.
 
     Raises:
       UserError: it holds something else.
     """
 
-    def __init__(self, path: pathlib.Path, identity: dict[str, Any]) -> None:
-        self.path, self._identity = path, json.loads(json.dumps(identity))
+    def __init__(self, path: pathlib.Path, identity: dict[str, Any], drawing: dict[str, Any]) -> None:
+        self.path, self._identity, self._drawing = path, json.loads(json.dumps(identity)), drawing
+        self.complaints: list[str] = []
         advice = f"Choose another with --output=DIR, or delete {path} to start anew."
         if (path / CLAIM).exists():
             self.frames: int | None = self._check(advice)
         elif any((path / "masks").glob("*")):
             raise UserError(f"{path / 'masks'} holds files, but no {path / CLAIM} says of what. {advice}")
         else:
-            self.frames = None
-            for folder in ("masks", "overlays"):
-                (path / folder).mkdir(parents=True, exist_ok=True)
-            _save_palette(path / "palette.csv")
-            self.finish(None)
+            self._begin()
+
+    def _begin(self) -> None:
+        self.frames = None
+        for folder in ("masks", "overlays"):
+            try:
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UserError(
+                    f"{self.path / folder} cannot be made: a file is where a folder is needed. --output=DIR names a "
+                    "folder; choose another."
+                ) from error
+        _save_palette(self.path / "palette.csv")
+        self.finish(None)
+
+    def _delete_pictures(self) -> None:
+        shutil.rmtree(self.path / "overlays", ignore_errors=True)
+        for film in FILMS:
+            (self.path / film).unlink(missing_ok=True)
 
     def _check(self, advice: str) -> int | None:
         try:
             found = json.loads((self.path / CLAIM).read_text())
-            frames = found.pop("frames")
+            frames, drawing = found.pop("frames"), found.pop("drawing", None)
+            self.complaints = found.pop("complaints", [])
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{self.path / CLAIM} is damaged ({error}). {advice}") from error
         if lines := differing(found, self._identity):
             raise UserError(f"{self.path} holds predictions of another model or input:\n{lines}\n{advice}")
+        if drawing != self._drawing:
+            self._delete_pictures()
+            self._begin()
+            return None
         return frames
 
     def is_whole(self, films: Iterable[str]) -> bool:
@@ -96,7 +131,8 @@ class PredictionFolder:
             return None
         return label_HW if label_HW.shape == size else None
 
-    def finish(self, frames: int | None) -> None:
-        """Notes that all `frames` of the video are there; None: not yet."""
+    def finish(self, frames: int | None, complaints: Sequence[str] = ()) -> None:
+        """Notes that all `frames` of the video are there, and what could not be read; None: not yet."""
+        notes = {"drawing": self._drawing, "frames": frames, "complaints": list(complaints)}
         with whole_file(self.path / CLAIM) as path:
-            path.write_text(json.dumps({**self._identity, "frames": frames}, indent=2) + "\n")
+            path.write_text(json.dumps({**self._identity, **notes}, indent=2) + "\n")
