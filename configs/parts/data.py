@@ -50,17 +50,17 @@ def coco_stuff(split: str) -> ConfigDict:
 def draw_video(data: ConfigDict) -> None:
     """Has a recipe draw its own video, where its records are not replaced by others."""
     data.records = "data/demo/records"
-    data.generate = ConfigDict(dict(layout="vspw", train=240, val=12, height=120, width=192, seed=0))
+    data.generate = ConfigDict(dict(layout="vspw", train=240, val=12, height=96, width=176, seed=0))
     data.generate.update(train_frames=5, frames=20)  # Many videos teach more than long ones; VC16 asks for 16 frames.
     data.generate.colours = "typical"  # Of a class; or "shared" by all classes, which is harder.
     data.generate.source, data.generate.records = "data/demo/vspw", data.records
-    data.augment.base_size = (192, 120)
+    data.augment.update(base_size=(176, 96), resize_ratio=(0.75, 1.5), photometric=False)  # Few steps learn few views.
     data.update(threads=2, prefetch=4)
 
 
 def draw_images(member: ConfigDict) -> None:
     """Has a recipe draw the images of a mixture's member in COCO-Stuff's layout."""
     member.records = "data/demo_coco_stuff/records"
-    member.generate = ConfigDict(dict(layout="coco_stuff", train=240, val=24, height=120, width=160, seed=1))
+    member.generate = ConfigDict(dict(layout="coco_stuff", train=240, val=24, height=96, width=128, seed=1))
     member.generate.colours = "typical"
     member.generate.source, member.generate.records = "data/demo_coco_stuff/images", member.records

@@ -24,24 +24,24 @@ def shrink_run(config: ConfigDict) -> None:
     """All of a demo but its network: crop, optimizer, steps, drawn video."""
     config.model.image_size = (96, 96)
     config.model.remat = "none"
-    config.optimizer.update(learning_rate=1e-3, layer_decay=1.0, clip_norm=1.0)
+    # In so few steps a moment over 1000 of them (beta2 0.999) is still that of the first. Measured.
+    config.optimizer.update(learning_rate=2e-3, beta2=0.99, layer_decay=1.0, clip_norm=1.0)
     config.schedule.warmup_steps = 50
-    config.train.update(steps=1050, batch=4)
+    config.train.update(steps=450, batch=8)
     data.draw_video(config.data)
-    config.evaluate.stride = (64, 64)
-    config.run.update(log_every=20, save_every=300, picture_every=500, afterwards=("evaluate", "predict"))
+    config.evaluate.stride = (96, 80)  # Two windows cover a frame.
+    config.run.update(log_every=15, save_every=150, picture_every=225, afterwards=("evaluate", "predict"))
 
 
 def shrink_mask2former(config: ConfigDict) -> None:
     """The demo of a ViT-Adapter with Mask2Former: narrow, shallow, from random weights."""
     shrink_run(config)
-    config.train.steps = 1000
-    config.optimizer.learning_rate = 5e-4
     config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
     config.model.encoder.update(adapter_channels=24, adapter_heads=4)
     config.model.decoder.update(dim=96, heads=4, encoder_ffn_dim=192, ffn_dim=192)
-    config.model.decoder.update(encoder_layers=3, decoder_layers=3, num_queries=32)
-    config.loss.segmentation.update(num_points=512, capacity=12)
+    config.model.decoder.update(encoder_layers=2, decoder_layers=3, num_queries=24)
+    config.loss.segmentation.update(num_points=256, capacity=12)
+    config.loss.segmentation.weights.cls = 2.0  # Mask2Former's; paper 000 has 1.
 
 
 def shrink_upernet(config: ConfigDict) -> None:

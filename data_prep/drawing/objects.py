@@ -51,10 +51,10 @@ KINDS = {
     "car": Kind(
         (("polygon", (2, 60), (18, 57), (30, 34), (68, 34), (82, 57), (98, 63), (98, 84), (2, 84)), *WHEELS),
         {"tyre": WHEELS, "glass": (("polygon", (24, 56), (33, 39), (66, 39), (76, 56)),)},
-        size=(0.4, 0.55),
+        size=(0.5, 0.7),
         speed=(0.2, 0.8),
     ),
-    "person": Kind((HEAD, ("polygon", *BODY)), {"skin": (HEAD,)}, size=(0.4, 0.55), speed=(0.0, 0.25), sway=3),
+    "person": Kind((HEAD, ("polygon", *BODY)), {"skin": (HEAD,)}, size=(0.45, 0.6), speed=(0.0, 0.25), sway=3),
     "tree": Kind(
         (TRUNK, ("ellipse", (50, 22), (27, 21)), ("ellipse", (29, 42), (26, 19)), ("ellipse", (71, 43), (25, 19))),
         {"trunk": (TRUNK,)},
@@ -64,11 +64,11 @@ KINDS = {
     "ship_or_boat": Kind(
         (HULL, ("polygon", (48, 6), (88, 68), (48, 68)), ("polygon", (43, 16), (43, 68), (12, 68))),
         {"hull": (HULL,)},
-        size=(0.35, 0.55),
+        size=(0.45, 0.65),
         speed=(0.05, 0.3),
         sway=5,
     ),
-    "ball": Kind((("ellipse", (50, 50), (47, 47)),), size=(0.22, 0.34), speed=(0.1, 0.5), hop=0.15, rolls=True),
+    "ball": Kind((("ellipse", (50, 50), (47, 47)),), size=(0.26, 0.38), speed=(0.1, 0.5), hop=0.15, rolls=True),
     "painting_or_poster": Kind((("polygon", (4, 14), (96, 14), (96, 86), (4, 86)),), size=(0.35, 0.5), hangs=True),
     "unnamed": Kind(
         (("polygon", (8, 60), (30, 20), (58, 34), (90, 30), (84, 66), (92, 96), (46, 90), (12, 97)),),
