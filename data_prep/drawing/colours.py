@@ -7,7 +7,7 @@ from jaxtyping import Float, Float32
 from data_prep.drawing import textures
 from data_prep.drawing.textures import Size
 
-TYPICAL = {
+TYPICAL: dict[str, tuple[float | None, float, float]] = {
     "sky": (210, 0.4, 0.9),
     "building": (20, 0.35, 0.6),
     "road": (230, 0.06, 0.4),
@@ -20,14 +20,15 @@ TYPICAL = {
     "tree": (125, 0.65, 0.35),
     "ship_or_boat": (0, 0.06, 0.92),
     "ball": (355, 0.8, 0.75),
+    "car": (None, 0.75, 0.7),
     "glass": (200, 0.25, 0.7),
     "hull": (15, 0.6, 0.35),
     "skin": (22, 0.4, 0.75),
     "trunk": (25, 0.5, 0.3),
     "tyre": (0, 0.05, 0.12),
 }
-"""Hue in degrees, saturation and value of classes, and of parts of objects, that have a colour in the world. A car,
-clothes and a painting have any."""
+"""Hue in degrees (None: any), saturation and value of classes, and of parts of objects, that have a colour in the
+world. Clothes and a painting have any."""
 
 HUE_SPREAD, SHADE_SPREAD = 25.0, 0.1
 """Standard deviations around them, of the hue in degrees, of saturation and value."""
@@ -44,7 +45,9 @@ def typical_colours(rng: np.random.Generator, name: str) -> Float[np.ndarray, "2
     """Two colours as (hue, saturation, value) around the class's own, of those that have one."""
     if name not in TYPICAL:
         return shared_colours(rng, name)
-    hue, saturation, value = rng.normal(TYPICAL[name], (HUE_SPREAD, SHADE_SPREAD, SHADE_SPREAD))
+    mean_hue, *shade = TYPICAL[name]
+    hue = rng.uniform(0, 360) if mean_hue is None else rng.normal(mean_hue, HUE_SPREAD)
+    saturation, value = rng.normal(shade, SHADE_SPREAD)
     contrast = rng.uniform(0.15, 0.3)
     return np.array(
         [((hue + rng.normal(0, 10)) % 360, abs(saturation), value + side * contrast / 2) for side in (-1, 1)]

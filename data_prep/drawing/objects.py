@@ -68,7 +68,7 @@ KINDS = {
         speed=(0.05, 0.3),
         sway=5,
     ),
-    "ball": Kind((("ellipse", (50, 50), (47, 47)),), size=(0.26, 0.38), speed=(0.1, 0.5), hop=0.15, rolls=True),
+    "ball": Kind((("ellipse", (50, 50), (47, 47)),), size=(0.26, 0.38), speed=(0.1, 0.5), hop=0.08, rolls=True),
     "painting_or_poster": Kind((("polygon", (4, 14), (96, 14), (96, 86), (4, 86)),), size=(0.35, 0.5), hangs=True),
     "unnamed": Kind(
         (("polygon", (8, 60), (30, 20), (58, 34), (90, 30), (84, 66), (92, 96), (46, 90), (12, 97)),),

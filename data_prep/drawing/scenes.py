@@ -77,9 +77,9 @@ def _background(
 def _sprites(
     rng: np.random.Generator, scene: str, edges: list[float], width: float, unit: int, colours: str
 ) -> list[objects.Sprite]:
-    """Four to seven objects, the farthest first; none comes twice before all have come."""
+    """Three to six objects, the farthest first; none comes twice before all have come."""
     homes, bands = OBJECTS[scene], BANDS[scene]
-    names = [*rng.permutation(list(homes)), *rng.permutation(list(homes))][: rng.integers(4, 8)]
+    names = [*rng.permutation(list(homes)), *rng.permutation(list(homes))][: rng.integers(3, 7)]
     places = {name: (edge / unit, end / unit) for name, edge, end in zip(bands, edges[:-1], edges[1:], strict=True)}
     sprites = [objects.sprite(rng, name, places[homes[name]], width, unit, colours) for name in names]
     return sorted(sprites, key=lambda sprite: sprite.start[1] + sprite.size / 2)
