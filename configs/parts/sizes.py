@@ -27,7 +27,7 @@ def shrink_run(config: ConfigDict) -> None:
     # In so few steps a moment over 1000 of them (beta2 0.999) is still that of the first. Measured.
     config.optimizer.update(learning_rate=2e-3, beta2=0.99, layer_decay=1.0, clip_norm=1.0)
     config.schedule.warmup_steps = 50
-    config.train.update(steps=450, batch=8)
+    config.train.update(steps=450, batch=6)
     data.draw_video(config.data)
     config.evaluate.stride = (96, 80)  # Two windows cover a frame.
     config.run.update(log_every=15, save_every=150, picture_every=225, afterwards=("evaluate", "predict"))
@@ -36,9 +36,9 @@ def shrink_run(config: ConfigDict) -> None:
 def shrink_mask2former(config: ConfigDict) -> None:
     """The demo of a ViT-Adapter with Mask2Former: narrow, shallow, from random weights."""
     shrink_run(config)
-    config.model.encoder.update(dim=64, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
+    config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
     config.model.encoder.update(adapter_channels=24, adapter_heads=4)
-    config.model.decoder.update(dim=64, heads=4, encoder_ffn_dim=128, ffn_dim=128, norm_groups=16)
+    config.model.decoder.update(dim=96, heads=4, encoder_ffn_dim=192, ffn_dim=192)
     config.model.decoder.update(encoder_layers=2, decoder_layers=3, num_queries=24)
     config.loss.segmentation.update(num_points=256, capacity=12)
     config.loss.segmentation.weights.cls = 2.0  # Mask2Former's; paper 000 has 1.

@@ -30,7 +30,7 @@ TYPICAL: dict[str, tuple[float | None, float, float]] = {
 """Hue in degrees (None: any), saturation and value of classes, and of parts of objects, that have a colour in the
 world. Clothes and a painting have any."""
 
-HUE_SPREAD, SHADE_SPREAD = 25.0, 0.1
+HUE_SPREAD, SHADE_SPREAD = 18.0, 0.08
 """Standard deviations around them, of the hue in degrees, of saturation and value."""
 
 
@@ -48,7 +48,7 @@ def typical_colours(rng: np.random.Generator, name: str) -> Float[np.ndarray, "2
     mean_hue, *shade = TYPICAL[name]
     hue = rng.uniform(0, 360) if mean_hue is None else rng.normal(mean_hue, HUE_SPREAD)
     saturation, value = rng.normal(shade, SHADE_SPREAD)
-    contrast = rng.uniform(0.15, 0.3)
+    contrast = rng.uniform(0.2, 0.35)
     return np.array(
         [((hue + rng.normal(0, 10)) % 360, abs(saturation), value + side * contrast / 2) for side in (-1, 1)]
     )

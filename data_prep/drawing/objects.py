@@ -51,10 +51,10 @@ KINDS = {
     "car": Kind(
         (("polygon", (2, 60), (18, 57), (30, 34), (68, 34), (82, 57), (98, 63), (98, 84), (2, 84)), *WHEELS),
         {"tyre": WHEELS, "glass": (("polygon", (24, 56), (33, 39), (66, 39), (76, 56)),)},
-        size=(0.5, 0.7),
+        size=(0.45, 0.6),
         speed=(0.2, 0.8),
     ),
-    "person": Kind((HEAD, ("polygon", *BODY)), {"skin": (HEAD,)}, size=(0.45, 0.6), speed=(0.0, 0.25), sway=3),
+    "person": Kind((HEAD, ("polygon", *BODY)), {"skin": (HEAD,)}, size=(0.42, 0.56), speed=(0.0, 0.25), sway=3),
     "tree": Kind(
         (TRUNK, ("ellipse", (50, 22), (27, 21)), ("ellipse", (29, 42), (26, 19)), ("ellipse", (71, 43), (25, 19))),
         {"trunk": (TRUNK,)},
@@ -64,7 +64,7 @@ KINDS = {
     "ship_or_boat": Kind(
         (HULL, ("polygon", (48, 6), (88, 68), (48, 68)), ("polygon", (43, 16), (43, 68), (12, 68))),
         {"hull": (HULL,)},
-        size=(0.45, 0.65),
+        size=(0.4, 0.6),
         speed=(0.05, 0.3),
         sway=5,
     ),

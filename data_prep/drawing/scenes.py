@@ -124,9 +124,9 @@ def _camera(rng: np.random.Generator, shape: Size, world_shape: Size) -> Callabl
 
 def _light(rng: np.random.Generator, width: int) -> Callable[[float], Float32[np.ndarray, "W 3"]]:
     """A function from time to the light on each column: it has a tint, comes from one side, and drifts."""
-    tint, drift, slope = rng.uniform(0.85, 1.1, 3), rng.uniform(0, 2 * np.pi), rng.uniform(-0.15, 0.15)
+    tint, drift, slope = rng.uniform(0.9, 1.1, 3), rng.uniform(0, 2 * np.pi), rng.uniform(-0.12, 0.12)
     sides = 1 + slope * np.linspace(-1, 1, width)[:, None]
-    return lambda time: (tint * sides * (0.85 + 0.2 * np.sin(2 * time + drift))).astype(np.float32)
+    return lambda time: (tint * sides * (0.9 + 0.15 * np.sin(2 * time + drift))).astype(np.float32)
 
 
 def _develop(
@@ -134,7 +134,7 @@ def _develop(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The picture after light, blur and sensor noise."""
     colour = cv2.GaussianBlur(colour * light, (0, 0), blur) if blur > 0.3 else colour * light
-    noise = rng.normal(0, 0.02, colour.shape)
+    noise = rng.normal(0, 0.015, colour.shape)
     return (255 * (colour + noise).clip(0, 1)).round().astype(np.uint8)
 
 
@@ -158,7 +158,7 @@ def clip(
     background, ground = _background(rng, scene, edges, world_shape, height, colours)
     sprites = _sprites(rng, scene, edges, world_shape[1] / height, height, colours)
     camera, light = _camera(rng, (height, width), world_shape), _light(rng, width)
-    blur = rng.uniform(0, 0.8)
+    blur = rng.uniform(0, 0.6)
 
     images, labels = [], []
     for time in np.arange(num_frames) / FRAMES_A_SECOND:
