@@ -132,16 +132,16 @@ def test_unusable_frames_are_named():
     whole = cv2.imencode(".jpg", noise)[1].tobytes()
     assert scan.read_facts(record(label)).problem is None
     assert scan.read_facts(record(label, mask_png=b"")).problem is None
-    assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=whole[: len(whole) // 2])).problem
-    assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=b"junk")).problem
+    assert "its image is damaged or cut off" in scan.read_facts(record(label, jpeg=whole[: len(whole) // 2])).problem
+    assert "its image cannot be read as a picture" in scan.read_facts(record(label, jpeg=b"junk")).problem
     assert "mask cannot be read" in scan.read_facts(record(label, mask_png=b"junk")).problem
-    assert "mode RGB holds colours" in scan.read_facts(record(noise, image=noise)).problem
+    assert "its mask holds colours" in scan.read_facts(record(noise, image=noise)).problem
     assert "48x32 pixels, its frame 24x16" in scan.read_facts(record(label, image=noise[:16, :24])).problem
     findings = checks.Findings()
     bad = [record(label, jpeg=noise.tobytes(), frame=f"{frame}") for frame in range(7)]
-    checks.check_frames(findings, "val", scanned([record(label, frame="7"), *bad]), full=False)
+    checks.check_frames(findings, "val", scanned([*bad, record(label, frame="7")]), full=False)
     [(kind, text)] = findings.problems
-    assert kind == "unreadable" and text.startswith("val: 7 unusable frames: v/0: its JPEG") and "and 2 more" in text
+    assert kind == "unreadable" and text.startswith("val: 7 unusable frames: v/0: its image") and "and 2 more" in text
 
 
 def scanned(records):

@@ -87,7 +87,7 @@ def spoil_colours(path):
 
 
 def spoil_depth(path):
-    Image.fromarray(np.zeros((48, 64), np.uint16)).save(path)
+    Image.fromarray(np.full((48, 64), 300, np.uint16)).save(path)
 
 
 def spoil_kind(path):
@@ -110,7 +110,7 @@ def spoil_values(path):
     ("spoil", "message"),
     [
         (spoil_colours, "holds colours"),
-        (spoil_depth, "pixels of mode I;16"),
+        (spoil_depth, "holds 300, which takes more than 8 bits"),
         (spoil_kind, "is a JPEG file: expected PNG"),
         (spoil_size, "is 48x64 pixels; expected 64x48"),
         (spoil_end, "cannot be read as a PNG"),

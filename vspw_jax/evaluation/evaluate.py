@@ -103,7 +103,7 @@ def predict_and_count(
         predicted = predicted_videos.predict(recording, frames, videos, config.data.threads)
         predicted = predicted_videos.stored(predicted, folder, write)
         total = sum(video.count for video in videos)
-        if frames.max_classes:
+        if frames.has_masks:
             names = [video.name for video in frames.videos]
             flow_of = temporal_consistency.flow_of_first(names, temporal_consistency.DisFlow)
             counts = counting.count_videos(predicted, config.model.num_classes, total, flow_of)
@@ -132,7 +132,7 @@ def evaluate(
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
     counts = predict_and_count(config, predictor, frames, workdir)
-    if not frames.max_classes:
+    if not frames.has_masks:
         return None
     result = scores.summarise(counts)
     result["warnings"] = [*weight_faults(getattr(predictor, "weights", {})), *warnings, *result["warnings"]]

@@ -6,17 +6,16 @@ import fractions
 import glob
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, listed, warn
 from vspw_jax.data.records import Frames
+from vspw_jax.files import frame_names, pictures
 from vspw_jax.inference import video
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp")
 ENDS = 1 << 20
 """A file's fingerprint looks at so many bytes at either end, and at its size."""
@@ -66,32 +65,69 @@ def _of_file(path: pathlib.Path) -> Source:
     return Source(path.stem, lambda: video.read(path, complaints), count, fingerprint, rate, unit, complaints)
 
 
-def _read_pictures(paths: list[pathlib.Path]) -> Iterator[NamedFrame]:
+def _read_pictures(paths: Sequence[pathlib.Path]) -> Iterator[NamedFrame]:
     for time, path in enumerate(paths):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise UserError(f"{path} cannot be read as a picture. Mend or remove it; the same command then goes on.")
+        try:
+            image = pictures.decode(path.read_bytes())
+        except (UserError, OSError) as error:
+            raise UserError(f"{path} {error}. Mend or remove it; the same command then goes on.") from error
         yield path.stem, image, time
 
 
-def _of_pictures(name: str, paths: list[pathlib.Path]) -> Source:
-    if twice := _repeated(path.stem for path in paths):
-        raise UserError(f"Several frames of {name} are called {', '.join(twice[:5])}: their masks would be one file.")
-    fingerprint = _digest(*(f"{path.name} {path.stat().st_size}" for path in paths))
+def _size(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:  # A link to nowhere, for example.
+        raise UserError(f"{path} cannot be read: {error.strerror}. Mend or remove it.") from error
+
+
+def _of_pictures(folder: pathlib.Path, paths: Sequence[pathlib.Path]) -> Source:
+    """One source of the pictures of a folder, in the order of their numbers."""
+    name, by_stem = folder.absolute().name, {path.stem: path for path in paths}
+    stems = frame_names.in_order((path.stem for path in paths), name)
+    if complaint := frame_names.open_order([(name, stems)]):
+        warn(complaint)
+    paths = [by_stem[stem] for stem in stems]
+    fingerprint = _digest(*(f"{path.name} {_size(path)}" for path in paths))
     return Source(name, lambda: _read_pictures(paths), len(paths), fingerprint)
+
+
+def _of_files(paths: Sequence[pathlib.Path], place: str, others_are_videos: bool = False) -> list[Source]:
+    """One source of the pictures of each folder, or one source of each video; warns of what is neither.
+
+    Args:
+      paths: in order.
+      place: what they were found in, for messages.
+      others_are_videos: whether a file of an unknown suffix counts as a video where there are no pictures.
+    """
+    shown = [path for path in paths if path.suffix.lower() in pictures.SUFFIXES]
+    films = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES or (others_are_videos and not shown)]
+    if shown and films:
+        raise UserError(
+            f"{place} holds pictures and videos, such as {shown[0].name} and {films[0].name}: name one kind, as in "
+            f"--input='{films[0].parent}/*{films[0].suffix}'."
+        )
+    if not shown and not films:
+        expected = ", ".join((*pictures.SUFFIXES, *VIDEO_SUFFIXES))
+        raise UserError(f"{place} holds no frames: expected files ending in {expected}.")
+    if others := [path.name for path in paths if path not in {*shown, *films}]:
+        warn(
+            f"{len(others)} files or folders in {place} are neither pictures nor videos and are left out: "
+            f"{listed(others, 3)}."
+        )
+    by_folder: dict[pathlib.Path, list[pathlib.Path]] = {}
+    for path in shown:
+        by_folder.setdefault(path.parent, []).append(path)
+    return [_of_pictures(folder, own) for folder, own in by_folder.items()] or [_of_file(path) for path in films]
 
 
 def _of_folder(folder: pathlib.Path) -> list[Source]:
     """One source of all its pictures, or one source of each of its videos."""
-    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    pictures = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    videos = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
-    if pictures and videos:
-        raise UserError(f"{folder} holds pictures and videos: name one kind, as in --input='{folder}/*.mp4'.")
-    if not pictures and not videos:
-        expected = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-        raise UserError(f"{folder} holds no frames: expected files ending in {expected}.")
-    return [_of_pictures(folder.name, pictures)] if pictures else [_of_file(path) for path in videos]
+    return _of_files([path for path in _in_order(folder.iterdir()) if not path.name.startswith(".")], str(folder))
+
+
+def _in_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    return sorted(paths, key=lambda path: (frame_names.natural(str(path)), str(path)))
 
 
 def find(argument: pathlib.Path | str) -> list[Source]:
@@ -104,19 +140,23 @@ def find(argument: pathlib.Path | str) -> list[Source]:
     if path.is_dir():
         return _different(_of_folder(path))
     if path.exists():
-        return [_of_file(path)]
-    matches = [pathlib.Path(match) for match in sorted(glob.glob(str(argument), recursive=True))]
+        return _of_files([path], str(path), others_are_videos=True)
+    matches = _in_order(map(pathlib.Path, glob.glob(str(argument), recursive=True)))
     if not matches:
         raise UserError(
             f"{argument} does not exist: expected a video file, a folder of frames or of videos, or a "
             "pattern such as 'clips/*.mp4' in --input."
         )
-    pictures = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES]
-    if pictures:
-        return [_of_pictures(pictures[0].absolute().parent.name, pictures)]
-    return _different(
-        [source for match in matches for source in (_of_folder(match) if match.is_dir() else [_of_file(match)])]
-    )
+    folders = [match for match in matches if match.is_dir()]
+    files = [match for match in matches if not match.is_dir()]
+    if folders and files:
+        raise UserError(
+            f"--input={argument} names folders and files, such as {folders[0]} and {files[0]}: name one kind, as in "
+            f"--input='{files[0].parent}/*{files[0].suffix}'."
+        )
+    if files:
+        return _different(_of_files(files, str(argument), others_are_videos=True))
+    return _different([source for folder in folders for source in _of_folder(folder)])
 
 
 def _different(sources: list[Source]) -> list[Source]:
