@@ -13,7 +13,7 @@ from data_prep.conversion.builder import Builder
 from data_prep.conversion.frames import Form, Frame
 from data_prep.conversion.units import Filter
 from vspw_jax.console.errors import UserError, listed, warn
-from vspw_jax.files import pictures
+from vspw_jax.files import frame_names, pictures
 from vspw_jax.files.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -55,11 +55,7 @@ def _pictures(source: Source, folder: str) -> dict[str, str]:
             f"{len(strange)} files of {source.where(folder)} are left out: {listed(strange, 3)}. "
             f"Expected: images end in {expected}."
         )
-    stems = {pathlib.PurePosixPath(name).stem: name for name in found}
-    if len(stems) < len(found):
-        first = next(name for name in found if name not in stems.values())
-        raise UserError(f"Several images of {source.where(folder)} are called as {first}. Remove all but one.")
-    return stems
+    return frame_names.by_stem(found, source.where(folder))
 
 
 def _stems(source: Source, folder: str, suffix: str) -> set[str]:

@@ -44,11 +44,10 @@ def _read_list(source: Source, name: str) -> list[str]:
 
 def _by_frame(source: Source, folder: str, files: Sequence[str], kind: str) -> dict[str, str]:
     """Files of a video in its folder `kind`, in order, by the name of their frame: the file's name without suffix."""
-    own = [name.removeprefix(f"{kind}/") for name in files if name.startswith(f"{kind}/")]
-    stems = [(pathlib.PurePosixPath(name).stem, f"{kind}/{name}") for name in own if _is_usable(name, kind)]
-    order = frame_names.in_order((stem for stem, _ in stems), source.where(f"{folder}/{kind}"))
-    by_stem = dict(stems)
-    return {stem: by_stem[stem] for stem in order}
+    own = [name for name in files if name.startswith(f"{kind}/") and _is_usable(name.removeprefix(f"{kind}/"), kind)]
+    place = source.where(f"{folder}/{kind}")
+    by_stem = frame_names.by_stem(own, place)
+    return {stem: by_stem[stem] for stem in frame_names.in_order(by_stem, place)}
 
 
 def _is_usable(name: str, kind: str) -> bool:

@@ -30,7 +30,6 @@ def test_numbers_are_counted(names):
     [
         (["1", "01"], "Several frames of v have the same number: .*1.* and .*1"),
         (["f_7", "f_007", "f_8"], "have the same number"),
-        (["2", "1", "2"], "Several frames of v are called 2. Rename"),
         (["x" * 241], "x{60}... of a frame of v has 241 bytes, 240 are allowed"),
         (["ä" * 121], "has 242 bytes"),
         (["a\udcff"], r"'a\\udcff' of a frame of 'v' is not UTF-8"),
@@ -39,6 +38,12 @@ def test_numbers_are_counted(names):
 def test_names_that_cannot_be_used_are_refused(names, message):
     with pytest.raises(UserError, match=message):
         frame_names.in_order(names, "v")
+
+
+def test_files_of_one_name_are_refused():
+    assert frame_names.by_stem(["a/2.jpg", "a/1.png"], "a") == {"2": "a/2.jpg", "1": "a/1.png"}
+    with pytest.raises(UserError, match="Several frames of a are called 1: 1.jpg and 1.png. Rename"):
+        frame_names.by_stem(["a/1.png", "a/1.jpg"], "a")
 
 
 def test_several_kinds_of_names_are_said():

@@ -1,5 +1,6 @@
 """Names of the frames of a video: their order, and names that cannot be used."""
 
+import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -18,19 +19,32 @@ def natural(name: str) -> tuple[tuple[str, int, str], ...]:
     return tuple((text, len(digits), digits) for text, digits in parts)
 
 
+def by_stem(files: Iterable[str], place: str) -> dict[str, str]:
+    """Files by the names of their frames: without folder and suffix. UserError where two have the same name."""
+    found: dict[str, str] = {}
+    for file in files:
+        stem = pathlib.PurePath(file).stem
+        if stem in found:
+            names = " and ".join(sorted(pathlib.PurePath(each).name for each in (file, found[stem])))
+            raise UserError(f"Several frames of {place} are called {stem}: {names}. Rename or remove all but one.")
+        found[stem] = file
+    return found
+
+
 def in_order(names: Iterable[str], video: str) -> list[str]:
     """The names of a video's frames, without suffix, as people count.
 
     Raises:
-      UserError: two names have the same number, or a name cannot be a file's.
+      UserError: two names have the same number, or a name cannot be that of a result.
     """
     ordered = sorted(names, key=natural)
     for name in ordered:
         check(name, video)
     for first, second in zip(ordered, ordered[1:], strict=False):
         if natural(first) == natural(second):
-            found = f"are called {first}" if first == second else f"have the same number: {first} and {second}"
-            raise UserError(f"Several frames of {video} {found}. Rename or remove all but one.")
+            raise UserError(
+                f"Several frames of {video} have the same number: {first} and {second}. Rename or remove all but one."
+            )
     return ordered
 
 

@@ -70,7 +70,9 @@ def _read_pictures(paths: Sequence[pathlib.Path]) -> Iterator[NamedFrame]:
         try:
             image = pictures.decode(path.read_bytes())
         except (UserError, OSError) as error:
-            raise UserError(f"{path} {error}. Mend or remove it; the same command then goes on.") from error
+            raise UserError(
+                f"{path} {error}. Mend or remove it, and give another --output=DIR: the input is another one then."
+            ) from error
         yield path.stem, image, time
 
 
@@ -83,11 +85,12 @@ def _size(path: pathlib.Path) -> int:
 
 def _of_pictures(folder: pathlib.Path, paths: Sequence[pathlib.Path]) -> Source:
     """One source of the pictures of a folder, in the order of their numbers."""
-    name, by_stem = folder.absolute().name, {path.stem: path for path in paths}
-    stems = frame_names.in_order((path.stem for path in paths), name)
+    name = folder.absolute().name
+    by_stem = frame_names.by_stem(map(str, paths), name)
+    stems = frame_names.in_order(by_stem, name)
     if complaint := frame_names.open_order([(name, stems)]):
         warn(complaint)
-    paths = [by_stem[stem] for stem in stems]
+    paths = [pathlib.Path(by_stem[stem]) for stem in stems]
     fingerprint = _digest(*(f"{path.name} {_size(path)}" for path in paths))
     return Source(name, lambda: _read_pictures(paths), len(paths), fingerprint)
 
