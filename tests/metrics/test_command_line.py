@@ -192,7 +192,7 @@ def test_damaged_files_of_the_data_are_named(tmp_path, shifted, generated_vspw):
     folder = data / "data" / open_truth(data, "val").videos[0].name
     image, mask = folder / "origin" / "00000003.jpg", folder / "mask" / "00000003.png"
     image.write_bytes(frames.half_with_end(image.read_bytes()))
-    with pytest.raises(UserError, match=r"origin/00000003\.jpg is damaged or cut off"):
+    with pytest.raises(UserError, match=rf"^{data}.*origin/00000003\.jpg is damaged or cut off"):
         scored(tmp_path, shifted, data)
     mask.write_bytes(frames.encoded("JPEG"))
     with pytest.raises(UserError, match=r"mask/00000003\.png is a JPEG file: expected PNG"):

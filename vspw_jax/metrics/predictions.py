@@ -111,8 +111,9 @@ def count_video(
     meter = VideoMeter(video.name, vspw.NUM_CLASSES, flow)
     for frame in video.frames:
         label, prediction = truth.label(video.name, frame), folder.mask(video.name, frame)
+        image = truth.image(video.name, frame) if flow else None
         try:
-            meter.add(frame, truth.image(video.name, frame) if flow else None, label, prediction)
+            meter.add(frame, image, label, prediction)
         except UserError as error:
             hint = folder.hint if (prediction >= vspw.NUM_CLASSES).any() else ""
             raise UserError(f"{folder.path}: {error}{hint}") from error
