@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 from data_prep import ade20k, coco_stuff, generate
+from data_prep.conversion import image_folders
 from data_prep.drawing import layouts
+from tests.inputs import frames
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
+from vspw_jax.files.sources import Folder
 
 PIXELMAP = "pixelmap_0_181"
 
@@ -228,3 +231,17 @@ def test_layouts_that_are_not_there(tmp_path):
         coco_stuff.convert(pathlib.Path(tmp_path), tmp_path / "records")
     with pytest.raises(UserError, match="images/training/"):
         ade20k.convert(tmp_path, tmp_path / "records")
+
+
+def test_images_of_any_usual_format_are_taken_and_the_rest_is_said(tmp_path, capsys):
+    frames.write(tmp_path / "images" / "training", ["a.JPG", "b.png", "notes.txt"])
+    frames.write(tmp_path / "annotations" / "training", ["a.png", "b.png", "c.png"], "PNG")
+    found = image_folders.read_frames(Folder(tmp_path), {"train": "training"}, (".png",))["train"]
+    assert [frame.image for frame in found] == [f"images/training/{name}" for name in ("a.JPG", "b.png", "c.jpg")]
+    assert (
+        "1 files of" in (said := capsys.readouterr().err)
+        and "images/training/ are left out: images/training/notes.txt" in said
+    )
+    frames.write(tmp_path / "images" / "training", ["b.jpg"])
+    with pytest.raises(UserError, match=r"Several frames of .*images/training/ are called b: b\.jpg and b\.png"):
+        image_folders.read_frames(Folder(tmp_path), {"train": "training"}, (".png",))

@@ -76,7 +76,11 @@ def warn(message: str) -> None:
 
 
 NO_ROOM = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
-NOT_ALLOWED = {errno.EACCES: "Permission denied", errno.EROFS: "Read-only file system"}
+NOT_ALLOWED = {
+    errno.EACCES: "Permission denied",
+    errno.EROFS: "Read-only file system",
+    errno.ENAMETOOLONG: "File name too long",
+}
 
 
 def _comes_from(error: BaseException | None, reasons: Mapping[int, str]) -> bool:

@@ -18,7 +18,7 @@ from jaxtyping import Array, PyTree, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vspw_jax.console.errors import listed
+from vspw_jax.console.errors import UserError, listed
 from vspw_jax.data import records
 from vspw_jax.evaluation import counting, predicted_videos
 from vspw_jax.files.whole_files import whole_file
@@ -103,7 +103,7 @@ def predict_and_count(
         predicted = predicted_videos.predict(recording, frames, videos, config.data.threads)
         predicted = predicted_videos.stored(predicted, folder, write)
         total = sum(video.count for video in videos)
-        if frames.max_classes:
+        if frames.has_masks:
             names = [video.name for video in frames.videos]
             flow_of = temporal_consistency.flow_of_first(names, temporal_consistency.DisFlow)
             counts = counting.count_videos(predicted, config.model.num_classes, total, flow_of)
@@ -131,8 +131,13 @@ def evaluate(
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
+    if frames.has_masks and not frames.max_classes:
+        raise UserError(
+            f"All masks of split {frames.split!r} of {frames.path} are void: there is nothing to score. "
+            f"python -m data_prep.verify --records={config.data.records} shows what is in them."
+        )
     counts = predict_and_count(config, predictor, frames, workdir)
-    if not frames.max_classes:
+    if not frames.has_masks:
         return None
     result = scores.summarise(counts)
     result["warnings"] = [*weight_faults(getattr(predictor, "weights", {})), *warnings, *result["warnings"]]

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, differing
+from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
 
 CLAIM = "prediction.json"
@@ -125,9 +125,8 @@ class PredictionFolder:
     def mask(self, frame: str, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"] | None:
         """The train ids that an earlier run has left; None where there are none, or they have another size."""
         try:
-            with Image.open(self.mask_path(frame)) as mask:
-                label_HW = np.asarray(mask)
-        except (OSError, SyntaxError, ValueError):  # The last two are Pillow's.
+            label_HW = mask_png.decode(self.mask_path(frame).read_bytes())
+        except (UserError, OSError):
             return None
         return label_HW if label_HW.shape == size else None
 
