@@ -28,11 +28,12 @@ from vspw_jax.console import command, recipe_file
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
+from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
-from vspw_jax.interop import convert, namings
+from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
@@ -62,6 +63,9 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This is one of several processes that run together; see vspw_jax/parallel/processes.py."
 )
 flags.mark_flag_as_required("config")
+
+OUTPUT_FLAG = "--output=DIR"
+"""Of --mode=predict."""
 
 INTERRUPTED = 130
 """Exit status of a prediction that Ctrl-C stopped, as shells have it."""
@@ -104,6 +108,7 @@ def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
 
 def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Scores the newest checkpoint on `config.data.eval_split`."""
+    evaluate.check_output(config, workdir)
     generate.for_recipe(config)
     predictor = trained.predictor(config, workdir, recipe_name())
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
@@ -138,6 +143,7 @@ def prediction_output(
 def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
     found = sources.find(_INPUT.value) if _INPUT.value else None
+    check_folder(_OUTPUT.value or workdir / "predictions", OUTPUT_FLAG)
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
@@ -162,6 +168,7 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Writes the newest checkpoint as a PyTorch checkpoint."""
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
+    checkpoint_file.check_output(_OUTPUT.value)
     _, weights, _ = trained.weights(config, workdir, make_mesh())
     convert.save_weights(config.model, weights.values(), _OUTPUT.value, _NAMING.value)
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]

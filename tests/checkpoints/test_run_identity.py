@@ -70,11 +70,11 @@ def test_fields_of_the_machine_may_differ(tmp_path):
     run_identity.claim_workdir(tmp_path, config, DATA)
 
 
-@pytest.mark.parametrize("length", [0, 200])
-def test_half_a_config_file_is_named(tmp_path, length):
+@pytest.mark.parametrize("damage", [lambda text: "", lambda text: text[:200], lambda text: "\0" * 200, lambda _: "[]"])
+def test_a_damaged_config_file_is_named(tmp_path, damage):
     run_identity.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
     path = tmp_path / "config.json"
-    path.write_text(path.read_text()[:length])
+    path.write_text(damage(path.read_text()))
     with pytest.raises(UserError, match="config.json is damaged.*\n.*delete that file"):
         run_identity.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
 

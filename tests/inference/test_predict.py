@@ -108,9 +108,10 @@ def test_a_folder_of_another_model_or_input_is_refused(frames, tmp_path):
     with pytest.raises(UserError, match="\n  fingerprint: "):
         predict.predict_source(Stub(), sources.find(tmp_path / "frames")[0], output)
     assert content(output) == before
-    (output / "prediction.json").write_text("{")
-    with pytest.raises(UserError, match="prediction.json is damaged.*delete"):
-        predict.predict_source(Stub(), frames, output)
+    for damaged in ("{", "[]", '{"frames": "ten"}'):
+        (output / "prediction.json").write_text(damaged)
+        with pytest.raises(UserError, match="prediction.json is damaged.*delete"):
+            predict.predict_source(Stub(), frames, output)
     (output / "prediction.json").unlink()
     with pytest.raises(UserError, match="holds files, but no .*prediction.json says of what"):
         predict.predict_source(Stub(), frames, output)

@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 
 from vspw_jax.checkpoints import manifest
 from vspw_jax.console.errors import UserError, warn
+from vspw_jax.files.writable import check_folder
 
 PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps"), "ema": ("ema",)}
 """What of the state is stored together; a state without an average of the weights has no part `ema`."""
@@ -43,7 +44,7 @@ class Checkpoints:
             temporary_path_class=manifest.FolderWithManifest,
         )
         if trains:
-            _check_writable(self._folder)
+            check_folder(self._folder, "--workdir=DIR")
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._intact: set[int] = set()
 
@@ -158,19 +159,6 @@ class Checkpoints:
 def _parts(state):
     """What of a state, or of a part of one, is stored together, by the name of the part."""
     return {name: {key: state[key] for key in keys} for name, keys in PARTS.items() if state.keys() >= set(keys)}
-
-
-def _check_writable(folder):
-    """Raises UserError where no file can be made in a folder, itself made if need be."""
-    probe = folder / f"probe_{jax.process_index()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"Checkpoints cannot be written to {folder}: {error.strerror}. Choose another --workdir=DIR."
-        ) from error
 
 
 def _of_first_process(number):

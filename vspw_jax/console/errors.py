@@ -76,7 +76,12 @@ def warn(message: str) -> None:
 
 
 NO_ROOM = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
-NOT_ALLOWED = {errno.EACCES: "Permission denied", errno.EROFS: "Read-only file system"}
+NOT_ALLOWED = {
+    errno.EACCES: "Permission denied",
+    errno.EROFS: "Read-only file system",
+    errno.ENOTDIR: "Not a directory",
+    errno.EISDIR: "Is a directory",
+}
 
 
 def _comes_from(error: BaseException | None, reasons: Mapping[int, str]) -> bool:
@@ -107,7 +112,10 @@ def run_program(main: Callable[[], object]) -> None:
                 "Whole files stay. Free some space, then run the same command again."
             )
         elif _comes_from(error, NOT_ALLOWED):
-            message = f"A file or folder cannot be used: {first_line}\nMake it readable and writable, or name another."
+            message = (
+                f"A file or folder cannot be used: {first_line}\n"
+                "Make it readable and writable and of the expected kind, or name another."
+            )
         else:
             raise
     else:

@@ -22,6 +22,7 @@ from vspw_jax.console.errors import listed
 from vspw_jax.data import records
 from vspw_jax.evaluation import counting, predicted_videos
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import overlay
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inference.recorded import recorded
@@ -83,6 +84,12 @@ def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[A
 def predictions_folder(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
     """Where the predictions of the split go."""
     return workdir / predictions.KEPT / config.data.eval_split
+
+
+def check_output(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Raises UserError where the scores or the predictions could not be written."""
+    for folder in (workdir, predictions_folder(config, workdir)):
+        check_folder(folder, "--workdir=DIR")
 
 
 def predict_and_count(

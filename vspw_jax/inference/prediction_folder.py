@@ -68,7 +68,9 @@ class PredictionFolder:
         try:
             found = json.loads((self.path / CLAIM).read_text())
             frames = found.pop("frames")
-        except (ValueError, KeyError, AttributeError) as error:
+            if not isinstance(frames, int | None):
+                raise ValueError(f"frames is {frames!r}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path / CLAIM} is damaged ({error}). {advice}") from error
         if lines := differing(found, self._identity):
             raise UserError(f"{self.path} holds predictions of another model or input:\n{lines}\n{advice}")
