@@ -28,6 +28,7 @@ from vspw_jax.console import command, recipe_file
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
+from vspw_jax.files import ownership
 from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import sources
 from vspw_jax.inference.predict import predict_source
@@ -112,8 +113,9 @@ def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     generate.for_recipe(config)
     predictor = trained.predictor(config, workdir, recipe_name())
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
-    result = evaluate.evaluate(config, predictor, workdir, command.as_typed("vspw_jax.main"), warnings)
     folder = evaluate.predictions_folder(config, workdir)
+    with processes.owned(folder.parent, "--workdir=DIR"):
+        result = evaluate.evaluate(config, predictor, workdir, command.as_typed("vspw_jax.main"), warnings)
     entry = f"--predictions={folder} --data={config.data.records} --split={config.data.eval_split}"
     if result is None:
         return [
@@ -150,7 +152,8 @@ def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     for source in found:
         output = prediction_output(workdir, predictor, source, several=len(found) > 1)
         try:
-            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value)
+            with ownership.owned(output, OUTPUT_FLAG):
+                predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value)
         except KeyboardInterrupt:
             print(
                 f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr

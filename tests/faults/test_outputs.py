@@ -3,6 +3,7 @@
 import pytest
 
 from tests.inputs import workdirs
+from vspw_jax.files import ownership
 from vspw_jax.training import trained
 
 
@@ -62,3 +63,12 @@ def test_a_workdir_on_a_full_disk(refused, tiny_flags, nothing_computed, small_d
 def test_a_read_only_workdir(refused, tiny_flags, nothing_computed, small_disk, mode):
     workdirs.make_read_only(small_disk)
     refused(["cannot be written", "Read-only", "DIR"], *tiny_flags, f"--mode={mode}", f"--workdir={small_disk / 'run'}")
+
+
+def test_a_second_run_on_a_workdir_is_refused_and_changes_nothing(refused, flags, tmp_path):
+    workdir = tmp_path / "run"
+    with workdirs.owned_by_a_process(workdir) as process:
+        before = {path.name: path.read_bytes() for path in workdir.iterdir()}
+        refused([f"{workdir} is in use by process {process.pid} on host", "another --workdir=DIR"], *flags)
+        assert before == {path.name: path.read_bytes() for path in workdir.iterdir()}
+        assert before.keys() == {ownership.LOCK, ownership.NOTE}

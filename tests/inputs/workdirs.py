@@ -1,6 +1,49 @@
-"""Workdirs that cannot be written."""
+"""Workdirs that another program owns or owned, whose files a power cut damaged, or that hold what they should not."""
 
+import contextlib
+import json
+import os
+import pathlib
 import subprocess
+import sys
+
+from vspw_jax.files import ownership
+
+OWNER = """
+import sys
+from vspw_jax.files import ownership
+with ownership.owned(sys.argv[1], "--workdir=DIR"):
+    print("owned", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def owned_by_a_process(folder):
+    """The process that owns a folder until the block ends."""
+    root = pathlib.Path(__file__).parents[2]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(root)})
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], **pipes) as process:
+        assert process.stdout.readline() == b"owned\n"
+        yield process
+        process.kill()
+
+
+def left_by_a_killed_process(folder):
+    """A folder whose owner is gone."""
+    with owned_by_a_process(folder) as process:
+        process.kill()
+    return process.pid
+
+
+def owned_from_another_host(folder):
+    """A folder that host "elsewhere" owns; whoever renews the returned lock is that owner."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["filelock/2", "pid=7", "host=elsewhere", "mode=lease", "token=1f", f"duration={ownership.LEASE_SECONDS}"]
+    (folder / ownership.LOCK).write_text("".join(f"{line}\n" for line in lines))
+    note = ownership.Owner("elsewhere", 7, "2026-11-25 10:00:00 +0000", "python -m vspw_jax.main", "elsewhere", "1f")
+    (folder / ownership.NOTE).write_text(json.dumps(vars(note)))
+    return folder / ownership.LOCK
 
 
 def make_read_only(disk):

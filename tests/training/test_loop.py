@@ -23,6 +23,7 @@ from vspw_jax import main
 from vspw_jax.checkpoints import checkpoint, manifest
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import pipeline
+from vspw_jax.files import ownership
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import loop, replay, train_state
 from vspw_jax.training.preemption import Stopped, StopRequest
@@ -241,6 +242,19 @@ def test_room_is_looked_for_before_the_first_step(config, tmp_path, without_netw
     with pytest.raises(UserError, match="No room for checkpoints"):
         loop.train(config, tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_run_whose_workdir_another_took_saves_no_more(config, tmp_path, without_network, monkeypatch):
+    """As after it stood still for long: the other run's lease is in the place of its own."""
+
+    def lost(_):
+        raise UserError("another program may write there now")
+
+    without_network(loss=1.0)
+    monkeypatch.setattr(ownership.Ownership, "check", lost)
+    with pytest.raises(UserError, match="another program may write there now"):
+        loop.train(config, tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_more_classes_than_queries_are_refused(tiny_config, tmp_path):

@@ -8,6 +8,7 @@ is compared with that, and where it differs the one before serves.
 import math
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import jax
 import orbax.checkpoint as ocp
@@ -29,13 +30,22 @@ class Checkpoints:
       keep: so many of the newest stay.
       trains: the run that writes here, of which there is one: what a killed one left half-written is removed.
       in_background: whether saving returns before the checkpoint is whole.
+      check_owner: raises UserError where the workdir is no longer this run's; called before every save.
 
     Raises:
       UserError: training cannot write there.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int, trains: bool = False, in_background: bool = True) -> None:
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        keep: int,
+        trains: bool = False,
+        in_background: bool = True,
+        check_owner: Callable[[], None] = lambda: None,
+    ) -> None:
         self._folder, self._keep = (pathlib.Path(workdir) / "checkpoints").resolve(), keep
+        self._check_owner = check_owner
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=True,
@@ -114,8 +124,9 @@ class Checkpoints:
             )
 
     def save(self, step: int, state: dict[str, PyTree]) -> None:
-        """Saves, unless that step is saved already; UserError where the disk has no room."""
+        """Saves, unless that step is saved already; UserError where there is no room or another run has the workdir."""
         if step != self.latest_step():
+            self._check_owner()
             self._manager.wait_until_finished()
             self.check_room(state)
             parts = _parts(state)
