@@ -9,7 +9,7 @@
     python -m vspw_jax.main --config=configs/nce.py --config.init_from=X.pth              start from PyTorch's weights
     python -m vspw_jax.main --config=configs/nce.py --mode=export --output=Y.pth          give them back
 
---mode=evaluate, predict and export take --config.init_from too, as long as the workdir has no checkpoint of its own.
+--mode=evaluate, predict and export take --config.init_from too, in a workdir that has no checkpoint of its own.
 
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """

@@ -56,10 +56,13 @@ def test_a_workdir_started_from_a_file_exports_that_file(
     for name, tensor in before.items():
         np.testing.assert_array_equal(tensor.read(), after[name].read(), err_msg=name)
 
-    # A workdir that has a checkpoint goes on from that, whatever init_from says by now.
-    tiny_config.init_from = str(tmp_path / "absent.pth")
-    tiny_config.train.steps = 1
+    # The same command goes on from the checkpoint; with another file, neither that nor any other command does.
     loop.train(tiny_config, tmp_path / "run")
+    tiny_config.init_from = str(tmp_path / "absent.pth")
+    with pytest.raises(UserError, match="absent.pth .no such file. would not be read"):
+        loop.train(tiny_config, tmp_path / "run")
+    with pytest.raises(UserError, match="absent.pth .no such file. would not be read"):
+        export(monkeypatch, tiny_config, tmp_path / "run", tmp_path / "C.safetensors")
 
 
 def test_training_refuses_a_file_that_does_not_fit_before_it_compiles(tiny_config, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from vspw_jax import main
-from vspw_jax.checkpoints import checkpoint, manifest
+from vspw_jax.checkpoints import beginning, checkpoint, manifest
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import pipeline
 from vspw_jax.files import ownership
@@ -255,6 +255,16 @@ def test_a_run_whose_workdir_another_took_saves_no_more(config, tmp_path, withou
     with pytest.raises(UserError, match="another program may write there now"):
         loop.train(config, tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_first_steps_are_replayed_from_what_the_run_began_from(config, tmp_path, without_network):
+    without_network(bad_from=1, loss=float("nan"))
+    with pytest.raises(UserError, match="At step 1 loss became NaN"):
+        loop.train(config, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    beginning.note(tmp_path, __file__)
+    with pytest.raises(UserError, match=f"began from {__file__}, not from weights drawn at random"):
+        replay.replay(config, tmp_path)
 
 
 def test_more_classes_than_queries_are_refused(tiny_config, tmp_path):

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints import beginning, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError, warn
 from vspw_jax.data import mixture, pipeline, records
@@ -58,7 +59,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
         with run_log(workdir), contextlib.closing(checkpoints):
             graphdef, params, _ = train_state.describe(config)
             optimizer = optimizers.build(config, params)
-            state = first_state(config, optimizer, checkpoints, mesh)
+            state = begun(config, workdir, optimizer, checkpoints, mesh)
             first_step, last_step = int(state["step"]), config.train.steps
             checkpoints.check_room(state, saves=math.ceil((last_step - first_step) / config.run.save_every))
 
@@ -86,6 +87,23 @@ def claimed(
     )
     checkpoints.set_aside_damaged()
     return checkpoints
+
+
+def begun(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+) -> State:
+    """The state that the run begins with or goes on from; what a new one begins from is noted."""
+    step = checkpoints.intact_step()
+    if step is not None:
+        beginning.check_goes_on(workdir, config.init_from, step)
+    state = first_state(config, optimizer, checkpoints, mesh)
+    if step is None and jax.process_index() == 0:
+        beginning.note(workdir, config.init_from)
+    return state
 
 
 def compiled(step_function: Any, state: State, batch: dict[str, jax.Array]) -> Callable:

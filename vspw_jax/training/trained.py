@@ -6,7 +6,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints import beginning, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference.predictor import Predictor
@@ -22,14 +22,17 @@ def weights(
     """(graphdef, params and model_state, step) of the newest checkpoint; where there is none of `config.init_from`.
 
     Raises:
-      UserError: there is neither, the workdir is another recipe's, a checkpoint is damaged or does not fit, or
-        `evaluate.weights` asks for an average where none is.
+      UserError: there is neither, or both and the run did not begin from that file; the workdir is another recipe's; a
+        checkpoint is damaged or does not fit; `evaluate.weights` asks for an average where none is.
     """
     checks.check_recipe(config)
     checkpoints = Checkpoints(workdir, config.run.keep)
     step = checkpoints.intact_step()
     if step is not None:
         run_identity.check_workdir(workdir, config)
+        beginning.check_goes_on(workdir, config.init_from, step)
+        if config.init_from:
+            print(f"The weights are those of step {step} in {workdir}, whose run began from {config.init_from}.")
         return *train_state.restore_weights(config, checkpoints, mesh, step), step
     if not config.init_from:
         raise UserError(
