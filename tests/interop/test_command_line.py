@@ -95,10 +95,7 @@ def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
     config = tiny_recipe()
     model = drawn(config.model)
     _, params, model_state = train_state.split_model(model)
-    checkpoints = Checkpoints(tmp_path, 1)
-    training = dict(opt_state={"x": jnp.ones(1)}, step=jnp.int32(3), bad_steps=jnp.int32(0))
-    checkpoints.save(3, dict(params=params, model_state=model_state, **training))
-    checkpoints.close()
+    save(tmp_path, 3, params, model_state)
     export(monkeypatch, config, tmp_path, tmp_path / "X.pth", naming)
     convert.save_torch(model, tmp_path / "Y.pth", naming)
     assert (tmp_path / "X.pth").read_bytes()[-1000:] == (tmp_path / "Y.pth").read_bytes()[-1000:]
@@ -118,6 +115,37 @@ def test_a_file_is_evaluated_or_exported_without_training(tmp_path, monkeypatch)
     convert.save_torch(drawn(tiny_recipe().model), tmp_path / "A.pth", "unilm")
     with pytest.raises(UserError, match="only training makes use of it"):
         export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+
+
+def with_nan(config):
+    """A network's (params, model_state) with a NaN in one array."""
+    _, params, model_state = train_state.split_model(drawn(config.model))
+    params["decoder"]["cls_embed"]["bias"] = params["decoder"]["cls_embed"]["bias"].at[3].set(jnp.nan)
+    return params, model_state
+
+
+def test_weights_that_hold_nan_are_refused_whatever_they_come_from(tmp_path, monkeypatch):
+    """By evaluation, prediction and export alike, which get them from one function; and by training."""
+    config = tiny_recipe()
+    weights = with_nan(config)
+    convert.save_weights(config.model, weights, tmp_path / "A.pth")
+    config.init_from = str(tmp_path / "A.pth")
+    message = "holds NaN or infinity in 1 of .* arrays: params/decoder/cls_embed/bias."
+    with pytest.raises(UserError, match=f"A.pth {message}"):
+        export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+    config.init_from = ""
+    save(tmp_path / "run", 3, *weights)
+    with pytest.raises(UserError, match=f"The checkpoint of step 3 in {tmp_path / 'run'} {message}"):
+        export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+    assert not (tmp_path / "B.pth").exists()
+
+
+def save(workdir, step, params, model_state):
+    """A checkpoint of these weights."""
+    checkpoints = Checkpoints(workdir, 1)
+    training = dict(opt_state={"x": jnp.ones(1)}, step=jnp.int32(step), bad_steps=jnp.int32(0))
+    checkpoints.save(step, dict(params=params, model_state=model_state, **training))
+    checkpoints.close()
 
 
 def test_inspect_shows_what_is_in_a_file_and_what_would_be_taken(tmp_path):

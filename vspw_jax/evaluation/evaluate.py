@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 from ml_collections import ConfigDict
@@ -47,18 +46,6 @@ def comparisons(predictor: Predictor, frames: records.Frames, most: int = 3) -> 
     for video in frames.videos[:most]:
         image, label = frames.image_and_label(video.start + video.count // 2)
         yield overlay.comparison(image, label, predictor([image])[0])
-
-
-def weight_faults(weights: PyTree[Array]) -> list[str]:
-    """Sentences about weights that cannot be right."""
-    leaves = [leaf for leaf in jax.tree.leaves(weights) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    broken = sum(1 for leaf in leaves if not bool(jnp.isfinite(leaf).all()))
-    if not broken:
-        return []
-    return [
-        f"{broken} of the network's {len(leaves)} arrays hold NaN or infinity: training diverged. What it predicts has "
-        "no meaning. Go back to an older checkpoint, or train with a lower learning rate or gradient clipping."
-    ]
 
 
 def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[Array]]) -> list[str]:
@@ -142,7 +129,7 @@ def evaluate(
     if not frames.max_classes:
         return None
     result = scores.summarise(counts)
-    result["warnings"] = [*weight_faults(getattr(predictor, "weights", {})), *warnings, *result["warnings"]]
+    result["warnings"] = [*warnings, *result["warnings"]]
     if jax.process_index() == 0:
         with whole_file(workdir / SCORES_FILE) as path:
             path.write_text(json.dumps(result, indent=2) + "\n")

@@ -13,7 +13,7 @@ from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import local_mesh, make_mesh
-from vspw_jax.training import checks, train_state
+from vspw_jax.training import checks, non_finite, train_state
 
 
 def weights(
@@ -23,7 +23,7 @@ def weights(
 
     Raises:
       UserError: there is neither, or both and the run did not begin from that file; the workdir is another recipe's; a
-        checkpoint is damaged or does not fit; `evaluate.weights` asks for an average where none is.
+        checkpoint is damaged or does not fit, or holds NaN; `evaluate.weights` asks for an average where none is.
     """
     checks.check_recipe(config)
     checkpoints = Checkpoints(workdir, config.run.keep)
@@ -33,7 +33,9 @@ def weights(
         beginning.check_goes_on(workdir, config.init_from, step)
         if config.init_from:
             print(f"The weights are those of step {step} in {workdir}, whose run began from {config.init_from}.")
-        return *train_state.restore_weights(config, checkpoints, mesh, step), step
+        graphdef, found = train_state.restore_weights(config, checkpoints, mesh, step)
+        non_finite.check_weights(found, f"The checkpoint of step {step} in {workdir}")
+        return graphdef, found, step
     if not config.init_from:
         raise UserError(
             f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
@@ -43,7 +45,9 @@ def weights(
     plan = convert.plan(config.model, shapes, config.init_from)
     print(plan.report())
     params, model_state = convert.read_weights(plan, shapes, placement.replicated(mesh))
-    return graphdef, {"params": params, "model_state": model_state}, None
+    found = {"params": params, "model_state": model_state}
+    non_finite.check_weights(found, config.init_from)
+    return graphdef, found, None
 
 
 def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Predictor:
