@@ -124,6 +124,14 @@ def spoil_the_manifest(folder):
     return "manifest.json: unreadable"
 
 
+def rename(folder):
+    """The step before is then taken for a later one."""
+    shutil.rmtree(folder)
+    (folder.parent / "2").rename(folder)
+    shutil.copytree(folder, folder.parent / "1")
+    return "saved as 2 and renamed since: give the folder its name back"
+
+
 @pytest.mark.parametrize("damage", [truncate, empty, lose_the_weights, lose_the_manifest, spoil_the_manifest])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(saved, damage, capfd):
     what = damage(saved / "checkpoints" / "4")
@@ -191,7 +199,7 @@ def test_an_intact_checkpoint_of_another_layout_is_named(saved):
 def test_a_failed_save_costs_no_checkpoint(saved, monkeypatch):
     """Rotation takes the old one only when the new one is whole, even where just one is kept."""
 
-    def fail(_):
+    def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(manifest, "write", fail)

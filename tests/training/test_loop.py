@@ -318,10 +318,10 @@ def test_a_stop_in_a_save(config, tmp_path, without_network, monkeypatch):
     without_network(loss=1.0)
     write = manifest.write
 
-    def write_slowly(folder):
-        if folder.name.startswith("4"):
+    def write_slowly(folder, name):
+        if name == "4":
             request_stop_from_a_thread()
-        write(folder)
+        write(folder, name)
 
     monkeypatch.setattr(manifest, "write", write_slowly)
     message, step = stopped(config, tmp_path)
