@@ -49,3 +49,20 @@ def owned_from_another_host(folder):
 def make_read_only(disk):
     """Mounts a disk anew so that nothing can be written."""
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+
+LINES = [f'{{"step": {step}, "loss": 0.{step}}}' for step in (1, 2, 3)]
+
+DAMAGED_FIGURES = {
+    "zeros at the end": (LINES[0] + "\n" + "\0" * 300, [1]),
+    "zeros alone": ("\0" * 4096, []),
+    "half a line": ("\n".join(LINES[:2]) + '\n{"step": 3, "lo', [1, 2]),
+    "half a line joined to the next": (f'{LINES[0]}\n{{"step": 2, "lo{LINES[2]}\n', [1, 3]),
+    "a line without a step": (f'{LINES[0]}\n{{"loss": 0.5}}\n{LINES[2]}\n', [1, 3]),
+    "other JSON": (f'[1, 2]\nnull\n{{"step": "two"}}\n{LINES[2]}\n', [3]),
+    "bytes that are no text": (LINES[0].encode() + b"\n\xff\xfe{\xff}\n" + LINES[1].encode(), [1, 2]),
+}
+"""metrics.jsonl as a power cut may leave it, and the steps that can still be read."""
+
+JOINED_FIGURES = LINES[0] + LINES[1] + "\n" + LINES[2]
+"""Lines without an end between them; all of them can be read."""
