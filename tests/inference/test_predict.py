@@ -3,6 +3,7 @@
 import csv
 import fractions
 import json
+import shutil
 import types
 
 import cv2
@@ -115,6 +116,20 @@ def test_a_folder_of_another_model_or_input_is_refused(frames, tmp_path):
     (output / "prediction.json").unlink()
     with pytest.raises(UserError, match="holds files, but no .*prediction.json says of what"):
         predict.predict_source(Stub(), frames, output)
+
+
+def test_after_a_frame_was_mended_the_advice_of_its_message_works(frames, tmp_path):
+    bad, output = tmp_path / "frames" / "004.png", tmp_path / "out"
+    bad.write_bytes(b"junk")
+    with pytest.raises(UserError, match="004.png cannot be read as a picture. .*another input: .*another --output=DIR"):
+        predict.predict_source(Stub(), sources.find(tmp_path / "frames")[0], output)
+    bad.unlink()
+    mended = sources.find(tmp_path / "frames")[0]
+    with pytest.raises(UserError, match="another model or input"):
+        predict.predict_source(Stub(), mended, output)
+    assert predict.predict_source(Stub(), mended, tmp_path / "another") == 9
+    shutil.rmtree(output)
+    assert predict.predict_source(Stub(), mended, output) == 9
 
 
 def test_times_of_the_input_are_those_of_the_output(tmp_path):

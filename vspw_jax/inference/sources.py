@@ -70,7 +70,10 @@ def _read_pictures(paths: list[pathlib.Path]) -> Iterator[NamedFrame]:
     for time, path in enumerate(paths):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if image is None:
-            raise UserError(f"{path} cannot be read as a picture. Mend or remove it; the same command then goes on.")
+            raise UserError(
+                f"{path} cannot be read as a picture. Mend or remove it. The folder is then another input: predict it "
+                "into another --output=DIR, or delete the predictions that this run began."
+            )
         yield path.stem, image, time
 
 
