@@ -188,6 +188,21 @@ def test_where_all_are_damaged_nothing_starts_anew_by_itself(saved):
     assert sorted(path.name for path in (saved / "checkpoints").iterdir()) == ["2", "4"]
 
 
+def test_a_reader_follows_a_run_that_goes_on(saved, capfd):
+    """The checkpoint that it would have read is gone."""
+    reader = checkpoint.Checkpoints(saved, keep=1)
+    assert reader.latest_step() == 4
+    trains = checkpoint.Checkpoints(saved, keep=1, trains=True)
+    trains.save(6, make_state(6, 6))
+    trains.close()
+    assert not (saved / "checkpoints" / "4").exists()
+    assert_same(reader.restore(like(make_state(0, 0))), make_state(6, 6))
+    assert capfd.readouterr().err == ""
+    shutil.rmtree(saved / "checkpoints" / "6")
+    with pytest.raises(UserError, match="checkpoints/6 was removed while it was read.*same command again"):
+        reader.restore(like(make_state(0, 0)))
+
+
 def test_an_intact_checkpoint_of_another_layout_is_named(saved):
     state = make_state(4, 4)
     state["params"] = {"other": state["params"]["a"]}

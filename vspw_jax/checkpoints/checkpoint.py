@@ -70,8 +70,8 @@ class Checkpoints:
         Raises:
           UserError: there are steps, all of them damaged.
         """
-        steps = sorted(step for step in self._manager.all_steps() if step <= at_most)
-        step = _of_first_process(self._newest_intact(steps)) if steps else None
+        steps = self._steps(at_most)
+        step = _of_first_process(self._newest_intact(at_most)) if steps else None
         if step == -1:
             raise UserError(
                 f"Every checkpoint in {self._folder} is damaged: {', '.join(map(str, steps))}.\n"
@@ -79,15 +79,26 @@ class Checkpoints:
             )
         return step
 
-    def _newest_intact(self, steps):
-        for step in reversed(steps if jax.process_index() == 0 else []):
+    def _steps(self, at_most):
+        return sorted(step for step in self._manager.all_steps() if step <= at_most)
+
+    def _newest_intact(self, at_most):
+        steps = self._steps(at_most) if jax.process_index() == 0 else []
+        for step in reversed(steps):
             damage = [] if step in self._intact else manifest.damage(self._folder / str(step))
             if not damage:
                 self._intact.add(step)
                 return step
+            if self._has_gone_on(steps):
+                return self._newest_intact(at_most)
             more = f", and {len(damage) - 3} more" if len(damage) > 3 else ""
             warn(f"The checkpoint {self._folder / str(step)} is damaged ({'; '.join(damage[:3])}{more}).")
         return -1
+
+    def _has_gone_on(self, steps):
+        """Whether a run has saved since these steps were listed: it may have removed some of them."""
+        self._manager.reload()
+        return max(self._manager.all_steps(), default=0) > steps[-1]
 
     def set_aside_damaged(self) -> None:
         """Moves damaged checkpoints that are newer than the newest good one to workdir/damaged, for a run to go on.
@@ -145,6 +156,7 @@ class Checkpoints:
         parts = _parts(like)
         args = {name: ocp.args.StandardRestore(part) for name, part in parts.items()}
         step = self.intact_step(at_most)
+        self._check_is_there(step)
         missing = [name for name in parts if not (self._folder / str(step) / name).exists()]
         if missing:
             raise UserError(
@@ -154,12 +166,21 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # TensorStore raises a bare Exception for what it cannot read.
+            self._check_is_there(step)
             raise UserError(
                 f"The checkpoint {self._folder / str(step)} cannot be read, though it is as it was written: "
                 f"{str(error).splitlines()[0][:200]}\n"
                 "It may be of another version of this program. Choose another --workdir=DIR."
             ) from error
         return {key: leaf for name in parts for key, leaf in restored[name].items()}
+
+    def _check_is_there(self, step):
+        """Raises UserError where a run that goes on has removed a step."""
+        if not (self._folder / str(step)).exists():
+            raise UserError(
+                f"The checkpoint {self._folder / str(step)} was removed while it was read, as the run there saved a "
+                "newer one. Give the same command again; a larger --config.run.keep in training leaves more time."
+            )
 
     def close(self) -> None:
         """Waits for the last save."""
