@@ -1,5 +1,7 @@
 """An output that cannot be written ends a command with status 2 before it reads a weight or a frame."""
 
+import types
+
 import pytest
 
 from tests.inputs import workdirs
@@ -72,3 +74,14 @@ def test_a_second_run_on_a_workdir_is_refused_and_changes_nothing(refused, flags
         refused([f"{workdir} is in use by process {process.pid} on host", "another --workdir=DIR"], *flags)
         assert before == {path.name: path.read_bytes() for path in workdir.iterdir()}
         assert before.keys() == {ownership.LOCK, ownership.NOTE}
+
+
+@pytest.mark.parametrize(("mode", "folder"), [("evaluate", "run/evaluated"), ("predict", "out")])
+def test_what_another_program_writes_now(refused, flags, tmp_path, monkeypatch, mode, folder):
+    """A second evaluation of a workdir, or prediction into a folder, before it predicts a frame."""
+    predictor = types.SimpleNamespace(origin={"step": None}, weights={})
+    monkeypatch.setattr(trained, "predictor", lambda *_: predictor)
+    arguments = [f"--mode={mode}"] + [f"--output={tmp_path / folder}"] * (mode == "predict")
+    with workdirs.owned_by_a_process(tmp_path / folder) as process:
+        refused([f"{tmp_path / folder} is in use by process {process.pid}", "Wait until it ends"], *flags, *arguments)
+        assert {path.name for path in (tmp_path / folder).iterdir()} == {ownership.LOCK, ownership.NOTE}
