@@ -1,6 +1,8 @@
 """Checkpoints come back as they were, and half-written ones are not taken for whole."""
 
 import gc
+import hashlib
+import json
 import re
 import shutil
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.inputs import workdirs
 from vspw_jax.checkpoints import checkpoint, manifest
 from vspw_jax.console.errors import UserError, no_room
 
@@ -124,14 +127,6 @@ def spoil_the_manifest(folder):
     return "manifest.json: unreadable"
 
 
-def rename(folder):
-    """The step before is then taken for a later one."""
-    shutil.rmtree(folder)
-    (folder.parent / "2").rename(folder)
-    shutil.copytree(folder, folder.parent / "1")
-    return "saved as 2 and renamed since: give the folder its name back"
-
-
 @pytest.mark.parametrize("damage", [truncate, empty, lose_the_weights, lose_the_manifest, spoil_the_manifest])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(saved, damage, capfd):
     what = damage(saved / "checkpoints" / "4")
@@ -139,6 +134,24 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(saved, damage, 
     errors = capfd.readouterr().err
     assert "checkpoints/4 is damaged" in errors and what in errors
     assert (saved / "checkpoints" / "4").is_dir()
+
+
+def test_a_renamed_checkpoint_is_not_another_step(saved, capfd):
+    workdirs.rename_checkpoint(saved, 4, 40)
+    assert_same(checkpoint.Checkpoints(saved, keep=3).restore(like(make_state(2, 2))), make_state(2, 2))
+    said = "checkpoints/40 is damaged (saved as 4 and renamed since: give the folder its name back)"
+    assert said in capfd.readouterr().err
+    workdirs.rename_checkpoint(saved, 40, 4)
+    assert checkpoint.Checkpoints(saved, keep=3).intact_step() == 4
+
+
+def test_a_manifest_from_before_it_knew_its_step_is_read(saved):
+    folder = saved / "checkpoints" / "4"
+    content = json.loads((folder / manifest.FILE).read_text())
+    del content["name"]
+    content["sha256_of_this_list"] = hashlib.sha256(json.dumps(content["sha256"]).encode()).hexdigest()
+    (folder / manifest.FILE).write_text(json.dumps(content))
+    assert manifest.damage(folder) == []
 
 
 def test_one_flipped_bit_in_any_file_is_found_and_so_is_any_lost_file(saved):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.inputs import workdirs
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference import predict, scores, sources, video
@@ -109,8 +110,9 @@ def test_a_folder_of_another_model_or_input_is_refused(frames, tmp_path):
     with pytest.raises(UserError, match="\n  fingerprint: "):
         predict.predict_source(Stub(), sources.find(tmp_path / "frames")[0], output)
     assert content(output) == before
-    for damaged in ("{", "[]", '{"frames": "ten"}'):
-        (output / "prediction.json").write_text(damaged)
+    claim = (output / "prediction.json").read_text()
+    for damage in (*workdirs.DAMAGED_JSON.values(), lambda _: '{"frames": "ten"}'):
+        (output / "prediction.json").write_text(damage(claim))
         with pytest.raises(UserError, match="prediction.json is damaged.*delete"):
             predict.predict_source(Stub(), frames, output)
     (output / "prediction.json").unlink()

@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+
 from vspw_jax.files import ownership
 
 OWNER = """
@@ -50,6 +52,27 @@ def make_read_only(disk):
     """Mounts a disk anew so that nothing can be written."""
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
 
+
+def rename_checkpoint(workdir, step, other):
+    """Gives a step's checkpoint the name of another step."""
+    (workdir / "checkpoints" / str(step)).rename(workdir / "checkpoints" / str(other))
+
+
+def put_nan(weights, path):
+    """A NaN in the array at a path of names joined by slashes, in nested dicts of arrays."""
+    *names, last = path.split("/")
+    for name in names:
+        weights = weights[name]
+    weights[last] = weights[last].at[(0,) * weights[last].ndim].set(np.nan)
+
+
+DAMAGED_JSON = {
+    "nothing": lambda text: "",
+    "half": lambda text: text[: len(text) // 2],
+    "zeros": lambda text: "\0" * len(text),
+    "other JSON": lambda _: "[]",
+}
+"""What a power cut, or an editor, makes of a file of JSON."""
 
 LINES = [f'{{"step": {step}, "loss": 0.{step}}}' for step in (1, 2, 3)]
 

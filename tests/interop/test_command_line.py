@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.inputs import workdirs
 from tests.interop.conftest import drawn, tiny_recipe
 from vspw_jax import main
 from vspw_jax.checkpoints.checkpoint import Checkpoints
@@ -117,17 +118,11 @@ def test_a_file_is_evaluated_or_exported_without_training(tmp_path, monkeypatch)
         export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
 
 
-def with_nan(config):
-    """A network's (params, model_state) with a NaN in one array."""
-    _, params, model_state = train_state.split_model(drawn(config.model))
-    params["decoder"]["cls_embed"]["bias"] = params["decoder"]["cls_embed"]["bias"].at[3].set(jnp.nan)
-    return params, model_state
-
-
 def test_weights_that_hold_nan_are_refused_whatever_they_come_from(tmp_path, monkeypatch):
     """By evaluation, prediction and export alike, which get them from one function; and by training."""
     config = tiny_recipe()
-    weights = with_nan(config)
+    _, *weights = train_state.split_model(drawn(config.model))
+    workdirs.put_nan(weights[0], "decoder/cls_embed/bias")
     convert.save_weights(config.model, weights, tmp_path / "A.pth")
     config.init_from = str(tmp_path / "A.pth")
     message = "holds NaN or infinity in 1 of .* arrays: params/decoder/cls_embed/bias."
