@@ -9,7 +9,7 @@
     python -m vspw_jax.main --config=configs/nce.py --config.init_from=X.pth              start from PyTorch's weights
     python -m vspw_jax.main --config=configs/nce.py --mode=export --output=Y.pth          give them back
 
---mode=evaluate, predict and export take --config.init_from too, as long as the workdir has no checkpoint of its own.
+--mode=evaluate, predict and export take --config.init_from too, in a workdir that has no checkpoint of its own.
 
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
@@ -28,11 +28,13 @@ from vspw_jax.console import command, recipe_file
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
+from vspw_jax.files import ownership
+from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import overlay, sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
-from vspw_jax.interop import convert, namings
+from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
@@ -65,6 +67,9 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This is one of several processes that run together; see vspw_jax/parallel/processes.py."
 )
 flags.mark_flag_as_required("config")
+
+OUTPUT_FLAG = "--output=DIR"
+"""Of --mode=predict."""
 
 INTERRUPTED = 130
 """Exit status of a prediction that Ctrl-C stopped, as shells have it."""
@@ -107,11 +112,13 @@ def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
 
 def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Scores the newest checkpoint on `config.data.eval_split`."""
+    evaluate.check_output(config, workdir)
     generate.for_recipe(config)
     predictor = trained.predictor(config, workdir, recipe_name())
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
-    result = evaluate.evaluate(config, predictor, workdir, command.as_typed("vspw_jax.main"), warnings)
     folder = evaluate.predictions_folder(config, workdir)
+    with processes.owned(folder.parent, "--workdir=DIR"):
+        result = evaluate.evaluate(config, predictor, workdir, command.as_typed("vspw_jax.main"), warnings)
     entry = f"--predictions={folder} --data={config.data.records} --split={config.data.eval_split}"
     if result is None:
         return [
@@ -141,13 +148,15 @@ def prediction_output(
 def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
     found = sources.find(_INPUT.value) if _INPUT.value is not None else None
+    check_folder(_OUTPUT.value or workdir / "predictions", OUTPUT_FLAG)
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
     for source in found:
         output = prediction_output(workdir, predictor, source, several=len(found) > 1)
         try:
-            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
+            with ownership.owned(output, OUTPUT_FLAG):
+                predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
         except KeyboardInterrupt:
             print(
                 f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr
@@ -165,6 +174,7 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Writes the newest checkpoint as a PyTorch checkpoint."""
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
+    checkpoint_file.check_output(_OUTPUT.value)
     _, weights, _ = trained.weights(config, workdir, make_mesh())
     convert.save_weights(config.model, weights.values(), _OUTPUT.value, _NAMING.value)
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]

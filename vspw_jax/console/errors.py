@@ -80,6 +80,8 @@ NOT_ALLOWED = {
     errno.EACCES: "Permission denied",
     errno.EROFS: "Read-only file system",
     errno.ENAMETOOLONG: "File name too long",
+    errno.ENOTDIR: "Not a directory",
+    errno.EISDIR: "Is a directory",
 }
 
 
@@ -111,7 +113,10 @@ def run_program(main: Callable[[], object]) -> None:
                 "Whole files stay. Free some space, then run the same command again."
             )
         elif _comes_from(error, NOT_ALLOWED):
-            message = f"A file or folder cannot be used: {first_line}\nMake it readable and writable, or name another."
+            message = (
+                f"A file or folder cannot be used: {first_line}\n"
+                "Make it readable and writable and of the expected kind, or name another."
+            )
         else:
             raise
     else:

@@ -23,6 +23,7 @@ from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, differing
 from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
 
 CLAIM = "prediction.json"
 FILMS = ("overlay.mp4", "side_by_side.mp4")
@@ -79,13 +80,8 @@ class PredictionFolder:
     def _begin(self) -> None:
         self.frames = None
         for folder in ("masks", "overlays"):
-            try:
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError) as error:
-                raise UserError(
-                    f"{self.path / folder} cannot be made: a file is where a folder is needed. --output=DIR names a "
-                    "folder; choose another."
-                ) from error
+            check_folder(self.path / folder, "--output=DIR")
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
         _save_palette(self.path / "palette.csv")
         self.finish(None)
 
@@ -99,7 +95,9 @@ class PredictionFolder:
             found = json.loads((self.path / CLAIM).read_text())
             frames, drawing = found.pop("frames"), found.pop("drawing", None)
             self.complaints = found.pop("complaints", [])
-        except (ValueError, KeyError, AttributeError) as error:
+            if not isinstance(frames, int | None):
+                raise ValueError(f"frames is {frames!r}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path / CLAIM} is damaged ({error}). {advice}") from error
         if lines := differing(found, self._identity):
             raise UserError(f"{self.path} holds predictions of another model or input:\n{lines}\n{advice}")

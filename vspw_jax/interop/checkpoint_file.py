@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vspw_jax.console.errors import UserError
+from vspw_jax.files.writable import check_folder
 from vspw_jax.interop import safetensors_files, torch_files
 from vspw_jax.interop.stored_tensors import NewTensor, StoredTensor
 
@@ -66,6 +67,16 @@ def read(path: pathlib.Path | str) -> CheckpointFile:
         raise UserError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
 
 
+def check_output(path: pathlib.Path | str) -> None:
+    """Raises UserError where `write` could not write to a path: an unknown suffix, a folder, a place without room."""
+    path = pathlib.Path(path)
+    if not re.search(r"\.(pth|pt|pth\.tar|safetensors)$", path.name):
+        raise UserError(f"{path}: expected a name that ends in .pth, .pt, .pth.tar or .safetensors.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it, such as --output={path / 'X.pth'}.")
+    check_folder(path.parent, "--output=X.pth")
+
+
 def write(path: pathlib.Path | str, tensors: Mapping[str, NewTensor], wrapper: str | None) -> None:
     """Writes tensors by name in the format of the path's suffix; under another name first, so that no half file stays.
 
@@ -73,16 +84,14 @@ def write(path: pathlib.Path | str, tensors: Mapping[str, NewTensor], wrapper: s
       UserError: an unknown suffix, or the file cannot be written.
     """
     path = pathlib.Path(path)
+    check_output(path)
     aside = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
-            path.parent.mkdir(parents=True, exist_ok=True)
             safetensors_files.write(aside, tensors)
-        elif re.search(r"\.(pth|pt|pth\.tar)$", path.name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch_files.write(aside, tensors, wrapper)
         else:
-            raise UserError(f"{path}: expected a name that ends in .pth, .pt, .pth.tar or .safetensors.")
+            torch_files.write(aside, tensors, wrapper)
         os.replace(aside, path)
     except OSError as error:
         raise UserError(f"The checkpoint {path} cannot be written: {error.strerror}.") from error

@@ -6,14 +6,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints import beginning, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import local_mesh, make_mesh
-from vspw_jax.training import checks, train_state
+from vspw_jax.training import checks, non_finite, train_state
 
 
 def weights(
@@ -22,15 +22,20 @@ def weights(
     """(graphdef, params and model_state, step) of the newest checkpoint; where there is none of `config.init_from`.
 
     Raises:
-      UserError: there is neither, the workdir is another recipe's, a checkpoint is damaged or does not fit, or
-        `evaluate.weights` asks for an average where none is.
+      UserError: there is neither, or both and the run did not begin from that file; the workdir is another recipe's; a
+        checkpoint is damaged or does not fit, or holds NaN; `evaluate.weights` asks for an average where none is.
     """
     checks.check_recipe(config)
     checkpoints = Checkpoints(workdir, config.run.keep)
     step = checkpoints.intact_step()
     if step is not None:
         run_identity.check_workdir(workdir, config)
-        return *train_state.restore_weights(config, checkpoints, mesh, step), step
+        beginning.check_goes_on(workdir, config.init_from, step)
+        if config.init_from:
+            print(f"The weights are those of step {step} in {workdir}, whose run began from {config.init_from}.")
+        graphdef, found = train_state.restore_weights(config, checkpoints, mesh, step)
+        non_finite.check_weights(found, f"The checkpoint of step {step} in {workdir}")
+        return graphdef, found, step
     if not config.init_from:
         raise UserError(
             f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
@@ -40,7 +45,9 @@ def weights(
     plan = convert.plan(config.model, shapes, config.init_from)
     print(plan.report())
     params, model_state = convert.read_weights(plan, shapes, placement.replicated(mesh))
-    return graphdef, {"params": params, "model_state": model_state}, None
+    found = {"params": params, "model_state": model_state}
+    non_finite.check_weights(found, config.init_from)
+    return graphdef, found, None
 
 
 def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Predictor:
