@@ -37,7 +37,7 @@ def weights(
             "PyTorch checkpoint with --config.init_from=PATH."
         )
     graphdef, *shapes = train_state.describe(config)
-    plan = convert.plan(config.model, shapes, config.init_from)
+    plan = convert.plan(config.model, shapes, config.init_from, config.init_from_key)
     print(plan.report())
     params, model_state = convert.read_weights(plan, shapes, placement.replicated(mesh))
     return graphdef, {"params": params, "model_state": model_state}, None
