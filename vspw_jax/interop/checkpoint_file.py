@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from vspw_jax.console.errors import UserError, listed
-from vspw_jax.interop import safetensors_files, stored_networks, torch_files
+from vspw_jax.interop import (
+    compressed_files,
+    foreign_files,
+    safetensors_files,
+    split_files,
+    stored_networks,
+    torch_files,
+)
 from vspw_jax.interop.stored_networks import Network, Tensor
 from vspw_jax.interop.stored_tensors import NewTensor
 
@@ -36,7 +43,25 @@ class CheckpointFile:
 
 
 def _content(path: pathlib.Path) -> Any:
-    """What a file holds: dicts, tensors that still lie in it, and other values."""
+    """What a file or folder holds: dicts, tensors that still lie in it, and other values."""
+    if path.is_dir():
+        return _content(split_files.in_folder(path))
+    if compressed_files.is_compressed(path):
+        inside = compressed_files.unpacked(path)
+        try:
+            return _content(inside)
+        except UserError as error:
+            raise UserError(str(error).replace(str(inside), str(path))) from error
+    if split_files.is_index(path):
+        return split_files.read(path, _content_of_file)
+    split_files.check_whole(path)
+    return _content_of_file(path)
+
+
+def _content_of_file(path: pathlib.Path) -> Any:
+    what = foreign_files.describe(path)
+    if what:
+        raise UserError(f"{path} is no checkpoint: it is {what}.")
     if safetensors_files.is_safetensors(path):
         return safetensors_files.read(path)
     return torch_files.read_zip(path) if torch_files.is_zip(path) else torch_files.read_legacy(path)
@@ -59,14 +84,15 @@ def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
 
 
 def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
-    """Opens a .pth, .pth.tar or .safetensors file; its first bytes say which it is.
+    """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, an index of several files, or a folder with one of
+    these. Its first bytes say which it is.
 
     Args:
       key: of the network that is taken, such as "state_dict_ema", where there are several; empty for the first that
         was trained.
 
     Raises:
-      UserError: it is not there, damaged, or holds no network of that key.
+      UserError: it is not there, damaged, something else than a checkpoint, or holds no network of that key.
     """
     path = pathlib.Path(path)
     try:

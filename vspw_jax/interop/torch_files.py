@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vspw_jax.console.errors import UserError, listed
-from vspw_jax.interop import torch_pickle
+from vspw_jax.interop import foreign_files, torch_pickle
 from vspw_jax.interop.pickle_machine import MAX_PICKLE, Bounded, Inert
 from vspw_jax.interop.stored_tensors import NewTensor, Storage, check_apart, damaged
 
@@ -75,10 +75,11 @@ def read_zip(path: pathlib.Path) -> Any:
     """The value in a .pth of PyTorch 1.6 or later, its tensors still in the file."""
     entries = _zip_entries(path)
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(pickles) != 1:
+    what = foreign_files.describe_zip(list(entries))
+    if len(pickles) != 1 or what:
         raise UserError(
             f"{path} is a zip, but not one of torch.save: expected one entry */data.pkl, found {listed(entries, 5)}. "
-            "If it is an archive around a checkpoint, unpack it first."
+            f"It is {what or 'not known what it is'}."
         )
     root = pickles[0].removesuffix("data.pkl")
     order = entries.get(f"{root}byteorder")
