@@ -15,6 +15,7 @@ from vspw_jax.interop import (
     split_files,
     stored_networks,
     torch_files,
+    workdirs,
 )
 from vspw_jax.interop.stored_networks import Network, Tensor
 from vspw_jax.interop.stored_tensors import NewTensor
@@ -45,7 +46,7 @@ class CheckpointFile:
 def _content(path: pathlib.Path) -> Any:
     """What a file or folder holds: dicts, tensors that still lie in it, and other values."""
     if path.is_dir():
-        return _content(split_files.in_folder(path))
+        return workdirs.read(path) if workdirs.is_workdir(path) else _content(split_files.in_folder(path))
     if compressed_files.is_compressed(path):
         inside = compressed_files.unpacked(path)
         try:
@@ -84,8 +85,8 @@ def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
 
 
 def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
-    """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, an index of several files, or a folder with one of
-    these. Its first bytes say which it is.
+    """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, an index of several files, a folder with one of
+    these, or a workdir of our own. Its first bytes say which it is.
 
     Args:
       key: of the network that is taken, such as "state_dict_ema", where there are several; empty for the first that
