@@ -27,7 +27,7 @@ def test_what_the_bytes_do_not_tell_the_name_does(name, tmp_path):
 
 
 def test_a_text_of_other_letters_or_without_an_end_is_said(tmp_path):
-    for data in ("<html><title>Où".encode(), "é".encode() * 3000, b"{", b"<"):
+    for data in ("<html><title>Où".encode("latin-1"), "é".encode() * 3000, "“quota”".encode(), b"{", b"<"):
         (tmp_path / "X.pth").write_bytes(data)
         with pytest.raises(UserError, match="is no checkpoint: it is"):
             checkpoint_file.read(tmp_path / "X.pth")

@@ -91,6 +91,25 @@ def test_a_pickled_module_is_read_as_its_state_dict(tmp_path):
             np.testing.assert_array_equal(tensors[name].read(), tensor.numpy())
 
 
+@pytest.mark.parametrize("prefix", ["backbone.", "module.backbone.", "model.backbone.", "encoder."])
+def test_an_encoder_alone_is_found_under_the_prefix_of_a_backbone(prefix, tmp_path):
+    names = ("cls_token", "blocks.0.attn.qkv.weight", "patch_embed.proj.weight")
+    tensors = state_dicts.prefixed(prefix, {name: np.zeros(2, np.float32) for name in names})
+    path = torch_zips.write(tmp_path / "X.pth", tensors | {"head.weight": np.zeros(2, np.float32)})
+    file = checkpoint_file.read(path)
+    assert set(file.tensors) == set(names)
+    assert namings.recognise(file.tensors, path).name == "unilm"
+    assert file.notes == ("1 tensors are outside this network and not read: head.weight",)
+
+
+@pytest.mark.parametrize(
+    ("label", "is_average"),
+    [("modelEMA", True), ("EMA", True), ("ModelEma", True), ("schema", False), ("model", False)],
+)
+def test_an_average_is_known_by_a_word_of_its_key(label, is_average):
+    assert stored_networks.Network(label, {}, known=True).is_average == is_average
+
+
 def test_content_that_names_itself_ends(tmp_path):
     """A pickle may hold a dict that holds itself, or a module that is its own part."""
     state = {"_parameters": {}, "_modules": {}}

@@ -3,6 +3,7 @@
 A download that went wrong leaves a web page, a store's error or a pointer; people also bring files of other programs.
 """
 
+import codecs
 import pathlib
 import re
 
@@ -73,6 +74,17 @@ def _describe_text(text: str) -> str:
     return f"text that begins {' '.join(text[:60].split())!r}. {FETCH}"
 
 
+def _is_text(head: bytes) -> bool:
+    """Whether a file that begins so is text. A checkpoint has zeros in its first bytes, or begins as no text can."""
+    if re.search(rb"[\x00-\x08\x0e-\x1a]", head):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return head.lstrip().startswith(b"<")  # A page in another encoding.
+    return True
+
+
 def describe(path: pathlib.Path) -> str | None:
     """What a file is, if it is known to be no checkpoint; None if it may be one."""
     with open(path, "rb") as file:
@@ -82,10 +94,7 @@ def describe(path: pathlib.Path) -> str | None:
     for place, pattern, what in BINARY:
         if re.match(pattern, head[place:], re.DOTALL):
             return what
-    # A checkpoint has bytes that no text has: zeros, or the first byte of a pickle.
-    if not re.search(rb"[\x00-\x08\x0e-\x1a\x80]", head[:512]) or re.match(
-        rb"\s*<(!doctype|html)", head, re.IGNORECASE
-    ):
+    if _is_text(head):
         return _describe_text(head.decode("utf-8", "replace"))
     return next((what for pattern, what in NAMES if re.search(pattern, path.name)), None)
 

@@ -124,7 +124,7 @@ NAMINGS = {
             title="mmsegmentation's",
             encoder="backbone.",
             decoder="decode_head.",
-            marks=r"^(backbone|decode_head)\.",
+            marks=r"^decode_head\.",  # A backbone alone is a file of the encoder's own kind, under a prefix.
             wrapper="state_dict",
         ),
         Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),

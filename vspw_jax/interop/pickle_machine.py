@@ -43,6 +43,11 @@ class Inert:
         return f"Inert({self.name!r})"  # No more: its contents may be nested deeply.
 
 
+def kind(value: Any) -> str:
+    """What a value is: the name of its class."""
+    return value.name if isinstance(value, Inert) else type(value).__name__
+
+
 def key_of(key: Any) -> Any:
     """A dict's key or a set's member as it is, or an `Inert` in its place.
 

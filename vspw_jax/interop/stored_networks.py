@@ -13,7 +13,7 @@ from typing import Any
 
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.interop import wrapped_names
-from vspw_jax.interop.pickle_machine import Inert
+from vspw_jax.interop.pickle_machine import Inert, kind
 from vspw_jax.interop.stored_tensors import NewTensor, StoredTensor
 
 Tensor = StoredTensor | NewTensor
@@ -52,7 +52,8 @@ class Network:
     @property
     def is_average(self) -> bool:
         """Whether the label has a word for an average."""
-        return not AVERAGES.isdisjoint(re.split(r"[._]", self.label.lower()))
+        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", self.label)  # Of "model_ema" and of "modelEMA".
+        return not AVERAGES.isdisjoint(word.lower() for word in words)
 
     def described(self) -> str:
         """Its label, in words."""
@@ -147,11 +148,6 @@ def find(content: Any) -> list[Network]:
     """All networks of a checkpoint's content, those that are rather meant first."""
     networks = [network for keys, found in _dicts(content) for network in _in_dict(keys, found)]
     return sorted(networks, key=Network.rank)
-
-
-def kind(value: Any) -> str:
-    """What a value is, in words."""
-    return value.name if isinstance(value, Inert) else type(value).__name__
 
 
 def _nothing(path: pathlib.Path, content: Any) -> UserError:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.interop import foreign_files, torch_pickle
-from vspw_jax.interop.pickle_machine import MAX_PICKLE, Bounded, Inert
+from vspw_jax.interop.pickle_machine import MAX_PICKLE, Bounded, Inert, kind
 from vspw_jax.interop.stored_tensors import NewTensor, Storage, check_apart, damaged
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -113,7 +113,7 @@ def read_legacy(path: pathlib.Path) -> Any:
             raise damaged(
                 path,
                 "it is neither a zip, nor safetensors, nor PyTorch's older format, but a pickle that begins with a "
-                f"{type(first).__name__}",
+                f"{kind(first)}",
             )
         torch_pickle.load(pickles, path, _no_storage)
         machine = torch_pickle.load(pickles, path, _no_storage)

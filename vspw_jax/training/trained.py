@@ -50,4 +50,6 @@ def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Pr
     origin = {"recipe": recipe, "step": step}
     if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
+        if config.init_from_key:
+            origin["init_from_key"] = config.init_from_key
     return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin)
