@@ -51,7 +51,7 @@ FILES = {
     "several NumPy": (_npz(), "NumPy arrays"),
     "TorchScript": (_zip("m/data.pkl", "m/constants.pkl", "m/code/m.py"), "TorchScript. Save torch.jit.load"),
     "archive": (_zip("release/model.pth", "release/README"), "an archive around a checkpoint. Unpack it"),
-    "another zip": (_zip("word/document.xml"), "not known what it is"),
+    "another zip": (_zip("word/document.xml"), "of a kind that is not known"),
     "tar": (_tar(), "a tar archive. Unpack it"),
     "xz": (b"\xfd7zXZ\x00\x00\x04" + bytes(50), "compressed by xz. Unpack it with unxz"),
     "zstd": (b"\x28\xb5\x2f\xfd\x00" + bytes(50), "compressed by zstd"),

@@ -20,6 +20,8 @@ from vspw_jax.interop import (
 from vspw_jax.interop.stored_networks import Network, Tensor
 from vspw_jax.interop.stored_tensors import NewTensor
 
+EXPECTED = "Expected a file of torch.save (.pth, .bin) or of safetensors, with a network's weights."
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFile:
@@ -62,7 +64,7 @@ def _content(path: pathlib.Path) -> Any:
 def _content_of_file(path: pathlib.Path) -> Any:
     what = foreign_files.describe(path)
     if what:
-        raise UserError(f"{path} is no checkpoint: it is {what}.")
+        raise UserError(f"{path} is no checkpoint: it is {what}. {EXPECTED}")
     if safetensors_files.is_safetensors(path):
         return safetensors_files.read(path)
     return torch_files.read_zip(path) if torch_files.is_zip(path) else torch_files.read_legacy(path)

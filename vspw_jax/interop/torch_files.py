@@ -79,7 +79,7 @@ def read_zip(path: pathlib.Path) -> Any:
     if len(pickles) != 1 or what:
         raise UserError(
             f"{path} is a zip, but not one of torch.save: expected one entry */data.pkl, found {listed(entries, 5)}. "
-            f"It is {what or 'not known what it is'}."
+            f"It is {what or 'of a kind that is not known'}."
         )
     root = pickles[0].removesuffix("data.pkl")
     order = entries.get(f"{root}byteorder")
