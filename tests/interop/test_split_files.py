@@ -130,6 +130,9 @@ def test_damage_inside_or_around_is_said_of_the_file_that_was_named(tmp_path, te
         path.write_bytes(data)
         with pytest.raises(UserError, match=f"^{path} is damaged"):
             checkpoint_file.read(path)
+    path.write_bytes(gzip.compress(gzip.compress(plain.read_bytes())))
+    with pytest.raises(UserError, match=f"^{path} is no checkpoint: it is compressed more than once"):
+        checkpoint_file.read(path)
     path.write_bytes(gzip.compress(no_checkpoints.QUOTA))
     with pytest.raises(UserError, match=f"^{path} is no checkpoint: it is a web page"):
         checkpoint_file.read(path)

@@ -52,7 +52,7 @@ def _content(path: pathlib.Path) -> Any:
     if compressed_files.is_compressed(path):
         inside = compressed_files.unpacked(path)
         try:
-            return _content(inside)
+            return _content_of_file(inside)
         except UserError as error:
             raise UserError(str(error).replace(str(inside), str(path))) from error
     if split_files.is_index(path):

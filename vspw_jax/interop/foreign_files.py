@@ -17,6 +17,7 @@ BINARY = (
     (4, rb"TFL3", "a TensorFlow Lite model"),
     (0, rb"\x08[\x01-\x20]\x12.[\w.+ -]{2,}", "an ONNX model"),
     (257, rb"ustar", "a tar archive. Unpack it, and name the checkpoint in it"),
+    (0, rb"\x1f\x8b\x08", "compressed more than once. Unpack it with gunzip"),
     (0, rb"BZh[1-9]1AY", "compressed by bzip2. Unpack it with bunzip2"),
     (0, rb"\xfd7zXZ\x00", "compressed by xz. Unpack it with unxz"),
     (0, rb"\x28\xb5\x2f\xfd", "compressed by zstd. Unpack it with unzstd"),
