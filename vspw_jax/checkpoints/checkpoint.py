@@ -19,6 +19,9 @@ from vspw_jax.checkpoints import manifest
 from vspw_jax.console.errors import UserError, warn
 from vspw_jax.files.writable import check_folder
 
+FOLDER = "checkpoints"
+"""Of a workdir."""
+
 PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps"), "ema": ("ema",)}
 """What of the state is stored together; a state without an average of the weights has no part `ema`."""
 
@@ -44,7 +47,7 @@ class Checkpoints:
         in_background: bool = True,
         check_owner: Callable[[], None] = lambda: None,
     ) -> None:
-        self._folder, self._keep = (pathlib.Path(workdir) / "checkpoints").resolve(), keep
+        self._folder, self._keep = (pathlib.Path(workdir) / FOLDER).resolve(), keep
         self._check_owner = check_owner
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -61,6 +64,10 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None."""
         return self._manager.latest_step()
+
+    def has(self, step: int | None, part: str) -> bool:
+        """Whether a step's checkpoint has a part of `PARTS`."""
+        return (self._folder / str(step) / part).exists()
 
     def intact_step(self, at_most: float = math.inf) -> int | None:
         """The newest step, `at_most` or before, whose files are as they were written; None where there is no step.
@@ -157,7 +164,7 @@ class Checkpoints:
         args = {name: ocp.args.StandardRestore(part) for name, part in parts.items()}
         step = self.intact_step(at_most)
         self._check_is_there(step)
-        missing = [name for name in parts if not (self._folder / str(step) / name).exists()]
+        missing = [name for name in parts if not self.has(step, name)]
         if missing:
             raise UserError(
                 f"The checkpoint {self._folder / str(step)} has no {' and no '.join(missing)}: it was saved by a run "

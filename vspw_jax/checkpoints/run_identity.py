@@ -67,6 +67,26 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
         _check_same(path, but_data(_read_identity(path)), but_data(_identity(config)))
 
 
+def model_of(workdir: pathlib.Path) -> ConfigDict:
+    """`config.model` of a workdir's run.
+
+    Raises:
+      UserError: its config.json is missing or damaged.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing, which says what network the run's checkpoints are of. Bring it back.")
+    fields = {name: value for name, value in _read_identity(path).items() if name.startswith("model.")}
+    whole: dict[str, Any] = {}
+    for name, value in {**fields, "model.remat": "none"}.items():
+        *sections, last = name.split(".")
+        section = whole
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[last] = tuple(value) if isinstance(value, list) else value
+    return ConfigDict(whole["model"])
+
+
 def _identity(config):
     """The fields that decide a run's result, as JSON gives them back."""
     fields = flatten(json.loads(config.to_json_best_effort()))

@@ -59,7 +59,7 @@ def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[A
         return []
     said = f"These are the weights of step {step} of {config.train.steps}: training has not ended."
     if config.init_from and pathlib.Path(config.init_from).exists():
-        fresh = convert.plan(config.model, weights.values(), config.init_from).unsettled()
+        fresh = convert.plan(config.model, weights.values(), config.init_from, config.init_from_key).unsettled()
         if fresh:
             said += (
                 f" {len(fresh)} of the variables it began from random values, in whole or in part, for "

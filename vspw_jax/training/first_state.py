@@ -28,7 +28,9 @@ def first_state(
     released = None
     if config.init_from:
         _, *weights = train_state.describe(config)
-        released = convert.plan(config.model, weights, config.init_from)  # Before anything is allocated.
+        released = convert.plan(
+            config.model, weights, config.init_from, config.init_from_key
+        )  # Before anything is allocated.
         print(released.report())
     state = train_state.new_state(config, optimizer, mesh)
     if released:

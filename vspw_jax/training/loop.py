@@ -99,10 +99,10 @@ def begun(
     """The state that the run begins with or goes on from; what a new one begins from is noted."""
     step = checkpoints.intact_step()
     if step is not None:
-        beginning.check_goes_on(workdir, config.init_from, step)
+        beginning.check_goes_on(workdir, config, step)
     state = first_state(config, optimizer, checkpoints, mesh)
     if step is None and jax.process_index() == 0:
-        beginning.note(workdir, config.init_from)
+        beginning.note(workdir, config)
     return state
 
 

@@ -154,7 +154,7 @@ def replay(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path | str |
     transformation = optimizers.build(config, params)
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
     if checkpoints.intact_step(at_most=step - 1) is None:
-        beginning.check_begins_again(workdir, config.init_from)
+        beginning.check_begins_again(workdir, config)
     state = state_before(config, transformation, checkpoints, mesh, step)
     weights = {name: state[name] for name in ("params", "model_state")}
     count = jax.jit(functools.partial(jax.tree.map, count_bad), compiler_options=quick_compilation())

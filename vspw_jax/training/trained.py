@@ -30,7 +30,7 @@ def weights(
     step = checkpoints.intact_step()
     if step is not None:
         run_identity.check_workdir(workdir, config)
-        beginning.check_goes_on(workdir, config.init_from, step)
+        beginning.check_goes_on(workdir, config, step)
         if config.init_from:
             print(f"The weights are those of step {step} in {workdir}, whose run began from {config.init_from}.")
         graphdef, found = train_state.restore_weights(config, checkpoints, mesh, step)
@@ -42,7 +42,7 @@ def weights(
             "PyTorch checkpoint with --config.init_from=PATH."
         )
     graphdef, *shapes = train_state.describe(config)
-    plan = convert.plan(config.model, shapes, config.init_from)
+    plan = convert.plan(config.model, shapes, config.init_from, config.init_from_key)
     print(plan.report())
     params, model_state = convert.read_weights(plan, shapes, placement.replicated(mesh))
     found = {"params": params, "model_state": model_state}
@@ -57,4 +57,6 @@ def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Pr
     origin = {"recipe": recipe, "step": step}
     if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
+        if config.init_from_key:
+            origin["init_from_key"] = config.init_from_key
     return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin)
