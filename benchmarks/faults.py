@@ -40,6 +40,7 @@ from configs import nce
 from data_prep import generate, vspw
 from data_prep.drawing import layouts
 from vspw_jax.checkpoints import checkpoint, manifest
+from vspw_jax.console.errors import run_program
 from vspw_jax.training import loop, non_finite, preemption, train_state, train_step
 
 STEPS, SAVE_EVERY, WEIGHTS = 40, 5, 500_000
@@ -264,4 +265,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(lambda: sys.exit(main()))
