@@ -33,6 +33,14 @@ def test_a_folder_is_read_in_order_of_names(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("argument", "name"), [(".", "clip"), ("./", "clip"), ("..", "videos"), ("*.png", "clip")])
+def test_a_folder_goes_by_its_own_name(tmp_path, monkeypatch, argument, name):
+    picture(tmp_path / "videos" / "1.png")
+    picture(tmp_path / "videos" / "clip" / "1.png")
+    monkeypatch.chdir(tmp_path / "videos" / "clip")
+    assert [source.name for source in sources.find(argument)] == [name]
+
+
 def test_colours_are_rgb(tmp_path):
     cv2.imwrite(str(tmp_path / "red.png"), np.full((8, 8, 3), (0, 0, 255), np.uint8))
     assert next(sources.find(tmp_path)[0].frames())[1][0, 0].tolist() == [255, 0, 0]

@@ -5,6 +5,7 @@ import dataclasses
 import fractions
 import glob
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -81,6 +82,11 @@ def _of_pictures(name: str, paths: list[pathlib.Path]) -> Source:
     return Source(name, lambda: _read_pictures(paths), len(paths), fingerprint)
 
 
+def _name(folder: pathlib.Path) -> str:
+    """A folder's own name, also where it is given as "." or ".."."""
+    return pathlib.Path(os.path.abspath(folder)).name or "root"
+
+
 def _of_folder(folder: pathlib.Path) -> list[Source]:
     """One source of all its pictures, or one source of each of its videos."""
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
@@ -91,7 +97,7 @@ def _of_folder(folder: pathlib.Path) -> list[Source]:
     if not pictures and not videos:
         expected = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         raise UserError(f"{folder} holds no frames: expected files ending in {expected}.")
-    return [_of_pictures(folder.name, pictures)] if pictures else [_of_file(path) for path in videos]
+    return [_of_pictures(_name(folder), pictures)] if pictures else [_of_file(path) for path in videos]
 
 
 def find(argument: pathlib.Path | str) -> list[Source]:
@@ -113,7 +119,7 @@ def find(argument: pathlib.Path | str) -> list[Source]:
         )
     pictures = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES]
     if pictures:
-        return [_of_pictures(pictures[0].absolute().parent.name, pictures)]
+        return [_of_pictures(_name(pictures[0].parent), pictures)]
     return _different(
         [source for match in matches for source in (_of_folder(match) if match.is_dir() else [_of_file(match)])]
     )
