@@ -301,4 +301,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    errors.run_program(lambda: sys.exit(main()))

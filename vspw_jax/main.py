@@ -24,7 +24,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data_prep import generate
-from vspw_jax.console import command, recipe_file
+from vspw_jax.console import command, recipe_file, starting
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
@@ -71,8 +71,17 @@ flags.mark_flag_as_required("config")
 OUTPUT_FLAG = "--output=DIR"
 """Of --mode=predict."""
 
-INTERRUPTED = 130
-"""Exit status of a prediction that Ctrl-C stopped, as shells have it."""
+ABSL_HELPED = 1
+"""absl's exit status after --help."""
+
+READ_BY = {
+    "input": ("predict", "replay"),
+    "output": ("predict", "export"),
+    "side_by_side": ("predict",),
+    "opacity": ("predict",),
+    "naming": ("export",),
+}
+"""The modes that read a flag; those that are not here are read by all."""
 
 
 def _config_flag() -> str:
@@ -147,7 +156,7 @@ def prediction_output(
 
 def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
-    found = sources.find(_INPUT.value) if _INPUT.value is not None else None
+    found = sources.find(_INPUT.value) if _INPUT.value else None
     check_folder(_OUTPUT.value or workdir / "predictions", OUTPUT_FLAG)
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
@@ -161,7 +170,7 @@ def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
             print(
                 f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr
             )
-            sys.exit(INTERRUPTED)
+            sys.exit(starting.INTERRUPTED)
         reports += [f"{source.name}: {complaint}" for complaint in source.complaints]
         if not predicted:
             reports.append(f"{source.name}: every frame had been predicted before.")
@@ -182,7 +191,6 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
 
 def run_inspect(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
-    checks.check_recipe(config)
     of_checkpoint = report.describe_checkpoint(config)  # First: it fails sooner.
     print(report.describe(config), flush=True)
     of_memory = []
@@ -218,14 +226,31 @@ def check_shared(mode: str) -> None:
         raise UserError(f"--mode={mode} runs in one process: start it once, without --distributed.")
 
 
+def check_flags(config: ConfigDict, mode: str) -> None:
+    """Raises UserError for flags that are empty, or that no mode reads which is about to run."""
+    run = (mode, *(config.run.afterwards if mode == "train" else ()))
+    for name in ("workdir", *READ_BY):
+        flag = flags.FLAGS[name]
+        if flag.present and flag.value == "":
+            raise UserError(f"--{name} is empty: expected a path. Name one, or leave the flag out.")
+        readers = READ_BY.get(name, run)
+        if flag.present and not set(readers) & set(run):
+            raise UserError(
+                f"--mode={mode} does not read --{name}, which is for {' and '.join(f'--mode={m}' for m in readers)}. "
+                "Leave it out, or choose another mode."
+            )
+
+
 def main(_: Sequence[str]) -> None:
     """Runs the chosen mode and prints its report."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value.lock()
+    checks.check_recipe(config)
+    check_flags(config, _MODE.value)
     if _DISTRIBUTED.value:
         check_shared(_MODE.value)
         processes.join()
-    config = _CONFIG.value.lock()
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(_config_flag()))
     if _MODE.value != "inspect":  # Which writes nothing.
         jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
@@ -240,8 +265,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         recipe_file.check_flags(argv[1:])
         unused = flags.FLAGS(argv)[1:]
-    except (flags.Error, ValueError, OSError) as error:
+    except (flags.Error, ValueError, TypeError, OSError) as error:
         raise UserError(f"{error}\nSee python -m vspw_jax.main --help") from error
+    except SystemExit as ended:
+        sys.exit(0 if ended.code == ABSL_HELPED else ended.code)
     if unused:
         raise UserError(f"Unexpected arguments: {' '.join(unused)}. Every option begins with --, as in --mode=train.")
     return argv[:1]

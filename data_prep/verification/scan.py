@@ -12,6 +12,7 @@ import functools
 import hashlib
 import multiprocessing
 import pathlib
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -126,7 +127,9 @@ def readers(workers: int) -> Iterator[Run]:
         yield map
         return
     # The processes are spawned, not forked, because ArrayRecord's readers hold threads.
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    # Ctrl-C reaches them too, but it is for this process to end them.
+    context, ignore_interrupts = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, signal.signal, ignore_interrupts) as pool:
         yield pool.map
 
 

@@ -36,6 +36,14 @@ def test_a_folder_is_read_in_order_of_names(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("argument", "name"), [(".", "clip"), ("./", "clip"), ("..", "videos"), ("*.png", "clip")])
+def test_a_folder_goes_by_its_own_name(tmp_path, monkeypatch, argument, name):
+    picture(tmp_path / "videos" / "1.png")
+    picture(tmp_path / "videos" / "clip" / "1.png")
+    monkeypatch.chdir(tmp_path / "videos" / "clip")
+    assert [source.name for source in sources.find(argument)] == [name]
+
+
 def test_colours_are_rgb(tmp_path):
     cv2.imwrite(str(tmp_path / "red.png"), np.full((8, 8, 3), (0, 0, 255), np.uint8))
     assert next(sources.find(tmp_path)[0].frames())[1][0, 0].tolist() == [255, 0, 0]
@@ -125,12 +133,6 @@ def test_videos_are_called_by_what_differs(tmp_path, monkeypatch, paths, argumen
         assert all(source.count == 1 and len(list(source.frames())) == 1 for source in found)
 
 
-def test_the_folder_itself_has_a_name(tmp_path, monkeypatch):
-    picture(tmp_path / "clip" / "1.jpg")
-    monkeypatch.chdir(tmp_path / "clip")
-    assert [source.name for source in sources.find(".")] == ["clip"]
-
-
 @pytest.mark.parametrize("output", ["", "out", "out/deeper"])
 def test_what_predictions_wrote_is_no_input(tmp_path, output):
     """The second run finds what the first one has found, wherever that wrote."""
@@ -147,11 +149,6 @@ def test_what_predictions_wrote_is_no_input(tmp_path, output):
     assert [source.name for source in sources.find(tmp_path / output / "overlay.mp4")] == ["overlay"]
     with pytest.raises(UserError, match="matches only what predictions wrote, such as .*overlay.mp4"):
         sources.find(f"{tmp_path / output}/overlay*.mp4")
-
-
-def test_an_empty_name_is_said():
-    with pytest.raises(UserError, match="--input, which is empty, does not exist"):
-        sources.find("")
 
 
 def frame_names(source):

@@ -159,8 +159,8 @@ def _matching(pattern: str) -> list[Found]:
     matches = _in_order(map(pathlib.Path, glob.glob(pattern, recursive=True)))
     if not matches:
         raise UserError(
-            f"{pattern or '--input, which is empty,'} does not exist: expected a video file, a folder of frames or of "
-            "videos, or a pattern such as 'clips/*.mp4' in --input."
+            f"{pattern} does not exist: expected a video file, a folder of frames or of videos, or a pattern such as "
+            "'clips/*.mp4' in --input."
         )
     paths = [path for path in matches if not prediction_folder.wrote(path)]
     if not paths:
@@ -200,7 +200,7 @@ def find(argument: pathlib.Path | str) -> list[Source]:
       UserError: there is nothing of that name, nothing in it can be read, or two inputs have the same name.
     """
     path = pathlib.Path(argument)
-    if not str(argument) or not path.exists():
+    if not path.exists():
         found = _matching(str(argument))
     elif path.is_dir():
         found = _in_folder(path)
