@@ -77,6 +77,7 @@ BAD_FLAGS = {
         ["--mode=inspect does not read --output", "--mode=export"],
     ),
     "naming of another mode": (["--mode=predict", "--naming=mmseg"], ["--mode=predict does not read --naming"]),
+    "opacity of another mode": (["--mode=evaluate", "--opacity=0.3"], ["--mode=evaluate does not read --opacity"]),
     "empty input": (["--mode=predict", "--input="], ["--input is empty"]),
     "inspected": (["--config.optimizer.name=lion", "--mode=inspect"], ["optimizer.name is 'lion'", "adamw, sgd"]),
     "capacity": (["--config.loss.segmentation.capacity=2"], ["room for 2", "--config.loss.segmentation.capacity="]),
