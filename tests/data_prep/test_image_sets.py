@@ -21,13 +21,18 @@ PIXELMAP = "pixelmap_0_181"
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """A drawn set in COCO-Stuff's layout, as pixelmaps; of every third image half is metal, of others more is void."""
+    """A drawn set in COCO-Stuff's layout, as pixelmaps; of every third image half is metal, of others more is void.
+
+    The last row of some is of the highest id, which train ids do not have.
+    """
     folder = tmp_path_factory.mktemp("coco") / "coco"
     generate.generate(folder, lambda aside: layouts.write_coco_stuff(aside, {"train2017": 24, "val2017": 4}, 48, 64, 0))
     metal = next(source.value for source in label_maps.source_classes("coco_stuff", PIXELMAP) if source.name == "metal")
     for number, path in enumerate(mask_paths(folder)):
         mask = pixels(path).copy()
         mask[: (0, 24, 30)[number % 3]] = (0, metal, 255)[number % 3]
+        if number % 3 == 1:
+            mask[-1] = 181
         Image.fromarray(mask).save(path)
     return folder
 
