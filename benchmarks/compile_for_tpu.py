@@ -20,6 +20,8 @@ import sys
 import time
 import unittest.mock
 
+from vspw_jax.console.errors import run_program
+
 TOO_LARGE = re.compile(r"(?:Used |temporaries \()([\d.]+[GM])\)? (?:of|exceeds available HBM) \(?([\d.]+[GM])")
 """How the compiler refuses a program: what it needs of a chip's memory, and what there is."""
 
@@ -129,4 +131,4 @@ def main():
 
 if __name__ == "__main__":
     os.environ.update(ENVIRONMENT)
-    main()
+    run_program(main)

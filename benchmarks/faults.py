@@ -1,6 +1,6 @@
 """Kills, stops and damages a short run again and again, and counts what it lost.
 
-    python -m benchmarks.faults [--kills=200] [--stops=50] [--flips=200] [--seed=0] [--wait-for-saves]
+    python -m benchmarks.faults [--kills=200] [--stops=50] [--seconds=50] [--flips=200] [--seed=0] [--wait-for-saves]
 
 The run is that of `loop.train` on drawn video, with all that stands around the network: data, loop, checkpoints, log;
 in the network's place is a jitted function that mixes every batch into weights of 2 MB, so that one wrong or repeated
@@ -8,12 +8,14 @@ batch would change all of them. It saves every 5 of 40 steps. Each start is a pr
 
 SIGKILL and SIGTERM come at random moments of a start, from its first instruction to its end; the next start goes on in
 the same workdir, and when the run is complete its weights are compared with those of a run that nothing disturbed.
+A "second" is another start in the same workdir, at a random moment of the first: one of them makes all steps, the other
+is refused with status 2, unless the first has ended by then.
 "Flips" turns one random bit of a random file of a checkpoint, or loses that file, and restores.
 
 Exit status 1 where anything was lost that may not be: a workdir that cannot be loaded; by a kill more than a save
 interval and the steps made while the next save is written, which are no more than another interval, as the save after
 it waits, or with --wait-for-saves (run.save_in_background=False) more than an interval; by a stop any step at all;
-other weights at the end; damage that is not found and named.
+other weights at the end; a second start that harms the first; damage that is not found and named.
 """
 
 import argparse
@@ -40,6 +42,7 @@ from configs import nce
 from data_prep import generate, vspw
 from data_prep.drawing import layouts
 from vspw_jax.checkpoints import checkpoint, manifest
+from vspw_jax.console import errors
 from vspw_jax.training import loop, non_finite, preemption, train_state, train_step
 
 STEPS, SAVE_EVERY, WEIGHTS = 40, 5, 500_000
@@ -118,7 +121,7 @@ def run(workdir, records, output, in_background):
     loop.compiled = make_slow(loop.compiled)
     with preemption.StopRequest() as stop:
         try:
-            loop.train(recipe(records, in_background), workdir, stop)
+            errors.run_program(lambda: loop.train(recipe(records, in_background), workdir, stop))
         except preemption.Stopped as stopped:
             preemption.leave(stopped)
 
@@ -128,11 +131,11 @@ def steps_saved(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
 
 
-def last_step(workdir):
-    """The last step that was logged."""
+def logged_steps(workdir):
+    """The steps in metrics.jsonl."""
     path = workdir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+    return [json.loads(line)["step"] for line in lines if line.endswith("}")]
 
 
 def weights(workdir):
@@ -155,12 +158,17 @@ class Trials:
         self.seconds = self.start(folder / "undisturbed")[1]
         self.reference = weights(folder / "undisturbed")
 
+    def started(self, workdir, output="output.txt"):
+        """A process that has just begun a start, and prints into a file of `folder`."""
+        args = workdir, self.records, self.folder / output, self.in_background
+        process = self.processes.Process(target=run, args=args)
+        process.start()
+        return process
+
     def start(self, workdir, number=None):
         """(exit code, seconds) of a start that gets a signal at a random moment, or none."""
-        args = workdir, self.records, self.folder / "output.txt", self.in_background
-        process = self.processes.Process(target=run, args=args)
         began = time.monotonic()
-        process.start()
+        process = self.started(workdir)
         if number:
             process.join(self.random.uniform(0, self.seconds))
             with contextlib.suppress(ProcessLookupError):
@@ -174,7 +182,7 @@ class Trials:
         workdir = self.folder / f"{number.name}_0"
         while seen["signals"] < times:
             before, status = steps_saved(workdir), self.start(workdir, number)[0]
-            saved, logged = steps_saved(workdir), last_step(workdir)
+            saved, logged = steps_saved(workdir), max(logged_steps(workdir), default=0)
             newest, lost = max(saved, default=0), logged - max(saved, default=0)
             if status == -number:
                 seen["signals"] += 1
@@ -204,6 +212,33 @@ class Trials:
                 shutil.rmtree(workdir)
                 number_of_run += 1
                 workdir = self.folder / f"{number.name}_{number_of_run}"
+        return seen
+
+    def second(self, times):
+        """Counts of what became of `times` second starts in the workdir of a first; what may not be is in `wrong`."""
+        seen, outputs = collections.Counter(), ("first.txt", "second.txt")
+        for number in range(times):
+            workdir = self.folder / f"second_{number}"
+            first = self.started(workdir, outputs[0])
+            first.join(self.random.uniform(0, self.seconds))
+            second = self.started(workdir, outputs[1])
+            ended = []
+            for process, output in zip((first, second), outputs, strict=True):
+                process.join()
+                said = (self.folder / output).read_text()
+                (self.folder / output).unlink()
+                refused = process.exitcode == 2 and "is in use by process" in said and "Traceback" not in said
+                ended.append("refused" if refused else process.exitcode)
+                if ended[-1] not in ("refused", 0):
+                    self.wrong.append(f"two starts in one workdir, status {process.exitcode}: {said[-2000:]}")
+            seen["tried"] += 1
+            seen["refused"] += ended.count("refused")
+            seen["the first was refused, as it was slower"] += ended[0] == "refused"
+            seen["the first had ended"] += ended == [0, 0]
+            is_whole = logged_steps(workdir) == list(range(1, STEPS + 1)) and weights(workdir) == self.reference
+            if 0 not in ended or not is_whole:
+                self.wrong.append(f"two starts in one workdir ended with {ended} and harmed it")
+            shutil.rmtree(workdir)
         return seen
 
     def damage(self, times):
@@ -244,6 +279,7 @@ def parser():
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--kills", type=int, default=200)
     result.add_argument("--stops", type=int, default=50)
+    result.add_argument("--seconds", type=int, default=50)
     result.add_argument("--flips", type=int, default=200)
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--wait-for-saves", action="store_true")
@@ -258,10 +294,11 @@ def main(arguments=None):
         print(f"An undisturbed start: {STEPS} steps, a save every {SAVE_EVERY}, {trials.seconds:.1f} s", flush=True)
         report("kill -9", trials.disturb(signal.SIGKILL, flags.kills))
         report("SIGTERM", trials.disturb(signal.SIGTERM, flags.stops))
+        report("second start", trials.second(flags.seconds))
         report("damage", trials.damage(flags.flips))
     print("\n".join(trials.wrong) or "Nothing was lost that may not be.")
     return bool(trials.wrong)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    errors.run_program(lambda: sys.exit(main()))

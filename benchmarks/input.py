@@ -33,6 +33,7 @@ import cv2
 from configs import baseline
 from vspw_jax.console.errors import run_program
 from vspw_jax.data import clips, pipeline, records
+from vspw_jax.files import mask_png
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -75,7 +76,7 @@ def decoded(flags):
         for record in clips.clip_records(video, first, flags.frames, 1):
             fields = frames[record]
             records.decode_image(fields["image_jpeg"])
-            records.mask_values(fields["mask_png"])
+            mask_png.decode(fields["mask_png"])
 
     with concurrent.futures.ThreadPoolExecutor(flags.parallel) as pool:
         waiting = [pool.submit(decode, number) for number in range(2 * flags.batch)]

@@ -11,12 +11,12 @@ import argparse
 import pathlib
 
 import numpy as np
-from PIL import Image
 
 from data_prep.verification import hypotheses, label_shift, scan
 from vspw_jax.classes.vspw import NUM_CLASSES, VOID
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.console.progress import progress
+from vspw_jax.files import mask_png
 
 TRIALS = 200
 PARTS = ((1, 1), (1, 5), (2, 1), (3, 1), (5, 1), (10, 1), (20, 1), (40, 1))
@@ -30,7 +30,7 @@ def read_video(folder):
     facts = []
     for path in sorted(folder.glob("[!.]*.png")):
         facts.append(scan.FrameFacts())
-        scan.describe_mask(facts[-1], np.asarray(Image.open(path)))
+        scan.describe_mask(facts[-1], mask_png.decode(path.read_bytes()))
     return scan.grids(facts)
 
 

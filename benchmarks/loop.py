@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_prep import generate
+from vspw_jax.console.errors import run_program
 from vspw_jax.observe import compilations
 from vspw_jax.training import loop, preemption
 
@@ -106,7 +107,7 @@ def parser():
     return result
 
 
-if __name__ == "__main__":
+def main():
     flags = parser().parse_args()
     turns = measure(flags)
     for number, clock in enumerate(("by the clock", "processor time")):
@@ -117,3 +118,7 @@ if __name__ == "__main__":
         print(f"{clock}: a step {statistics.median(bare):.1f} ms, in the loop {statistics.median(loop):.1f} ms")
         print(f"  ratio {statistics.median(ratios):.3f}, of the turns {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
     print(f"to the end of the first step {turns.first_step:.1f} s; {compilations.describe()}")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -14,6 +14,7 @@ import os
 import re
 
 from benchmarks import compile_for_tpu
+from vspw_jax.console.errors import run_program
 
 COLLECTIVES = ("all_gather", "all_reduce", "reduce_scatter", "all_to_all", "collective_permute")
 
@@ -59,4 +60,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

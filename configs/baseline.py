@@ -18,6 +18,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.init_from = ""  # A PyTorch checkpoint that a new workdir starts from; paper and released: BEiTv2-L's.
+    config.init_from_key = ""  # Which weights of that file, such as "state_dict_ema"; empty: the trained ones.
     config.task = training.supervised()
     # Paper section 3.2: crop 480; multiples of 32.
     config.model = models.network(models.vit_adapter_large(), models.mask2former(), image_size=(480, 480))

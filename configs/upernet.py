@@ -20,6 +20,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.init_from = ""  # A PyTorch checkpoint that a new workdir starts from; released: BEiT-L's.
+    config.init_from_key = ""  # Which weights of that file, such as "state_dict_ema"; empty: the trained ones.
     config.task = training.supervised()
     # Paper: crop 512; multiples of 16. The published weights: 640.
     config.model = models.network(models.beit_large(), models.upernet(), image_size=(512, 512))

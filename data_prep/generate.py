@@ -24,6 +24,7 @@ from data_prep.drawing import colours, layouts
 from vspw_jax.console.errors import UserError, choose, differing, run_program
 from vspw_jax.data import records
 from vspw_jax.parallel import processes
+from vspw_jax.training import ranges
 
 VERSION = 3
 """Of the drawing; another one draws other pictures from the same options. 1 had shared colours alone, and no note."""
@@ -154,9 +155,20 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
+    for name, allowed in ranges.DRAWING.items():
+        if name in options:
+            ranges.check(_flag(name), getattr(options, name), allowed)
+    of_videos = ("test", "frames", "train_frames")
+    ignored = [_flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
+    if options.layout != "vspw" and ignored:
+        raise UserError(f"--layout={options.layout} does not read {', '.join(ignored)}: it has images, no test split.")
     draw, _ = LAYOUTS[options.layout]
     draw(options.output, options)
     print(f"wrote {options.output}")

@@ -2,10 +2,10 @@
 
     python -m data_prep.verify --records=data/vspw/records
 
-Reads every record and finds: other counts than the published ones, frames that are unreadable, duplicated or missing,
-ids out of range, ids that are one off, other fingerprints and class counts than the stored ones. The exit status is 0
-when all is well; else it is 2, with one message that lists the faults. If a release is known to have faults, let them
-pass with --accept=KIND,... (the word in brackets).
+Reads every record and finds: other counts than the published ones, frames that are unreadable, duplicated, missing,
+out of order or of another size than the rest of their video, ids out of range, ids that are one off, other fingerprints
+and class counts than the stored ones. The exit status is 0 when all is well; else it is 2, with one message that lists
+the faults. If a release is known to have faults, let them pass with --accept=KIND,... (the word in brackets).
 """
 
 import argparse

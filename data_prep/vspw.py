@@ -4,12 +4,14 @@
     python -m data_prep.vspw --source=VSPW.zip --short-side=480 --output=data/vspw/records
 
 The source holds {train,val,test}.txt (one video name a line) and data/<video>/{origin/*.jpg,mask/*.png}, as the
-original and the 480p release do; videos of a test split need no masks. Files whose names start with a dot are passed
-over. JPEG and PNG bytes are kept as they are, unless --short-side=480 asks for VSPW_480p's own rule: height 480, the
-width to match, JPEG quality 75, masks to the nearest pixel.
-These stop the conversion: a frame without its mask, a mask without its frame, an empty or cut-off file, a JPEG that
-cannot be decoded, a mask in colours, a mask of another size than its frame, a label that VSPW lacks. With --max-bad=N
-up to N such frames are left out and listed instead. The same command goes on where a conversion was stopped.
+original and the 480p release do; videos of a test split need no masks. Frames may also be PNG, WebP, BMP or TIFF; they
+come in the order of their numbers. Files whose names start with a dot are passed over, other files are said. Bytes are
+kept as they are, unless --short-side=480 asks for VSPW_480p's own rule: height 480, the width to match, JPEG quality
+75, masks to the nearest pixel.
+These stop the conversion: a frame without its mask, a mask without its frame, an empty, damaged or cut-off file, a mask
+in colours or of another format than PNG, a mask of another size than its frame, a labelled frame of another size than
+its video, a label that VSPW lacks. With --max-bad=N up to N such frames are left out and listed instead. The same
+command goes on where a conversion was stopped.
 """
 
 import argparse

@@ -23,7 +23,10 @@ parse() {
     fi
     _name=${_option%%=*}
     _name=${_name#--}
-    if [[ $_option == --dry-run ]]; then
+    if [[ $_option == --help ]]; then
+      sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$0" # What stands at the launcher's top.
+      exit
+    elif [[ $_option == --dry-run ]]; then
       dry_run=yes
     elif [[ $_option == --*=* && " $options " == *" $_name "* ]]; then
       printf -v "$_name" %s "${_option#*=}"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.inputs import archives, masks
 from vspw_jax import submission
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
@@ -62,7 +63,7 @@ def test_raw_ids_become_train_ids(predicted, generated_vspw, tmp_path):
         Image.fromarray(vspw.to_raw(np.asarray(Image.open(path)))).save(path)
     found = make(predicted, generated_vspw, tmp_path / "b.zip", "--masks-are=raw_ids")
     ids = [
-        [predictions.ids_of(archive.read(name)) for name in archive.namelist()]
+        [mask_png.decode(archive.read(name)) for name in archive.namelist()]
         for archive in map(zipfile.ZipFile, (expected, found))
     ]
     np.testing.assert_array_equal(*ids)
@@ -138,3 +139,36 @@ def test_wrong_options(generated_vspw, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         submission.main([f"--data={generated_vspw}", *options])
+
+
+def members(folder, inside=""):
+    return [
+        (f"{inside}{path.relative_to(folder).as_posix()}", path.read_bytes()) for path in sorted(folder.rglob("*.png"))
+    ]
+
+
+@pytest.mark.parametrize("inside", ["", "entry/"])
+def test_a_zip_of_windows_is_read(predicted, generated_vspw, tmp_path, capsys, inside):
+    check(archives.windows_zip(tmp_path / "a.zip", members(predicted, inside)), generated_vspw)
+    assert "is whole: 1 videos, 10 frames" in capsys.readouterr().out
+    with pytest.raises(UserError, match="leads out of the archive"):
+        check(archives.windows_zip(tmp_path / "b.zip", [*members(predicted), ("../out.png", b"x")]), generated_vspw)
+
+
+def test_pixels_of_few_bits_are_packed_with_eight(predicted, generated_vspw, tmp_path):
+    expected = make(predicted, generated_vspw, tmp_path / "a.zip").read_bytes()
+    path = min(predicted.rglob("*.png"))
+    path.write_bytes(masks.png(np.zeros((48, 64)), bits=4))
+    assert make(predicted, generated_vspw, tmp_path / "b.zip").read_bytes() == expected
+    with pytest.raises(
+        UserError, match=rf"{path.name}: is not grey of 8 bits or a palette: the devkit would read other"
+    ):
+        check(predicted, generated_vspw)
+
+
+def test_a_link_to_nowhere_is_listed(predicted, generated_vspw):
+    path = min(predicted.rglob("*.png"))
+    path.unlink()
+    path.symlink_to("gone.png")
+    with pytest.raises(UserError, match=rf"{path.name}: is a link to a file that is not there"):
+        check(predicted, generated_vspw)

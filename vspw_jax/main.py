@@ -9,7 +9,7 @@
     python -m vspw_jax.main --config=configs/nce.py --config.init_from=X.pth              start from PyTorch's weights
     python -m vspw_jax.main --config=configs/nce.py --mode=export --output=Y.pth          give them back
 
---mode=evaluate, predict and export take --config.init_from too, as long as the workdir has no checkpoint of its own.
+--mode=evaluate, predict and export take --config.init_from too, in a workdir that has no checkpoint of its own.
 
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
@@ -24,15 +24,17 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data_prep import generate
-from vspw_jax.console import command, recipe_file
+from vspw_jax.console import command, recipe_file, starting
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
+from vspw_jax.files import ownership
+from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import overlay, sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
-from vspw_jax.interop import convert, namings
+from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
@@ -66,8 +68,20 @@ _DISTRIBUTED = flags.DEFINE_bool(
 )
 flags.mark_flag_as_required("config")
 
-INTERRUPTED = 130
-"""Exit status of a prediction that Ctrl-C stopped, as shells have it."""
+OUTPUT_FLAG = "--output=DIR"
+"""Of --mode=predict."""
+
+ABSL_HELPED = 1
+"""absl's exit status after --help."""
+
+READ_BY = {
+    "input": ("predict", "replay"),
+    "output": ("predict", "export"),
+    "side_by_side": ("predict",),
+    "opacity": ("predict",),
+    "naming": ("export",),
+}
+"""The modes that read a flag; those that are not here are read by all."""
 
 
 def _config_flag() -> str:
@@ -107,11 +121,13 @@ def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
 
 def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Scores the newest checkpoint on `config.data.eval_split`."""
+    evaluate.check_output(config, workdir)
     generate.for_recipe(config)
     predictor = trained.predictor(config, workdir, recipe_name())
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
-    result = evaluate.evaluate(config, predictor, workdir, command.as_typed("vspw_jax.main"), warnings)
     folder = evaluate.predictions_folder(config, workdir)
+    with processes.owned(folder.parent, "--workdir=DIR"):
+        result = evaluate.evaluate(config, predictor, workdir, command.as_typed("vspw_jax.main"), warnings)
     entry = f"--predictions={folder} --data={config.data.records} --split={config.data.eval_split}"
     if result is None:
         return [
@@ -140,19 +156,21 @@ def prediction_output(
 
 def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Predicts --input, or without one the first video of `config.data.eval_split`."""
-    found = sources.find(_INPUT.value) if _INPUT.value is not None else None
+    found = sources.find(_INPUT.value) if _INPUT.value else None
+    check_folder(_OUTPUT.value or workdir / "predictions", OUTPUT_FLAG)
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
     for source in found:
         output = prediction_output(workdir, predictor, source, several=len(found) > 1)
         try:
-            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
+            with ownership.owned(output, OUTPUT_FLAG):
+                predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
         except KeyboardInterrupt:
             print(
                 f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr
             )
-            sys.exit(INTERRUPTED)
+            sys.exit(starting.INTERRUPTED)
         reports += [f"{source.name}: {complaint}" for complaint in source.complaints]
         if not predicted:
             reports.append(f"{source.name}: every frame had been predicted before.")
@@ -165,6 +183,7 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Writes the newest checkpoint as a PyTorch checkpoint."""
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
+    checkpoint_file.check_output(_OUTPUT.value)
     _, weights, _ = trained.weights(config, workdir, make_mesh())
     convert.save_weights(config.model, weights.values(), _OUTPUT.value, _NAMING.value)
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
@@ -172,7 +191,6 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
 
 def run_inspect(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
-    checks.check_recipe(config)
     of_checkpoint = report.describe_checkpoint(config)  # First: it fails sooner.
     print(report.describe(config), flush=True)
     of_memory = []
@@ -208,14 +226,31 @@ def check_shared(mode: str) -> None:
         raise UserError(f"--mode={mode} runs in one process: start it once, without --distributed.")
 
 
+def check_flags(config: ConfigDict, mode: str) -> None:
+    """Raises UserError for flags that are empty, or that no mode reads which is about to run."""
+    run = (mode, *(config.run.afterwards if mode == "train" else ()))
+    for name in ("workdir", *READ_BY):
+        flag = flags.FLAGS[name]
+        if flag.present and flag.value == "":
+            raise UserError(f"--{name} is empty: expected a path. Name one, or leave the flag out.")
+        readers = READ_BY.get(name, run)
+        if flag.present and not set(readers) & set(run):
+            raise UserError(
+                f"--mode={mode} does not read --{name}, which is for {' and '.join(f'--mode={m}' for m in readers)}. "
+                "Leave it out, or choose another mode."
+            )
+
+
 def main(_: Sequence[str]) -> None:
     """Runs the chosen mode and prints its report."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value.lock()
+    checks.check_recipe(config)
+    check_flags(config, _MODE.value)
     if _DISTRIBUTED.value:
         check_shared(_MODE.value)
         processes.join()
-    config = _CONFIG.value.lock()
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(_config_flag()))
     if _MODE.value != "inspect":  # Which writes nothing.
         jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
@@ -230,8 +265,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         recipe_file.check_flags(argv[1:])
         unused = flags.FLAGS(argv)[1:]
-    except (flags.Error, ValueError, OSError) as error:
+    except (flags.Error, ValueError, TypeError, OSError) as error:
         raise UserError(f"{error}\nSee python -m vspw_jax.main --help") from error
+    except SystemExit as ended:
+        sys.exit(0 if ended.code == ABSL_HELPED else ended.code)
     if unused:
         raise UserError(f"Unexpected arguments: {' '.join(unused)}. Every option begins with --, as in --mode=train.")
     return argv[:1]

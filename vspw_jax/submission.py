@@ -41,12 +41,21 @@ def inner_folder(names: Iterable[str], videos: Sequence[truth.NamedVideo]) -> st
     return ""
 
 
-def problems_of(read: Callable[[], bytes], size: tuple[int, int], role: str) -> str:
-    """Says what is wrong with a prediction; empty where nothing is. `read()` gives its bytes."""
+def problems_of(read: Callable[[], bytes], size: tuple[int, int], role: str, plain: bool) -> str:
+    """Says what is wrong with a prediction; empty where nothing is.
+
+    Args:
+      read: gives its bytes.
+      size: width and height of its frame.
+      role, plain: as `check` has them.
+    """
     try:
-        ids = predictions.ids_of(read())
-    except UserError as error:
+        png = read()
+        ids = mask_png.decode(png)
+    except (UserError, OSError) as error:
         return str(error)
+    if plain and not mask_png.is_plain(png):
+        return "is not grey of 8 bits or a palette: the devkit would read other ids. --predictions=DIR mends that"
     if ids.shape[::-1] != size:
         return f"is {ids.shape[1]}x{ids.shape[0]} pixels, its frame {size[0]}x{size[1]}"
     allowed = np.zeros(256, bool)
@@ -76,13 +85,17 @@ def listing(source: sources.Source, videos: Sequence[truth.NamedVideo]) -> tuple
 
 
 def check(
-    path: sources.Source | pathlib.Path | str, data: truth.Truth, role: str = predictions.TRAIN_IDS
+    path: sources.Source | pathlib.Path | str,
+    data: truth.Truth,
+    role: str = predictions.TRAIN_IDS,
+    plain: bool = True,
 ) -> tuple[sources.Source, str]:
     """Checks an entry as a whole.
 
     Args:
       path: folder, .zip or .tar, or an opened one.
       role: of `predictions.ROLES`.
+      plain: whether every file must be as the devkit reads it, of 8 bits or with a palette.
 
     Returns:
       (the opened source, the prefix of its names).
@@ -96,7 +109,7 @@ def check(
     for video, frame in progress(frames, "checking", "frame"):
         name = f"{prefix}{video}/{frame}.png"
         if name in source.sizes:
-            found = problems_of(functools.partial(source.read, name), data.size(video, frame), role)
+            found = problems_of(functools.partial(source.read, name), data.size(video, frame), role, plain)
             lines += [f"{name}: {found}"] if found else []
     if lines:
         more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
@@ -110,8 +123,8 @@ def entry_files(source: sources.Source, prefix: str, data: truth.Truth, role: st
     for video in sorted(data.videos, key=lambda video: video.name):
         for frame in video.frames:
             png = source.read(f"{prefix}{video.name}/{frame}.png")
-            if role == predictions.RAW_IDS:
-                png = mask_png.encode(vspw.from_raw(predictions.ids_of(png)))
+            if role == predictions.RAW_IDS or not mask_png.is_plain(png):
+                png = mask_png.encode(predictions.to_train_ids(mask_png.decode(png), role))
             yield f"{video.name}/{frame}.png", png
 
 
@@ -151,7 +164,7 @@ def write(
     source = sources.open_source(folder.path)
     # The folder may hold other videos too: they are left out.
     source = source.only(f"{video.name}/{frame}.png" for video in data.videos for frame in video.frames)
-    check(source, data, role)
+    check(source, data, role, plain=False)
     files = progress(
         entry_files(source, "", data, role), "packing", "frame", total=sum(len(video.frames) for video in data.videos)
     )

@@ -26,13 +26,11 @@ from benchmarks.ablation.program import RunFailed
 from benchmarks.ablation.results import file_of, results
 from benchmarks.ablation.run import Run
 from benchmarks.ablation.studies import STUDIES, Study
-from vspw_jax.console import command
+from vspw_jax.console import command, starting
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.files.whole_files import whole_file
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 BUG = 1
 """Exit status where a run ended with a traceback."""
 
@@ -157,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         again = command.as_typed("benchmarks.ablation", arguments)
         print(f"\nStopped; what is done stays in {folder}. To go on: {again}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(starting.INTERRUPTED)
     except RunFailed as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(BUG)

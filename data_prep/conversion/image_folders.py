@@ -12,7 +12,8 @@ from data_prep.conversion import command_line, numberings
 from data_prep.conversion.builder import Builder
 from data_prep.conversion.frames import Form, Frame
 from data_prep.conversion.units import Filter
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, listed, warn
+from vspw_jax.files import frame_names, pictures
 from vspw_jax.files.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -44,6 +45,19 @@ def read_frames(source: Source, folders: Mapping[str, str], mask_suffixes: Seque
     return splits
 
 
+def _pictures(source: Source, folder: str) -> dict[str, str]:
+    """The pictures in a folder by their names without suffix; warns of other files there."""
+    there = [name for name in source.sizes if name.startswith(folder) and "/" not in name.removeprefix(folder)]
+    found = [name for name in there if name.lower().endswith(pictures.SUFFIXES)]
+    if strange := [name for name in there if not name.lower().endswith(pictures.SUFFIXES)]:
+        expected = ", ".join(pictures.SUFFIXES)
+        warn(
+            f"{len(strange)} files of {source.where(folder)} are left out: {listed(strange, 3)}. "
+            f"Expected: images end in {expected}."
+        )
+    return frame_names.by_stem(found, source.where(folder))
+
+
 def _stems(source: Source, folder: str, suffix: str) -> set[str]:
     parts = [name.removeprefix(folder) for name in source.sizes if name.startswith(folder) and name.endswith(suffix)]
     return {part.removesuffix(suffix) for part in parts if "/" not in part}
@@ -51,15 +65,15 @@ def _stems(source: Source, folder: str, suffix: str) -> set[str]:
 
 def _frames(source: Source, prefix: str, folder: str, mask_suffixes: Sequence[str]) -> list[Frame]:
     image_folder, mask_folder = f"{prefix}images/{folder}/", f"{prefix}annotations/{folder}/"
-    images = _stems(source, image_folder, ".jpg")
+    images = _pictures(source, image_folder)
     for suffix in mask_suffixes:
         others = [other for other in mask_suffixes if other != suffix and other.endswith(suffix)]
         masks = {stem for stem in _stems(source, mask_folder, suffix) if not f"{stem}{suffix}".endswith(tuple(others))}
         if masks:
             break
     return [
-        Frame(name, name, f"{image_folder}{name}.jpg", f"{mask_folder}{name}{suffix}")
-        for name in sorted(images | masks)
+        Frame(name, name, images.get(name, f"{image_folder}{name}.jpg"), f"{mask_folder}{name}{suffix}")
+        for name in sorted(images.keys() | masks)
     ]
 
 

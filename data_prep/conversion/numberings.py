@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from data_prep.conversion.frames import Frame
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError
-from vspw_jax.data import records
+from vspw_jax.files import mask_png
 from vspw_jax.files.sources import Source
 
 FIRST_MASKS = 256
@@ -66,7 +66,7 @@ def detect(dataset: str, source: Source, frames: Iterable[Frame]) -> tuple[str, 
 def _count_against(dataset: str, source: Source, mask: str, against: dict[str, Against]) -> None:
     """Adds a mask to what speaks against each numbering; a mask that cannot be read says nothing."""
     try:
-        values = set(records.mask_values(source.read(mask)).ravel().tolist())
+        values = set(mask_png.decode(source.read(mask)).ravel().tolist())
     except (UserError, OSError, SyntaxError, ValueError):
         return
     for name, found in against.items():

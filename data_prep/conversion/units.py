@@ -6,6 +6,7 @@ then writes a result beside it: names, digests and pixel counts of the records, 
 whole, and not done again, if its result is there and has the unit's key and the shard's size.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -49,6 +50,7 @@ class Unit:
       shard: its file name.
       split: name of the split.
       frames: those of the shard, in order.
+      before: the first frame of the video that an earlier shard begins and this one goes on with, or None.
       source: the source with these frames' files alone.
       form: of the records.
       filter: which images to leave out.
@@ -58,6 +60,7 @@ class Unit:
     shard: str
     split: str
     frames: tuple[Frame, ...]
+    before: Frame | None
     source: Source
     form: Form
     filter: Filter
@@ -114,14 +117,17 @@ def plan(
     """
     units = []
     for split, members in splits.items():
+        first_of = {frame.video: frame for frame in reversed(members)}
         total = sum(source.sizes.get(file, 0) for frame in members for file in (frame.image, frame.mask) if file)
         num_shards = min(-(-total // shard_bytes), len(members)) or 1
         cuts = [len(members) * number // num_shards for number in range(num_shards + 1)]
         for number, (first, last) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
             shard = f"{name}-{split}.array_record-{number:05d}-of-{num_shards:05d}"
             part = tuple(members[first:last])
-            own = source.only(file for frame in part for file in (frame.image, frame.mask) if file)
-            units.append(Unit(shard, split, part, own, form, chosen, max_bad))
+            begun = [first_of[frame.video] for frame in part[:1] if first_of[frame.video] is not frame]
+            files = [file for frame in part for file in (frame.image, frame.mask) if file]
+            own = source.only([*files, *(frame.image for frame in begun)])
+            units.append(Unit(shard, split, part, begun[0] if begun else None, own, form, chosen, max_bad))
     return units
 
 
@@ -173,6 +179,7 @@ def _write_shard(unit: Unit, folder: pathlib.Path, partial: pathlib.Path, moved:
     """The unit's `Result`; if that has a size, the shard is written."""
     serializer = example_serializer.ExampleSerializer(records.features().get_serialized_info())
     kept, bad, filtered = [], [], 0
+    sizes = _first_sizes(unit)
     # JPEG and PNG are compressed already; one record a chunk, so that reading one reads no other.
     writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
     try:
@@ -180,7 +187,8 @@ def _write_shard(unit: Unit, folder: pathlib.Path, partial: pathlib.Path, moved:
             if (folder / STOP).exists():
                 raise _Stopped
             try:
-                jpeg, png, pixels = frames.read_frame(unit.source, frame, unit.form)
+                jpeg, png, pixels, extent = frames.read_frame(unit.source, frame, unit.form)
+                _check_size(frame, extent, unit, sizes)
             except UserError as error:
                 bad.append(str(error))
                 if len(bad) > unit.max_bad:
@@ -203,6 +211,33 @@ def _write_shard(unit: Unit, folder: pathlib.Path, partial: pathlib.Path, moved:
     size = partial.stat().st_size
     partial.replace(folder / unit.shard)
     return Result(unit.key, size, kept, bad, filtered)
+
+
+Sizes = dict[str, tuple[str, tuple[int, int]]]
+"""(name of the first labelled frame, its width and height) by video."""
+
+
+def _first_sizes(unit: Unit) -> Sizes:
+    """The sizes that are known before the unit's first frame is read."""
+    sizes: Sizes = {}
+    if unit.before:
+        # If it is damaged, the unit that has it says so.
+        with contextlib.suppress(UserError, OSError):
+            _check_size(unit.before, frames.size_by_header(unit.source, unit.before, unit.form), unit, sizes)
+    return sizes
+
+
+def _check_size(frame: Frame, size: tuple[int, int], unit: Unit, sizes: Sizes) -> None:
+    """Raises UserError where a labelled frame has another size than its video's first: the video has no VC then."""
+    if frame.mask is None:
+        return
+    first, expected = sizes.setdefault(frame.video, (frame.name, size))
+    if size != expected:
+        found, wanted = ("x".join(map(str, pair)) for pair in (size, expected))
+        raise UserError(
+            f"{unit.source.where(frame.image)} (video {frame.video}): is {found} pixels, frame {first} of its video "
+            f"{wanted}"
+        )
 
 
 def _passes(pixels: dict[int, int], unit: Unit) -> bool:

@@ -1,4 +1,7 @@
-"""VSPW's layout: lists of videos, and data/<video>/{origin/<frame>.jpg,mask/<frame>.png}."""
+"""VSPW's layout: lists of videos, and data/<video>/{origin/<frame>.jpg,mask/<frame>.png}.
+
+Frames may be pictures of any kind that `pictures` takes.
+"""
 
 import codecs
 import collections
@@ -7,10 +10,13 @@ from collections.abc import Iterable, Sequence
 
 from data_prep.conversion.frames import Frame
 from vspw_jax.console.errors import UserError, listed, warn
+from vspw_jax.files import frame_names, pictures
 from vspw_jax.files.sources import Source
 
 SPLITS = ("train", "val", "test")
 """The videos of all splits but test must have masks."""
+SUFFIXES = {"origin": pictures.SUFFIXES, "mask": (".png",)}
+"""Of the files in a video's folders, in any case."""
 
 
 def read_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
@@ -59,6 +65,18 @@ def _text(source: Source, name: str) -> str:
     return text
 
 
+def _by_frame(source: Source, folder: str, files: Sequence[str], kind: str) -> dict[str, str]:
+    """Files of a video in its folder `kind`, in order, by the name of their frame: the file's name without suffix."""
+    own = [name for name in files if name.startswith(f"{kind}/") and _is_usable(name.removeprefix(f"{kind}/"), kind)]
+    place = source.where(f"{folder}/{kind}")
+    by_stem = frame_names.by_stem(own, place)
+    return {stem: by_stem[stem] for stem in frame_names.in_order(by_stem, place)}
+
+
+def _is_usable(name: str, kind: str) -> bool:
+    return "/" not in name and name.lower().endswith(SUFFIXES[kind])
+
+
 def list_frames(source: Source, folder: str, video: str, files: Sequence[str], needs_masks: bool) -> list[Frame]:
     """Frames of a video in order; their files may not exist.
 
@@ -67,29 +85,49 @@ def list_frames(source: Source, folder: str, video: str, files: Sequence[str], n
       folder: the video's, within the source.
       files: names in the folder, such as origin/00000001.jpg.
       needs_masks: whether frames must have masks even if the video has none.
+
+    Raises:
+      UserError: there are none, or their names leave the order open.
     """
-    images, masks = (
-        {name[len(kind) : -len(suffix)] for name in files if name.startswith(kind) and name.endswith(suffix)}
-        for kind, suffix in (("origin/", ".jpg"), ("mask/", ".png"))
-    )
+    images, masks = (_by_frame(source, folder, files, kind) for kind in ("origin", "mask"))
     if not images:
         raise UserError(f"Video {video} has no frames: expected {source.where(folder)}/origin/*.jpg.")
     labelled = needs_masks or masks
+    names = [*images, *(name for name in masks if name not in images)]
     return [
-        Frame(video, name, f"{folder}/origin/{name}.jpg", f"{folder}/mask/{name}.png" if labelled else None)
-        for name in sorted(images | masks)
+        Frame(
+            video,
+            name,
+            f"{folder}/{images.get(name, f'origin/{name}.jpg')}",
+            f"{folder}/{masks.get(name, f'mask/{name}.png')}" if labelled else None,
+        )
+        for name in sorted(names, key=frame_names.natural)
     ]
 
 
 def split_frames(source: Source, prefix: str, videos: Iterable[str], split: str) -> list[Frame]:
-    """Frames of the videos of a split, in the order of the list."""
+    """Frames of the videos of a split, in the order of the list; warns of files among them that are no frames."""
     files, start = dict[str, list[str]](), len(f"{prefix}data/")
     for name in source.sizes:
         if name.startswith(f"{prefix}data/"):
             video, _, rest = name[start:].partition("/")
             files.setdefault(video, []).append(rest)
-    return [
-        frame
+    frames = {
+        video: list_frames(source, f"{prefix}data/{video}", video, files.get(video, ()), split != "test")
         for video in videos
-        for frame in list_frames(source, f"{prefix}data/{video}", video, files.get(video, ()), split != "test")
-    ]
+    }
+    _warn_of_strangers(source, [f"{video}/{name}" for video in frames for name in files[video]], split)
+    if complaint := frame_names.open_order((video, [frame.name for frame in own]) for video, own in frames.items()):
+        warn(complaint)
+    return [frame for own in frames.values() for frame in own]
+
+
+def _warn_of_strangers(source: Source, files: Iterable[str], split: str) -> None:
+    places = [(name, *name.split("/", 2)[1:]) for name in files if name.count("/") > 1]
+    strange = [name for name, kind, rest in places if kind in SUFFIXES and not _is_usable(rest, kind)]
+    if strange:
+        expected = f"frames end in {', '.join(SUFFIXES['origin'])}, masks in {', '.join(SUFFIXES['mask'])}"
+        warn(
+            f"{len(strange)} files among the frames of split {split} of {source.path} are left out: "
+            f"{listed(strange, 3)}. Expected: {expected}."
+        )

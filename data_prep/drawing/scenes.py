@@ -48,7 +48,7 @@ def _edges(rng: np.random.Generator, scene: str, height: int) -> list[float]:
     return [*(np.cumsum([0, *rng.uniform(0.7, 1.3, bands - 1)]) / bands * height), height]
 
 
-def _skyline(rng: np.random.Generator, name: str, width: int, unit: int) -> Float[np.ndarray, "W"]:
+def _skyline(rng: np.random.Generator, name: str, width: int, unit: int) -> Float[np.ndarray, " W"]:
     """How far a band's upper edge lies below its mean, in pixels: roofs in steps, peaks, or nearly level."""
     bumps = textures.smooth_noise(rng, (1, width), 1, unit / 3)[0] - 0.5
     if name == "building":
@@ -165,14 +165,16 @@ def clip(
         colour, label = background.copy(), ground.copy()
         for sprite in sprites:
             _draw(sprite, time, height, colour, label)
-        view, seen = camera(time), dict(dsize=(width, height), borderMode=cv2.BORDER_REFLECT)
+        view, size, beyond = camera(time), (width, height), cv2.BORDER_REFLECT
         images.append(
             _develop(
                 rng,
-                cv2.warpAffine(colour, view, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **seen),
+                cv2.warpAffine(colour, view, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=beyond),
                 light(time),
                 blur,
             )
         )
-        labels.append(cv2.warpAffine(label, view, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, **seen))
+        labels.append(
+            cv2.warpAffine(label, view, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=beyond)
+        )
     return np.stack(images), np.stack(labels)

@@ -15,6 +15,7 @@ from data_prep.verification import hypotheses, label_shift
 from data_prep.verification.scan import SplitScan, readers, scan
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
+from vspw_jax.files import frame_names
 
 LISTED = 5
 """How many cases of one fault are named."""
@@ -64,9 +65,9 @@ def check_counts(findings: Findings, dataset: str, split: str, found: SplitScan,
 
 
 def check_frames(findings: Findings, split: str, found: SplitScan, full: bool) -> None:
-    """Finds frames that cannot be read, names that occur twice, and gaps.
+    """Finds frames that cannot be read, names that occur twice, another order or size within a video, and gaps.
 
-    Releases have gaps, so these are a fault only if `full`.
+    Releases have gaps, so these are a fault only if `full`. Frames without masks are not scored: they may change size.
     """
     if found.bad:
         findings.problem("unreadable", f"{split}: {len(found.bad)} unusable frames: {_some(found.bad)}")
@@ -78,10 +79,21 @@ def check_frames(findings: Findings, split: str, found: SplitScan, full: bool) -
     ]
     if twice:
         findings.problem("names", f"{split}: {len(twice)} frame names occur twice: {_some(twice)}")
+    unordered = [video for video, names in found.names.items() if names != sorted(names, key=frame_names.natural)]
+    if unordered:
+        findings.problem(
+            "order",
+            f"{split}: {len(unordered)} videos are not in the order of their frames' numbers: "
+            f"{_some(unordered)}. Convert again",
+        )
+    for has_mask, cases in found.resized.items():
+        if cases:
+            text = f"{split}: {len(cases)} frames have another size than the first of their video: {_some(cases)}"
+            findings.problem("sizes", text) if has_mask else findings.notes.append(text)
     gaps = [(video, len(names[0]), gap) for video, names in found.names.items() for gap in missing_numbers(names)]
     if gaps:
-        cases = [f"{video}/{gap[0]:0{width}d}" + (" and on" if len(gap) > 1 else "") for video, width, gap in gaps]
-        text = f"{split}: {sum(len(gap) for *_, gap in gaps)} frames missing within videos: {_some(cases)}"
+        missing = [f"{video}/{gap[0]:0{width}d}" + (" and on" if len(gap) > 1 else "") for video, width, gap in gaps]
+        text = f"{split}: {sum(len(gap) for *_, gap in gaps)} frames missing within videos: {_some(missing)}"
         findings.problem("gaps", text) if full else findings.notes.append(text)
 
 

@@ -20,6 +20,7 @@ from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
 from vspw_jax.console.progress import progress
 from vspw_jax.data import records
+from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.inference.overlay import overlay
 
@@ -119,7 +120,7 @@ def pictures(
         pixels, split, number = best[value]
         record = opened(split)[number]
         try:
-            image, mask = records.decode_image(record["image_jpeg"]), records.mask_values(record["mask_png"])
+            image, mask = records.decode_image(record["image_jpeg"]), mask_png.decode(record["mask_png"])
         except UserError:
             continue
         if mask.shape == image.shape[:2]:

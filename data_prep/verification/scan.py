@@ -10,20 +10,20 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import multiprocessing
 import pathlib
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 
 from data_prep.verification.label_shift import Sightings
 from vspw_jax.console.errors import UserError
 from vspw_jax.console.progress import progress
 from vspw_jax.data import class_pixels, records
+from vspw_jax.files import mask_png, pictures
 
 CHUNK = 32
 """Records that a worker takes at a time."""
@@ -45,6 +45,7 @@ class FrameFacts:
 
     Attributes:
       problem: what is wrong with it, or None.
+      size: width and height of its image in pixels; (0, 0) if that is damaged.
       values, pixels: source values in its mask, and how many pixels each has.
       sampled: source values on a coarse grid of its mask.
       area, height: their shares of the grid, and their vertical centres (0 top, 1 bottom).
@@ -56,20 +57,12 @@ class FrameFacts:
     png_sha256: str = ""
     has_mask: bool = False
     problem: str | None = None
+    size: tuple[int, int] = (0, 0)
     values: Int[np.ndarray, " K"] = dataclasses.field(default_factory=_empty)
     pixels: Int[np.ndarray, " K"] = dataclasses.field(default_factory=_empty)
     sampled: Int[np.ndarray, " S"] = dataclasses.field(default_factory=_empty)
     area: Float[np.ndarray, " S"] = dataclasses.field(default_factory=_empty)
     height: Float[np.ndarray, " S"] = dataclasses.field(default_factory=_empty)
-
-
-def _image_size(jpeg: bytes) -> tuple[int, int]:
-    """(width, height) of a JPEG. All of its data is read, and decoded at an eighth of its size."""
-    image = Image.open(io.BytesIO(jpeg))
-    size = image.size
-    image.draft("RGB", (size[0] // 8, size[1] // 8))
-    image.load()
-    return size
 
 
 def describe_mask(facts: FrameFacts, mask_HW: UInt8[np.ndarray, "H W"]) -> None:
@@ -93,19 +86,20 @@ def read_facts(record: records.Record) -> FrameFacts:
     jpeg_sha256, png_sha256 = (hashlib.sha256(data).hexdigest() for data in (jpeg, png))
     facts = FrameFacts(record["video"], record["frame"], jpeg_sha256, png_sha256)
     try:
-        size = _image_size(jpeg)
-    except (OSError, SyntaxError) as error:
-        facts.problem = f"its JPEG cannot be read ({error})"
+        facts.size = pictures.check(jpeg)
+    except UserError as error:
+        facts.problem = f"its image {error}"
         return facts
     if not png:
         return facts
     try:
-        mask = records.mask_values(png)
-    except (UserError, OSError, SyntaxError) as error:
-        facts.problem = f"its mask cannot be read ({error})"
+        mask = mask_png.decode(png)
+    except UserError as error:
+        facts.problem = f"its mask {error}"
         return facts
-    if mask.shape != size[::-1]:
-        facts.problem = f"its mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {size[0]}x{size[1]}"
+    if mask.shape != facts.size[::-1]:
+        own = f"{facts.size[0]}x{facts.size[1]}"
+        facts.problem = f"its mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {own}"
     describe_mask(facts, mask)
     return facts
 
@@ -133,7 +127,9 @@ def readers(workers: int) -> Iterator[Run]:
         yield map
         return
     # The processes are spawned, not forked, because ArrayRecord's readers hold threads.
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    # Ctrl-C reaches them too, but it is for this process to end them.
+    context, ignore_interrupts = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with concurrent.futures.ProcessPoolExecutor(workers, context, signal.signal, ignore_interrupts) as pool:
         yield pool.map
 
 
@@ -155,6 +151,8 @@ class SplitScan:
       first_seen: "video/frame" of the first frame that shows a value, by value.
       bad: messages about what cannot be used.
       names: frame names by video, in order.
+      first_sizes: (frame, its size) of the first whole frame, by video.
+      resized: what says which frames have another size than their video's first one, by whether they have masks.
       by_image: (record, "video/frame") by SHA-256 of the JPEG.
       wrong_rows: "video/frame" whose class counts are not the stored ones.
       digests: what the fingerprint is made of, as `records.fingerprint` takes it.
@@ -169,6 +167,8 @@ class SplitScan:
     first_seen: dict[int, str] = dataclasses.field(default_factory=dict)
     bad: list[str] = dataclasses.field(default_factory=list)
     names: dict[str, list[str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    first_sizes: dict[str, tuple[str, tuple[int, int]]] = dataclasses.field(default_factory=dict)
+    resized: dict[bool, list[str]] = dataclasses.field(default_factory=lambda: {True: [], False: []})
     by_image: dict[str, list[tuple[int, str]]] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(list)
     )
@@ -186,6 +186,11 @@ class SplitScan:
             self.digests.append((facts.video, facts.frame, facts.jpeg_sha256, facts.png_sha256))
             self.names[facts.video].append(facts.frame)
             self.by_image[facts.jpeg_sha256].append((number, where))
+        if facts.size[0]:
+            first, size = self.first_sizes.setdefault(facts.video, (facts.frame, facts.size))
+            if facts.size != size:
+                sizes = ["x".join(map(str, pair)) for pair in (facts.size, size)]
+                self.resized[facts.has_mask].append(f"{where} is {sizes[0]} pixels, {facts.video}/{first} {sizes[1]}")
         counts = dict(zip(facts.values.tolist(), facts.pixels.tolist(), strict=True))
         if stored is not None and stored != counts:
             self.wrong_rows.append(where)

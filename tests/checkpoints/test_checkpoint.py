@@ -1,6 +1,8 @@
 """Checkpoints come back as they were, and half-written ones are not taken for whole."""
 
 import gc
+import hashlib
+import json
 import re
 import shutil
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.inputs import workdirs
 from vspw_jax.checkpoints import checkpoint, manifest
 from vspw_jax.console.errors import UserError, no_room
 
@@ -133,6 +136,24 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(saved, damage, 
     assert (saved / "checkpoints" / "4").is_dir()
 
 
+def test_a_renamed_checkpoint_is_not_another_step(saved, capfd):
+    workdirs.rename_checkpoint(saved, 4, 40)
+    assert_same(checkpoint.Checkpoints(saved, keep=3).restore(like(make_state(2, 2))), make_state(2, 2))
+    said = "checkpoints/40 is damaged (saved as 4 and renamed since: give the folder its name back)"
+    assert said in capfd.readouterr().err
+    workdirs.rename_checkpoint(saved, 40, 4)
+    assert checkpoint.Checkpoints(saved, keep=3).intact_step() == 4
+
+
+def test_a_manifest_from_before_it_knew_its_step_is_read(saved):
+    folder = saved / "checkpoints" / "4"
+    content = json.loads((folder / manifest.FILE).read_text())
+    del content["name"]
+    content["sha256_of_this_list"] = hashlib.sha256(json.dumps(content["sha256"]).encode()).hexdigest()
+    (folder / manifest.FILE).write_text(json.dumps(content))
+    assert manifest.damage(folder) == []
+
+
 def test_one_flipped_bit_in_any_file_is_found_and_so_is_any_lost_file(saved):
     """But for bits of what Orbax notes on the saving, of which nothing is restored, and a file that it adds last."""
     folder, rng = saved / "checkpoints" / "4", np.random.default_rng(0)
@@ -180,6 +201,21 @@ def test_where_all_are_damaged_nothing_starts_anew_by_itself(saved):
     assert sorted(path.name for path in (saved / "checkpoints").iterdir()) == ["2", "4"]
 
 
+def test_a_reader_follows_a_run_that_goes_on(saved, capfd):
+    """The checkpoint that it would have read is gone."""
+    reader = checkpoint.Checkpoints(saved, keep=1)
+    assert reader.latest_step() == 4
+    trains = checkpoint.Checkpoints(saved, keep=1, trains=True)
+    trains.save(6, make_state(6, 6))
+    trains.close()
+    assert not (saved / "checkpoints" / "4").exists()
+    assert_same(reader.restore(like(make_state(0, 0))), make_state(6, 6))
+    assert capfd.readouterr().err == ""
+    shutil.rmtree(saved / "checkpoints" / "6")
+    with pytest.raises(UserError, match="checkpoints/6 was removed while it was read.*same command again"):
+        reader.restore(like(make_state(0, 0)))
+
+
 def test_an_intact_checkpoint_of_another_layout_is_named(saved):
     state = make_state(4, 4)
     state["params"] = {"other": state["params"]["a"]}
@@ -191,7 +227,7 @@ def test_an_intact_checkpoint_of_another_layout_is_named(saved):
 def test_a_failed_save_costs_no_checkpoint(saved, monkeypatch):
     """Rotation takes the old one only when the new one is whole, even where just one is kept."""
 
-    def fail(_):
+    def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(manifest, "write", fail)

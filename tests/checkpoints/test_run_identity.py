@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from configs import nce
+from tests.inputs import workdirs
 from vspw_jax.checkpoints import run_identity
 from vspw_jax.console.errors import UserError
 
@@ -70,11 +71,11 @@ def test_fields_of_the_machine_may_differ(tmp_path):
     run_identity.claim_workdir(tmp_path, config, DATA)
 
 
-@pytest.mark.parametrize("length", [0, 200])
-def test_half_a_config_file_is_named(tmp_path, length):
+@pytest.mark.parametrize("damage", workdirs.DAMAGED_JSON.values(), ids=workdirs.DAMAGED_JSON.keys())
+def test_a_damaged_config_file_is_named(tmp_path, damage):
     run_identity.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
     path = tmp_path / "config.json"
-    path.write_text(path.read_text()[:length])
+    path.write_text(damage(path.read_text()))
     with pytest.raises(UserError, match="config.json is damaged.*\n.*delete that file"):
         run_identity.claim_workdir(tmp_path, nce.get_config("demo"), DATA)
 

@@ -181,6 +181,26 @@ def test_more_classes_than_the_loss_has_room_for_are_an_error_that_names_the_mem
         mixture.check_capacity(members, max(most))
 
 
+@pytest.mark.parametrize("fields", [dict(train_split="test"), dict(fits=())], ids=["no masks", "no fit"])
+def test_data_without_a_labelled_pixel_is_refused(config, fields):
+    config.update(fields)
+    with pytest.raises(
+        UserError, match=r"No pixel of split '\w+' of .* has a class: its \d+ masks are void or missing"
+    ):
+        mixture.members(config)
+
+
+def test_clips_that_no_video_is_long_enough_for_are_refused(config, image_records):
+    members = mixture.members(add_images(config, image_records))
+    mixture.check_lengths(members, 10)  # Single images have clips of their own.
+    with pytest.raises(UserError, match="'main'.*: the longest has 10 frames, and 11 frames 1 apart need 11"):
+        mixture.check_lengths(members, 11)
+    config.frame_gap = 3
+    mixture.check_lengths(mixture.members(config), 4)
+    with pytest.raises(UserError, match="5 frames 3 apart need 13"):
+        mixture.check_lengths(mixture.members(config), 5)
+
+
 def test_classes_that_the_network_lacks_are_refused(config, image_records):
     members = mixture.members(add_images(config, image_records))
     highest = max(member.frames.highest_class for member in members)
@@ -202,12 +222,11 @@ def test_what_was_read_is_told_apart_by_its_bytes_and_by_its_class_table(config,
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(weight=0.0), "data.mixture.images.weight is 0.0: expected more than 0"),
         (dict(epoch="day"), "data.mixture.images.epoch is 'day': expected one of frame, video"),
         (dict(split="dev"), "no split 'dev'"),
         (dict(records="nowhere"), "no converted data at nowhere"),
     ],
-    ids=["weight", "epoch", "split", "records"],
+    ids=["epoch", "split", "records"],
 )
 def test_what_is_wrong_with_a_member_is_named(config, image_records, fields, message):
     with pytest.raises(UserError, match=message):

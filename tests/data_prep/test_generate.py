@@ -113,3 +113,20 @@ def test_what_was_drawn_otherwise_is_refused(tmp_path):
         generate.for_recipe(config)
     config.data.records = "elsewhere"  # Other data takes the place of what would be drawn.
     generate.for_recipe(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--train=-3"], "--train is -3: expected a whole number from 0 to 1000000"),
+        (["--height=0"], "--height is 0: expected a whole number from 8 to 8192"),
+        (["--seed=-1"], "--seed is -1: expected a whole number from 0 to 4294967295"),
+        (["--train-frames=-1"], "--train-frames is -1: expected a whole number from 0 to 100000"),
+        (["--layout=coco_stuff", "--frames=3"], "--layout=coco_stuff does not read --frames"),
+        (["--layout=coco_stuff", "--train-frames=3"], "--layout=coco_stuff does not read --train-frames"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        generate.main([f"--output={tmp_path / 'out'}", *options])
+    assert not list(tmp_path.iterdir())

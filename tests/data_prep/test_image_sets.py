@@ -8,23 +8,31 @@ import pytest
 from PIL import Image
 
 from data_prep import ade20k, coco_stuff, generate
+from data_prep.conversion import image_folders
 from data_prep.drawing import layouts
+from tests.inputs import frames
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
+from vspw_jax.files.sources import Folder
 
 PIXELMAP = "pixelmap_0_181"
 
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """A drawn set in COCO-Stuff's layout, as pixelmaps; of every third image half is metal, of others more is void."""
+    """A drawn set in COCO-Stuff's layout, as pixelmaps; of every third image half is metal, of others more is void.
+
+    The last row of some is of the highest id, which train ids do not have.
+    """
     folder = tmp_path_factory.mktemp("coco") / "coco"
     generate.generate(folder, lambda aside: layouts.write_coco_stuff(aside, {"train2017": 24, "val2017": 4}, 48, 64, 0))
     metal = next(source.value for source in label_maps.source_classes("coco_stuff", PIXELMAP) if source.name == "metal")
     for number, path in enumerate(mask_paths(folder)):
         mask = pixels(path).copy()
         mask[: (0, 24, 30)[number % 3]] = (0, metal, 255)[number % 3]
+        if number % 3 == 1:
+            mask[-1] = 181
         Image.fromarray(mask).save(path)
     return folder
 
@@ -228,3 +236,17 @@ def test_layouts_that_are_not_there(tmp_path):
         coco_stuff.convert(pathlib.Path(tmp_path), tmp_path / "records")
     with pytest.raises(UserError, match="images/training/"):
         ade20k.convert(tmp_path, tmp_path / "records")
+
+
+def test_images_of_any_usual_format_are_taken_and_the_rest_is_said(tmp_path, capsys):
+    frames.write(tmp_path / "images" / "training", ["a.JPG", "b.png", "notes.txt"])
+    frames.write(tmp_path / "annotations" / "training", ["a.png", "b.png", "c.png"], "PNG")
+    found = image_folders.read_frames(Folder(tmp_path), {"train": "training"}, (".png",))["train"]
+    assert [frame.image for frame in found] == [f"images/training/{name}" for name in ("a.JPG", "b.png", "c.jpg")]
+    assert (
+        "1 files of" in (said := capsys.readouterr().err)
+        and "images/training/ are left out: images/training/notes.txt" in said
+    )
+    frames.write(tmp_path / "images" / "training", ["b.jpg"])
+    with pytest.raises(UserError, match=r"Several frames of .*images/training/ are called b: b\.jpg and b\.png"):
+        image_folders.read_frames(Folder(tmp_path), {"train": "training"}, (".png",))

@@ -13,6 +13,7 @@ from PIL import Image
 from data_prep import coco_stuff, generate, verify, vspw
 from data_prep.drawing import layouts, scenes
 from data_prep.verification import checks, hypotheses, label_shift, scan
+from tests.inputs import frames
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
@@ -132,16 +133,16 @@ def test_unusable_frames_are_named():
     whole = cv2.imencode(".jpg", noise)[1].tobytes()
     assert scan.read_facts(record(label)).problem is None
     assert scan.read_facts(record(label, mask_png=b"")).problem is None
-    assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=whole[: len(whole) // 2])).problem
-    assert "JPEG cannot be read" in scan.read_facts(record(label, jpeg=b"junk")).problem
+    assert "its image is damaged or cut off" in scan.read_facts(record(label, jpeg=whole[: len(whole) // 2])).problem
+    assert "its image cannot be read as a picture" in scan.read_facts(record(label, jpeg=b"junk")).problem
     assert "mask cannot be read" in scan.read_facts(record(label, mask_png=b"junk")).problem
-    assert "mode RGB holds colours" in scan.read_facts(record(noise, image=noise)).problem
+    assert "its mask holds colours" in scan.read_facts(record(noise, image=noise)).problem
     assert "48x32 pixels, its frame 24x16" in scan.read_facts(record(label, image=noise[:16, :24])).problem
     findings = checks.Findings()
     bad = [record(label, jpeg=noise.tobytes(), frame=f"{frame}") for frame in range(7)]
-    checks.check_frames(findings, "val", scanned([record(label, frame="7"), *bad]), full=False)
+    checks.check_frames(findings, "val", scanned([*bad, record(label, frame="7")]), full=False)
     [(kind, text)] = findings.problems
-    assert kind == "unreadable" and text.startswith("val: 7 unusable frames: v/0: its JPEG") and "and 2 more" in text
+    assert kind == "unreadable" and text.startswith("val: 7 unusable frames: v/0: its image") and "and 2 more" in text
 
 
 def scanned(records):
@@ -290,3 +291,34 @@ def test_converted_masks_of_another_numbering_are_named(tmp_path):
     coco_stuff.convert(source, tmp_path / "wrong", max_bad=48, numbering="trainid_0_170")
     [(kind, text)] = checks.verify(tmp_path / "wrong").findings.problems
     assert kind == "shift" and "look like COCO-Stuff's pixelmaps 0..181: expected mmseg's train ids 0..170" in text
+
+
+def test_half_a_frame_with_an_end_is_named():
+    label = np.full((48, 64), 5, np.uint8)
+    half = frames.half_with_end(frames.encoded("JPEG"))
+    assert "its image is damaged or cut off" in scan.read_facts(record(label, jpeg=half)).problem
+    assert scan.read_facts(record(label, jpeg=frames.encoded("PNG"))).problem is None
+
+
+def found_in_frames(*records):
+    findings = checks.Findings()
+    checks.check_frames(findings, "val", scanned(records), full=False)
+    return findings
+
+
+def test_frames_in_the_order_of_text_are_named():
+    label = np.full((48, 64), 5, np.uint8)
+    findings = found_in_frames(*(record(label, frame=name) for name in ("1", "10", "2")))
+    (problem,) = findings.problems
+    assert problem == ("order", "val: 1 videos are not in the order of their frames' numbers: v. Convert again")
+
+
+def test_frames_of_another_size_than_their_videos_first_are_named():
+    large, small = np.full((48, 64), 5, np.uint8), np.full((48, 60), 5, np.uint8)
+    findings = found_in_frames(record(large), record(small, frame="2"), record(small, video="w"))
+    ((kind, text),) = findings.problems
+    assert kind == "sizes" and text.endswith(
+        "another size than the first of their video: v/2 is 60x48 pixels, v/1 64x48"
+    )
+    findings = found_in_frames(*(record(label, frame=f"{n}", mask_png=b"") for n, label in enumerate((large, small))))
+    assert findings.problems == [] and "v/1 is 60x48 pixels, v/0 64x48" in findings.notes[0]

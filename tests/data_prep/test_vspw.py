@@ -10,10 +10,10 @@ from PIL import Image
 
 from data_prep import vspw
 from data_prep.conversion import video_folders
-from tests.inputs import lists
+from tests.inputs import frames, lists, masks
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.files import sources
+from vspw_jax.files import mask_png, sources
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def stray_label(path):
     Image.fromarray(np.full((48, 64), 125, np.uint8)).save(path)
 
 
-def png_inside(path):
-    Image.fromarray(np.ones((48, 64), np.uint8)).save(path, "png")
+def gif_inside(path):
+    Image.fromarray(np.ones((48, 64), np.uint8)).save(path, "gif")
 
 
 def broken_tables(path):
@@ -72,7 +72,7 @@ DAMAGE = {
     "mask in colours": ("mask/00000003.png", colours, "holds colours"),
     "JPEG that cannot be decoded": ("origin/00000003.jpg", broken_tables, "cannot be decoded"),
     "JPEG of 65535 pixels a side": ("origin/00000003.jpg", huge, "pixels"),
-    "PNG named JPEG": ("origin/00000003.jpg", png_inside, "is a PNG file, expected JPEG"),
+    "GIF named JPEG": ("origin/00000003.jpg", gif_inside, "is a GIF file, expected one of JPEG"),
     "mask of 16 bits": ("mask/00000003.png", deep, "more than 8 bits"),
     "label out of range": ("mask/00000003.png", stray_label, "labels that raw_1_124 does not have: 125"),
     "mask of another size": ("mask/00000003.png", other_size, "is 60x48 pixels, its frame 64x48"),
@@ -115,7 +115,7 @@ def test_short_side_follows_the_480p_releases_rule(source, video, tmp_path):
     image.save(tmp_path / "expected.jpg")
     assert record["image_jpeg"] == (tmp_path / "expected.jpg").read_bytes()
     mask = Image.open(video / "mask" / "00000005.png").resize((41, 31), Image.NEAREST)
-    np.testing.assert_array_equal(records.mask_values(record["mask_png"]), np.asarray(mask))
+    np.testing.assert_array_equal(mask_png.decode(record["mask_png"]), np.asarray(mask))
     assert Image.open(io.BytesIO(record["mask_png"])).mode == "P"
     assert records.Frames(tmp_path / "records", "test")[0]["mask_png"] == b""
     # Frames of that height are kept as they are.
@@ -257,3 +257,113 @@ def test_a_video_without_a_folder_is_named(source, tmp_path):
 def test_command_line_prints_what_it_wrote(source, tmp_path, capsys):
     vspw.main([f"--source={source}", f"--output={tmp_path / 'records'}"])
     assert "train: 5 videos, 50 frames" in capsys.readouterr().out
+
+
+UNPADDED = ["1.jpg", "10.jpg", "2.jpg", "9.jpg", "100.jpg"]
+
+
+def names_of(output, split, video):
+    data = records.Frames(output, split)
+    (found,) = (one for one in data.videos if one.name == video)
+    return [data[found.start + number]["frame"] for number in range(found.count)]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_frames_come_in_the_order_of_their_numbers(source, tmp_path, split):
+    frames.vspw_video(source, split, UNPADDED, masks=split == "val")
+    vspw.convert(source, tmp_path / "records")
+    assert names_of(tmp_path / "records", split, "9_new") == ["1", "2", "9", "10", "100"]
+
+
+def test_numbers_that_are_written_in_two_ways_are_refused(source, tmp_path):
+    frames.vspw_video(source, "val", ["1.jpg", "01.jpg"])
+    with pytest.raises(UserError, match="Several frames of .*9_new/origin have the same number: 0?1 and 0?1"):
+        vspw.convert(source, tmp_path / "records")
+
+
+def test_names_of_several_kinds_are_said(source, tmp_path, capsys):
+    frames.vspw_video(source, "test", ["take_1.jpg", "take_2.jpg", "frame_3.jpg"], masks=False)
+    vspw.convert(source, tmp_path / "records")
+    assert "several kinds: 9_new (frame_#, take_#; first frame_3, last take_2)" in capsys.readouterr().err
+
+
+FILES = {"1.JPG": "JPEG", "2.jpeg": "JPEG", "3.png": "PNG", "4.webp": "WEBP", "5.BMP": "BMP", "6.tif": "TIFF"}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_frames_of_any_usual_format_are_taken_and_the_rest_is_said(source, tmp_path, capsys, split):
+    folder = frames.vspw_video(source, split, FILES, masks=split == "val")
+    for name, kind in FILES.items():
+        (folder / "origin" / name).write_bytes(frames.encoded(kind))
+    (folder / "origin" / "notes.txt").write_text("no frame")
+    (folder / "origin" / "raw.heic").write_text("no frame")
+    vspw.convert(source, tmp_path / "records")
+    assert names_of(tmp_path / "records", split, "9_new") == ["1", "2", "3", "4", "5", "6"]
+    said = capsys.readouterr().err
+    assert f"2 files among the frames of split {split}" in said and "9_new/origin/notes.txt" in said
+    data = records.Frames(tmp_path / "records", split)
+    for number in range(data.videos[-1].start, len(data)):
+        record = data[number]
+        assert record["image_jpeg"] == frames.encoded(list(FILES.values())[int(record["frame"]) - 1])
+        assert records.decode_image(record["image_jpeg"], shrink=8).shape == (6, 8, 3)
+
+
+def half(path):
+    path.write_bytes(frames.half_with_end(path.read_bytes()))
+
+
+def half_png(path):
+    path.write_bytes(frames.half_png_with_end(frames.encoded("PNG")))
+
+
+@pytest.mark.parametrize("damage", [half, half_png])
+def test_half_a_frame_with_an_end_is_refused(source, video, tmp_path, damage):
+    damage(video / "origin" / "00000003.jpg")
+    with pytest.raises(UserError, match=r"00000003\.jpg \(video .*is damaged or cut off"):
+        vspw.convert(source, tmp_path / "records")
+
+
+def test_a_mask_of_few_bits_means_its_ids(source, video, tmp_path):
+    ids = np.random.default_rng(0).integers(0, 16, (48, 64))
+    (video / "mask" / "00000001.png").write_bytes(masks.png(ids, bits=4))
+    vspw.convert(source, tmp_path / "records")
+    label = records.Frames(tmp_path / "records", "train").image_and_label(0)[1]
+    np.testing.assert_array_equal(label, np.where(ids == 0, 255, ids - 1))
+
+
+def test_a_lossy_file_in_a_masks_place_is_refused(source, video, tmp_path):
+    (video / "mask" / "00000003.png").write_bytes(frames.encoded("JPEG"))
+    with pytest.raises(UserError, match=r"mask/00000003\.png .*is a JPEG file: expected PNG"):
+        vspw.convert(source, tmp_path / "records")
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 27, 4000])
+def test_a_video_of_changing_sizes_is_refused(source, video, tmp_path, shard_bytes):
+    (video / "origin" / "00000008.jpg").write_bytes(frames.encoded("JPEG", size=(60, 48)))
+    other_size(video / "mask" / "00000008.png")
+    said = r"origin/00000008\.jpg \(video .*\): is 60x48 pixels, frame 00000001 of its video 64x48"
+    with pytest.raises(UserError, match=said):
+        vspw.convert(source, tmp_path / "records", shard_bytes=shard_bytes)
+    assert len(vspw.convert(source, tmp_path / "records", max_bad=1, shard_bytes=shard_bytes)) == 1
+
+
+def test_frames_without_masks_may_change_their_size(source, tmp_path):
+    folder = frames.vspw_video(source, "test", ["1.jpg", "2.jpg"], masks=False)
+    (folder / "origin" / "2.jpg").write_bytes(frames.encoded("JPEG", size=(60, 48)))
+    assert vspw.convert(source, tmp_path / "records") == []
+
+
+def test_a_link_to_nowhere_is_named(source, tmp_path):
+    folder = frames.vspw_video(source, "test", ["1.jpg", "2.jpg"], masks=False)
+    (folder / "origin" / "3.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(UserError, match=r"9_new/origin/3\.jpg \(video 9_new\): is a link to a file that is not there"):
+        vspw.convert(source, tmp_path / "records")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("x" * 250 + ".jpg", "has 250 bytes, 240 are allowed"), ("\udcff1.jpg", "is not UTF-8")]
+)
+def test_names_that_no_result_can_have_are_refused(source, tmp_path, name, message):
+    frames.vspw_video(source, "test", [name], masks=False)
+    with pytest.raises(UserError, match=message):
+        vspw.convert(source, tmp_path / "records")

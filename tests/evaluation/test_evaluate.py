@@ -1,12 +1,17 @@
 """What evaluation leaves in the workdir, with predictors that need no network."""
 
 import json
+import shutil
 import types
 
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
+from data_prep import vspw
 from vspw_jax import submission
+from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate, predicted_videos
 from vspw_jax.metrics import __main__ as program
@@ -26,10 +31,9 @@ class Predictor:
 
 
 class Constant(Predictor):
-    """Answers one class, with weights that hold NaN."""
+    """Answers one class."""
 
     batch = 3
-    weights = {"params": np.array([np.nan])}
 
     def __call__(self, frames):
         return np.zeros((len(frames), *frames[0].shape[:2]), np.uint8)
@@ -51,8 +55,7 @@ def test_what_an_older_evaluation_predicted_goes(tiny_config, tmp_path):
     stale.touch()
     result = evaluate.evaluate(tiny_config, Constant(), tmp_path)
     assert not stale.exists()
-    broken, constant, *_ = result["warnings"]
-    assert "NaN" in broken and constant.startswith("Every pixel is predicted to be 'wall'")
+    assert result["warnings"][0].startswith("Every pixel is predicted to be 'wall'")
     assert result["commonest_class"]["VC8"] == result["VC8"] == 1.0
 
 
@@ -79,7 +82,7 @@ def test_weights_of_unfinished_training_and_what_they_began_without(tiny_config,
         "2 of the variables" in said and "X.pth lacks them: decoder/cls_embed/kernel, decoder/cls_embed/bias." in said
     )
     result = evaluate.evaluate(tiny_config, Constant(), tmp_path, warnings=[said])
-    assert "NaN" in result["warnings"][0] and result["warnings"][1] == said
+    assert result["warnings"][0] == said
 
 
 def test_shares_of_processes_are_even_and_hold_every_video_once():
@@ -90,3 +93,15 @@ def test_shares_of_processes_are_even_and_hold_every_video_once():
         assert all([videos.index(video) for video in own] == sorted(map(videos.index, own)) for own in shares)
         loads = [sum(video.count for video in own) for own in shares]
         assert max(loads) == {1: 73, 2: 37, 3: 30, 9: 30}[count]
+
+
+def test_masks_of_void_alone_are_said_before_anything_is_predicted(tiny_config, generated_vspw, tmp_path):
+    source = shutil.copytree(generated_vspw, tmp_path / "source")
+    for video in (source / "val.txt").read_text().split():
+        for path in (source / "data" / video / "mask").iterdir():
+            Image.fromarray(np.full((48, 64), 255, np.uint8)).save(path)
+    vspw.convert(source, tmp_path / "records")
+    tiny_config.data.records = str(tmp_path / "records")
+    with pytest.raises(UserError, match="All masks of split 'val' of .* are void: there is nothing to score"):
+        evaluate.evaluate(tiny_config, Predictor(), tmp_path, "python")
+    assert not (tmp_path / "evaluated").exists()

@@ -105,7 +105,11 @@ BAD_FRAMES = {
         "the mask is 60x48",
     ),
     "no image": ("origin/00000003.jpg", lambda path: path.write_bytes(b"junk"), "cannot be read: A JPEG of 4 bytes"),
-    "no mask": ("mask/00000003.png", lambda path: path.write_bytes(b"junk"), "cannot be read: cannot identify"),
+    "no mask": (
+        "mask/00000003.png",
+        lambda path: path.write_bytes(b"junk"),
+        r"cannot be read: cannot be read as a PNG \(cannot identify",
+    ),
     "half a mask": (
         "mask/00000003.png",
         lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -120,7 +124,7 @@ def test_a_bad_frame_in_converted_data(source, tmp_path, monkeypatch, tiny_confi
     damage(next(source.glob(f"data/0_*/{file}")))
 
     def unchecked(source, frame, form):
-        return source.read(frame.image), source.read(frame.mask) if frame.mask else b"", {1: 1}
+        return source.read(frame.image), source.read(frame.mask) if frame.mask else b"", {1: 1}, (64, 48)
 
     monkeypatch.setattr(frames, "read_frame", unchecked)
     vspw.convert(source, tmp_path / "records")

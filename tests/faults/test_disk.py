@@ -146,7 +146,7 @@ def test_scores_are_written_whole_or_not_at_all(program_refused, tiny_config, tm
 
 def test_predictions_are_written_whole_or_not_at_all(program_refused, tmp_path, writes_fail):
     writes_fail()
-    program_refused(FULL, prediction_folder.PredictionFolder, tmp_path / "out", {})
+    program_refused(FULL, prediction_folder.PredictionFolder, tmp_path / "out", {}, {})
     program_refused(FULL, mask_png.save, np.zeros((16, 16), np.uint8), tmp_path / "a.png")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

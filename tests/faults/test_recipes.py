@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.inputs import recipes
+
 BAD_FLAGS = {
     "misspelt field": (["--config.train.stepz=3"], ["has no field 'train.stepz'", "Did you mean train.steps"]),
     "field without its section": (["--config.steps=3"], ["has no field 'steps'", "train.steps"]),
@@ -48,12 +50,35 @@ BAD_FLAGS = {
     "decayed": (["--config.optimizer.decayed=most"], ["optimizer.decayed is 'most'", "all, kernels"]),
     "average of none": (["--config.evaluate.weights=ema"], ["evaluate.weights is 'ema'", "configs/nce_ema.py"]),
     "unknown weights": (["--config.evaluate.weights=best"], ["evaluate.weights is 'best'", "ema, trained"]),
-    "warm-up": (["--config.schedule.warmup_steps=-1"], ["schedule.warmup_steps is -1", "at least 0"]),
-    "steps": (["--config.train.steps=0"], ["train.steps is 0", "at least 1"]),
-    "parts": (["--config.train.accumulate=0"], ["train.accumulate is 0", "at least 1"]),
-    "checkpoints": (["--config.run.keep=0"], ["run.keep is 0", "at least 1"]),
-    "intervals": (["--config.run.picture_every=0"], ["run.picture_every is 0", "at least 1"]),
+    "warm-up": (["--config.schedule.warmup_steps=-1"], ["schedule.warmup_steps is -1", "from 0 to"]),
+    "steps": (["--config.train.steps=-5"], ["train.steps is -5", "from 1 to 2147483647"]),
+    "parts": (["--config.train.accumulate=0"], ["train.accumulate is 0", "from 1 to"]),
+    "checkpoints": (["--config.run.keep=0"], ["run.keep is 0", "from 1 to 1000000"]),
+    "many checkpoints": ([f"--config.run.keep={10**30}"], ["run.keep is 1000", "from 1 to 1000000"]),
+    "intervals": (["--config.run.save_every=-1"], ["run.save_every is -1", "from 1 to"]),
+    "seed": (["--config.seed=-1"], ["seed is -1", "from 0 to 4294967295"]),
+    "large seed": ([f"--config.seed={2**64}"], [f"seed is {2**64}", "from 0 to 4294967295"]),
+    "gap": (["--config.data.frame_gap=0"], ["data.frame_gap is 0", "from 1 to"]),
+    "threads": (["--config.data.threads=0"], ["data.threads is 0", "from 1 to 1024"]),
+    "workers": (["--config.data.workers=-1"], ["data.workers is -1", "from 0 to 1000"]),
+    "rate": (["--config.optimizer.learning_rate=nan"], ["optimizer.learning_rate is nan", "at least 0"]),
+    "number for a tuple": (["--config.evaluate.scales=0"], ["evaluate.scales", "(0,)", "from 0.01 to 100"]),
+    "number for a section": (["--config.train=5"], ["train"]),
+    "clips": (["--config.data.frames=11"], ["No video of", "the longest has 10 frames", "11 frames 1 apart need 11"]),
+    "wide clips": (["--config.data.frame_gap=10"], ["the longest has 10 frames", "2 frames 10 apart need 11"]),
     "afterwards": (["--config.run.afterwards=('evalute',)"], ["run.afterwards is 'evalute'", "'evaluate'"]),
+    "remat": (["--config.model.remat=some"], ["model.remat is 'some'", "dots, full, none"]),
+    "input of another mode": (
+        ["--mode=evaluate", "--input=a.mp4"],
+        ["--mode=evaluate does not read --input", "--mode=predict and --mode=replay"],
+    ),
+    "output of another mode": (
+        ["--mode=inspect", "--output=here"],
+        ["--mode=inspect does not read --output", "--mode=export"],
+    ),
+    "naming of another mode": (["--mode=predict", "--naming=mmseg"], ["--mode=predict does not read --naming"]),
+    "opacity of another mode": (["--mode=evaluate", "--opacity=0.3"], ["--mode=evaluate does not read --opacity"]),
+    "empty input": (["--mode=predict", "--input="], ["--input is empty"]),
     "inspected": (["--config.optimizer.name=lion", "--mode=inspect"], ["optimizer.name is 'lion'", "adamw, sgd"]),
     "capacity": (["--config.loss.segmentation.capacity=2"], ["room for 2", "--config.loss.segmentation.capacity="]),
 }
@@ -65,6 +90,43 @@ def test_a_wrong_flag(refused, tiny_flags, tmp_path, arguments, parts):
     others = [flag for flag in tiny_flags if not flag.startswith(replaced)]
     refused(parts, *others, *arguments, f"--workdir={tmp_path / 'runs' / 'run'}")
     assert not (tmp_path / "runs").exists()
+
+
+OWN = {
+    "text": ["cannot be used (SyntaxError)", "mine.py, line 2"],
+    "unfinished": ["cannot be used (SyntaxError)", "never closed", "mine.py, line 2"],
+    "empty": ["has no function get_config", 'def get_config(size="full")'],
+    "another import": ["mine.py, line 1, cannot be used (ModuleNotFoundError)", "no_such_module"],
+    "no function": ["has no function get_config"],
+    "no size": ["get_config('demo')", "too many positional arguments", 'def get_config(size="full")'],
+    "nothing returned": ["returns a NoneType", "ConfigDict"],
+    "dict returned": ["returns a dict", "ConfigDict"],
+    "misspelt section": ["mine.py, line 6, cannot be used (AttributeError)", "trian"],
+    "another type": ["mine.py, line 6, cannot be used (TypeError)", "steps"],
+    "new field": ["field train.stepz, which nothing reads", "Did you mean train.steps?"],
+    "field left out": ["no field train.accumulate", "configs/parts/"],
+    "section left out": ["no section optimizer", "configs/parts/"],
+    "section of one number": ["no section train", "configs/parts/"],
+    "new term": ["loss.segmentation.weights.focal, which nothing reads"],
+    "term left out": ["loss.segmentation.weights has auxiliary: expected pixel, auxiliary"],
+    "flag of text": ["evaluate.flip is 'no'", "True or False"],
+}
+
+
+@pytest.mark.parametrize(("kind", "parts"), OWN.items(), ids=OWN.keys())
+def test_a_recipe_of_ones_own(refused, tmp_path, kind, parts):
+    path = recipes.written(tmp_path, kind)
+    refused(parts, f"--config={path}:demo", f"--workdir={tmp_path / 'runs' / 'run'}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_awkward_recipe_is_tried():
+    assert OWN.keys() == recipes.FILES.keys()
+
+
+def test_help_ends_well(command_line):
+    status, output, errors = command_line("--help")
+    assert status == 0 and "--help" in output and not errors
 
 
 def test_no_recipe(refused, tmp_path, monkeypatch, request):

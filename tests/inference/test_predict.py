@@ -3,6 +3,7 @@
 import csv
 import fractions
 import json
+import shutil
 import types
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.inputs import films
+from tests.inputs import films, workdirs
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference import predict, prediction_folder, scores, sources, video
@@ -109,12 +110,28 @@ def test_a_folder_of_another_model_or_input_is_refused(frames, tmp_path):
     with pytest.raises(UserError, match="\n  fingerprint: "):
         predict.predict_source(Stub(), sources.find(tmp_path / "frames")[0], output)
     assert content(output) == before
-    (output / "prediction.json").write_text("{")
-    with pytest.raises(UserError, match="prediction.json is damaged.*delete"):
-        predict.predict_source(Stub(), frames, output)
+    claim = (output / "prediction.json").read_text()
+    for damage in (*workdirs.DAMAGED_JSON.values(), lambda _: '{"frames": "ten"}'):
+        (output / "prediction.json").write_text(damage(claim))
+        with pytest.raises(UserError, match="prediction.json is damaged.*delete"):
+            predict.predict_source(Stub(), frames, output)
     (output / "prediction.json").unlink()
     with pytest.raises(UserError, match="holds files, but no .*prediction.json says of what"):
         predict.predict_source(Stub(), frames, output)
+
+
+def test_after_a_frame_was_mended_the_advice_of_its_message_works(frames, tmp_path):
+    bad, output = tmp_path / "frames" / "004.png", tmp_path / "out"
+    bad.write_bytes(b"junk")
+    with pytest.raises(UserError, match="004.png cannot be read as a picture .*another input: .*another --output=DIR"):
+        predict.predict_source(Stub(), sources.find(tmp_path / "frames")[0], output)
+    bad.unlink()
+    mended = sources.find(tmp_path / "frames")[0]
+    with pytest.raises(UserError, match="another model or input"):
+        predict.predict_source(Stub(), mended, output)
+    assert predict.predict_source(Stub(), mended, tmp_path / "another") == 9
+    shutil.rmtree(output)
+    assert predict.predict_source(Stub(), mended, output) == 9
 
 
 def test_times_of_the_input_are_those_of_the_output(tmp_path):
@@ -177,11 +194,14 @@ def test_a_folder_that_does_not_say_how_it_was_drawn_is_drawn_again(frames, tmp_
     assert content(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("place", ["", "below"])
-def test_an_output_that_is_a_file_is_said(frames, tmp_path, place):
-    (tmp_path / "out.mp4").write_bytes(b"a film")
-    with pytest.raises(UserError, match="masks cannot be made: a file is where a folder is needed. --output=DIR"):
-        predict.predict_source(Stub(), frames, tmp_path / "out.mp4" / place)
+@pytest.mark.parametrize("file", ["out", "out/masks"])
+def test_an_output_that_is_a_file_is_said(frames, tmp_path, file):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"a film")
+    with pytest.raises(UserError, match="masks cannot be written: .*Not a directory.* choose another --output=DIR"):
+        predict.predict_source(Stub(), frames, tmp_path / "out")
+    assert path.read_bytes() == b"a film"
 
 
 @pytest.mark.parametrize("size", [(1, 9000), (9000, 1), (1, 1), (3, 501)])

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.inputs import frames
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference import prediction_folder, sources, video
 
@@ -33,6 +34,14 @@ def test_a_folder_is_read_in_order_of_names(tmp_path):
         ("00000007", 70, 1),
         ("00000012", 120, 2),
     ]
+
+
+@pytest.mark.parametrize(("argument", "name"), [(".", "clip"), ("./", "clip"), ("..", "videos"), ("*.png", "clip")])
+def test_a_folder_goes_by_its_own_name(tmp_path, monkeypatch, argument, name):
+    picture(tmp_path / "videos" / "1.png")
+    picture(tmp_path / "videos" / "clip" / "1.png")
+    monkeypatch.chdir(tmp_path / "videos" / "clip")
+    assert [source.name for source in sources.find(argument)] == [name]
 
 
 def test_colours_are_rgb(tmp_path):
@@ -124,12 +133,6 @@ def test_videos_are_called_by_what_differs(tmp_path, monkeypatch, paths, argumen
         assert all(source.count == 1 and len(list(source.frames())) == 1 for source in found)
 
 
-def test_the_folder_itself_has_a_name(tmp_path, monkeypatch):
-    picture(tmp_path / "clip" / "1.jpg")
-    monkeypatch.chdir(tmp_path / "clip")
-    assert [source.name for source in sources.find(".")] == ["clip"]
-
-
 @pytest.mark.parametrize("output", ["", "out", "out/deeper"])
 def test_what_predictions_wrote_is_no_input(tmp_path, output):
     """The second run finds what the first one has found, wherever that wrote."""
@@ -148,12 +151,71 @@ def test_what_predictions_wrote_is_no_input(tmp_path, output):
         sources.find(f"{tmp_path / output}/overlay*.mp4")
 
 
-def test_kinds_are_not_mixed_and_an_empty_name_is_said(tmp_path):
-    clip(tmp_path / "a.mp4")
-    picture(tmp_path / "a.jpg")
-    with pytest.raises(
-        UserError, match="matches pictures, such as .*a.jpg, and others, such as .*a.mp4: name one kind"
+def frame_names(source):
+    return [name for name, _, _ in source.frames()]
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path, capsys):
+    frames.write(tmp_path / "v", ["frame_9999.jpg", "frame_10000.jpg", "frame_2.jpg"])
+    for argument in (tmp_path / "v", tmp_path / "v" / "*.jpg"):
+        (source,) = sources.find(argument)
+        assert frame_names(source) == ["frame_2", "frame_9999", "frame_10000"]
+    assert capsys.readouterr().err == ""
+    frames.write(tmp_path / "v", ["take_1.jpg"])
+    sources.find(tmp_path / "v")
+    assert "several kinds: v (frame_#, take_#; first frame_2, last take_1)" in capsys.readouterr().err
+    frames.write(tmp_path / "v", ["frame_02.jpg"])
+    with pytest.raises(UserError, match="Several frames of v have the same number: frame_0?2 and frame_0?2"):
+        sources.find(tmp_path / "v")
+
+
+def test_any_usual_format_is_taken_and_the_rest_is_said(tmp_path, capsys):
+    for number, (suffix, kind) in enumerate([("JPG", "JPEG"), ("webp", "WEBP"), ("BMP", "BMP"), ("tiff", "TIFF")]):
+        frames.write(tmp_path / "v", [f"{number}.{suffix}"], kind)
+    (tmp_path / "v" / "notes.txt").write_text("no frame")
+    (tmp_path / "v" / "raw").mkdir()
+    (source,) = sources.find(tmp_path / "v")
+    assert [image.shape for _, image, _ in source.frames()] == [(48, 64, 3)] * 4
+    said = capsys.readouterr().err
+    assert "2 files or folders in" in said and "left out: notes.txt, raw." in said
+    (source,) = sources.find(tmp_path / "v" / "0.JPG")
+    assert frame_names(source) == ["0"]
+
+
+def test_a_pattern_of_frames_of_several_videos_is_several_videos(tmp_path):
+    for name in ("b", "a"):
+        frames.write(tmp_path / name, ["1.jpg", "2.jpg"])
+    found = sources.find(tmp_path / "*" / "*.jpg")
+    assert [(source.name, source.count) for source in found] == [("a", 2), ("b", 2)]
+
+
+def test_a_pattern_of_several_kinds_is_refused(tmp_path):
+    frames.write(tmp_path / "a", ["1.jpg"])
+    clip(tmp_path / "a" / "film.mp4")
+    with pytest.raises(UserError, match=r"holds pictures and videos, such as 1\.jpg and film\.mp4: name one kind"):
+        sources.find(tmp_path / "a" / "*")
+    frames.write(tmp_path, ["1.jpg"])
+    with pytest.raises(UserError, match="names folders and files"):
+        sources.find(tmp_path / "*")
+
+
+@pytest.mark.parametrize("damage", [frames.half_with_end, lambda jpeg: frames.half_png_with_end(frames.encoded("PNG"))])
+def test_half_a_frame_with_an_end_is_refused(tmp_path, damage):
+    frames.write(tmp_path, ["1.jpg", "2.jpg"])
+    (tmp_path / "2.jpg").write_bytes(damage((tmp_path / "2.jpg").read_bytes()))
+    with pytest.raises(UserError, match=r"2\.jpg is damaged or cut off"):
+        frame_names(sources.find(tmp_path)[0])
+
+
+def test_links_to_nowhere_and_names_that_no_result_can_have_are_refused(tmp_path):
+    frames.write(tmp_path / "link", ["1.jpg"])
+    (tmp_path / "link" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+    frames.write(tmp_path / "long", ["x" * 250 + ".jpg"])
+    frames.write(tmp_path / "bytes", ["\udcff1.jpg"])
+    for folder, message in (
+        ("link", r"2\.jpg cannot be read: No such file"),
+        ("long", "has 250 bytes, 240 are allowed"),
+        ("bytes", "is not UTF-8"),
     ):
-        sources.find(f"{tmp_path}/*")
-    with pytest.raises(UserError, match="--input, which is empty, does not exist"):
-        sources.find("")
+        with pytest.raises(UserError, match=message):
+            sources.find(tmp_path / folder)

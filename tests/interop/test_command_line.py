@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.inputs import workdirs
 from tests.interop.conftest import drawn, tiny_recipe
 from vspw_jax import main
 from vspw_jax.checkpoints.checkpoint import Checkpoints
@@ -56,10 +57,13 @@ def test_a_workdir_started_from_a_file_exports_that_file(
     for name, tensor in before.items():
         np.testing.assert_array_equal(tensor.read(), after[name].read(), err_msg=name)
 
-    # A workdir that has a checkpoint goes on from that, whatever init_from says by now.
-    tiny_config.init_from = str(tmp_path / "absent.pth")
-    tiny_config.train.steps = 1
+    # The same command goes on from the checkpoint; with another file, neither that nor any other command does.
     loop.train(tiny_config, tmp_path / "run")
+    tiny_config.init_from = str(tmp_path / "absent.pth")
+    with pytest.raises(UserError, match="absent.pth .no such file. would not be read"):
+        loop.train(tiny_config, tmp_path / "run")
+    with pytest.raises(UserError, match="absent.pth .no such file. would not be read"):
+        export(monkeypatch, tiny_config, tmp_path / "run", tmp_path / "C.safetensors")
 
 
 def test_training_refuses_a_file_that_does_not_fit_before_it_compiles(tiny_config, tmp_path, monkeypatch):
@@ -92,10 +96,7 @@ def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
     config = tiny_recipe()
     model = drawn(config.model)
     _, params, model_state = train_state.split_model(model)
-    checkpoints = Checkpoints(tmp_path, 1)
-    training = dict(opt_state={"x": jnp.ones(1)}, step=jnp.int32(3), bad_steps=jnp.int32(0))
-    checkpoints.save(3, dict(params=params, model_state=model_state, **training))
-    checkpoints.close()
+    save(tmp_path, 3, params, model_state)
     export(monkeypatch, config, tmp_path, tmp_path / "X.pth", naming)
     convert.save_torch(model, tmp_path / "Y.pth", naming)
     assert (tmp_path / "X.pth").read_bytes()[-1000:] == (tmp_path / "Y.pth").read_bytes()[-1000:]
@@ -115,6 +116,31 @@ def test_a_file_is_evaluated_or_exported_without_training(tmp_path, monkeypatch)
     convert.save_torch(drawn(tiny_recipe().model), tmp_path / "A.pth", "unilm")
     with pytest.raises(UserError, match="only training makes use of it"):
         export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+
+
+def test_weights_that_hold_nan_are_refused_whatever_they_come_from(tmp_path, monkeypatch):
+    """By evaluation, prediction and export alike, which get them from one function; and by training."""
+    config = tiny_recipe()
+    _, *weights = train_state.split_model(drawn(config.model))
+    workdirs.put_nan(weights[0], "decoder/cls_embed/bias")
+    convert.save_weights(config.model, weights, tmp_path / "A.pth")
+    config.init_from = str(tmp_path / "A.pth")
+    message = "holds NaN or infinity in 1 of .* arrays: params/decoder/cls_embed/bias."
+    with pytest.raises(UserError, match=f"A.pth {message}"):
+        export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+    config.init_from = ""
+    save(tmp_path / "run", 3, *weights)
+    with pytest.raises(UserError, match=f"The checkpoint of step 3 in {tmp_path / 'run'} {message}"):
+        export(monkeypatch, config, tmp_path / "run", tmp_path / "B.pth")
+    assert not (tmp_path / "B.pth").exists()
+
+
+def save(workdir, step, params, model_state):
+    """A checkpoint of these weights."""
+    checkpoints = Checkpoints(workdir, 1)
+    training = dict(opt_state={"x": jnp.ones(1)}, step=jnp.int32(step), bad_steps=jnp.int32(0))
+    checkpoints.save(step, dict(params=params, model_state=model_state, **training))
+    checkpoints.close()
 
 
 def test_inspect_shows_what_is_in_a_file_and_what_would_be_taken(tmp_path):

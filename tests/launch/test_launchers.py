@@ -112,6 +112,13 @@ def test_what_a_launcher_does_not_know_is_told(name, options, message):
     assert ended.returncode == 2 and message in ended.stderr and not ended.stdout
 
 
+@pytest.mark.parametrize("name", ["local.sh", "slurm.sh", "tpu_pod.sh", "kubernetes.sh"])
+def test_help_is_what_stands_at_a_launchers_top(name):
+    ended = launched(name, "--help")
+    assert ended.returncode == 0 and not ended.stderr
+    assert f"  launch/{name} --" in ended.stdout and "#" not in ended.stdout and "set -euo" not in ended.stdout
+
+
 def test_shellcheck_finds_nothing():
     scripts = sorted(LAUNCH.glob("*.sh"))
     ended = subprocess.run(

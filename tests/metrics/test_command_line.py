@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import data_prep.vspw
 from benchmarks import metrics as loops
+from tests.inputs import frames, masks
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.metrics import __main__ as program
@@ -87,7 +89,7 @@ def spoil_colours(path):
 
 
 def spoil_depth(path):
-    Image.fromarray(np.zeros((48, 64), np.uint16)).save(path)
+    Image.fromarray(np.full((48, 64), 300, np.uint16)).save(path)
 
 
 def spoil_kind(path):
@@ -110,7 +112,7 @@ def spoil_values(path):
     ("spoil", "message"),
     [
         (spoil_colours, "holds colours"),
-        (spoil_depth, "pixels of mode I;16"),
+        (spoil_depth, "holds 300, which takes more than 8 bits"),
         (spoil_kind, "is a JPEG file: expected PNG"),
         (spoil_size, "is 48x64 pixels; expected 64x48"),
         (spoil_end, "cannot be read as a PNG"),
@@ -167,3 +169,42 @@ def test_a_mask_that_is_missing_in_the_data_is_named(tmp_path, shifted, generate
     (data / "data" / video / "mask" / "00000003.png").unlink()
     with pytest.raises(UserError, match=rf"{video}/mask/00000003\.png is missing"):
         scored(tmp_path, shifted, data)
+
+
+def test_frames_are_scored_in_the_order_of_their_numbers(tmp_path, generated_vspw):
+    data = shutil.copytree(generated_vspw, tmp_path / "data")
+    frames.vspw_video(data, "val", ["1.jpg", "10.jpg", "2.JPG"])
+    assert open_truth(data, "val").videos[-1].frames == ("1", "2", "10")
+
+
+def test_few_bits_and_equal_channels_mean_the_same_ids(tmp_path, shifted, spoilt, generated_vspw):
+    path = first_file(spoilt)
+    ids = np.minimum(np.asarray(Image.open(path)), 15)
+    results = []
+    for bits, kind in ((8, masks.GREY), (4, masks.GREY), (4, masks.PALETTE), (16, masks.GREY), (8, masks.RGB)):
+        path.write_bytes(masks.png(ids, kind, bits))
+        results.append(scored(tmp_path, spoilt, generated_vspw, "--flow=none"))
+    assert all(result == results[0] for result in results)
+
+
+def test_damaged_files_of_the_data_are_named(tmp_path, shifted, generated_vspw):
+    data = shutil.copytree(generated_vspw, tmp_path / "data")
+    folder = data / "data" / open_truth(data, "val").videos[0].name
+    image, mask = folder / "origin" / "00000003.jpg", folder / "mask" / "00000003.png"
+    image.write_bytes(frames.half_with_end(image.read_bytes()))
+    with pytest.raises(UserError, match=rf"^{data}.*origin/00000003\.jpg is damaged or cut off"):
+        scored(tmp_path, shifted, data)
+    mask.write_bytes(frames.encoded("JPEG"))
+    with pytest.raises(UserError, match=r"mask/00000003\.png is a JPEG file: expected PNG"):
+        scored(tmp_path, shifted, data, "--flow=none")
+
+
+def test_masks_of_void_alone_are_not_called_missing(tmp_path, shifted, generated_vspw):
+    data = shutil.copytree(generated_vspw, tmp_path / "data")
+    for video in open_truth(data, "val").videos:
+        for path in (data / "data" / video.name / "mask").iterdir():
+            Image.fromarray(np.full((48, 64), 255, np.uint8)).save(path)
+    data_prep.vspw.convert(data, tmp_path / "records")
+    for form in (data, tmp_path / "records"):
+        with pytest.raises(UserError, match="No pixel has a label: all 92160 pixels of 30 frames are void"):
+            scored(tmp_path, shifted, form, "--flow=none")

@@ -5,7 +5,6 @@ import pytest
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
-from vspw_jax.evaluation import evaluate
 from vspw_jax.metrics import scores, table
 from vspw_jax.metrics.counts import VideoMeter
 
@@ -78,13 +77,6 @@ def test_frames_and_videos_without_labels():
     assert only.startswith("2 of 8 frames have no labelled pixel") and "v2" in only
     with pytest.raises(UserError, match=r"all 512 pixels of 2 frames are void.*data_prep\.verify"):
         warnings(noisy, void)
-
-
-def test_weights_that_are_not_finite():
-    broken = {"params": {"a": np.array([1.0, np.nan]), "b": np.ones(2)}, "steps": np.array([1])}
-    (only,) = evaluate.weight_faults(broken)
-    assert "1 of the network's 2 arrays hold NaN" in only
-    assert evaluate.weight_faults({"a": np.ones(2)}) == []
 
 
 def test_warnings_stand_above_the_table():

@@ -128,3 +128,11 @@ def test_a_prediction_of_another_size_or_of_no_class_is_named():
         meter.add("7", None, np.zeros((2, 4), np.uint8), np.zeros((2, 3), np.uint8))
     with pytest.raises(UserError, match=r"In frame 7 of video street: prediction 200: expected class ids 0\.\.123"):
         meter.add("7", None, np.zeros((2, 4), np.uint8), np.full((2, 4), 200, np.uint8))
+
+
+def test_frames_in_the_order_of_text_are_not_scored():
+    meter, pixels = VideoMeter("street", 124), np.zeros((2, 4), np.uint8)
+    for name in ("1", "10"):
+        meter.add(name, None, pixels, pixels)
+    with pytest.raises(UserError, match="frame 2 of video street: it comes after frame 10. .*convert again"):
+        meter.add("2", None, pixels, pixels)

@@ -139,7 +139,9 @@ def test_two_processes_train_as_one_does_and_one_of_them_speaks(two_processes, o
     workdir, (status, stdout, stderr) = two_processes
     assert status == 0, stderr
     assert "Left to one process: --mode=predict" in stdout and not (workdir / "predictions").exists()
-    assert "mIoU" in stdout and stdout.count("All scores: ") == 1 and stderr.count("training: 100%") == 1
+    assert "mIoU" in stdout and stdout.count("All scores: ") == 1
+    opened = [line for line in stderr.splitlines() if "training:   0%" in line and "compiling" not in line]
+    assert len(opened) == 1  # Later lines may come twice where the machine is slow.
     for left, right in zip(metrics(workdir), metrics(one_process), strict=True):
         assert left == pytest.approx(right, rel=1e-4)
 

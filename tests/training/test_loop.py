@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from vspw_jax import main
-from vspw_jax.checkpoints import checkpoint, manifest
+from vspw_jax.checkpoints import beginning, checkpoint, manifest
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import pipeline
+from vspw_jax.files import ownership
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import loop, replay, train_state
 from vspw_jax.training.preemption import Stopped, StopRequest
@@ -243,6 +244,29 @@ def test_room_is_looked_for_before_the_first_step(config, tmp_path, without_netw
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+def test_a_run_whose_workdir_another_took_saves_no_more(config, tmp_path, without_network, monkeypatch):
+    """As after it stood still for long: the other run's lease is in the place of its own."""
+
+    def lost(_):
+        raise UserError("another program may write there now")
+
+    without_network(loss=1.0)
+    monkeypatch.setattr(ownership.Ownership, "check", lost)
+    with pytest.raises(UserError, match="another program may write there now"):
+        loop.train(config, tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_first_steps_are_replayed_from_what_the_run_began_from(config, tmp_path, without_network):
+    without_network(bad_from=1, loss=float("nan"))
+    with pytest.raises(UserError, match="At step 1 loss became NaN"):
+        loop.train(config, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    beginning.note(tmp_path, __file__)
+    with pytest.raises(UserError, match=f"began from {__file__}, not from weights drawn at random"):
+        replay.replay(config, tmp_path)
+
+
 def test_more_classes_than_queries_are_refused(tiny_config, tmp_path):
     tiny_config.loss.segmentation.capacity = 11
     with pytest.raises(UserError, match="num_queries"):
@@ -294,10 +318,10 @@ def test_a_stop_in_a_save(config, tmp_path, without_network, monkeypatch):
     without_network(loss=1.0)
     write = manifest.write
 
-    def write_slowly(folder):
-        if folder.name.startswith("4"):
+    def write_slowly(folder, name):
+        if name == "4":
             request_stop_from_a_thread()
-        write(folder)
+        write(folder, name)
 
     monkeypatch.setattr(manifest, "write", write_slowly)
     message, step = stopped(config, tmp_path)

@@ -74,3 +74,14 @@ def test_what_the_config_allows():
     run.non_finite = "hope"
     with pytest.raises(UserError, match="run.non_finite is 'hope': expected one of skip, stop"):
         non_finite.allowed(run)
+
+
+def test_weights_that_are_not_finite_are_named():
+    weights = {
+        "params": {"head": {"kernel": jnp.ones(2), "bias": jnp.zeros(3)}},
+        "model_state": {"count": jnp.arange(2)},
+    }
+    non_finite.check_weights(weights, "A.pth")
+    weights["params"]["head"]["bias"] = jnp.array([0, jnp.inf, 1], jnp.bfloat16)
+    with pytest.raises(UserError, match="A.pth holds NaN or infinity in 1 of 3 arrays: params/head/bias. "):
+        non_finite.check_weights(weights, "A.pth")

@@ -143,8 +143,6 @@ def test_a_checkpoint_without_an_average_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("decay", 1.0, "ema.decay is 1.0: expected at least 0 and less than 1"),
-        ("decay", -0.1, "ema.decay is -0.1"),
         ("statistics", "none", "ema.statistics is 'none': expected one of averaged, own"),
         ("statistics", "own", "ema.statistics is 'own', but task.name is 'supervised'"),
     ],

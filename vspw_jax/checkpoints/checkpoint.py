@@ -8,6 +8,7 @@ is compared with that, and where it differs the one before serves.
 import math
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import jax
 import orbax.checkpoint as ocp
@@ -16,6 +17,10 @@ from jaxtyping import PyTree
 
 from vspw_jax.checkpoints import manifest
 from vspw_jax.console.errors import UserError, warn
+from vspw_jax.files.writable import check_folder
+
+FOLDER = "checkpoints"
+"""Of a workdir."""
 
 PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps"), "ema": ("ema",)}
 """What of the state is stored together; a state without an average of the weights has no part `ema`."""
@@ -28,13 +33,22 @@ class Checkpoints:
       keep: so many of the newest stay.
       trains: the run that writes here, of which there is one: what a killed one left half-written is removed.
       in_background: whether saving returns before the checkpoint is whole.
+      check_owner: raises UserError where the workdir is no longer this run's; called before every save.
 
     Raises:
       UserError: training cannot write there.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int, trains: bool = False, in_background: bool = True) -> None:
-        self._folder, self._keep = (pathlib.Path(workdir) / "checkpoints").resolve(), keep
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        keep: int,
+        trains: bool = False,
+        in_background: bool = True,
+        check_owner: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._folder, self._keep = (pathlib.Path(workdir) / FOLDER).resolve(), keep
+        self._check_owner = check_owner
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=True,
@@ -43,13 +57,17 @@ class Checkpoints:
             temporary_path_class=manifest.FolderWithManifest,
         )
         if trains:
-            _check_writable(self._folder)
+            check_folder(self._folder, "--workdir=DIR")
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._intact: set[int] = set()
 
     def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None."""
         return self._manager.latest_step()
+
+    def has(self, step: int | None, part: str) -> bool:
+        """Whether a step's checkpoint has a part of `PARTS`."""
+        return (self._folder / str(step) / part).exists()
 
     def intact_step(self, at_most: float = math.inf) -> int | None:
         """The newest step, `at_most` or before, whose files are as they were written; None where there is no step.
@@ -59,8 +77,8 @@ class Checkpoints:
         Raises:
           UserError: there are steps, all of them damaged.
         """
-        steps = sorted(step for step in self._manager.all_steps() if step <= at_most)
-        step = _of_first_process(self._newest_intact(steps)) if steps else None
+        steps = self._steps(at_most)
+        step = _of_first_process(self._newest_intact(at_most)) if steps else None
         if step == -1:
             raise UserError(
                 f"Every checkpoint in {self._folder} is damaged: {', '.join(map(str, steps))}.\n"
@@ -68,15 +86,26 @@ class Checkpoints:
             )
         return step
 
-    def _newest_intact(self, steps):
-        for step in reversed(steps if jax.process_index() == 0 else []):
+    def _steps(self, at_most):
+        return sorted(step for step in self._manager.all_steps() if step <= at_most)
+
+    def _newest_intact(self, at_most):
+        steps = self._steps(at_most) if jax.process_index() == 0 else []
+        for step in reversed(steps):
             damage = [] if step in self._intact else manifest.damage(self._folder / str(step))
             if not damage:
                 self._intact.add(step)
                 return step
+            if self._has_gone_on(steps):
+                return self._newest_intact(at_most)
             more = f", and {len(damage) - 3} more" if len(damage) > 3 else ""
             warn(f"The checkpoint {self._folder / str(step)} is damaged ({'; '.join(damage[:3])}{more}).")
         return -1
+
+    def _has_gone_on(self, steps):
+        """Whether a run has saved since these steps were listed: it may have removed some of them."""
+        self._manager.reload()
+        return max(self._manager.all_steps(), default=0) > steps[-1]
 
     def set_aside_damaged(self) -> None:
         """Moves damaged checkpoints that are newer than the newest good one to workdir/damaged, for a run to go on.
@@ -113,8 +142,9 @@ class Checkpoints:
             )
 
     def save(self, step: int, state: dict[str, PyTree]) -> None:
-        """Saves, unless that step is saved already; UserError where the disk has no room."""
+        """Saves, unless that step is saved already; UserError where there is no room or another run has the workdir."""
         if step != self.latest_step():
+            self._check_owner()
             self._manager.wait_until_finished()
             self.check_room(state)
             parts = _parts(state)
@@ -133,7 +163,8 @@ class Checkpoints:
         parts = _parts(like)
         args = {name: ocp.args.StandardRestore(part) for name, part in parts.items()}
         step = self.intact_step(at_most)
-        missing = [name for name in parts if not (self._folder / str(step) / name).exists()]
+        self._check_is_there(step)
+        missing = [name for name in parts if not self.has(step, name)]
         if missing:
             raise UserError(
                 f"The checkpoint {self._folder / str(step)} has no {' and no '.join(missing)}: it was saved by a run "
@@ -142,12 +173,21 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # TensorStore raises a bare Exception for what it cannot read.
+            self._check_is_there(step)
             raise UserError(
                 f"The checkpoint {self._folder / str(step)} cannot be read, though it is as it was written: "
                 f"{str(error).splitlines()[0][:200]}\n"
                 "It may be of another version of this program. Choose another --workdir=DIR."
             ) from error
         return {key: leaf for name in parts for key, leaf in restored[name].items()}
+
+    def _check_is_there(self, step):
+        """Raises UserError where a run that goes on has removed a step."""
+        if not (self._folder / str(step)).exists():
+            raise UserError(
+                f"The checkpoint {self._folder / str(step)} was removed while it was read, as the run there saved a "
+                "newer one. Give the same command again; a larger --config.run.keep in training leaves more time."
+            )
 
     def close(self) -> None:
         """Waits for the last save."""
@@ -158,19 +198,6 @@ class Checkpoints:
 def _parts(state):
     """What of a state, or of a part of one, is stored together, by the name of the part."""
     return {name: {key: state[key] for key in keys} for name, keys in PARTS.items() if state.keys() >= set(keys)}
-
-
-def _check_writable(folder):
-    """Raises UserError where no file can be made in a folder, itself made if need be."""
-    probe = folder / f"probe_{jax.process_index()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"Checkpoints cannot be written to {folder}: {error.strerror}. Choose another --workdir=DIR."
-        ) from error
 
 
 def _of_first_process(number):

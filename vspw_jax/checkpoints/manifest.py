@@ -1,6 +1,7 @@
-"""A sha256 of each file of a folder, made when the folder was written, to find damage that reading would not show.
+"""A folder's name and a sha256 of each of its files, noted when it was written, to find what reading would not show.
 
-TensorStore returns an array with flipped bits as if nothing were wrong.
+TensorStore returns an array with flipped bits as if nothing were wrong, and a folder with another name, which is its
+step, is restored as that step.
 """
 
 import concurrent.futures
@@ -26,8 +27,9 @@ def _digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_of_list(files: Mapping[str, str | None]) -> str:
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+def _digest_of_list(files: Mapping[str, str | None], name: str | None) -> str:
+    listed = files if name is None else {"name": name, **files}
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _each(function: Callable[[str], Result], items: Iterable[str]) -> list[Result]:
@@ -35,13 +37,13 @@ def _each(function: Callable[[str], Result], items: Iterable[str]) -> list[Resul
         return list(pool.map(function, items))
 
 
-def write(folder: pathlib.Path | str) -> None:
-    """Writes the manifest of all files under a folder into it."""
+def write(folder: pathlib.Path | str, name: str) -> None:
+    """Writes the manifest of all files under a folder into it; `name` is the one that the folder will have."""
     folder = pathlib.Path(folder)
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    digest = lambda name: None if name in UNREAD else _digest(folder / name)
-    digests = dict(zip(names, _each(digest, names), strict=True))
-    content = {"sha256_of_this_list": _digest_of_list(digests), "sha256": digests}
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    digest = lambda file: None if file in UNREAD else _digest(folder / file)
+    digests = dict(zip(files, _each(digest, files), strict=True))
+    content = {"name": name, "sha256_of_this_list": _digest_of_list(digests, name), "sha256": digests}
     (folder / FILE).write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -51,12 +53,16 @@ def damage(folder: pathlib.Path | str) -> list[str]:
     try:
         content = json.loads((folder / FILE).read_text())
         digests, own_digest = content["sha256"], content["sha256_of_this_list"]
+        name = content.get("name")  # Manifests from before December 2026 have none.
+        is_listed = own_digest == _digest_of_list(digests, name)
     except FileNotFoundError:
         return [f"{FILE}: missing"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return [f"{FILE}: unreadable, {error}"]
-    if own_digest != _digest_of_list(digests):
+    if not is_listed:
         return [f"{FILE}: not what was written"]
+    if name not in (None, folder.name):
+        return [f"saved as {name} and renamed since: give the folder its name back"]
 
     def look(name: str) -> str | None:
         try:
@@ -75,5 +81,5 @@ class FolderWithManifest(atomicity.AtomicRenameTemporaryPath):
 
     async def finalize(self) -> None:
         if self.get_final().name.isdigit():  # A step, not one of its parts, which Orbax writes in the same way.
-            write(self.get())
+            write(self.get(), self.get_final().name)
         await super().finalize()

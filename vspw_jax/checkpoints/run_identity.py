@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError, differing
 from vspw_jax.console.recipe_file import flatten
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
 
 IDENTITY = ("seed", "task", "model", "loss", "optimizer", "schedule", "ema", "train", "data")
 """Sections of a config that decide a run's result; the others may change from one start to the next."""
@@ -46,15 +47,11 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict, data: dict[str, Any
     """
     path = pathlib.Path(workdir) / "config.json"
     identity = _identity(config) | {f"data set {name!r}": description for name, description in data.items()}
-    try:
+    if not path.exists():
+        check_folder(path.parent, "--workdir=DIR")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            with whole_file(path) as partial:
-                partial.write_text(json.dumps(identity, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"The workdir {workdir} cannot be written: {error.strerror}. Choose one with --workdir=DIR."
-        ) from error
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(identity, indent=2) + "\n")
     _check_same(path, _read_identity(path), identity)
 
 
@@ -70,6 +67,26 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
         _check_same(path, but_data(_read_identity(path)), but_data(_identity(config)))
 
 
+def model_of(workdir: pathlib.Path) -> ConfigDict:
+    """`config.model` of a workdir's run.
+
+    Raises:
+      UserError: its config.json is missing or damaged.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing, which says what network the run's checkpoints are of. Bring it back.")
+    fields = {name: value for name, value in _read_identity(path).items() if name.startswith("model.")}
+    whole: dict[str, Any] = {}
+    for name, value in {**fields, "model.remat": "none"}.items():
+        *sections, last = name.split(".")
+        section = whole
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[last] = tuple(value) if isinstance(value, list) else value
+    return ConfigDict(whole["model"])
+
+
 def _identity(config):
     """The fields that decide a run's result, as JSON gives them back."""
     fields = flatten(json.loads(config.to_json_best_effort()))
@@ -82,7 +99,10 @@ def _identity(config):
 
 def _read_identity(path):
     try:
-        return of_this_version(json.loads(path.read_text()))
+        fields = json.loads(path.read_text())
+        if not isinstance(fields, dict):
+            raise ValueError(f"a {type(fields).__name__}")
+        return of_this_version(fields)
     except ValueError as error:
         raise UserError(
             f"{path} is damaged: expected the JSON that a run writes, found {error}.\n"

@@ -3,11 +3,15 @@
 import difflib
 import errno
 import math
+import os
+import select
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from ml_collections import ConfigDict
+
+from vspw_jax.console import starting
 
 T = TypeVar("T")
 
@@ -75,8 +79,15 @@ def warn(message: str) -> None:
     print(f"Warning: {message}", file=sys.stderr, flush=True)
 
 
+PIPE_CLOSED = 141
 NO_ROOM = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
-NOT_ALLOWED = {errno.EACCES: "Permission denied", errno.EROFS: "Read-only file system"}
+NOT_ALLOWED = {
+    errno.EACCES: "Permission denied",
+    errno.EROFS: "Read-only file system",
+    errno.ENAMETOOLONG: "File name too long",
+    errno.ENOTDIR: "Not a directory",
+    errno.EISDIR: "Is a directory",
+}
 
 
 def _comes_from(error: BaseException | None, reasons: Mapping[int, str]) -> bool:
@@ -94,9 +105,36 @@ def no_room(error: BaseException) -> bool:
 
 
 def run_program(main: Callable[[], object]) -> None:
-    """Runs main(). For a UserError, or what a disk refuses, prints the message alone and exits with status 2."""
+    """Runs main(), and ends with one line and an exit status where it does not end well.
+
+    Status 2 for a UserError, or for what a disk refuses; 130 for Ctrl-C; 141, and no line, where nothing reads what is
+    printed any more, as after `| head`. Both are the statuses that shells give such programs.
+    """
+    starting.over()
+    status: int | str | None = PIPE_CLOSED
+    try:
+        status = _run(main)
+        sys.stdout.flush()  # Here a closed pipe can be told; at exit Python would complain.
+    except BrokenPipeError:
+        closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not closed:
+            raise
+        for stream in closed:  # What is still in its buffer goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        status = status or PIPE_CLOSED
+    sys.exit(status)
+
+
+def _run(main: Callable[[], object]) -> int | str | None:
+    """Runs main(), prints what went wrong, and gives the exit status."""
     try:
         main()
+        return 0
+    except SystemExit as ended:
+        return ended.code
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return starting.INTERRUPTED
     except UserError as error:
         message = str(error)
     except Exception as error:
@@ -107,10 +145,18 @@ def run_program(main: Callable[[], object]) -> None:
                 "Whole files stay. Free some space, then run the same command again."
             )
         elif _comes_from(error, NOT_ALLOWED):
-            message = f"A file or folder cannot be used: {first_line}\nMake it readable and writable, or name another."
+            message = (
+                f"A file or folder cannot be used: {first_line}\n"
+                "Make it readable and writable and of the expected kind, or name another."
+            )
         else:
             raise
-    else:
-        return
     print(f"Error: {message}", file=sys.stderr)
-    sys.exit(2)
+    return 2
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether a stream goes into a pipe that nothing reads any more."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)  # Errors are always told.
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -1,11 +1,14 @@
 """A recipe and the fields of it that flags name, looked at before the flags are parsed, for messages that help."""
 
 import argparse
+import contextlib
 import difflib
+import inspect
 import pathlib
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -25,6 +28,53 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
     return flat
 
 
+def sections(config: ConfigDict, prefix: str = "") -> list[str]:
+    """The dotted paths of nested dicts: ["model", "model.encoder"]."""
+    found = []
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            found += [f"{prefix}{name}", *sections(value, f"{prefix}{name}.")]
+    return found
+
+
+def load(path: str, size: Sequence[str]) -> ConfigDict:
+    """What `get_config` of a recipe gives; `size` has what follows the colon in --config, if anything.
+
+    Raises:
+      UserError: there is no such file, or it is no recipe.
+    """
+    if not pathlib.Path(path).is_file():
+        recipes = sorted(str(recipe) for recipe in pathlib.Path("configs").glob("*.py"))
+        raise UserError(f"There is no recipe {path}: expected a Python file, such as {', '.join(recipes) or 'X.py'}.")
+    with _naming(path):
+        get_config = runpy.run_path(path).get("get_config")
+    if not callable(get_config):
+        raise UserError(f'{path} is no recipe: it has no function get_config. Expected def get_config(size="full").')
+    try:
+        inspect.signature(get_config).bind(*size)
+    except TypeError as error:
+        asked = f"--config={':'.join((path, *size))} asks for get_config({', '.join(map(repr, size))})"
+        raise UserError(f'{asked}, but {error}. Expected def get_config(size="full") in {path}.') from error
+    with _naming(path):
+        config = get_config(*size)
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config of {path} returns a {type(config).__name__}: expected a ConfigDict.")
+    return config
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Raises UserError for what a recipe's code raises; it names the recipe's line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        where = f"{path}, line {lines[-1]}" if lines else path
+        raise UserError(f"The recipe {where}, cannot be used ({type(error).__name__}): {error}") from error
+
+
 def check_flags(argv: Sequence[str]) -> None:
     """Raises UserError where --config names no recipe, or a --config.field=value no field of it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -33,13 +83,10 @@ def check_flags(argv: Sequence[str]) -> None:
     if not flag:
         return
     path, *size = flag.split(":", 1)
-    if not pathlib.Path(path).is_file():
-        recipes = sorted(str(recipe) for recipe in pathlib.Path("configs").glob("*.py"))
-        raise UserError(f"There is no recipe {path}: expected a Python file, such as {', '.join(recipes) or 'X.py'}.")
-    fields = set(flatten(runpy.run_path(path)["get_config"](*size)))
-    sections = {".".join(field.split(".")[:end]) for field in fields for end in range(1, field.count(".") + 1)}
+    fields = set(flatten(load(path, size)))
+    parents = {".".join(field.split(".")[:end]) for field in fields for end in range(1, field.count(".") + 1)}
     for name in re.findall(r"^--?(?:no)?config\.([^=\s]+)", "\n".join(argv), re.MULTILINE):
-        if name not in fields | sections:
+        if name not in fields | parents:
             raise UserError(f"{flag} has no field {name!r}. {_hint(name, fields)}")
 
 

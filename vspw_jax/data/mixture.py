@@ -91,11 +91,15 @@ def members(config: ConfigDict) -> list[Member]:
 
 def _member(name: str, field: str, config: ConfigDict, split: str) -> Member:
     epoch = choose(clips.EPOCHS, config.epoch, f"{field}.epoch")
-    if config.weight <= 0:
-        raise UserError(f"{field}.weight is {config.weight}: expected more than 0.")
     frames = records.Frames(config.records, split, config.fits, config.min_mapped, config.denominator)
     if not frames.videos:
         raise UserError(f"Split {split!r} of {frames.path} has no frames to train on.")
+    if frames.highest_class < 0:
+        raise UserError(
+            f"No pixel of split {split!r} of {frames.path} has a class: its {len(frames)} masks are void or missing, "
+            f"so there is nothing to learn. Name another split or other data in {field}, or let more classes of it "
+            f"count: {field}.fits is {tuple(config.fits)}."
+        )
     return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight)
 
 
@@ -107,6 +111,19 @@ def check_classes(members: Sequence[Member], num_classes: int) -> None:
                 f"{frames.path} ({frames.split}) holds class {frames.highest_class}, "
                 f"{vspw.names()[frames.highest_class]!r}, but the network has {num_classes} classes. "
                 f"Set --config.model.num_classes={vspw.NUM_CLASSES}."
+            )
+
+
+def check_lengths(members: Sequence[Member], num_frames: int) -> None:
+    """Raises UserError where no video of a member is long enough for a clip; single images have clips of their own."""
+    for member in members:
+        longest = max(video.count for video in member.frames.videos)
+        needed = (num_frames - 1) * member.frame_gap + 1
+        if longest < needed and not member.holds_images:
+            raise UserError(
+                f"No video of {member.frames.path} ({member.frames.split}, {member.name!r}) is long enough for a clip: "
+                f"the longest has {longest} frames, and {num_frames} frames {member.frame_gap} apart "
+                f"need {needed}. Lower --config.data.frames or its frame_gap."
             )
 
 

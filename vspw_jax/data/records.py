@@ -1,6 +1,6 @@
 """The record schema, and random access to converted frames.
 
-One record a frame, in video order: the JPEG and PNG files byte for byte, as the data set ships them. In an image data
+One record a frame, in video order: its image and mask files byte for byte, as the data set ships them. In an image data
 set each image is a "video" of its own. The records are in ArrayRecord shards that TFDS describes. Its metadata.json
 holds the data set's name, the numbering of its labels, the index from video to records and a fingerprint; beside it is
 the file of `class_pixels.py`. Source values become VSPW's train ids when read. `data_prep/` writes what is read here.
@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +20,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from jaxtyping import Bool, UInt8
-from PIL import Image
 
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import class_pixels
+from vspw_jax.files import mask_png, pictures
 
 INCOMPLETE_PREFIX = "incomplete."
 """How TFDS names the folder that it writes into; it is renamed when whole."""
@@ -40,7 +39,7 @@ def convert_command(records: pathlib.Path | str, dataset: str = "vspw") -> str:
 
 
 def features() -> tfds.features.FeaturesDict:
-    """Fields of a record: names of video and frame, the frame's JPEG, its mask's PNG (empty where there is none)."""
+    """Fields of a record: names of video and frame, the frame's JPEG or other picture, its mask's PNG or no bytes."""
     return tfds.features.FeaturesDict(
         {
             "video": tfds.features.Text(),
@@ -69,17 +68,23 @@ class Video:
     count: int
 
 
+JPEG_START = b"\xff\xd8"
 SHRINKING = {1: 0, 2: 16, 4: 32, 8: 64}
 """OpenCV's flag for each number by which a JPEG's sides can be divided in decoding."""
 
 
 def decode_image(jpeg: bytes, shrink: int = 1) -> UInt8[np.ndarray, "H W 3"]:
-    """A JPEG's pixels, RGB.
+    """The pixels of a JPEG or another picture, RGB.
 
     Args:
       shrink: 1, 2, 4 or 8: sides are divided by it and rounded up. libjpeg then makes each pixel from the lower
-        frequencies of a `shrink` x `shrink` block: close to its mean, in a fraction of the time.
+        frequencies of a `shrink` x `shrink` block: close to its mean, in a fraction of the time. Other formats are
+        decoded whole, then shrunk.
     """
+    if shrink > 1 and not jpeg.startswith(JPEG_START):
+        whole = decode_image(jpeg)
+        height, width = (-(-side // shrink) for side in whole.shape[:2])
+        return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | SHRINKING[shrink]
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags)
     if image is None:
@@ -87,30 +92,13 @@ def decode_image(jpeg: bytes, shrink: int = 1) -> UInt8[np.ndarray, "H W 3"]:
     return image
 
 
-def mask_values(png: bytes) -> UInt8[np.ndarray, "H W"]:
-    """A mask's source values. A palette image is read by its indices, never by its colours.
-
-    Raises:
-      UserError: the image has colours instead of ids, or more than 8 bits a pixel.
-    """
-    mask = Image.open(io.BytesIO(png))
-    if mask.mode in ("L", "P"):
-        return np.asarray(mask)
-    if mask.mode[0] in "IF":
-        raise UserError(f"a mask of mode {mask.mode} has more than 8 bits a pixel; expected one channel of 8 (L or P)")
-    channels = np.asarray(mask.convert("RGB"))
-    if (channels != channels[..., :1]).any():
-        raise UserError(f"a mask of mode {mask.mode} holds colours; expected one channel of ids (mode L or P)")
-    return channels[..., 0]
-
-
 def decode_mask(png: bytes, lookup: UInt8[np.ndarray, "256"] | None = None) -> UInt8[np.ndarray, "H W"]:
-    """A mask's train ids, void 255; see `mask_values`.
+    """A mask's train ids, void 255; see `mask_png.decode`.
 
     Args:
       lookup: train ids by source value, as `label_maps.lookup`; default VSPW's.
     """
-    values = mask_values(png)
+    values = mask_png.decode(png)
     return vspw.from_raw(values) if lookup is None else cv2.LUT(values, lookup)
 
 
@@ -169,6 +157,7 @@ class Frames:
     Attributes:
       videos: frames that the filter leaves out are in none of them.
       max_classes: the most classes that one frame of `videos` holds.
+      has_masks: whether any frame has a mask; one of void alone holds no class.
       highest_class: the highest train id in `videos`, -1 if they hold none.
       dataset, numbering: which data set this is, and how its masks number their classes.
       lookup: train ids (256,) by source value.
@@ -220,6 +209,7 @@ class Frames:
             pixels_N256 = pixels_N256[np.flatnonzero(kept_N)]
         else:
             self.videos = split_videos(index)
+        self.has_masks = pixels_N256.nnz > 0
         self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
         self.highest_class = class_pixels.highest_class(pixels_N256, self.lookup)
 
@@ -258,7 +248,7 @@ class Frames:
         with self._naming(record):
             if record["mask_png"]:
                 return decode_mask(record["mask_png"], self.lookup)
-            return np.full(Image.open(io.BytesIO(record["image_jpeg"])).size[::-1], vspw.VOID, np.uint8)
+            return np.full(pictures.size(record["image_jpeg"])[::-1], vspw.VOID, np.uint8)
 
     def image(self, record: Record, label_HW: UInt8[np.ndarray, "H W"], shrink: int = 1) -> UInt8[np.ndarray, "h w 3"]:
         """The pixels of a record, whose label must be of the same size; see `decode_image`."""
@@ -275,7 +265,7 @@ class Frames:
     def _naming(self, record: Record) -> Iterator[None]:
         try:
             yield
-        except (UserError, OSError, SyntaxError, ValueError) as error:  # The last three are Pillow's.
+        except UserError as error:
             raise UserError(
                 f"Frame {record['frame']} of video {record['video']} in {self.path} cannot be read: {error}\n"
                 f"Mend the source, delete this folder and convert again: {convert_command(self.path, self.dataset)}"

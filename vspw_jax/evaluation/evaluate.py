@@ -12,16 +12,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vspw_jax.console.errors import listed
+from vspw_jax.console.errors import UserError, listed
 from vspw_jax.data import records
 from vspw_jax.evaluation import counting, predicted_videos
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import overlay
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inference.recorded import recorded
@@ -48,18 +48,6 @@ def comparisons(predictor: Predictor, frames: records.Frames, most: int = 3) -> 
         yield overlay.comparison(image, label, predictor([image])[0])
 
 
-def weight_faults(weights: PyTree[Array]) -> list[str]:
-    """Sentences about weights that cannot be right."""
-    leaves = [leaf for leaf in jax.tree.leaves(weights) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    broken = sum(1 for leaf in leaves if not bool(jnp.isfinite(leaf).all()))
-    if not broken:
-        return []
-    return [
-        f"{broken} of the network's {len(leaves)} arrays hold NaN or infinity: training diverged. What it predicts has "
-        "no meaning. Go back to an older checkpoint, or train with a lower learning rate or gradient clipping."
-    ]
-
-
 def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[Array]]) -> list[str]:
     """Sentences about weights whose training has not ended; they name the variables that `config.init_from` lacked.
 
@@ -71,7 +59,7 @@ def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[A
         return []
     said = f"These are the weights of step {step} of {config.train.steps}: training has not ended."
     if config.init_from and pathlib.Path(config.init_from).exists():
-        fresh = convert.plan(config.model, weights.values(), config.init_from).unsettled()
+        fresh = convert.plan(config.model, weights.values(), config.init_from, config.init_from_key).unsettled()
         if fresh:
             said += (
                 f" {len(fresh)} of the variables it began from random values, in whole or in part, for "
@@ -83,6 +71,12 @@ def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[A
 def predictions_folder(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
     """Where the predictions of the split go."""
     return workdir / predictions.KEPT / config.data.eval_split
+
+
+def check_output(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Raises UserError where the scores or the predictions could not be written."""
+    for folder in (workdir, predictions_folder(config, workdir)):
+        check_folder(folder, "--workdir=DIR")
 
 
 def predict_and_count(
@@ -103,7 +97,7 @@ def predict_and_count(
         predicted = predicted_videos.predict(recording, frames, videos, config.data.threads)
         predicted = predicted_videos.stored(predicted, folder, write)
         total = sum(video.count for video in videos)
-        if frames.max_classes:
+        if frames.has_masks:
             names = [video.name for video in frames.videos]
             flow_of = temporal_consistency.flow_of_first(names, temporal_consistency.DisFlow)
             counts = counting.count_videos(predicted, config.model.num_classes, total, flow_of)
@@ -131,11 +125,16 @@ def evaluate(
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
+    if frames.has_masks and not frames.max_classes:
+        raise UserError(
+            f"All masks of split {frames.split!r} of {frames.path} are void: there is nothing to score. "
+            f"python -m data_prep.verify --records={config.data.records} shows what is in them."
+        )
     counts = predict_and_count(config, predictor, frames, workdir)
-    if not frames.max_classes:
+    if not frames.has_masks:
         return None
     result = scores.summarise(counts)
-    result["warnings"] = [*weight_faults(getattr(predictor, "weights", {})), *warnings, *result["warnings"]]
+    result["warnings"] = [*warnings, *result["warnings"]]
     if jax.process_index() == 0:
         with whole_file(workdir / SCORES_FILE) as path:
             path.write_text(json.dumps(result, indent=2) + "\n")

@@ -20,6 +20,8 @@ from vspw_jax.console.errors import UserError
 MAX_BYTES = 1 << 28
 MAX_RATIO = 200
 """JPEG and PNG files hardly pack at all; a PNG mask of one class packs to a third."""
+WINDOWS = 0
+"""Zip's number for archives made on MS-DOS and Windows."""
 
 
 class Source:
@@ -67,7 +69,7 @@ class Folder(Source):
         self.path = str(path)
         self.sizes = {}
         visited = set()
-        for folder, folders, files in os.walk(path, followlinks=True):
+        for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
             status = os.stat(folder)
             visible = [name for name in folders if not name.startswith(".")]
             # A link may lead back to a folder above it.
@@ -77,16 +79,31 @@ class Folder(Source):
             prefix = "" if relative == "." else f"{relative}/"
             for name in files:
                 if not name.startswith("."):
-                    with contextlib.suppress(FileNotFoundError):  # A link to nowhere.
-                        self.sizes[prefix + name] = os.stat(os.path.join(folder, name)).st_size
+                    self.sizes[prefix + name] = _size(os.path.join(folder, name))
 
     def where(self, name: str) -> str:
         """The file as a user knows it."""
         return os.path.join(self.path, name)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file."""
-        return pathlib.Path(self.where(name)).read_bytes()
+        """The bytes of a file; UserError where it is a link to nowhere."""
+        path = pathlib.Path(self.where(name))
+        if path.is_symlink() and not path.exists():
+            raise UserError("is a link to a file that is not there")
+        return path.read_bytes()
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; 0 of a link to nowhere, so that it is known and whoever reads it is told."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed: its files would be missing unsaid."""
+    raise error
 
 
 class Zip(Source):
@@ -95,26 +112,41 @@ class Zip(Source):
     def __init__(self, path: pathlib.Path | str) -> None:
         self.path = str(path)
         self.sizes = {}
+        self._stored: dict[str, str] = {}
         for info in _zip(self.path).infolist():
-            if info.is_dir() or _hidden(info.filename):
+            name = _name_in(info)
+            if info.is_dir() or name.endswith("/") or _hidden(name):
                 continue
             if info.flag_bits & 1:
-                raise UserError(f"{self.where(info.filename)} is encrypted. Unpack the archive and give the folder.")
+                raise UserError(f"{self.where(name)} is encrypted. Unpack the archive and give the folder.")
             if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                raise UserError(f"{self.where(info.filename)} is a link. Unpack the archive and give the folder.")
+                raise UserError(f"{self.where(name)} is a link. Unpack the archive and give the folder.")
             if info.file_size > MAX_RATIO * max(info.compress_size, 1 << 12):
                 raise UserError(
-                    f"{self.where(info.filename)} would grow from {info.compress_size} to {info.file_size} bytes: "
+                    f"{self.where(name)} would grow from {info.compress_size} to {info.file_size} bytes: "
                     "no image does. Is this the right archive?"
                 )
-            self._enter(info.filename, info.file_size)
+            self._enter(name, info.file_size)
+            self._stored[name] = info.filename
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; zipfile checks its checksum and that it has the size that the archive says."""
         try:
-            return _zip(self.path).read(name)
+            return _zip(self.path).read(self._stored[name])
         except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise UserError(f"cannot be unpacked ({error})") from error
+
+    def only(self, names: Iterable[str]) -> Self:
+        """The same source with these files alone."""
+        restricted = super().only(names)
+        restricted._stored = {name: self._stored[name] for name in restricted.sizes}
+        return restricted
+
+
+def _name_in(info: zipfile.ZipInfo) -> str:
+    """A member's name with "/" between folders. Some programs of Windows write "\\" there, against zip's rules."""
+    from_windows = info.create_system == WINDOWS and "/" not in info.filename
+    return info.filename.replace("\\", "/") if from_windows else info.filename
 
 
 class Tar(Source):

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, differing
+from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
 
 CLAIM = "prediction.json"
 FILMS = ("overlay.mp4", "side_by_side.mp4")
@@ -79,13 +80,8 @@ class PredictionFolder:
     def _begin(self) -> None:
         self.frames = None
         for folder in ("masks", "overlays"):
-            try:
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError) as error:
-                raise UserError(
-                    f"{self.path / folder} cannot be made: a file is where a folder is needed. --output=DIR names a "
-                    "folder; choose another."
-                ) from error
+            check_folder(self.path / folder, "--output=DIR")
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
         _save_palette(self.path / "palette.csv")
         self.finish(None)
 
@@ -99,7 +95,9 @@ class PredictionFolder:
             found = json.loads((self.path / CLAIM).read_text())
             frames, drawing = found.pop("frames"), found.pop("drawing", None)
             self.complaints = found.pop("complaints", [])
-        except (ValueError, KeyError, AttributeError) as error:
+            if not isinstance(frames, int | None):
+                raise ValueError(f"frames is {frames!r}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path / CLAIM} is damaged ({error}). {advice}") from error
         if lines := differing(found, self._identity):
             raise UserError(f"{self.path} holds predictions of another model or input:\n{lines}\n{advice}")
@@ -125,9 +123,8 @@ class PredictionFolder:
     def mask(self, frame: str, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"] | None:
         """The train ids that an earlier run has left; None where there are none, or they have another size."""
         try:
-            with Image.open(self.mask_path(frame)) as mask:
-                label_HW = np.asarray(mask)
-        except (OSError, SyntaxError, ValueError):  # The last two are Pillow's.
+            label_HW = mask_png.decode(self.mask_path(frame).read_bytes())
+        except (UserError, OSError):
             return None
         return label_HW if label_HW.shape == size else None
 

@@ -2,16 +2,15 @@
 
 import collections
 import contextlib
-import io
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Array, PyTree, UInt8
-from PIL import Image
 
 from vspw_jax.data.records import Frames, Video
+from vspw_jax.files import pictures
 from vspw_jax.inference import scores
 from vspw_jax.inference.predictor import Predictor, Result
 from vspw_jax.inference.threads import WriteBehind
@@ -73,7 +72,7 @@ def _needed(frames: Frames, num_classes: int, top: int) -> int:
     """Bytes of the scores of a split; all frames of a video have the size of its first."""
     total = 0
     for video in frames.videos:
-        width, height = Image.open(io.BytesIO(frames[video.start]["image_jpeg"])).size
+        width, height = pictures.size(frames[video.start]["image_jpeg"])
         total += video.count * scores.frame_bytes(height, width, num_classes, top)
     return total
 

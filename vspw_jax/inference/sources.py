@@ -5,20 +5,18 @@ import dataclasses
 import fractions
 import glob
 import hashlib
-import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, listed, warn
 from vspw_jax.data.records import Frames
+from vspw_jax.files import frame_names, pictures
 from vspw_jax.inference import prediction_folder, video
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp")
 ENDS = 1 << 20
 """A file's fingerprint looks at so many bytes at either end, and at its size."""
@@ -70,74 +68,112 @@ def _of_file(name: str, path: pathlib.Path) -> Source:
     return Source(name, lambda: video.read(path, complaints), count, fingerprint, rate, unit, complaints)
 
 
-def _read_pictures(paths: list[pathlib.Path]) -> Iterator[NamedFrame]:
+def _read_pictures(paths: Sequence[pathlib.Path]) -> Iterator[NamedFrame]:
     for time, path in enumerate(paths):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise UserError(f"{path} cannot be read as a picture. Mend or remove it; the same command then goes on.")
+        try:
+            image = pictures.decode(path.read_bytes())
+        except (UserError, OSError) as error:
+            raise UserError(
+                f"{path} {error}. Mend or remove it. The folder is then another input: predict it into another "
+                "--output=DIR, or delete the predictions that this run began."
+            ) from error
         yield path.stem, image, time
 
 
-def _of_pictures(name: str, paths: list[pathlib.Path]) -> Source:
-    if twice := _repeated(path.stem for path in paths):
-        raise UserError(f"Several frames of {name} are called {', '.join(twice[:5])}: their masks would be one file.")
-    fingerprint = _digest(*(f"{path.name} {path.stat().st_size}" for path in paths))
+def _size(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:  # A link to nowhere, for example.
+        raise UserError(f"{path} cannot be read: {error.strerror}. Mend or remove it.") from error
+
+
+def _of_pictures(name: str, paths: Sequence[pathlib.Path]) -> Source:
+    """One source of the pictures of a video, in the order of their numbers."""
+    by_stem = frame_names.by_stem(map(str, paths), name)
+    stems = frame_names.in_order(by_stem, name)
+    if complaint := frame_names.open_order([(name, stems)]):
+        warn(complaint)
+    paths = [pathlib.Path(by_stem[stem]) for stem in stems]
+    fingerprint = _digest(*(f"{path.name} {_size(path)}" for path in paths))
     return Source(name, lambda: _read_pictures(paths), len(paths), fingerprint)
 
 
 def _is_picture(path: pathlib.Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in pictures.SUFFIXES
+
+
+def _is_film(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _in_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    return sorted(paths, key=lambda path: (frame_names.natural(str(path)), str(path)))
+
+
+def _of_one_kind(paths: Sequence[pathlib.Path], place: str) -> list[Found]:
+    """The pictures of each folder as one video, or each film; warns of what is neither."""
+    shown = [path for path in paths if _is_picture(path)]
+    films = [path for path in paths if _is_film(path)]
+    if shown and films:
+        raise UserError(
+            f"{place} holds pictures and videos, such as {shown[0].name} and {films[0].name}: name one kind, as in "
+            f"--input='{films[0].parent}/*{films[0].suffix}'."
+        )
+    if not shown and not films:
+        expected = ", ".join((*pictures.SUFFIXES, *VIDEO_SUFFIXES))
+        raise UserError(
+            f"{place} holds no frames: expected files ending in {expected}, or folders <video>/origin as VSPW has "
+            f"them. Folders of frames in it are named by a pattern, as in --input='{place}/*'."
+        )
+    if others := [path.name for path in paths if not _is_picture(path) and not _is_film(path)]:
+        warn(
+            f"{len(others)} files or folders in {place} are neither pictures nor videos and are left out: "
+            f"{listed(others, 3)}."
+        )
+    by_folder: dict[pathlib.Path, list[pathlib.Path]] = {}
+    for path in shown:
+        by_folder.setdefault(path.parent, []).append(path)
+    return list(by_folder.items()) or [(path, []) for path in films]
 
 
 def _in_folder(folder: pathlib.Path) -> list[Found]:
     """Its pictures as one video, or each of its videos. What predictions wrote there is left out."""
-    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    paths = [path for path in _in_order(folder.iterdir()) if not path.name.startswith(".")]
     if not prediction_folder.wrote(folder):
         paths = [path for path in paths if not prediction_folder.wrote(path)]
-    pictures = [path for path in paths if _is_picture(path)]
-    videos = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
-    if pictures and videos:
-        raise UserError(f"{folder} holds pictures and videos: name one kind, as in --input='{folder}/*.mp4'.")
-    if not pictures and not videos and (origins := _origins(folder)):
+    if not any(_is_picture(path) or _is_film(path) for path in paths) and (origins := _origins(folder)):
         return [found for origin in origins for found in _in_folder(origin)]
-    if not pictures and not videos:
-        expected = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-        raise UserError(
-            f"{folder} holds no frames: expected files ending in {expected}, or folders <video>/origin as VSPW has "
-            f"them. Folders of frames in it are named by a pattern, as in --input='{folder}/*'."
-        )
-    return [(folder, pictures)] if pictures else [(path, []) for path in videos]
+    return _of_one_kind(paths, str(folder))
 
 
 def _origins(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folders of frames of a video, of a folder of videos, or of a data set in VSPW's layout."""
     for pattern in ("origin", "*/origin", "data/*/origin"):
-        if found := sorted(path for path in folder.glob(pattern) if path.is_dir() and path.parent.name[:1] != "."):
-            return found
+        if found := [path for path in folder.glob(pattern) if path.is_dir() and path.parent.name[:1] != "."]:
+            return _in_order(found)
     return []
 
 
 def _matching(pattern: str) -> list[Found]:
-    """Videos and folders that match, and matching pictures by their folder. What predictions wrote is left out."""
-    matches = [pathlib.Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+    """What folders that match hold, or films and pictures that match. What predictions wrote is left out."""
+    matches = _in_order(map(pathlib.Path, glob.glob(pattern, recursive=True)))
     if not matches:
         raise UserError(
-            f"{pattern or '--input, which is empty,'} does not exist: expected a video file, a folder of frames or of "
-            "videos, or a pattern such as 'clips/*.mp4' in --input."
+            f"{pattern} does not exist: expected a video file, a folder of frames or of videos, or a pattern such as "
+            "'clips/*.mp4' in --input."
         )
     paths = [path for path in matches if not prediction_folder.wrote(path)]
     if not paths:
         raise UserError(f"{pattern} matches only what predictions wrote, such as {matches[0]}, which is no input.")
-    pictures, others = ([path for path in paths if _is_picture(path) == wanted] for wanted in (True, False))
-    if pictures and others:
+    folders, files = ([path for path in paths if path.is_dir() == wanted] for wanted in (True, False))
+    if folders and files:
         raise UserError(
-            f"{pattern} matches pictures, such as {pictures[0]}, and others, such as {others[0]}: name one kind."
+            f"--input={pattern} names folders and files, such as {folders[0]} and {files[0]}: name one kind, as in "
+            f"--input='{files[0].parent}/*{files[0].suffix}'."
         )
-    by_folder = itertools.groupby(sorted(pictures, key=lambda path: path.parent), key=lambda path: path.parent)
-    found: list[Found] = [(folder, list(members)) for folder, members in by_folder]
-    for path in others:
-        found += _in_folder(path) if path.is_dir() else [(path, [])]
-    return found
+    if not any(map(_is_picture, files)):  # Films may have any suffix where a user names them.
+        return [found for folder in folders for found in _in_folder(folder)] + [(path, []) for path in files]
+    return _of_one_kind(files, pattern)
 
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -146,7 +182,8 @@ def _names(paths: Sequence[pathlib.Path]) -> list[str]:
     That is the file's name without its ending, or the folder's; VSPW's `origin` has the name of the folder above.
     Where two are the same, it is what differs in their paths.
     """
-    parts = [pathlib.Path(os.path.abspath(path.with_suffix("") if path.is_file() else path)).parts for path in paths]
+    absolute = [pathlib.Path(os.path.abspath(path.with_suffix("") if path.is_file() else path)) for path in paths]
+    parts = [("root", *path.parts[1:]) for path in absolute]
     parts = [own[:-1] if own[-1] == "origin" else own for own in parts]
     if not _repeated(own[-1] for own in parts):
         return [own[-1] for own in parts]
@@ -163,7 +200,7 @@ def find(argument: pathlib.Path | str) -> list[Source]:
       UserError: there is nothing of that name, nothing in it can be read, or two inputs have the same name.
     """
     path = pathlib.Path(argument)
-    if not str(argument) or not path.exists():
+    if not path.exists():
         found = _matching(str(argument))
     elif path.is_dir():
         found = _in_folder(path)
@@ -176,8 +213,8 @@ def find(argument: pathlib.Path | str) -> list[Source]:
             "Predict them one by one, each with its own --output=DIR."
         )
     return [
-        _of_pictures(name, pictures) if pictures else _of_file(name, place)
-        for name, (place, pictures) in zip(names, found, strict=True)
+        _of_pictures(name, frames) if frames else _of_file(name, place)
+        for name, (place, frames) in zip(names, found, strict=True)
     ]
 
 

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.inspection import step_cost
-from vspw_jax.interop import checkpoint_file, convert
+from vspw_jax.interop import checkpoint_file, loading
+from vspw_jax.interop.exported_tensors import leaves_by_path
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import optimizers, train_state
 
@@ -50,7 +51,7 @@ def describe_checkpoint(config: ConfigDict) -> list[str]:
     """What is in `config.init_from`, and what of it the config's model would take; nothing where it is empty."""
     if not config.init_from:
         return []
-    file = checkpoint_file.read(config.init_from)
+    file = checkpoint_file.read(config.init_from, config.init_from_key)
     kinds = collections.Counter(
         (re.sub(r"\d+", "*", name), tensor.shape, tensor.dtype.name) for name, tensor in file.tensors.items()
     )
@@ -62,7 +63,8 @@ def describe_checkpoint(config: ConfigDict) -> list[str]:
     lines += [f"  {count:4d} x {name} {shape} {dtype}" for (name, shape, dtype), count in kinds.items()]
     _, *weights = train_state.describe(config)
     try:
-        lines.append(f"\nInto this config's model would go:\n{convert.plan(config.model, weights, file.path).report()}")
+        plan = loading.plan(config.model, leaves_by_path(*weights), file)
+        lines.append(f"\nInto this config's model would go:\n{plan.report()}")
     except UserError as error:
         lines.append(f"\nTraining would refuse it:\n{error}")
     return lines

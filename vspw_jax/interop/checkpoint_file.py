@@ -1,4 +1,4 @@
-"""A PyTorch checkpoint file of any format: its tensors by name, not yet read."""
+"""A checkpoint of any format: its tensors by name, not yet read."""
 
 import dataclasses
 import os
@@ -7,22 +7,38 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vspw_jax.console.errors import UserError
-from vspw_jax.interop import safetensors_files, torch_files
-from vspw_jax.interop.stored_tensors import NewTensor, StoredTensor
+from vspw_jax.console.errors import UserError, listed
+from vspw_jax.files.writable import check_folder
+from vspw_jax.interop import (
+    compressed_files,
+    foreign_files,
+    safetensors_files,
+    split_files,
+    stored_networks,
+    torch_files,
+    workdirs,
+)
+from vspw_jax.interop.stored_networks import Network, Tensor
+from vspw_jax.interop.stored_tensors import NewTensor
 
-WRAPPERS = ("state_dict", "model", "module")
-"""Keys under which checkpoints keep their tensors; the first that is there counts."""
+EXPECTED = "Expected a file of torch.save (.pth, .bin) or of safetensors, with a network's weights."
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFile:
-    """Tensors by name. They stood under the key `wrapper`; `others` are the keys beside it."""
+    """Tensors of one network by name.
+
+    Attributes:
+      wrapper: the keys and prefix that they stood under, joined by dots; None at the top.
+      others: the keys at the top beside that.
+      notes: sentences on what else there is, and was not taken.
+    """
 
     path: pathlib.Path
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, Tensor]
     wrapper: str | None = None
     others: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -30,40 +46,79 @@ class CheckpointFile:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def _unwrap(path: pathlib.Path, value: Any) -> CheckpointFile:
-    if not isinstance(value, dict):
-        raise UserError(
-            f"{path} holds a {type(value).__name__}; expected a dict of tensors, or one that has it inside."
-        )
-    wrapper = next((key for key in WRAPPERS if isinstance(value.get(key), dict)), None)
-    tensors = value if wrapper is None else value[wrapper]
-    strays = sorted(str(name) for name, tensor in tensors.items() if not isinstance(tensor, StoredTensor))
-    if strays or not all(isinstance(name, str) for name in tensors):
-        raise UserError(
-            f"{path}: expected tensors by name under one of {', '.join(WRAPPERS)} or at the top, but there are other "
-            f"things too: {', '.join(strays[:10])}."
-        )
-    others = () if wrapper is None else tuple(str(key) for key in value if key != wrapper)
-    # DistributedDataParallel puts "module." before every name.
-    inner = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    if not all(name.startswith("module.") for name in tensors):
-        inner = dict(tensors)
-    return CheckpointFile(path, inner, wrapper, others)
+def _content(path: pathlib.Path) -> Any:
+    """What a file or folder holds: dicts, tensors that still lie in it, and other values."""
+    if path.is_dir():
+        return workdirs.read(path) if workdirs.is_workdir(path) else _content(split_files.in_folder(path))
+    if compressed_files.is_compressed(path):
+        inside = compressed_files.unpacked(path)
+        try:
+            return _content_of_file(inside)
+        except UserError as error:
+            raise UserError(str(error).replace(str(inside), str(path))) from error
+    if split_files.is_index(path):
+        return split_files.read(path, _content_of_file)
+    split_files.check_whole(path)
+    return _content_of_file(path)
 
 
-def read(path: pathlib.Path | str) -> CheckpointFile:
-    """Opens a .pth, .pth.tar or .safetensors file; its first bytes say which it is.
+def _content_of_file(path: pathlib.Path) -> Any:
+    what = foreign_files.describe(path)
+    if what:
+        raise UserError(f"{path} is no checkpoint: it is {what}. {EXPECTED}")
+    if safetensors_files.is_safetensors(path):
+        return safetensors_files.read(path)
+    return torch_files.read_zip(path) if torch_files.is_zip(path) else torch_files.read_legacy(path)
+
+
+def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
+    notes = []
+    if taken.is_average:
+        notes.append(f"these are an average of weights, by the name {taken.label!r}")
+    if others:
+        notes.append(
+            f"other weights are there and not taken: {listed(network.described() for network in others)}; "
+            f"--config.init_from_key={others[0].label} takes those"
+        )
+    if taken.beside:
+        notes.append(f"{len(taken.beside)} tensors are outside this network and not read: {listed(taken.beside, 4)}")
+    if taken.strays:
+        notes.append(f"not read, as they are no tensors: {listed(taken.strays, 4)}")
+    return tuple(notes)
+
+
+def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
+    """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, an index of several files, a folder with one of
+    these, or a workdir of our own. Its first bytes say which it is.
+
+    Args:
+      key: of the network that is taken, such as "state_dict_ema", where there are several; empty for the first that
+        was trained.
 
     Raises:
-      UserError: it is not there, damaged, or holds something that a checkpoint of tensors does not need.
+      UserError: it is not there, damaged, something else than a checkpoint, or holds no network of that key.
     """
     path = pathlib.Path(path)
     try:
-        if safetensors_files.is_safetensors(path):
-            return CheckpointFile(path, safetensors_files.read(path))
-        return _unwrap(path, torch_files.read_zip(path) if torch_files.is_zip(path) else torch_files.read_legacy(path))
+        content = _content(path)
     except OSError as error:
-        raise UserError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"The checkpoint {path} cannot be read: {error.strerror or error}.") from error
+    taken, others = stored_networks.take(path, content, key)
+    first = taken.label.split(".")[0]
+    beside = tuple(str(name) for name in stored_networks.entries(content) if name not in (first, *taken.tensors))
+    return CheckpointFile(
+        path, taken.tensors, taken.label or None, beside if taken.label else (), _notes(taken, others)
+    )
+
+
+def check_output(path: pathlib.Path | str) -> None:
+    """Raises UserError where `write` could not write to a path: an unknown suffix, a folder, a place without room."""
+    path = pathlib.Path(path)
+    if not re.search(r"\.(pth|pt|pth\.tar|safetensors)$", path.name):
+        raise UserError(f"{path}: expected a name that ends in .pth, .pt, .pth.tar or .safetensors.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it, such as --output={path / 'X.pth'}.")
+    check_folder(path.parent, "--output=X.pth")
 
 
 def write(path: pathlib.Path | str, tensors: Mapping[str, NewTensor], wrapper: str | None) -> None:
@@ -73,16 +128,14 @@ def write(path: pathlib.Path | str, tensors: Mapping[str, NewTensor], wrapper: s
       UserError: an unknown suffix, or the file cannot be written.
     """
     path = pathlib.Path(path)
+    check_output(path)
     aside = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
-            path.parent.mkdir(parents=True, exist_ok=True)
             safetensors_files.write(aside, tensors)
-        elif re.search(r"\.(pth|pt|pth\.tar)$", path.name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch_files.write(aside, tensors, wrapper)
         else:
-            raise UserError(f"{path}: expected a name that ends in .pth, .pt, .pth.tar or .safetensors.")
+            torch_files.write(aside, tensors, wrapper)
         os.replace(aside, path)
     except OSError as error:
         raise UserError(f"The checkpoint {path} cannot be written: {error.strerror}.") from error

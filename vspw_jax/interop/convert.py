@@ -8,14 +8,11 @@ Values are kept, precision is not: everything is float32 here and in exported fi
 exactly. Other content of a file (optimizer, meta) is not kept.
 """
 
-import collections
-import functools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
@@ -23,27 +20,18 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, loading, namings, sizes
-from vspw_jax.interop.stored_tensors import NewTensor
+from vspw_jax.interop.exported_tensors import joined_path, leaves_by_path, new_tensors
 from vspw_jax.models import segmenter
-from vspw_jax.models.torch_rows import Row
 
 
-def leaves_by_path(*trees: PyTree) -> dict[str, Any]:
-    """Leaves of nested dicts by their slash-joined path."""
-    return {_path(keys): leaf for tree in trees for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _path(keys: Iterable[Any]) -> str:
-    return "/".join(str(key.key) for key in keys)
-
-
-def plan(config: ConfigDict, weights: Iterable[PyTree], path: pathlib.Path | str) -> loading.Plan:
+def plan(config: ConfigDict, weights: Iterable[PyTree], path: pathlib.Path | str, key: str = "") -> loading.Plan:
     """How the file at `path` fits weights of a network of `config.model`; see `loading.plan`.
 
     Args:
       weights: nested dicts of params and model_state, arrays or shapes.
+      key: which of the file's networks, see `checkpoint_file.read`.
     """
-    return loading.plan(config, leaves_by_path(*weights), checkpoint_file.read(path))
+    return loading.plan(config, leaves_by_path(*weights), checkpoint_file.read(path, key))
 
 
 def fill(plan: loading.Plan, weights: Iterable[dict[str, Any]]) -> None:
@@ -82,7 +70,7 @@ def read_weights(
         )
 
     def read(keys: Iterable[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name = _path(keys)
+        name = joined_path(keys)
         # For a count of batches that the file lacks, and for what predicting does not need.
         zeros = lambda: np.zeros(leaf.shape, leaf.dtype)
         array = plan.leaf(name, leaf.shape, leaf.dtype, zeros) if name in plan.pieces else zeros()
@@ -100,8 +88,11 @@ def _variable(model: nnx.Module, keys: Iterable[str | int]) -> nnx.Variable:
     return node
 
 
-def load_torch(model: segmenter.Segmenter, path: pathlib.Path | str) -> segmenter.Segmenter:
+def load_torch(model: segmenter.Segmenter, path: pathlib.Path | str, key: str = "") -> segmenter.Segmenter:
     """Fills a model from a PyTorch checkpoint, in place; returns the model. Prints what was done.
+
+    Args:
+      key: which of the file's networks, see `checkpoint_file.read`.
 
     Raises:
       UserError: a file that cannot be read or does not fit. The model is unchanged then, except where a tensor's bytes
@@ -110,25 +101,28 @@ def load_torch(model: segmenter.Segmenter, path: pathlib.Path | str) -> segmente
     state = nnx.to_pure_dict(nnx.state(model))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
     del state  # Else every old leaf would live until the last new one is read.
-    the_plan = plan(model.config, [shapes], path)
+    the_plan = plan(model.config, [shapes], path, key)
     print(the_plan.report())
     for keys, _ in jax.tree_util.tree_leaves_with_path(shapes):
-        name = _path(keys)
+        name = joined_path(keys)
         if name in the_plan.pieces:
             variable = _variable(model, [key.key for key in keys])
             variable.set_value(_loaded(the_plan, name, variable.get_value()))
     return model
 
 
-def model_from_torch(path: pathlib.Path | str) -> tuple[segmenter.Segmenter, ConfigDict]:
+def model_from_torch(path: pathlib.Path | str, key: str = "") -> tuple[segmenter.Segmenter, ConfigDict]:
     """Model and config of a checkpoint of a whole network; `config.model` has the sizes read off its tensors.
 
     Prints what the tensors do not say and had to be assumed.
 
+    Args:
+      key: which of the file's networks, see `checkpoint_file.read`.
+
     Raises:
       UserError: a file that cannot be read, or that holds no whole network.
     """
-    file = checkpoint_file.read(path)
+    file = checkpoint_file.read(path, key)
     config, assumed = sizes.read(file)
     print(f"{path}: sizes {config.to_dict()}\nAssumed, as the tensors do not say: {'; '.join(assumed)}.")
     build = lambda key: nnx.split(segmenter.build(config, key))
@@ -140,29 +134,6 @@ def model_from_torch(path: pathlib.Path | str) -> tuple[segmenter.Segmenter, Con
     the_plan = loading.plan(config, leaves_by_path(state), file)
     print(the_plan.report())
     return nnx.merge(graphdef, *read_weights(the_plan, [state])), ConfigDict({"model": config})
-
-
-def _joined(rows: Sequence[Row], leaves: dict[str, Any]) -> np.ndarray:
-    """The whole tensor in PyTorch's axes, made of all rows that have its key."""
-    parts = [row.view(np.asarray(leaves[row.ours])) for row in sorted(rows, key=lambda row: row.part or (0, 1))]
-    return np.concatenate(parts) if rows[0].part else parts[0]
-
-
-def new_tensors(config: ConfigDict, weights: Iterable[PyTree], naming: namings.Naming) -> dict[str, NewTensor]:
-    """Tensors by name for a file of `naming`, from nested dicts of arrays of a network of `config.model`."""
-    leaves = leaves_by_path(*weights)
-    rows_by_key = collections.defaultdict(list)
-    for row in naming.rows(config, ()):
-        rows_by_key[row.theirs].append(row)
-    tensors = {}
-    for key, rows in rows_by_key.items():
-        leaf = leaves[rows[0].ours]
-        dtype = np.dtype(np.int64 if jnp.issubdtype(leaf.dtype, jnp.integer) else np.float32)
-        make = functools.partial(_joined, rows, leaves)
-        tensors[key] = NewTensor(rows[0].their_shape(leaf.shape), dtype, make)
-        for buffer in rows[0].buffers(tuple(config.image_size)):
-            tensors[buffer.theirs] = NewTensor(buffer.shape, buffer.dtype, buffer.make)
-    return tensors
 
 
 def save_weights(

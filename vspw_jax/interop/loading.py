@@ -18,7 +18,7 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.interop import namings
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import rule_for
-from vspw_jax.interop.stored_tensors import StoredTensor
+from vspw_jax.interop.stored_networks import Tensor
 from vspw_jax.models.torch_rows import Row, Rule
 
 TRAINING_ALONE = "projection/"
@@ -30,7 +30,7 @@ class Piece:
     """A row, its tensor, and the rule by which the tensor becomes ours."""
 
     row: Row
-    tensor: StoredTensor
+    tensor: Tensor
     rule: Rule
 
 
@@ -73,7 +73,8 @@ class Plan:
 
     def report(self) -> str:
         """Lines on what is read, changed, left out and left fresh."""
-        lines = [f"{self.file.path}: names are {self.naming.title}"]
+        under = f", under {self.file.wrapper!r}" if self.file.wrapper else ""
+        lines = [f"{self.file.path}: names are {self.naming.title}{under}", *(f"  {note}" for note in self.file.notes)]
         pieces = [piece for pieces in self.pieces.values() for piece in pieces]
         lines += [f"  {n:4d} {text}" for text, n in collections.Counter(piece.rule.text for piece in pieces).items()]
         kinds = [piece.tensor.dtype.name for piece in pieces if jnp.issubdtype(piece.tensor.dtype, jnp.floating)]
@@ -88,7 +89,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def _same_kind(tensor: StoredTensor, dtype: np.dtype) -> bool:
+def _same_kind(tensor: Tensor, dtype: np.dtype) -> bool:
     return jnp.issubdtype(tensor.dtype, jnp.floating) == jnp.issubdtype(dtype, jnp.floating)
 
 
@@ -150,8 +151,9 @@ def _refuse(file: CheckpointFile, naming: namings.Naming, problems: dict[str, li
     found = {kind: lines for kind, lines in problems.items() if lines}
     if found:
         parts = "\n".join(f"{kind} ({len(lines)}):\n  " + "\n  ".join(lines) for kind, lines in found.items())
+        notes = "".join(f"In the file {note}.\n" for note in file.notes)
         raise UserError(
             f"{file.path} does not fit the network of this config. Its names are {naming.title}.\n{parts}\n"
-            "Set the config's sizes to the checkpoint's (--mode=inspect --config.init_from=PATH shows them), or choose "
-            "the recipe that it was trained with."
+            f"{notes}Set the config's sizes to the checkpoint's (--mode=inspect --config.init_from=PATH shows them), "
+            "or choose the recipe that it was trained with."
         )

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vspw_jax.classes import label_maps, vspw
-from vspw_jax.interop.stored_tensors import StoredTensor
+from vspw_jax.interop.stored_networks import Tensor
 from vspw_jax.models.torch_rows import AS_IT_IS, CLASSES, CLASSES_AND_NONE, Row, Rule
 
 CLASS_MAPS = {
@@ -21,9 +21,9 @@ CLASS_MAPS = {
 
 def rule_for(
     row: Row,
-    tensor: StoredTensor,
+    tensor: Tensor,
     our_shape: tuple[int, ...],
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, Tensor],
     config: ConfigDict,
 ) -> Rule | None:
     """The rule that makes a tensor ours, or None if there is none for its shape.

@@ -18,6 +18,9 @@ from vspw_jax.models.encoders.encoder import Encoder
 from vspw_jax.models.torch_names import Names
 from vspw_jax.models.torch_rows import Row
 
+COUNTERS = {r"^(n_averaged|steps|num_updates|decay)$": "a counter of an average of weights"}
+"""What averages have beside the weights: torch's AveragedModel, mmengine's, Lightning's."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -95,7 +98,10 @@ class Naming:
 
     def why_left_out(self, config: ConfigDict, name: str) -> str | None:
         """Why a name of such a file is not read for the network of `config.model`; None for one that should be."""
-        reasons = [("", self.left_out), *((part.theirs, part.names.left_out) for part in self.parts(config))]
+        reasons = [
+            ("", COUNTERS | dict(self.left_out)),
+            *((part.theirs, part.names.left_out) for part in self.parts(config)),
+        ]
         for start, patterns in reasons:
             for pattern, why in patterns.items():
                 if name.startswith(start) and re.search(pattern, name.removeprefix(start)):
@@ -118,7 +124,7 @@ NAMINGS = {
             title="mmsegmentation's",
             encoder="backbone.",
             decoder="decode_head.",
-            marks=r"^(backbone|decode_head)\.",
+            marks=r"^decode_head\.",  # A backbone alone is a file of the encoder's own kind, under a prefix.
             wrapper="state_dict",
         ),
         Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),
@@ -132,7 +138,7 @@ NAMINGS = {
                 r"^criterion\.empty_weight$": "class weights of the loss; here config.loss.segmentation has them",
             },
         ),
-        Naming("hugging_face_beit", title="Hugging Face's (BEiT)", marks=r"(^|\.)embeddings\.cls_token$"),
+        Naming("hugging_face_beit", title="Hugging Face's (BEiT)"),
     )
 }
 """By the name that `convert.save_torch` takes."""

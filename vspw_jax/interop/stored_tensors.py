@@ -146,7 +146,11 @@ class NewTensor:
         """Bytes of its elements."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def read(self) -> np.ndarray:
+        """The array, row-major."""
+        return np.ascontiguousarray(self.make(), self.dtype).reshape(self.shape)
+
     def data(self) -> memoryview:
         """The array's bytes, row-major."""
-        array = np.ascontiguousarray(self.make(), self.dtype).reshape(self.shape)
+        array = self.read()
         return array.reshape(-1).view(np.uint8).data

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vspw_jax.console.errors import UserError
-from vspw_jax.interop import torch_pickle
+from vspw_jax.console.errors import UserError, listed
+from vspw_jax.interop import foreign_files, torch_pickle
+from vspw_jax.interop.pickle_machine import MAX_PICKLE, Bounded, Inert, kind
 from vspw_jax.interop.stored_tensors import NewTensor, Storage, check_apart, damaged
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -74,23 +75,25 @@ def read_zip(path: pathlib.Path) -> Any:
     """The value in a .pth of PyTorch 1.6 or later, its tensors still in the file."""
     entries = _zip_entries(path)
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(pickles) != 1:
-        inside = ", ".join(sorted(entries)[:5])
+    what = foreign_files.describe_zip(list(entries))
+    if len(pickles) != 1 or what:
         raise UserError(
-            f"{path} is a zip, but not one of torch.save: expected one entry */data.pkl, found {inside}. "
-            "If it is an archive around a checkpoint, unpack it first."
+            f"{path} is a zip, but not one of torch.save: expected one entry */data.pkl, found {listed(entries, 5)}. "
+            f"It is {what or 'of a kind that is not known'}."
         )
     root = pickles[0].removesuffix("data.pkl")
     order = entries.get(f"{root}byteorder")
     if order and bytes(order.read(0, min(order.nbytes, 16))) != b"little":
         raise UserError(f"{path} was written on a big-endian machine. Save it again on a little-endian one.")
-    if entries[pickles[0]].nbytes > torch_pickle.MAX_PICKLE:
-        raise UserError(
-            f"{path}: its pickle has {entries[pickles[0]].nbytes} bytes; {torch_pickle.MAX_PICKLE} is the cap."
-        )
+    if entries[pickles[0]].nbytes > MAX_PICKLE:
+        raise UserError(f"{path}: its pickle has {entries[pickles[0]].nbytes} bytes; {MAX_PICKLE} is the cap.")
 
-    def find_storage(persistent_id: Any) -> tuple[np.dtype, Storage]:
+    def find_storage(persistent_id: Any) -> tuple[np.dtype, Storage] | Inert:
         _, dtype, key, _, count = persistent_id
+        if isinstance(dtype, Inert):
+            return dtype
+        if type(key) is not str or not isinstance(dtype, np.dtype):
+            raise ValueError("a storage without a name or an element type")
         storage = entries.get(f"{root}data/{key}")
         if storage is None or type(count) is not int or storage.nbytes != count * dtype.itemsize:
             found = "none" if storage is None else f"{storage.nbytes} bytes"
@@ -104,9 +107,14 @@ def read_zip(path: pathlib.Path) -> Any:
 def read_legacy(path: pathlib.Path) -> Any:
     """The value in a .pth from before PyTorch 1.6, its tensors still in the file."""
     with open(path, "rb") as file:
-        pickles = torch_pickle.Bounded(file)
-        if torch_pickle.load(pickles, path, _no_storage) != LEGACY_MAGIC:
-            raise damaged(path, "it is neither a zip, nor safetensors, nor PyTorch's older format")
+        pickles = Bounded(file)
+        first = torch_pickle.load(pickles, path, _no_storage)
+        if first != LEGACY_MAGIC:
+            raise damaged(
+                path,
+                "it is neither a zip, nor safetensors, nor PyTorch's older format, but a pickle that begins with a "
+                f"{kind(first)}",
+            )
         torch_pickle.load(pickles, path, _no_storage)
         machine = torch_pickle.load(pickles, path, _no_storage)
         if not isinstance(machine, dict) or machine.get("little_endian") is not True:
@@ -118,7 +126,7 @@ def read_legacy(path: pathlib.Path) -> Any:
         keys = torch_pickle.load(pickles, path, _no_storage)
         storages = _legacy_storages(path, file, keys, sizes)
         file.seek(structure)
-        return torch_pickle.load(torch_pickle.Bounded(file), path, lambda persistent_id: storages[persistent_id[2]])
+        return torch_pickle.load(Bounded(file), path, lambda persistent_id: storages[persistent_id[2]])
 
 
 def _no_storage(_: Any) -> tuple[np.dtype, Storage]:
@@ -137,7 +145,12 @@ def _legacy_size(
     """Notes a storage's type and size; returns both, the size as a storage that cannot be read yet."""
     if view is not None:
         raise UserError(f"{path}: storages that are views (PyTorch 0.3) are not read. Save it again in PyTorch 1.6.")
-    if type(key) is not str or type(count) is not int or count < 0:
+    if isinstance(dtype, Inert):  # How long it is cannot be told, and so not where the next one starts.
+        raise UserError(
+            f"{path} has tensors of {dtype.name}, which are not read. In PyTorch, save those of a network's weights "
+            "alone."
+        )
+    if type(key) is not str or type(count) is not int or count < 0 or not isinstance(dtype, np.dtype):
         raise damaged(path, f"a storage is named {key!r:.50} and has {count!r:.50} elements")
     if sizes.setdefault(key, (dtype, count)) != (dtype, count):
         raise damaged(path, f"storage {key} declares {count} elements of {dtype}")

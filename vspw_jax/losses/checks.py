@@ -1,56 +1,37 @@
 """What can be wrong with a recipe's losses, found before anything is compiled."""
 
-import math
-
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.losses import cross_frame_nce, patch_labels, per_pixel, pne, segmentation
 
-LIMITS: dict[str, dict[str, tuple[float, float]]] = {
-    "segmentation": {
-        "capacity": (1, math.inf),
-        "num_points": (1, math.inf),
-        "oversample": (1, math.inf),
-        "importance": (0, 1),
-        "no_object_weight": (0, math.inf),
-    },
-    "nce": {
-        "temperature": (1e-5, math.inf),
-        "groups": (1, math.inf),
-        "min_share": (0, 1),
-        "negatives": (0, math.inf),
-        "start_step": (0, math.inf),
-        "warmup_steps": (0, math.inf),
-    },
-    "pne": {
-        "temperature": (1e-5, math.inf),
-        "anchors": (1, math.inf),
-        "samples": (1, math.inf),
-        "capacity": (1, math.inf),
-        "hard_share": (1e-5, 1),
-        "start_step": (0, math.inf),
-        "warmup_steps": (0, math.inf),
-    },
+SEGMENTATION: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "mask_classification": (
+        ("weights", "matching", "no_object_weight", "num_points", "oversample", "importance", "void", "capacity"),
+        ("cls", "mask", "dice"),
+    ),
+    "per_pixel": (("weights", "averaged_over", "class_weight"), ("pixel", "auxiliary")),
 }
-"""The least and the largest value of fields, for each section of `config.loss`."""
+"""Fields of `loss.segmentation`, and the terms that have weights, by the loss that a decoder is trained with."""
 
 CONTRASTS = ("nce", "pne")
 """Sections that a recipe may lack. They count only where their weight is not 0."""
 
 
-def check_losses(config: ConfigDict, num_maps: int) -> None:
+def check_losses(config: ConfigDict, num_maps: int, kind: str) -> None:
     """Raises UserError where a loss cannot be computed with the value of a field of `config.loss`.
 
     Args:
       config: the whole recipe.
       num_maps: how many maps the encoder gives.
+      kind: the loss that the decoder is trained with, a key of `SEGMENTATION`.
     """
+    check_kind(kind, config.loss.segmentation, config.model.decoder.name)
+    check_weights(config.loss)
     check_segmentation(config.loss.segmentation, config.model.num_classes)
     check_queries(config.loss.segmentation.get("capacity", 0), config.model.decoder)
     for section in CONTRASTS:
         if section in config.loss and config.loss[section].weight:
-            check_limits(section, config.loss[section])
             check_level(section, config.loss[section].level, num_maps)
     contrast = config.loss.get("nce")
     if contrast and contrast.weight:
@@ -61,6 +42,29 @@ def check_losses(config: ConfigDict, num_maps: int) -> None:
         choose(pne.FORMS, config.loss.pne.form, "loss.pne.form")
 
 
+def check_kind(kind: str, fields: ConfigDict, decoder: str) -> None:
+    """Raises UserError where `loss.segmentation` does not have the fields and terms of the decoder's loss."""
+    names, terms = SEGMENTATION[kind]
+    tables = [table for table in ("weights", "matching") if table in names]
+    for section, wanted in [("", names), *((f".{table}", terms) for table in tables)]:
+        found = fields[section[1:]] if section else fields
+        if set(found) != set(wanted):
+            raise UserError(
+                f"loss.segmentation{section} has {', '.join(found) or 'nothing'}: expected {', '.join(wanted)}, as "
+                f"model.decoder.name is {decoder!r}. Take the section from configs/parts/losses.py: losses.{kind}()."
+            )
+
+
+def check_weights(loss: ConfigDict) -> None:
+    """Raises UserError where every term's weight is 0: nothing would be learnt."""
+    weighs = loss.weight and any(loss.segmentation.weights.values())
+    if not weighs and not any(loss[section].weight for section in CONTRASTS if section in loss):
+        raise UserError(
+            f"Every weight of the loss is 0: loss.weight is {loss.weight}, loss.segmentation.weights are "
+            f"{loss.segmentation.weights.to_dict()}. Expected one above 0, such as --config.loss.weight=1."
+        )
+
+
 def check_level(section: str, level: int, num_maps: int) -> None:
     """Raises UserError where a loss would read a map that the encoder does not give."""
     if level not in range(num_maps):
@@ -69,7 +73,6 @@ def check_level(section: str, level: int, num_maps: int) -> None:
 
 def check_segmentation(fields: ConfigDict, num_classes: int) -> None:
     """Raises UserError where a field of `config.loss.segmentation` has an impossible value."""
-    check_limits("segmentation", fields)
     if "void" in fields:
         choose(segmentation.COUNTED, fields.void, "loss.segmentation.void")
     else:
@@ -86,11 +89,3 @@ def check_queries(capacity: int, decoder: ConfigDict) -> None:
             f"frame needs a query of its own. Set --config.model.decoder.num_queries={capacity} or more, or lower "
             "the capacity."
         )
-
-
-def check_limits(section: str, fields: ConfigDict) -> None:
-    """Raises UserError where a field lies outside of its `LIMITS`, or is not a number (NaN)."""
-    for name, (least, most) in LIMITS[section].items():
-        if name in fields and not least <= fields[name] <= most:
-            wanted = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
-            raise UserError(f"loss.{section}.{name} is {fields[name]}: expected {wanted}.")

@@ -12,6 +12,7 @@ from jaxtyping import Int64, UInt8
 
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
+from vspw_jax.files import frame_names
 from vspw_jax.metrics.confusion import ConfusionMatrix
 from vspw_jax.metrics.temporal_consistency import Flow, TemporalConsistency
 from vspw_jax.metrics.video_consistency import LENGTHS, VideoConsistency
@@ -93,6 +94,7 @@ class VideoMeter:
         self._temporal = TemporalConsistency(num_classes)
         self._frames: list[tuple[int, int]] = []
         self._last: tuple[str, np.ndarray] | None = None
+        self._last_name: str | None = None
 
     def add(
         self,
@@ -105,9 +107,15 @@ class VideoMeter:
 
         Raises:
           UserError: a prediction of another size than its label, or that is no class; a frame of another size than
-            the frames before.
+            the frames before, or of a lower number than the last.
         """
         where = f"frame {frame} of video {self._video}"
+        if self._last_name is not None and frame_names.natural(frame) < frame_names.natural(self._last_name):
+            raise UserError(
+                f"In {where}: it comes after frame {self._last_name}. Records of an older version may have frames in "
+                "the order of text, which makes VC and TC wrong. Delete the records and convert again."
+            )
+        self._last_name = frame
         if label_HW.shape != prediction_HW.shape:
             sizes = ["x".join(map(str, array.shape[::-1])) for array in (prediction_HW, label_HW)]
             raise UserError(f"The prediction of {where} is {sizes[0]} pixels; expected {sizes[1]}, its mask's size.")

@@ -1,11 +1,11 @@
 """Predictions as a folder of PNGs, DIR/<video>/<frame>.png: written, checked against a split, read and counted.
 
-The files hold train ids 0..123, one channel of 8 bits (mode L, or P with any palette), as the challenge has them.
+The files hold train ids 0..123, as the challenge has them: one channel of 8 bits (mode L, or P with any palette). Other
+kinds of PNG are read too where they hold ids; see `mask_png.decode`.
 """
 
 import argparse
 import concurrent.futures
-import io
 import os
 import pathlib
 import threading
@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.console.progress import progress
+from vspw_jax.files import mask_png
 from vspw_jax.metrics import temporal_consistency
 from vspw_jax.metrics.counts import VideoCounts, VideoMeter
 from vspw_jax.metrics.temporal_consistency import Flow
@@ -52,24 +52,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def path_of(folder: pathlib.Path | str, video: str, frame: str) -> pathlib.Path:
     """The file of a frame's prediction in a folder of predictions."""
     return pathlib.Path(folder) / video / f"{frame}.png"
-
-
-def ids_of(png: bytes) -> UInt8[np.ndarray, "H W"]:
-    """The ids of a PNG's bytes.
-
-    Raises:
-      UserError: it is no PNG, or holds colours or more than 8 bits a pixel.
-    """
-    try:
-        image = Image.open(io.BytesIO(png))
-        if image.format != "PNG":
-            raise UserError(f"is a {image.format} file: expected PNG, as a format that loses bits changes ids")
-        if image.mode not in ("L", "P"):
-            kind = "colours" if image.mode.startswith(("RGB", "LA")) else f"pixels of mode {image.mode}"
-            raise UserError(f"holds {kind} (mode {image.mode}): expected one channel of class ids, mode L or P")
-        return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's.
-        raise UserError(f"cannot be read as a PNG ({error})") from error
 
 
 def to_train_ids(ids_HW: UInt8[np.ndarray, "H W"], role: str) -> UInt8[np.ndarray, "H W"]:
@@ -117,7 +99,7 @@ class Folder:
         """Train ids; values that are no class stay as they are, or become 255 where the files hold raw ids."""
         path = path_of(self.path, video, frame)
         try:
-            return to_train_ids(ids_of(path.read_bytes()), self._role)
+            return to_train_ids(mask_png.decode(path.read_bytes()), self._role)
         except (UserError, OSError) as error:
             raise UserError(f"{path} {error}.") from error
 
@@ -129,8 +111,9 @@ def count_video(
     meter = VideoMeter(video.name, vspw.NUM_CLASSES, flow)
     for frame in video.frames:
         label, prediction = truth.label(video.name, frame), folder.mask(video.name, frame)
+        image = truth.image(video.name, frame) if flow else None
         try:
-            meter.add(frame, truth.image(video.name, frame) if flow else None, label, prediction)
+            meter.add(frame, image, label, prediction)
         except UserError as error:
             hint = folder.hint if (prediction >= vspw.NUM_CLASSES).any() else ""
             raise UserError(f"{folder.path}: {error}{hint}") from error

@@ -3,19 +3,17 @@
 import argparse
 import dataclasses
 import datetime
-import io
 import pathlib
 from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from data_prep.conversion import video_folders
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.files import sources
+from vspw_jax.files import pictures, sources
 
 T = TypeVar("T")
 
@@ -34,7 +32,7 @@ class RecordsTruth:
     def __init__(self, frames: records.Frames) -> None:
         self.path, self.split, self._frames = str(frames.path), frames.split, frames
         self.fingerprint = frames.fingerprint
-        self.labelled = bool(frames.max_classes)
+        self.labelled = frames.has_masks
         self._numbers: dict[tuple[str, str], int] = {}
         videos = []
         for video in frames.videos:
@@ -55,7 +53,7 @@ class RecordsTruth:
 
     def size(self, video: str, frame: str) -> tuple[int, int]:
         """(width, height)."""
-        return Image.open(io.BytesIO(self._frames[self._numbers[video, frame]]["image_jpeg"])).size
+        return pictures.size(self._frames[self._numbers[video, frame]]["image_jpeg"])
 
 
 class FilesTruth:
@@ -84,8 +82,8 @@ class FilesTruth:
             raise UserError(f"{self._source.where(name)} is missing.")
         try:
             return decode(self._source.read(name))
-        except (UserError, OSError, SyntaxError, ValueError) as error:  # The last three are Pillow's.
-            raise UserError(f"{self._source.where(name)} cannot be read: {error}") from error
+        except (UserError, OSError) as error:
+            raise UserError(f"{self._source.where(name)} {error}.") from error
 
     def label(self, video: str, frame: str) -> UInt8[np.ndarray, "H W"]:
         """Train ids, void 255."""
@@ -93,11 +91,17 @@ class FilesTruth:
 
     def image(self, video: str, frame: str) -> UInt8[np.ndarray, "H W 3"]:
         """RGB pixels."""
-        return self._read(video, frame, "image", records.decode_image)
+        return self._read(video, frame, "image", _whole_image)
 
     def size(self, video: str, frame: str) -> tuple[int, int]:
         """(width, height)."""
-        return self._read(video, frame, "image", lambda data: Image.open(io.BytesIO(data)).size)
+        return self._read(video, frame, "image", pictures.size)
+
+
+def _whole_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of a frame's file, which may be damaged: nothing has checked it yet."""
+    pictures.check(data)
+    return records.decode_image(data)
 
 
 def _date(path: pathlib.Path) -> str:

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, UInt8
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.console.progress import progress
-from vspw_jax.files.whole_files import whole_file
 from vspw_jax.observe import compilations
 from vspw_jax.observe.event_file import EventFile
+from vspw_jax.observe.figures_file import FiguresFile
 from vspw_jax.observe.goodput import Goodput
 from vspw_jax.observe.run_log import LOG
 
@@ -85,20 +85,10 @@ class Observer:
         if not self._is_first:
             return
         self._wandb = WeightsAndBiases(workdir) if wandb else None
-        self._drop_repeated_lines(workdir / "metrics.jsonl", first_step)
-        self._file = (workdir / "metrics.jsonl").open("a")
+        self._file = FiguresFile(workdir, first_step)
         self._board = EventFile(workdir / "tensorboard", first_step + 1)
         self._bar = progress(description="training", unit="step", total=num_steps, initial=first_step)
         self._bar.set_postfix_str("compiling the step")
-
-    @staticmethod
-    def _drop_repeated_lines(path: pathlib.Path, first_step: int) -> None:
-        """Removes what a killed run logged after the checkpoint that this run starts from."""
-        if path.exists():
-            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= first_step]
-            with whole_file(path) as partial:
-                partial.write_text("".join(f"{line}\n" for line in kept))
 
     def scalars(self, step: int, metrics: Mapping[str, Float[Array, ""] | float]) -> None:
         """Logs scalars by name, and the run's speed and state since the last call."""
@@ -117,8 +107,7 @@ class Observer:
         self._step, self._time = step, now
 
     def _show(self, step: int, metrics: Mapping[str, object], values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        self._file.scalars(step, values)
         self._board.scalars(step, values)
         if self._wandb:
             self._wandb.scalars(step, values)

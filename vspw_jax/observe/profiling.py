@@ -8,16 +8,21 @@ from jaxtyping import PyTree
 from vspw_jax.console.errors import UserError
 
 
+def check(steps: tuple[int, ...]) -> None:
+    """Raises UserError where they are no range of steps."""
+    if len(steps) != 2 or steps != (0, 0) and not 1 <= steps[0] <= steps[1]:
+        raise UserError(f"run.profile_steps is {steps}: expected the first and the last step, such as (10, 12).")
+
+
 class Trace:
     """Traces steps (first, last) into a folder, as plugins/profile/<time>; no step where both are 0.
 
     Raises:
-      UserError: they are no range of steps.
+      UserError: see `check`.
     """
 
     def __init__(self, steps: tuple[int, ...], folder: pathlib.Path | str) -> None:
-        if len(steps) != 2 or steps != (0, 0) and not 1 <= steps[0] <= steps[1]:
-            raise UserError(f"run.profile_steps is {steps}: expected the first and the last step, such as (10, 12).")
+        check(steps)
         self._first, self._last = steps
         self._folder, self._runs = folder, False
 

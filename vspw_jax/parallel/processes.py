@@ -7,9 +7,10 @@ JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROC
 import contextlib
 import json
 import os
+import pathlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jax.experimental import multihost_utils
 
 from vspw_jax.console import progress
 from vspw_jax.console.errors import UserError
+from vspw_jax.files import ownership
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -63,6 +65,30 @@ def first_alone(name: str) -> Iterator[None]:
     finally:
         if several and not jax.process_index():
             multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Callable[[], None]]:
+    """Within the block a folder is these processes' alone; the first one owns it. See `ownership.owned`.
+
+    Yields:
+      `Ownership.check`.
+
+    Raises:
+      UserError: another program owns it; in all processes.
+    """
+    refusal, check = "", lambda: None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                check = stack.enter_context(ownership.owned(folder, flag)).check
+            except UserError as error:
+                refusal = str(error)
+        if jax.process_count() > 1:
+            refusal = gathered(refusal)[0]
+        if refusal:
+            raise UserError(refusal)
+        yield check
 
 
 def gathered(value: Any) -> list[Any]:

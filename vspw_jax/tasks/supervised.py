@@ -120,7 +120,8 @@ class Supervised:
     @classmethod
     def check(cls, config: ConfigDict) -> None:
         """See `Task`."""
-        checks.check_losses(config, len(segmenter.maps_of(config.model)))
+        kind = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
+        checks.check_losses(config, len(segmenter.maps_of(config.model)), kind)
 
     def __init__(self, config: ConfigDict) -> None:
         self._decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS

@@ -1,41 +1,52 @@
-"""All that can be wrong with a recipe's values, looked for in one place before anything is compiled.
+"""All that can be wrong with a recipe's values, looked for in one place before anything is made or compiled.
 
-Each check stands beside what it checks; the least values of plain numbers are here.
+What a field alone may be is in `ranges.py`. A check that needs two fields, or that knows which names there are, stands
+beside what it checks.
 """
 
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, choose
-from vspw_jax.console.recipe_file import flatten
+from vspw_jax.console.recipe_file import flatten, sections
 from vspw_jax.data import mixture
 from vspw_jax.inference import predictor
 from vspw_jax.models import segmenter
+from vspw_jax.observe import profiling
 from vspw_jax.tasks import task
-from vspw_jax.training import non_finite, optimizers, weight_average
+from vspw_jax.training import non_finite, optimizers, ranges, weight_average
 
-SECTIONS = ("task", "model", "loss", "optimizer", "schedule", "train", "sharding", "data", "evaluate", "run")
-
-LEAST = {
-    "train.steps": 1,
-    "train.batch": 1,
-    "train.accumulate": 1,
-    "data.frames": 1,
-    "optimizer.learning_rate": 0,
-    "optimizer.weight_decay": 0,
-    "optimizer.clip_norm": 0,
-    "schedule.warmup_steps": 0,
-    "schedule.warmup_ratio": 0,
-    "schedule.minimum": 0,
-    "run.log_every": 1,
-    "run.save_every": 1,
-    "run.picture_every": 1,
-    "run.keep": 1,
-    "run.most_skipped": 0,
-}
-"""The least value of fields that any recipe has. Not-a-number is less."""
+SECTIONS = (
+    *("task", "model", "model.encoder", "model.decoder", "loss", "loss.segmentation", "optimizer", "schedule"),
+    *("train", "sharding", "data", "data.augment", "data.mixture", "evaluate", "run"),
+)
+"""That every recipe has."""
 
 AFTERWARDS = dict.fromkeys(("evaluate", "predict"))
 """What `run.afterwards` may name."""
+
+
+def check_parts(config: ConfigDict) -> None:
+    """Raises UserError where a recipe lacks a section or a field."""
+    found = sections(config)
+    missing = [section for section in SECTIONS if section not in found]
+    if missing:
+        raise UserError(
+            f"The recipe has no section {', '.join(missing)}: expected all of {', '.join(SECTIONS)}. Take it from "
+            "configs/parts/, as configs/baseline.py does."
+        )
+    fields = flatten(config)
+    expected = [
+        f"{section}.{name}" if section else name
+        for section in ("", *found)
+        if not section.startswith("loss.segmentation")  # Whose fields the decoder decides.
+        for name in sorted(ranges.section_fields(section))
+    ]
+    lacking = [name for name in expected if name not in fields]
+    if lacking:
+        raise UserError(
+            f"The recipe has no field {', '.join(lacking)}. Take the section from configs/parts/, as "
+            "configs/baseline.py does."
+        )
 
 
 def check_recipe(config: ConfigDict) -> None:
@@ -44,18 +55,8 @@ def check_recipe(config: ConfigDict) -> None:
     Raises:
       UserError: what was found, what was expected, and the flag that mends it.
     """
-    missing = [section for section in SECTIONS if section not in config]
-    if missing:
-        raise UserError(
-            f"The recipe has no section {', '.join(missing)}: expected all of {', '.join(SECTIONS)}. Take it from "
-            "configs/parts/, as configs/baseline.py does."
-        )
-    fields = flatten(config)
-    for name, least in LEAST.items():
-        if not fields[name] >= least:
-            raise UserError(
-                f"{name} is {fields[name]}: expected at least {least}. Set --config.{name}={least} or more."
-            )
+    check_parts(config)
+    ranges.check_fields(flatten(config))
     for mode in config.run.afterwards:
         choose(AFTERWARDS, mode, "run.afterwards")
     segmenter.check(config.model)
@@ -63,6 +64,7 @@ def check_recipe(config: ConfigDict) -> None:
     weight_average.check(config, task.needs_teacher(config))
     optimizers.check(config)
     non_finite.allowed(config.run)
+    profiling.check(config.run.profile_steps)
     predictor.check_options(config.evaluate, tuple(config.model.image_size), config.model.num_classes)
 
 
@@ -78,6 +80,7 @@ def check(config: ConfigDict) -> list[mixture.Member]:
     check_recipe(config)
     members = mixture.members(config.data)
     mixture.check_classes(members, config.model.num_classes)
+    mixture.check_lengths(members, config.data.frames)
     if "capacity" in config.loss.segmentation:
         mixture.check_capacity(members, config.loss.segmentation.capacity)
     return members

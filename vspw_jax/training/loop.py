@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints import beginning, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError, warn
 from vspw_jax.data import mixture, pipeline, records
@@ -45,41 +46,64 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
 
     Raises:
       UserError: a value of the config that makes no sense, data or `config.init_from` missing or unfit, the workdir
-        another run's, devices that cannot share the batch, no room on the disk, a loss that is no longer finite.
+        another run's or in use, devices that cannot share the batch, no room on the disk, a loss that is no longer
+        finite.
       Stopped: a stop was requested; the state that was reached is saved.
     """
     goodput = Goodput()
     members = checks.check(config)
     mesh = train_state.mesh_of_run(config)
     trace = Trace(config.run.profile_steps, workdir / "tensorboard")
-    checkpoints = claimed(config, workdir, members)
-    with run_log(workdir), contextlib.closing(checkpoints):
-        graphdef, params, _ = train_state.describe(config)
-        optimizer = optimizers.build(config, params)
-        state = first_state(config, optimizer, checkpoints, mesh)
-        first_step, last_step = int(state["step"]), config.train.steps
-        checkpoints.check_room(state, saves=math.ceil((last_step - first_step) / config.run.save_every))
+    with processes.owned(workdir, "--workdir=DIR") as check_owner:
+        checkpoints = claimed(config, workdir, members, check_owner)
+        with run_log(workdir), contextlib.closing(checkpoints):
+            graphdef, params, _ = train_state.describe(config)
+            optimizer = optimizers.build(config, params)
+            state = begun(config, workdir, optimizer, checkpoints, mesh)
+            first_step, last_step = int(state["step"]), config.train.steps
+            checkpoints.check_room(state, saves=math.ceil((last_step - first_step) / config.run.save_every))
 
-        make_step = train_step.make_train_step(config, graphdef, optimizer, mesh)
-        batches = pipeline.batches_of_run(config, first_step)
-        images_per_step = config.train.batch * config.data.frames
-        observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
-        run = Run(config, workdir, mesh, checkpoints, observer, Pictures(config, graphdef, mesh), goodput, trace)
-        # However it ends, a save that has begun is finished, and so are the processes that read.
-        with contextlib.closing(observer), contextlib.closing(batches), contextlib.closing(trace):
-            return run.through(state, make_step, batches, stop or StopRequest())
+            make_step = train_step.make_train_step(config, graphdef, optimizer, mesh)
+            batches = pipeline.batches_of_run(config, first_step)
+            images_per_step = config.train.batch * config.data.frames
+            observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
+            run = Run(config, workdir, mesh, checkpoints, observer, Pictures(config, graphdef, mesh), goodput, trace)
+            # However it ends, a save that has begun is finished, and so are the processes that read.
+            with contextlib.closing(observer), contextlib.closing(batches), contextlib.closing(trace):
+                return run.through(state, make_step, batches, stop or StopRequest())
 
 
-def claimed(config: ConfigDict, workdir: pathlib.Path, members: list[mixture.Member]) -> Checkpoints:
+def claimed(
+    config: ConfigDict, workdir: pathlib.Path, members: list[mixture.Member], check_owner: Callable[[], None]
+) -> Checkpoints:
     """The checkpoints of a workdir that is this run's, what is damaged set aside."""
     with processes.first_alone("workdir"):
         run_identity.claim_workdir(workdir, config, mixture.identity(members))
     if len(members) > 1:
         print(mixture.report(members, config.data.frames))
     in_background = config.run.save_in_background
-    checkpoints = Checkpoints(workdir, config.run.keep, trains=True, in_background=in_background)
+    checkpoints = Checkpoints(
+        workdir, config.run.keep, trains=True, in_background=in_background, check_owner=check_owner
+    )
     checkpoints.set_aside_damaged()
     return checkpoints
+
+
+def begun(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+) -> State:
+    """The state that the run begins with or goes on from; what a new one begins from is noted."""
+    step = checkpoints.intact_step()
+    if step is not None:
+        beginning.check_goes_on(workdir, config, step)
+    state = first_state(config, optimizer, checkpoints, mesh)
+    if step is None and jax.process_index() == 0:
+        beginning.note(workdir, config)
+    return state
 
 
 def compiled(step_function: Any, state: State, batch: dict[str, jax.Array]) -> Callable:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import choose
+from vspw_jax.console.errors import UserError, choose, listed
 from vspw_jax.training.train_state import State
 
 Step = Callable[[State, dict[str, Array]], tuple[State, dict[str, Float[Array, ""]]]]
@@ -28,6 +29,27 @@ def allowed(run: ConfigDict) -> int:
 def all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
     """Whether all numbers of a tree are finite."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def check_weights(weights: PyTree[Array], where: str) -> None:
+    """Raises UserError where weights hold NaN or infinity: a network with them predicts the same class everywhere.
+
+    Args:
+      where: they come from, to begin the message.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    broken = [jax.tree_util.keystr(path, simple=True, separator="/") for path, leaf in leaves if not _is_finite(leaf)]
+    if broken:
+        raise UserError(
+            f"{where} holds NaN or infinity in {len(broken)} of {len(leaves)} arrays: {listed(broken, 3)}. Such "
+            "weights predict nothing that has a meaning. Take an older checkpoint or another file, or train again with "
+            "a lower --config.optimizer.learning_rate or with --config.optimizer.clip_norm=1."
+        )
+
+
+def _is_finite(array: Array) -> bool:
+    # In NumPy, part by part: no program is compiled, and no device gathers what several share.
+    return all(np.isfinite(np.asarray(shard.data)).all() for shard in array.addressable_shards)
 
 
 def guarded(step: Step, allowed: int) -> Step:

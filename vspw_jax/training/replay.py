@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import checkpoint, run_identity
+from vspw_jax.checkpoints import beginning, checkpoint, run_identity
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import pipeline
 from vspw_jax.files.whole_files import whole_file
@@ -153,6 +153,8 @@ def replay(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path | str |
     graphdef, params, _ = train_state.describe(config)
     transformation = optimizers.build(config, params)
     checkpoints = checkpoint.Checkpoints(workdir, config.run.keep)
+    if checkpoints.intact_step(at_most=step - 1) is None:
+        beginning.check_begins_again(workdir, config)
     state = state_before(config, transformation, checkpoints, mesh, step)
     weights = {name: state[name] for name in ("params", "model_state")}
     count = jax.jit(functools.partial(jax.tree.map, count_bad), compiler_options=quick_compilation())

@@ -6,14 +6,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints import beginning, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import local_mesh, make_mesh
-from vspw_jax.training import checks, train_state
+from vspw_jax.training import checks, non_finite, train_state
 
 
 def weights(
@@ -22,25 +22,32 @@ def weights(
     """(graphdef, params and model_state, step) of the newest checkpoint; where there is none of `config.init_from`.
 
     Raises:
-      UserError: there is neither, the workdir is another recipe's, a checkpoint is damaged or does not fit, or
-        `evaluate.weights` asks for an average where none is.
+      UserError: there is neither, or both and the run did not begin from that file; the workdir is another recipe's; a
+        checkpoint is damaged or does not fit, or holds NaN; `evaluate.weights` asks for an average where none is.
     """
     checks.check_recipe(config)
     checkpoints = Checkpoints(workdir, config.run.keep)
     step = checkpoints.intact_step()
     if step is not None:
         run_identity.check_workdir(workdir, config)
-        return *train_state.restore_weights(config, checkpoints, mesh, step), step
+        beginning.check_goes_on(workdir, config, step)
+        if config.init_from:
+            print(f"The weights are those of step {step} in {workdir}, whose run began from {config.init_from}.")
+        graphdef, found = train_state.restore_weights(config, checkpoints, mesh, step)
+        non_finite.check_weights(found, f"The checkpoint of step {step} in {workdir}")
+        return graphdef, found, step
     if not config.init_from:
         raise UserError(
             f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
             "PyTorch checkpoint with --config.init_from=PATH."
         )
     graphdef, *shapes = train_state.describe(config)
-    plan = convert.plan(config.model, shapes, config.init_from)
+    plan = convert.plan(config.model, shapes, config.init_from, config.init_from_key)
     print(plan.report())
     params, model_state = convert.read_weights(plan, shapes, placement.replicated(mesh))
-    return graphdef, {"params": params, "model_state": model_state}, None
+    found = {"params": params, "model_state": model_state}
+    non_finite.check_weights(found, config.init_from)
+    return graphdef, found, None
 
 
 def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Predictor:
@@ -50,4 +57,6 @@ def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Pr
     origin = {"recipe": recipe, "step": step}
     if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
+        if config.init_from_key:
+            origin["init_from_key"] = config.init_from_key
     return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin)

@@ -43,8 +43,6 @@ def check(config: ConfigDict, has_teacher: bool) -> None:
                 "train a recipe with config.ema, such as configs/nce_ema.py."
             )
         return
-    if not 0 <= config.ema.decay < 1:
-        raise UserError(f"ema.decay is {config.ema.decay}: expected at least 0 and less than 1, such as 0.999.")
     if choose(STATISTICS, config.ema.statistics, "ema.statistics") and not has_teacher:
         raise UserError(
             f"ema.statistics is 'own', but task.name is {config.task.name!r}, in which the average is no teacher and "

@@ -1,0 +1,5 @@
+"""Converts, checks and draws data sets."""
+
+from vspw_jax.console import starting
+
+starting.begun()

@@ -1,0 +1,71 @@
+"""A frame is taken in any usual format, and refused where a part of it is missing."""
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.inputs import frames
+from vspw_jax.console.errors import UserError
+from vspw_jax.files import pictures
+
+WHOLE = {
+    "JPEG": frames.encoded("JPEG"),
+    "progressive JPEG": frames.encoded("JPEG", progressive=True),
+    "JPEG of 4:4:4": frames.encoded("JPEG", subsampling=0),
+    "JPEG with restarts": frames.encoded("JPEG", restart_marker_blocks=3),
+    "JPEG of few pixels": frames.encoded("JPEG", size=(3, 1)),
+    "bytes after the end": frames.encoded("JPEG") + b"\0\0trailing",
+    "bytes before the end": frames.encoded("JPEG")[:-2] + b"\x12\x34" + frames.END,
+    "two pictures of a phone": frames.encoded("MPO", save_all=True, append_images=[frames.picture()]),
+    "PNG": frames.encoded("PNG"),
+    "WebP": frames.encoded("WEBP"),
+    "BMP": frames.encoded("BMP"),
+    "TIFF": frames.encoded("TIFF"),
+}
+
+
+@pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE.keys())
+def test_whole_pictures_are_taken(data):
+    width, height = pictures.check(data)
+    assert pictures.size(data) == (width, height)
+    np.testing.assert_array_equal(
+        pictures.decode(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    )
+    assert pictures.decode(data).shape == (height, width, 3)
+
+
+DAMAGED = {
+    "half a JPEG": frames.half_with_end(WHOLE["JPEG"]),
+    "half a progressive JPEG": frames.half_with_end(WHOLE["progressive JPEG"]),
+    "half a JPEG with restarts": frames.half_with_end(WHOLE["JPEG with restarts"]),
+    "JPEG but for its last hundred bytes": WHOLE["JPEG"][:-100] + frames.END,
+    "JPEG without end marker": WHOLE["JPEG"][:-200],
+    "half a PNG": frames.half_png_with_end(WHOLE["PNG"]),
+    "half a BMP": WHOLE["BMP"][: len(WHOLE["BMP"]) // 2],
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_pictures_are_refused(data):
+    with pytest.raises(UserError, match="is damaged or cut off"):
+        pictures.check(data)
+    with pytest.raises(UserError, match="is damaged or cut off"):
+        pictures.decode(data)
+
+
+OTHER = {
+    "text": (b"hello", "cannot be read as a picture"),
+    "nothing": (b"", "cannot be read as a picture"),
+    "half a WebP": (WHOLE["WebP"][: len(WHOLE["WebP"]) // 2], "cannot be read as a picture|is damaged or cut off"),
+    "GIF": (frames.encoded("GIF"), "is a GIF file, expected one of JPEG"),
+    "animation": (
+        frames.encoded("WEBP", save_all=True, append_images=[frames.picture(90)], lossless=True),
+        "holds 2 pictures",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), OTHER.values(), ids=OTHER.keys())
+def test_what_is_no_frame_is_refused(data, message):
+    with pytest.raises(UserError, match=message):
+        pictures.check(data)

@@ -1,0 +1,57 @@
+"""Frames as files that are damaged, of unusual formats, or of unusual names."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+END = b"\xff\xd9"
+"""A JPEG's end marker."""
+
+
+def picture(level=0, size=(64, 48)):
+    """A picture in which every pixel differs from its neighbours; `size` is width and height."""
+    noise = np.random.default_rng(level).integers(0, 100, (*size[::-1], 3))
+    return Image.fromarray((noise + level).astype(np.uint8))
+
+
+def encoded(kind, level=0, size=(64, 48), **options):
+    """The bytes of a file of a format of Pillow's."""
+    buffer = io.BytesIO()
+    picture(level, size).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def half_with_end(jpeg):
+    """A JPEG of which the second half is missing, but not the end marker: a download that was put together wrongly."""
+    return jpeg[: len(jpeg) // 2] + END
+
+
+def half_png_with_end(png):
+    """A PNG of whose rows the second half is missing, with whole chunks."""
+    from tests.inputs.masks import chunk
+
+    start = png.index(b"IDAT") - 4
+    length = int.from_bytes(png[start : start + 4], "big")
+    return png[:start] + chunk(b"IDAT", png[start + 8 : start + 8 + length // 2]) + chunk(b"IEND", b"")
+
+
+def write(folder, names, kind="JPEG", size=(64, 48)):
+    """Writes a picture under each name, of growing brightness."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(encoded(kind, 10 * number, size))
+
+
+def vspw_video(source, split, frames, kind="JPEG", masks=True, video="9_new"):
+    """Adds a video to a split of a folder in VSPW's layout; `frames` are files' names, their masks have class 1."""
+    folder = source / "data" / video
+    write(folder / "origin", frames, kind)
+    if masks:
+        (folder / "mask").mkdir()
+        for name in frames:
+            stem = name.rpartition(".")[0]
+            Image.fromarray(np.ones((48, 64), np.uint8)).save(folder / "mask" / f"{stem}.png")
+    with (source / f"{split}.txt").open("a") as file:
+        file.write(f"{video}\n")
+    return folder

@@ -1,0 +1,166 @@
+"""The owner of a folder: the one program that may write there, as long as it runs.
+
+    DIR/.owner.lock   a lease of filelock, which its owner renews
+    DIR/.owner.json   who that is, for the message to others
+
+A program that was killed releases nothing. On its own host one sees that its process is gone, and takes the folder over
+at once. From another host no process can be seen: there a lease that nobody renews while one looks is taken over. So
+neither the clocks of hosts nor the locks of a network's file system matter.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import filelock
+import psutil
+
+from vspw_jax.console.errors import UserError, warn
+from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
+
+LOCK, NOTE = ".owner.lock", ".owner.json"
+
+LEASE_SECONDS = 90.0
+"""So long a lease may go without being renewed. A network's file system may show a change after 60."""
+BEAT_SECONDS = 10.0
+
+
+def _machine() -> str:
+    """Where a process number means the same process: the host, and in a container its numbers of processes."""
+    with contextlib.suppress(OSError):
+        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    return platform.node()
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """A program that owns, or owned, a folder; fields are empty where it left no note.
+
+    Attributes:
+      machine: see `_machine`.
+      token: of its lease.
+    """
+
+    host: str = ""
+    pid: int = 0
+    since: str = ""
+    command: str = ""
+    machine: str = ""
+    token: str | None = None
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return f"a program that says nothing of itself in {LOCK}."
+        return f"process {self.pid} on host {self.host}, since {self.since}:\n  {self.command}"
+
+    def is_dead(self) -> bool:
+        """Whether its process has ended, though its parent has not asked for its end yet; filelock sees all else."""
+        if self.machine != _machine():
+            return False
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+        return False
+
+
+def _this_program(token: str | None) -> Owner:
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    return Owner(platform.node(), os.getpid(), since, shlex.join(sys.orig_argv), _machine(), token)
+
+
+class Ownership:
+    """That a folder is this program's."""
+
+    def __init__(self, folder: pathlib.Path, lease: filelock.SoftFileLease) -> None:
+        self._folder, self._lease = folder, lease
+
+    def check(self) -> None:
+        """Raises UserError where it was lost: this program stood still for so long that another took the folder."""
+        if self._lease.compromise:
+            raise UserError(
+                f"{self._folder} is no longer this program's ({self._lease.compromise.reason}): it did not renew "
+                f"{LOCK} for {LEASE_SECONDS:.0f} s, and another program may write there now. Nothing more is written. "
+                f"See {self._folder / NOTE}, and give the same command again when no program runs there."
+            )
+
+
+@contextlib.contextmanager
+def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Ownership]:
+    """Within the block the folder, made if need be, is this program's alone.
+
+    Args:
+      flag: names the folder, such as "--workdir=DIR".
+
+    Raises:
+      UserError: another program owns it, or nothing can be written there.
+    """
+    folder = pathlib.Path(folder)
+    check_folder(folder, flag)
+    folder.mkdir(parents=True, exist_ok=True)
+    lease = filelock.SoftFileLease(
+        folder / LOCK, lease_duration=LEASE_SECONDS, heartbeat_interval=BEAT_SECONDS, thread_local=False
+    )
+    _take(lease, folder, flag)
+    try:
+        with whole_file(folder / NOTE) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(_this_program(lease.token)), indent=2) + "\n")
+        yield Ownership(folder, lease)
+    finally:
+        if not lease.compromise:
+            (folder / NOTE).unlink(missing_ok=True)
+        lease.release()
+
+
+def _take(lease: filelock.SoftFileLease, folder: pathlib.Path, flag: str) -> None:
+    """Takes the lease, or raises UserError."""
+    if _is_taken(lease, timeout=0):
+        return
+    owner = _owner(lease, folder)
+    gone = owner.is_dead()
+    if owner.machine != _machine():
+        warn(f"{folder} is in use by {owner}\nLooking for up to {LEASE_SECONDS:.0f} s whether it still runs.")
+        is_renewed = _renewal(folder / LOCK)
+        if _is_taken(lease, timeout=LEASE_SECONDS + BEAT_SECONDS, cancel_check=is_renewed):
+            return
+        gone = not owner.pid and not is_renewed()  # A disk without power leaves empty files.
+    if gone:
+        lease.force_break()
+        if _is_taken(lease, timeout=0):
+            return
+    raise UserError(
+        f"{folder} is in use by {_owner(lease, folder)}\nTwo programs would spoil each other's files. Wait until it "
+        f"ends, stop it, or choose another {flag}."
+    )
+
+
+def _is_taken(lease: filelock.SoftFileLease, **options: Any) -> bool:
+    with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):  # The latter: by another version.
+        lease.acquire(poll_interval=1, **options)
+    return lease.is_locked
+
+
+def _renewal(lock: pathlib.Path) -> Callable[[], bool]:
+    """A function that says whether the lease has been renewed since."""
+    look = lambda: lock.stat().st_mtime_ns if lock.exists() else None
+    first = look()
+    return lambda: look() not in (None, first)
+
+
+def _owner(lease: filelock.SoftFileLease, folder: pathlib.Path) -> Owner:
+    """Who holds the lease, as the note of the same token says."""
+    record = lease.owner
+    try:
+        noted = Owner(**json.loads((folder / NOTE).read_text()))
+    except (OSError, ValueError, TypeError):
+        noted = Owner()
+    if record and noted.token == record.token:
+        return noted
+    return Owner(record.hostname, record.pid, "a moment ago", "(not noted yet)") if record else Owner()

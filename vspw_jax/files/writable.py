@@ -1,0 +1,28 @@
+"""Whether files can be written to a folder, found out before the work whose result they are."""
+
+import os
+import pathlib
+import tempfile
+
+from vspw_jax.console.errors import UserError
+
+PROBE_BYTES = 64 * 1024
+
+
+def check_folder(folder: pathlib.Path | str, flag: str) -> None:
+    """Raises UserError where no file can be written to a folder; it need not be there yet, and is not made.
+
+    Args:
+      flag: names the folder, such as "--workdir=DIR".
+    """
+    folder = pathlib.Path(folder).absolute()
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as probe:  # To ask for permissions would not find a full disk.
+            probe.write(bytes(PROBE_BYTES))
+            probe.flush()
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written: {nearest}: {error.strerror}. Make room or give the right to write there, "
+            f"or choose another {flag}."
+        ) from error

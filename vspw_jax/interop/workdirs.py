@@ -1,0 +1,87 @@
+"""Our own runs as a checkpoint to start from: what an export of the run would write, without the file.
+
+So a run of other classes or of another crop starts a network by the same rules as a PyTorch file.
+"""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints.checkpoint import FOLDER, Checkpoints
+from vspw_jax.console.errors import UserError
+from vspw_jax.interop import exported_tensors, namings
+from vspw_jax.interop.stored_tensors import NewTensor
+from vspw_jax.models import segmenter
+
+
+def _split(folder: pathlib.Path) -> tuple[pathlib.Path, int | None] | None:
+    """(workdir, step or None) of a run's folder, of its folder of checkpoints or of one of these; else None."""
+    folder = folder.resolve()
+    if (folder / FOLDER).is_dir():
+        return folder, None
+    if folder.name == FOLDER:
+        return folder.parent, None
+    if folder.name.isdecimal() and folder.parent.name == FOLDER:
+        return folder.parent.parent, int(folder.name)
+    return None
+
+
+def is_workdir(folder: pathlib.Path) -> bool:
+    """Whether a folder is a run's, or holds its checkpoints, or is one of them."""
+    return _split(folder) is not None
+
+
+def _whole_naming(config: ConfigDict) -> namings.Naming:
+    """A kind of file that holds all of a network."""
+    encoder, decoder = segmenter.encoder_of(config), segmenter.decoder_of(config)
+    for name, naming in namings.NAMINGS.items():
+        if name in encoder.TORCH_NAMES and name in decoder.TORCH_NAMES and naming.whole(config):
+            return naming
+    raise UserError(
+        f"A network of {config.encoder.name} and {config.decoder.name} has no names in any kind of file, so that no "
+        "other run can start from it."
+    )
+
+
+def _shapes(config: ConfigDict) -> Iterator[tuple[str, Any]]:
+    """("params" or "model_state", nested dicts of shapes) of a network of `config.model`."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    network = jax.eval_shape(lambda key: nnx.split(segmenter.build(config, key), nnx.Param, ...), jax.random.key(0))
+    for name, part in zip(("params", "model_state"), network[1:], strict=True):
+        place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+        yield name, jax.tree.map(place, nnx.to_pure_dict(part))
+
+
+def read(folder: pathlib.Path) -> dict[str, dict[str, NewTensor]]:
+    """The tensors of a run's checkpoint, by name, under "weights", and those of their average under "ema".
+
+    Args:
+      folder: the workdir, its folder of checkpoints, or one of these.
+
+    Raises:
+      UserError: no checkpoint, a damaged one, or a run whose config is not beside it.
+    """
+    found = _split(folder)
+    if found is None:
+        raise UserError(f"{folder} is no run's workdir.")
+    workdir, step = found
+    checkpoints = Checkpoints(workdir, keep=1)
+    intact = checkpoints.intact_step(step if step is not None else float("inf"))
+    if intact is None or step not in (None, intact):
+        raise UserError(f"{folder} holds no checkpoint that is whole. Name another, or its run's workdir {workdir}.")
+    config = run_identity.model_of(workdir)
+    like, naming = dict(_shapes(config)), _whole_naming(config)
+    parts = {"weights": checkpoints.restore(like, intact)}
+    if checkpoints.has(intact, "ema"):
+        parts["ema"] = checkpoints.restore({"ema": like}, intact)["ema"]
+    # On the host: what lies on a device is needed for training.
+    on_host = {name: jax.device_get(weights) for name, weights in parts.items()}
+    return {
+        name: exported_tensors.new_tensors(config, [weights["params"], weights["model_state"]], naming)
+        for name, weights in on_host.items()
+    }
