@@ -20,6 +20,6 @@ def get_config(size: str = "full") -> ConfigDict:
     config.model.projection = models.projection()
     config.loss.nce = losses.cross_frame_nce()
     if size == "demo":
-        config.train.batch = config.loss.nce.groups = 3
+        config.train.batch = 4
         config.loss.nce.weight = 1.0  # From random weights it teaches the encoder; 0.1 hardly does. Measured.
     return config

@@ -27,10 +27,10 @@ def shrink_run(config: ConfigDict) -> None:
     # In so few steps a moment over 1000 of them (beta2 0.999) is still that of the first. Measured.
     config.optimizer.update(learning_rate=2e-3, beta2=0.99, layer_decay=1.0, clip_norm=1.0)
     config.schedule.warmup_steps = 50
-    config.train.update(steps=450, batch=6)
+    config.train.update(steps=500, batch=8)
     data.draw_video(config.data)
     config.evaluate.stride = (96, 80)  # Two windows cover a frame.
-    config.run.update(log_every=15, save_every=150, picture_every=225, afterwards=("evaluate", "predict"))
+    config.run.update(log_every=20, save_every=250, picture_every=250, afterwards=("evaluate", "predict"))
 
 
 def shrink_mask2former(config: ConfigDict) -> None:
