@@ -73,3 +73,10 @@ def test_first_steps_are_made_again_from_the_same_beginning(tmp_path, files):
     for init_from in ("", files["B"]):
         with pytest.raises(UserError, match=f"began from {files['A']}, not from .*init_from='{files['A']}'"):
             beginning.check_begins_again(tmp_path, config(init_from))
+
+
+def test_a_choice_of_weights_without_their_file_is_refused():
+    beginning.check(config("A.pth", "ema"))
+    beginning.check(config(""))
+    with pytest.raises(UserError, match="init_from_key is 'ema' and init_from is empty"):
+        beginning.check(config("", "ema"))

@@ -35,6 +35,15 @@ class Beginning:
         return self.init_from + key if self.init_from else "weights drawn at random"
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError where a config chooses weights in a file and names no file."""
+    if config.init_from_key and not config.init_from:
+        raise UserError(
+            f"init_from_key is {config.init_from_key!r} and init_from is empty: expected the file that holds those "
+            "weights. Set --config.init_from=FILE."
+        )
+
+
 def _of(config: ConfigDict) -> Beginning:
     if not config.init_from:
         return Beginning()

@@ -6,6 +6,7 @@ beside what it checks.
 
 from ml_collections import ConfigDict
 
+from vspw_jax.checkpoints import beginning
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
 from vspw_jax.data import mixture
@@ -59,6 +60,7 @@ def check_recipe(config: ConfigDict) -> None:
     ranges.check_fields(flatten(config))
     for mode in config.run.afterwards:
         choose(AFTERWARDS, mode, "run.afterwards")
+    beginning.check(config)
     segmenter.check(config.model)
     task.check(config)
     weight_average.check(config, task.needs_teacher(config))
