@@ -30,7 +30,7 @@ TYPICAL: dict[str, tuple[float | None, float, float]] = {
 """Hue in degrees (None: any), saturation and value of classes, and of parts of objects, that have a colour in the
 world. Clothes and a painting have any."""
 
-HUE_SPREAD, SHADE_SPREAD = 18.0, 0.08
+HUE_SPREAD, SHADE_SPREAD = 22.0, 0.09
 """Standard deviations around them, of the hue in degrees, of saturation and value."""
 
 

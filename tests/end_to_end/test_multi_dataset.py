@@ -13,7 +13,7 @@ def joint_flags(tiny_flags, tmp_path, request):
     recipe = request.config.rootpath / "configs" / "multi_dataset.py"
     dropped = ("--config=", "--config.loss.nce", "--config.data.records")
     flags = [f"--config={recipe}:demo", *(flag for flag in tiny_flags if not flag.startswith(dropped))]
-    sizes = {"generate": dict(train=2, val=1, frames=4, height=48, width=64)}
+    sizes = {"generate": dict(train=2, val=1, frames=4, train_frames=0, height=48, width=64)}
     sizes |= {f"mixture.{name}.generate": dict(train=6, val=3, height=48, width=64) for name in MEMBERS}
     for section, values in sizes.items():
         folder = tmp_path / ("images" if "mixture" in section else "video")

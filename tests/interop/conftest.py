@@ -18,6 +18,7 @@ def tiny_recipe(**changes):
     config = baseline.get_config("demo")
     fields = {path: value for path, value in TINY.items() if path.startswith(("model.", "loss.segmentation."))}
     config.update_from_flattened_dict(fields | {"model.image_size": (96, 64), "model.decoder.encoder_ffn_dim": 48})
+    config.evaluate.stride = (64, 64)
     config.model.update(changes)
     return config
 

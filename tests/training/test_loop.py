@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from vspw_jax import main
 from vspw_jax.checkpoints import beginning, checkpoint, manifest
@@ -262,7 +263,7 @@ def test_first_steps_are_replayed_from_what_the_run_began_from(config, tmp_path,
     with pytest.raises(UserError, match="At step 1 loss became NaN"):
         loop.train(config, tmp_path)
     shutil.rmtree(tmp_path / "checkpoints")
-    beginning.note(tmp_path, __file__)
+    beginning.note(tmp_path, ConfigDict({"init_from": __file__, "init_from_key": ""}))
     with pytest.raises(UserError, match=f"began from {__file__}, not from weights drawn at random"):
         replay.replay(config, tmp_path)
 
