@@ -43,7 +43,17 @@ SLOW = (
     "training/test_loop.py",
     "parity/test_hugging_face_mask2former.py",
     "parity/test_vit_adapter.py",
+    "benchmarks/test_ablation.py",
+    "parallel/test_accumulation.py",
     "faults/test_signals.py",
+    "tasks/test_task.py",
+    "inference/test_memory.py",
+    "training/test_weight_average.py",
+    "models/test_feature_maps.py",
+    "inspection/test_inspect.py",
+    "parity/test_upernet.py",
+    "training/test_nan_origin.py",
+    "inference/test_augmentation.py",
 )
 """Files that compile much or start the program, those that take longest first. The tests of all others are quick."""
 
