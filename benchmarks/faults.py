@@ -1,6 +1,6 @@
 """Kills, stops and damages a short run again and again, and counts what it lost.
 
-    python -m benchmarks.faults [--kills=200] [--stops=50] [--seconds=50] [--flips=200] [--seed=0] [--wait-for-saves]
+    python -m benchmarks.faults [--kills=200] [--stops=50] [--second-starts=50] [--flips=200] [--wait-for-saves]
 
 The run is that of `loop.train` on drawn video, with all that stands around the network: data, loop, checkpoints, log;
 in the network's place is a jitted function that mixes every batch into weights of 2 MB, so that one wrong or repeated
@@ -8,7 +8,7 @@ batch would change all of them. It saves every 5 of 40 steps. Each start is a pr
 
 SIGKILL and SIGTERM come at random moments of a start, from its first instruction to its end; the next start goes on in
 the same workdir, and when the run is complete its weights are compared with those of a run that nothing disturbed.
-A "second" is another start in the same workdir, at a random moment of the first: one of them makes all steps, the other
+A "second start" is another in the same workdir, at a random moment of the first: one of them makes all steps, the other
 is refused with status 2, unless the first has ended by then.
 "Flips" turns one random bit of a random file of a checkpoint, or loses that file, and restores.
 
@@ -214,7 +214,7 @@ class Trials:
                 workdir = self.folder / f"{number.name}_{number_of_run}"
         return seen
 
-    def second(self, times):
+    def second_starts(self, times):
         """Counts of what became of `times` second starts in the workdir of a first; what may not be is in `wrong`."""
         seen, outputs = collections.Counter(), ("first.txt", "second.txt")
         for number in range(times):
@@ -279,7 +279,7 @@ def parser():
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--kills", type=int, default=200)
     result.add_argument("--stops", type=int, default=50)
-    result.add_argument("--seconds", type=int, default=50)
+    result.add_argument("--second-starts", type=int, default=50)
     result.add_argument("--flips", type=int, default=200)
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--wait-for-saves", action="store_true")
@@ -294,7 +294,7 @@ def main(arguments=None):
         print(f"An undisturbed start: {STEPS} steps, a save every {SAVE_EVERY}, {trials.seconds:.1f} s", flush=True)
         report("kill -9", trials.disturb(signal.SIGKILL, flags.kills))
         report("SIGTERM", trials.disturb(signal.SIGTERM, flags.stops))
-        report("second start", trials.second(flags.seconds))
+        report("second start", trials.second_starts(flags.second_starts))
         report("damage", trials.damage(flags.flips))
     print("\n".join(trials.wrong) or "Nothing was lost that may not be.")
     return bool(trials.wrong)

@@ -7,6 +7,7 @@ were changed if it can still be decoded.
 
 import dataclasses
 import io
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -50,8 +51,23 @@ class Form:
     short_side: int | None = None
 
 
-def read_frame(source: Source, frame: Frame, form: Form) -> tuple[bytes, bytes, dict[int, int], tuple[int, int]]:
-    """(image bytes, PNG bytes, {source value: pixels}, (width, height)) of a frame, checked; see the module.
+class Content(NamedTuple):
+    """What a record holds of a frame.
+
+    Attributes:
+      image, mask: the files' bytes; no bytes where there is no mask.
+      pixels: of the mask, by source value.
+      size: width and height.
+    """
+
+    image: bytes
+    mask: bytes
+    pixels: dict[int, int]
+    size: tuple[int, int]
+
+
+def read_frame(source: Source, frame: Frame, form: Form) -> Content:
+    """A frame's content, checked; see the module.
 
     Raises:
       UserError: it names the file, the video and what is wrong.
@@ -67,7 +83,7 @@ def read_frame(source: Source, frame: Frame, form: Form) -> tuple[bytes, bytes, 
             pixels = _check_mask(png, size, form)
         if form.short_side and size[1] != form.short_side:
             return _resize(jpeg, png, size, form.short_side)
-        return jpeg, png, pixels, size
+        return Content(jpeg, png, pixels, size)
     except (UserError, SyntaxError, Image.DecompressionBombError, ValueError) as error:
         reason = str(error)
     except OSError as error:
@@ -110,9 +126,7 @@ def _new_size(size: tuple[int, int], height: int) -> tuple[int, int]:
     return int(height * size[0] / size[1]), height
 
 
-def _resize(
-    jpeg: bytes, png: bytes, size: tuple[int, int], height: int
-) -> tuple[bytes, bytes, dict[int, int], tuple[int, int]]:
+def _resize(jpeg: bytes, png: bytes, size: tuple[int, int], height: int) -> Content:
     """By VSPW_480p's own rule: image bilinear, mask nearest.
 
     Pillow's bilinear filter averages where it shrinks. Frames of that height keep their bytes.
@@ -122,11 +136,11 @@ def _resize(
     with Image.open(io.BytesIO(jpeg)) as image:
         jpeg = _encode(image.convert("RGB").resize(new_size, Image.Resampling.BILINEAR), "JPEG", quality=JPEG_QUALITY)
     if not png:
-        return jpeg, png, {}, new_size
+        return Content(jpeg, png, {}, new_size)
     with Image.open(io.BytesIO(png)) as mask:
         ids = mask if mask.mode == "P" else Image.fromarray(mask_png.decode(png))
         png = _encode(ids.resize(new_size, Image.Resampling.NEAREST), "PNG")
-    return jpeg, png, class_pixels.count(mask_png.decode(png)), new_size
+    return Content(jpeg, png, class_pixels.count(mask_png.decode(png)), new_size)
 
 
 def _encode(image: Image.Image, kind: str, **options: int) -> bytes:

@@ -187,8 +187,8 @@ def _write_shard(unit: Unit, folder: pathlib.Path, partial: pathlib.Path, moved:
             if (folder / STOP).exists():
                 raise _Stopped
             try:
-                jpeg, png, pixels, extent = frames.read_frame(unit.source, frame, unit.form)
-                _check_size(frame, extent, unit, sizes)
+                content = frames.read_frame(unit.source, frame, unit.form)
+                _check_size(frame, content.size, unit, sizes)
             except UserError as error:
                 bad.append(str(error))
                 if len(bad) > unit.max_bad:
@@ -196,14 +196,14 @@ def _write_shard(unit: Unit, folder: pathlib.Path, partial: pathlib.Path, moved:
                 continue
             finally:
                 moved()
-            if not _passes(pixels, unit):
+            if not _passes(content.pixels, unit):
                 filtered += 1
                 continue
-            record = {"video": frame.video, "frame": frame.name, "image_jpeg": jpeg, "mask_png": png}
+            record = {"video": frame.video, "frame": frame.name, "image_jpeg": content.image, "mask_png": content.mask}
             # Without `deterministic` the order of a message's map is free, and so are the shard's bytes.
             writer.write(serializer.get_tf_example(record).SerializeToString(deterministic=True))
-            digests = [hashlib.sha256(data).hexdigest() for data in (jpeg, png)]
-            kept.append([frame.video, frame.name, *digests, pixels])
+            digests = [hashlib.sha256(data).hexdigest() for data in (content.image, content.mask)]
+            kept.append([frame.video, frame.name, *digests, content.pixels])
     finally:
         writer.close()
     with partial.open("rb") as file:

@@ -4,6 +4,7 @@ Lengths are in frame heights, times in seconds. Shapes have their points in perc
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import cv2
@@ -78,14 +79,14 @@ KINDS = {
 }
 """By class. "unnamed" belongs to no class."""
 
-SHADOW = (("ellipse", (50, 95), (46, 7)),)
+SHADOW: tuple[Shape, ...] = (("ellipse", (50, 95), (46, 7)),)
+"""On the ground, in the square of what throws it."""
 
 
 @dataclasses.dataclass
 class Sprite:
     """An object and its path: the square's middle (x, y) at the start, and how it goes on."""
 
-    kind: Kind
     name: str
     colour_HWC: Float32[np.ndarray, "H W 3"]
     alpha_HW: Float32[np.ndarray, "H W"]
@@ -94,6 +95,11 @@ class Sprite:
     stretch: float
     velocity: float
     phase: float
+
+    @property
+    def kind(self) -> Kind:
+        """How objects of its class are."""
+        return KINDS[self.name]
 
     def placement(self, time: float, unit: int) -> Float[np.ndarray, "2 3"]:
         """The matrix from the sprite's pixels to the world's."""
@@ -107,7 +113,7 @@ class Sprite:
         matrix[:, 2] = (self.start + (way, -hop)) * unit - matrix[:, :2] @ (side / 2, side / 2)
         return matrix
 
-    def shadow(self, time: float, unit: int) -> Float[np.ndarray, "2 3"]:
+    def shadow_placement(self, time: float, unit: int) -> Float[np.ndarray, "2 3"]:
         """The same of its shadow, which stays on the ground."""
         side = self.alpha_HW.shape[0]
         scale = self.size * unit / side
@@ -128,8 +134,9 @@ def filled(shapes: tuple[Shape, ...], side: int) -> Float32[np.ndarray, "side si
     return mask.astype(np.float32)
 
 
-def shadow(side: int) -> Float32[np.ndarray, "side side"]:
-    """How much light a shadow takes, in the square of what throws it."""
+@functools.cache
+def shade(side: int) -> Float32[np.ndarray, "side side"]:
+    """The share of the light that a shadow takes, in a square of so many pixels."""
     return 0.45 * cv2.GaussianBlur(filled(SHADOW, side), (0, 0), side / 40)
 
 
@@ -160,7 +167,6 @@ def sprite(
     foot = top + (0.45 if kind.hangs else 0.2 + 0.75 * near) * (bottom - top)
     middle = foot if kind.hangs else foot - 0.45 * size
     return Sprite(
-        kind=kind,
         name=name,
         colour_HWC=colour,
         alpha_HW=alpha,

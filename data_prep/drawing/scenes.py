@@ -95,7 +95,7 @@ def _draw(
     """Pastes a sprite and its shadow onto the world in place."""
     size = colour.shape[1::-1]
     if not sprite.kind.hangs:
-        dark = cv2.warpAffine(objects.shadow(sprite.alpha_HW.shape[0]), sprite.shadow(time, unit), size)
+        dark = cv2.warpAffine(objects.shade(sprite.alpha_HW.shape[0]), sprite.shadow_placement(time, unit), size)
         colour *= 1 - dark[..., None]
     matrix = sprite.placement(time, unit)
     alpha = cv2.warpAffine(sprite.alpha_HW, matrix, size, flags=cv2.INTER_LINEAR)

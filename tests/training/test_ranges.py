@@ -28,8 +28,8 @@ def test_beyond_its_bounds_a_number_is_refused(name):
     just_beyond = [allowed.least - 1, allowed.most + 1 if allowed.most < math.inf else math.inf]
     for value in (*just_beyond, math.nan, "3", None, True, *([1.5] if allowed.kind is int else [])):
         with pytest.raises(UserError, match=f"{name.split('*')[0]}.* is .*: expected .*number"):
-            ranges.check_fields({name.replace("*", "other"): wrap(value)})
-    ranges.check_fields({name.replace("*", "other"): wrap(allowed.least)})
+            ranges.check_values({name.replace("*", "other"): wrap(value)})
+    ranges.check_values({name.replace("*", "other"): wrap(allowed.least)})
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_beyond_its_bounds_a_number_is_refused(name):
 )
 def test_the_message_says_what_is_allowed(name, value, message):
     with pytest.raises(UserError) as raised:
-        ranges.check_fields({name: value})
+        ranges.check_values({name: value})
     assert str(raised.value) == message

@@ -53,7 +53,7 @@ def damage(folder: pathlib.Path | str) -> list[str]:
     try:
         content = json.loads((folder / FILE).read_text())
         digests, own_digest = content["sha256"], content["sha256_of_this_list"]
-        name = content.get("name")  # Manifests from before December 2026 have none.
+        name = content.get("name")  # Manifests of earlier versions have none.
         is_listed = own_digest == _digest_of_list(digests, name)
     except FileNotFoundError:
         return [f"{FILE}: missing"]

@@ -23,11 +23,17 @@ class UserError(Exception):
     """
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant; None where none is like it."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return near[0] if near else None
+
+
 def choose(table: Mapping[str, T], name: str, field: str) -> T:
     """The entry of a dict that a config's field names; UserError lists the names there are and suggests the nearest."""
     if name not in table:
-        near = difflib.get_close_matches(str(name), table, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(str(name), table)
+        hint = f" Did you mean {near!r}?" if near else ""
         raise UserError(f"{field} is {name!r}: expected one of {', '.join(sorted(table))}.{hint}")
     return table[name]
 

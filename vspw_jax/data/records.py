@@ -68,7 +68,6 @@ class Video:
     count: int
 
 
-JPEG_START = b"\xff\xd8"
 SHRINKING = {1: 0, 2: 16, 4: 32, 8: 64}
 """OpenCV's flag for each number by which a JPEG's sides can be divided in decoding."""
 
@@ -81,7 +80,7 @@ def decode_image(jpeg: bytes, shrink: int = 1) -> UInt8[np.ndarray, "H W 3"]:
         frequencies of a `shrink` x `shrink` block: close to its mean, in a fraction of the time. Other formats are
         decoded whole, then shrunk.
     """
-    if shrink > 1 and not jpeg.startswith(JPEG_START):
+    if shrink > 1 and not jpeg.startswith(pictures.JPEG_START):
         whole = decode_image(jpeg)
         height, width = (-(-side // shrink) for side in whole.shape[:2])
         return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)

@@ -17,6 +17,7 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow's names of what such files may hold, whatever their suffix. MPO is a JPEG with further pictures behind it."""
 
 MAX_PIXELS = 1 << 26
+JPEG_START = b"\xff\xd8"
 
 
 def _open(data: bytes) -> Image.Image:
@@ -46,6 +47,14 @@ def check(data: bytes) -> tuple[int, int]:
     Raises:
       UserError: it is no picture, is damaged or cut off, has too many pixels, or holds several pictures.
     """
+    found = _check_whole(data)
+    if not data.startswith(JPEG_START):  # Of which no pixels need be made, see `_check_jpeg`.
+        _pixels(data)
+    return found
+
+
+def _check_whole(data: bytes) -> tuple[int, int]:
+    """As `check`, but for what OpenCV alone cannot decode."""
     with _open(data) as image:
         if image.size[0] * image.size[1] > MAX_PIXELS:
             raise UserError(f"claims {image.size[0]}x{image.size[1]} pixels, more than any frame")
@@ -58,8 +67,7 @@ def check(data: bytes) -> tuple[int, int]:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"is damaged or cut off ({_first_words(error)})") from error
-    _pixels(data)
-    return image.size
+        return image.size
 
 
 def _check_jpeg(jpeg: bytes) -> None:
@@ -89,5 +97,5 @@ def _pixels(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
 
 def decode(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """RGB pixels of a whole picture, turned upright; see `check` for errors."""
-    check(data)
+    _check_whole(data)
     return _pixels(data)

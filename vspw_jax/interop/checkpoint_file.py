@@ -1,13 +1,13 @@
 """A checkpoint of any format: its tensors by name, not yet read."""
 
 import dataclasses
-import os
 import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from vspw_jax.console.errors import UserError, listed
+from vspw_jax.files.whole_files import whole_file
 from vspw_jax.files.writable import check_folder
 from vspw_jax.interop import (
     compressed_files,
@@ -122,22 +122,19 @@ def check_output(path: pathlib.Path | str) -> None:
 
 
 def write(path: pathlib.Path | str, tensors: Mapping[str, NewTensor], wrapper: str | None) -> None:
-    """Writes tensors by name in the format of the path's suffix; under another name first, so that no half file stays.
+    """Writes tensors by name in the format of the path's suffix; no half file stays.
 
     Raises:
       UserError: an unknown suffix, or the file cannot be written.
     """
     path = pathlib.Path(path)
     check_output(path)
-    aside = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
-            safetensors_files.write(aside, tensors)
-        else:
-            torch_files.write(aside, tensors, wrapper)
-        os.replace(aside, path)
+        with whole_file(path) as partial:
+            if path.suffix == ".safetensors":
+                safetensors_files.write(partial, tensors)
+            else:
+                torch_files.write(partial, tensors, wrapper)
     except OSError as error:
         raise UserError(f"The checkpoint {path} cannot be written: {error.strerror}.") from error
-    finally:
-        aside.unlink(missing_ok=True)

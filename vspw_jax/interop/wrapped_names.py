@@ -73,8 +73,3 @@ def networks(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
         if prefix is not None:
             found[prefix][name.removeprefix(prefix)] = tensor
     return found
-
-
-def is_known(names: Collection[str]) -> bool:
-    """Whether these are a known kind's names."""
-    return _kind(names) != UNKNOWN

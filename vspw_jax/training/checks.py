@@ -57,7 +57,7 @@ def check_recipe(config: ConfigDict) -> None:
       UserError: what was found, what was expected, and the flag that mends it.
     """
     check_parts(config)
-    ranges.check_fields(flatten(config))
+    ranges.check_values(flatten(config))
     for mode in config.run.afterwards:
         choose(AFTERWARDS, mode, "run.afterwards")
     beginning.check(config)

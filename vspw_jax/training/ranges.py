@@ -5,14 +5,13 @@ together make wrong, and which names there are to choose from, is checked where 
 """
 
 import dataclasses
-import difflib
 import math
 import numbers
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, nearest
 
 LARGEST = 2**31 - 1
 """The largest whole number of a field that has no reason for a smaller one: devices count in 32 bits."""
@@ -294,7 +293,7 @@ def check(name: str, value: Any, allowed: Range) -> None:
         raise UserError(f"{name} is {value!r}: expected {allowed}.")
 
 
-def check_fields(fields: Mapping[str, Any]) -> None:
+def check_values(fields: Mapping[str, Any]) -> None:
     """Raises UserError where a field is unknown or lies outside of its range.
 
     Args:
@@ -303,7 +302,7 @@ def check_fields(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         allowed = range_of(name)
         if allowed is None:
-            near = difflib.get_close_matches(name, RANGES, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            near = nearest(name, RANGES)
+            hint = f" Did you mean {near}?" if near else ""
             raise UserError(f"The recipe has a field {name}, which nothing reads.{hint}")
         check(name, value, allowed)
