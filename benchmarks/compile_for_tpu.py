@@ -58,8 +58,8 @@ def traced_step(options, devices, backend):
     mesh = make_mesh(config.train.batch, 0, devices, options.fsdp, options.accumulate)
     # What is chosen by the device in use must be chosen for the one that is compiled for.
     with unittest.mock.patch.object(jax, "default_backend", lambda: backend):
-        step, (state, batch) = step_cost.abstract_step(config, mesh)
-        return step.trace(*step_cost.placed_shapes(config, mesh, state, batch)), mesh
+        step, shapes = step_cost.abstract_step(config, mesh)
+        return step.trace(*step_cost.placed_shapes(config, mesh, *shapes)), mesh
 
 
 def compile_step(options, topology):

@@ -86,7 +86,7 @@ def init_state(_, transformation, key):
 def make_train_step(config, _, transformation, mesh):
     """A step whose weights are a function of all batches until then, in their order."""
 
-    def step(state, batch):
+    def step(state, batch, _):
         mixed = jnp.roll(jnp.sin(3 * state["params"]["weights"] + batch["image_BTHWC"].mean()), 1)
         _, opt_state = transformation.update(state["params"], state["opt_state"], state["params"])
         state = dict(params={"weights": mixed}, model_state={}, opt_state=opt_state, step=state["step"] + 1)

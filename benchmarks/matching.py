@@ -80,7 +80,7 @@ def step_milliseconds(rounds):
 
     def run():
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, train_step.seed_of(config))
         jax.block_until_ready(metrics)
 
     frames, predictions = label.shape[0] * label.shape[1], config.model.decoder.decoder_layers + 1

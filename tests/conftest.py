@@ -271,7 +271,7 @@ class CountingStep:
     def compile(self):
         return self
 
-    def __call__(self, state, batch):
+    def __call__(self, state, batch, seed):
         if self.seen is not None:
             self.seen.append(batch)
         step = state["step"] + 1

@@ -124,7 +124,8 @@ def test_a_bad_frame_in_converted_data(source, tmp_path, monkeypatch, tiny_confi
     damage(next(source.glob(f"data/0_*/{file}")))
 
     def unchecked(source, frame, form):
-        return source.read(frame.image), source.read(frame.mask) if frame.mask else b"", {1: 1}, (64, 48)
+        mask = source.read(frame.mask) if frame.mask else b""
+        return frames.Content(source.read(frame.image), mask, {1: 1}, (64, 48))
 
     monkeypatch.setattr(frames, "read_frame", unchecked)
     vspw.convert(source, tmp_path / "records")

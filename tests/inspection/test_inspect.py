@@ -53,8 +53,8 @@ def test_memory_of_the_step_is_told_for_each_device_and_remat(tiny_config, monke
             return jax.lax.psum((ascending * again)[:, ::3].sum(), names)
 
         mapped = jax.shard_map(sorted_sum, mesh=mesh, in_specs=jax.P(names), out_specs=jax.P(), check_vma=False)
-        step = jax.jit(lambda state, batch: state + mapped(batch["image_BTHWC"]))
-        return step, (jax.ShapeDtypeStruct((), jnp.float32), step_cost.abstract_batch(config))
+        step = jax.jit(lambda state, batch, seed: state + mapped(batch["image_BTHWC"]))
+        return step, (jax.ShapeDtypeStruct((), jnp.float32), step_cost.abstract_batch(config), 0)
 
     monkeypatch.setattr(step_cost, "abstract_step", step_of)
     tiny_config.train.batch = batch

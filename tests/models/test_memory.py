@@ -68,7 +68,7 @@ def trained(known):
         step = train_step.make_train_step(config, train_state.describe(config)[0], optimizer, mesh)
         history = [jax.tree.map(np.array, state)]
         for batch in batches():
-            state, _ = step(state, placement.to_global(mesh, batch))
+            state, _ = step(state, placement.to_global(mesh, batch), train_step.seed_of(config))
             history.append(jax.tree.map(np.array, state))
         return history, state
 

@@ -37,7 +37,7 @@ def losses_of(config, batch, num_devices, fsdp, accumulate, steps=4):
     step = train_step.make_train_step(config, graphdef, transformation, mesh)
     metrics = []
     for _ in range(steps):
-        state, values = step(state, placement.to_global(mesh, batch, accumulate))
+        state, values = step(state, placement.to_global(mesh, batch, accumulate), train_step.seed_of(config))
         metrics.append({name: float(value) for name, value in values.items()})
     assert step._cache_size() == 1
     return metrics, state

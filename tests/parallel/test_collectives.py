@@ -146,8 +146,8 @@ def test_what_a_device_holds_and_sends_does_not_grow_with_their_number(small_net
     for count in (4, 8):
         config.train.batch = count
         mesh = make_mesh(count, devices=jax.devices()[:count], fsdp=0)
-        step, (state, batch) = step_cost.abstract_step(config, mesh)
-        traced = step.trace(*step_cost.placed_shapes(config, mesh, state, batch))
+        step, shapes = step_cost.abstract_step(config, mesh)
+        traced = step.trace(*step_cost.placed_shapes(config, mesh, *shapes))
         memory = traced.lower().compile().memory_analysis()
         asked = collectives.asked(traced.jaxpr.jaxpr, mesh.shape)
         times = {kind: times for kind, (times, _) in asked.items()}

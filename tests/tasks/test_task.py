@@ -50,7 +50,7 @@ def steps_of(config, batch, num_devices, fsdp=1, accumulate=1, count=3):
     made = []
     for _ in range(count):
         before = jax.tree.map(np.asarray, state)
-        state, metrics = step(state, placement.to_global(mesh, batch, accumulate))
+        state, metrics = step(state, placement.to_global(mesh, batch, accumulate), train_step.seed_of(config))
         made.append((before, jax.tree.map(float, metrics)))
     return graphdef, made, jax.tree.map(np.asarray, state)
 

@@ -42,7 +42,7 @@ def run_steps(generated_records):
         batches = pipeline.training_batches(config.data, config.train.batch, config.model.image_size, config.seed)
         metrics = []
         for _ in range(2):
-            state, values = step(state, placement.to_global(mesh, next(batches)))
+            state, values = step(state, placement.to_global(mesh, next(batches)), train_step.seed_of(config))
             metrics.append({name: float(value) for name, value in values.items()})
         results[key] = state, metrics, step
         return results[key]
@@ -103,7 +103,9 @@ def test_the_compiled_step_takes_unrelated_images_and_does_not_contrast_them(run
     terms = []
     for is_clip in (True, False):
         batch["is_clip_B"] = np.full(tiny_config.train.batch, is_clip)
-        _, metrics = step(jax.tree.map(jnp.copy, state), placement.to_global(mesh, batch))
+        _, metrics = step(
+            jax.tree.map(jnp.copy, state), placement.to_global(mesh, batch), train_step.seed_of(tiny_config)
+        )
         terms.append({name: float(metrics[name]) for name in ("cls", "mask", "dice", "nce")})
     contrasted, unrelated = terms
     assert contrasted.pop("nce") > 0 and unrelated.pop("nce") == 0

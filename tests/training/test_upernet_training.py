@@ -58,7 +58,7 @@ def test_eight_devices_give_the_losses_of_one(prepare, config):
         state, step, to_device = prepare(config, num_devices)
         stream, metrics = batches_of(config), []
         for _ in range(2):
-            state, values = step(state, to_device(next(stream)))
+            state, values = step(state, to_device(next(stream)), train_step.seed_of(config))
             metrics.append({name: float(value) for name, value in values.items()})
         results.append((metrics, jax.tree.map(np.asarray, jax.tree.leaves(state["model_state"]))))
     (one, statistics), (eight, statistics_of_eight) = results
@@ -80,7 +80,7 @@ def test_the_loss_of_one_batch_falls_and_every_parameter_moves(prepare, config):
     before = jax.tree.map(np.asarray, state["params"])
     batch, losses = next(batches_of(config)), []
     for _ in range(config.train.steps):
-        state, metrics = step(state, to_device(batch))
+        state, metrics = step(state, to_device(batch), train_step.seed_of(config))
         losses.append(float(metrics["pixel"] + metrics["auxiliary"]))
     # From about log 124 a head.
     assert losses[0] == pytest.approx(1.4 * np.log(124), rel=0.1)

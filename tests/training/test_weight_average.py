@@ -39,7 +39,7 @@ def states_of(config, batch, num_devices, fsdp=1):
     step = train_step.make_train_step(config, graphdef, optimizer, mesh)
     states = [jax.tree.map(np.asarray, state)]
     for _ in range(STEPS):
-        state, _ = step(state, placement.to_global(mesh, batch))
+        state, _ = step(state, placement.to_global(mesh, batch), train_step.seed_of(config))
         states.append(jax.tree.map(np.asarray, state))
     return states, state
 

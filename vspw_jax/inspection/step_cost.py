@@ -58,12 +58,13 @@ def matrix_flops(jaxpr: Any) -> int:
     return total
 
 
-def abstract_step(config: ConfigDict, mesh: Mesh) -> tuple[Any, tuple[State, dict[str, jax.ShapeDtypeStruct]]]:
-    """(the training step of `config` on a mesh, shapes of the state and the batch that it takes)."""
+def abstract_step(config: ConfigDict, mesh: Mesh) -> tuple[Any, tuple[State, dict[str, jax.ShapeDtypeStruct], Any]]:
+    """(the training step of `config` on a mesh, shapes of the state, the batch and the seed that it takes)."""
     graphdef, params, _ = train_state.describe(config)
     optimizer = optimizers.build(config, params)
     state = jax.eval_shape(lambda key: train_state.init_state(config, optimizer, key), jax.random.key(0))
-    return train_step.make_train_step(config, graphdef, optimizer, mesh), (state, abstract_batch(config))
+    step = train_step.make_train_step(config, graphdef, optimizer, mesh)
+    return step, (state, abstract_batch(config), train_step.seed_of(config))
 
 
 def step_flops(config: ConfigDict) -> int:
@@ -73,18 +74,17 @@ def step_flops(config: ConfigDict) -> int:
     return matrix_flops(step.trace(*shapes).jaxpr.jaxpr)
 
 
-def placed_shapes(config: ConfigDict, mesh: Mesh, state: State, batch: dict) -> tuple[State, dict]:
-    """Shapes of a state and a batch with where on a mesh they lie."""
+def placed_shapes(config: ConfigDict, mesh: Mesh, state: State, batch: dict, seed: Any) -> tuple[State, dict, Any]:
+    """Shapes of what a step takes with where on a mesh they lie."""
     by_clip = jax.tree.map(lambda _: placement.by_clip(mesh, config.train.accumulate), batch)
-    return train_state.layout(config, mesh).placed_shapes(state), placement.placed_shapes(batch, by_clip)
+    return train_state.layout(config, mesh).placed_shapes(state), placement.placed_shapes(batch, by_clip), seed
 
 
 def step_memory(config: ConfigDict, mesh: Mesh, remat: str) -> int:
     """Temporary bytes of the compiled training step on each device of a mesh, beside weights, state and batch."""
     config = copy.deepcopy(config).unlock()
     config.model.remat = remat
-    step, (state, batch) = abstract_step(config, mesh)
+    step, shapes = abstract_step(config, mesh)
     # Only the buffers matter, which the code's level of optimisation does not change.
-    shapes = placed_shapes(config, mesh, state, batch)
-    compiled = step.lower(*shapes).compile(compiler_options=quick_compilation())
+    compiled = step.lower(*placed_shapes(config, mesh, *shapes)).compile(compiler_options=quick_compilation())
     return compiled.memory_analysis().temp_size_in_bytes

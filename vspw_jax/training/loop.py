@@ -106,9 +106,9 @@ def begun(
     return state
 
 
-def compiled(step_function: Any, state: State, batch: dict[str, jax.Array]) -> Callable:
-    """The jitted step as a program for these shapes and shardings, which refuses others: it never compiles again."""
-    return step_function.lower(state, batch).compile()
+def compiled(step_function: Any, *inputs: Any) -> Callable:
+    """The jitted step as a program for such inputs, which refuses others: it never compiles again."""
+    return step_function.lower(*inputs).compile()
 
 
 class Pictures:
@@ -148,7 +148,7 @@ class Run:
 
     def through(self, state: State, make_step: Callable, batches: Batches, stop: StopRequest) -> State:
         """Makes the steps that are left; the state after the last one."""
-        first_step, last_step = int(state["step"]), self.config.train.steps
+        first_step, last_step, seed = int(state["step"]), self.config.train.steps, train_step.seed_of(self.config)
         try:
             for step in range(first_step + 1, last_step + 1):
                 stop.check(step)
@@ -156,9 +156,9 @@ class Run:
                 batch = self.read(batches, stop)
                 if step == first_step + 1:
                     with self.goodput.elsewhere("compiling"):
-                        make_step = stop.unless_requested(compiled, make_step, state, batch)
+                        make_step = stop.unless_requested(compiled, make_step, state, batch, seed)
                     self.goodput.begin_steps()
-                state, self.unread[step] = make_step(state, batch)
+                state, self.unread[step] = make_step(state, batch, seed)
                 self.after(step, state, stop)
         except Stopped as stopped:
             self.heed_bad_steps(state)

@@ -43,7 +43,7 @@ def describe(config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh, state: Stat
     """
     gradients = train_step.make_mapped_gradients(config, graphdef, mesh)
     checked = jax.jit(checkify.checkify(gradients, checkify.nan_checks), compiler_options=quick_compilation())
-    error, _ = checked(*train_step.inputs_of(config, state, batch))
+    error, _ = checked(*train_step.inputs_of(config, state, batch, train_step.seed_of(config)))
     found = _first(error.get_exception())
     if found is None:
         return "No operation of the loss or its gradient made a NaN: a number became infinite, or overflowed later on."

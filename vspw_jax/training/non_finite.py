@@ -8,6 +8,7 @@ state. The loop reads figures only now and then. When it reads of that step, the
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError, choose, listed
 from vspw_jax.training.train_state import State
 
-Step = Callable[[State, dict[str, Array]], tuple[State, dict[str, Float[Array, ""]]]]
+Step = Callable[..., tuple[State, dict[str, Float[Array, ""]]]]
 
 
 def allowed(run: ConfigDict) -> int:
@@ -53,15 +54,15 @@ def _is_finite(array: Array) -> bool:
 
 
 def guarded(step: Step, allowed: int) -> Step:
-    """The function (state, batch) -> (state, metrics), changed so that bad steps change nothing.
+    """The function (state, ...) -> (state, metrics), changed so that bad steps change nothing.
 
     A step is bad if a metric (one is the gradient's norm) or a new running statistic is not finite. From finite
     gradients with finite squares Adam makes finite weights and moments. To look at those too would only keep two copies
     of them in memory.
     """
 
-    def guarded_step(state: State, batch: dict[str, Array]) -> tuple[State, dict[str, Float[Array, ""]]]:
-        new_state, metrics = step(state, batch)
+    def guarded_step(state: State, *inputs: Any) -> tuple[State, dict[str, Float[Array, ""]]]:
+        new_state, metrics = step(state, *inputs)
         is_good = all_finite((metrics, new_state["model_state"], new_state.get("ema", {}).get("model_state", {})))
         has_halted = state["bad_steps"] > allowed
         bad_steps = jnp.where(has_halted, state["bad_steps"], jnp.where(is_good, 0, state["bad_steps"] + 1))

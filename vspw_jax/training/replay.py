@@ -129,10 +129,11 @@ def state_before(
     )
     if first < step - 1:
         graphdef, _, _ = train_state.describe(config)
+        seed = train_step.seed_of(config)
         make = train_step.make_train_step(config, graphdef, transformation, mesh)
         with contextlib.closing(pipeline.batches_of_run(config, first)) as stream:
             for _ in range(first, step - 1):
-                state, _ = make(state, placement.to_global(mesh, next(stream), config.train.accumulate))
+                state, _ = make(state, placement.to_global(mesh, next(stream), config.train.accumulate), seed)
     return state
 
 
@@ -164,7 +165,8 @@ def replay(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path | str |
     batch_there = placement.to_global(mesh, batch, config.train.accumulate)
     print("Looking for the operation that made the first NaN.", flush=True)
     origin = nan_origin.describe(config, graphdef, mesh, state, batch_there)  # First: the step takes the state away.
-    after, again = make({**state, "opt_state": recording().init(state["params"])}, batch_there)
+    state["opt_state"] = recording().init(state["params"])
+    after, again = make(state, batch_there, train_step.seed_of(config))
     return [
         *_describe_batch(batch),
         *_describe_bad("Weights before the step", bad_weights),

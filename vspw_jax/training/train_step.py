@@ -1,4 +1,4 @@
-"""The training step: a pure function of (state, batch), compiled around a loss that is mapped over devices.
+"""The training step: a pure function of (state, batch, seed), compiled around a loss that is mapped over devices.
 
 The parts of the state are explained in `train_state.py`. Shapes: B clips, T frames, H and W pixels.
 """
@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from vspw_jax.models import segmenter
@@ -110,9 +112,14 @@ def make_mapped_gradients(config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh
     return of_all
 
 
-def inputs_of(config: ConfigDict, state: train_state.State, batch: dict[str, jax.Array]) -> tuple:
-    """What the function of `make_mapped_gradients` takes, from a state and a batch."""
-    key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
+def seed_of(config: ConfigDict) -> np.uint32:
+    """What a step takes of the recipe beside state and batch: runs that differ in it share what was compiled."""
+    return np.uint32(config.seed)
+
+
+def inputs_of(config: ConfigDict, state: train_state.State, batch: dict[str, jax.Array], seed: ArrayLike) -> tuple:
+    """What the function of `make_mapped_gradients` takes, from what a step takes."""
+    key = jax.random.fold_in(jax.random.key(seed), state["step"])
     weights, kept = (state["params"], None), {"model": state["model_state"]}
     if task.needs_teacher(config):
         weights = (state["params"], state["ema"]["params"])
@@ -127,7 +134,7 @@ def make_train_step(
     mesh: Mesh,
     guarded: bool = True,
 ) -> Callable:
-    """The jitted step (state, batch) -> (state, metrics); the state is donated.
+    """The jitted step (state, batch, seed) -> (state, metrics); the state is donated; `seed_of` has the seed.
 
     Randomness is a function of (seed, step, clip number in the global batch).
     Metrics are scalars: loss, its terms, gradient norm, learning rate and, unless `guarded` is off, bad steps in a row,
@@ -136,8 +143,8 @@ def make_train_step(
     gradients_of = make_mapped_gradients(config, graphdef, mesh)
     learning_rate = optimizers.learning_rate(config)
 
-    def bare_step(state, batch):
-        gradients, losses, kept = gradients_of(*inputs_of(config, state, batch))
+    def bare_step(state, batch, seed):
+        gradients, losses, kept = gradients_of(*inputs_of(config, state, batch, seed))
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = jax.tree.map(jnp.add, state["params"], updates)
         new_state = dict(params=params, model_state=kept["model"], opt_state=opt_state, step=state["step"] + 1)
@@ -155,8 +162,8 @@ def make_train_step(
     whole_step = non_finite.guarded(bare_step, non_finite.allowed(config.run)) if guarded else bare_step
     layout = train_state.layout(config, mesh)
 
-    def step(state, batch):
-        new_state, metrics = whole_step(state, batch)
+    def step(state, batch, seed):
+        new_state, metrics = whole_step(state, batch, seed)
         return lax.with_sharding_constraint(new_state, layout.shardings(new_state)), metrics
 
     return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh))
