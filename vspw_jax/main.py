@@ -14,6 +14,7 @@
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
 
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ _SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "predict: also a video 
 _OPACITY = flags.DEFINE_float(
     "opacity", overlay.OPACITY, "predict: of the classes' colours over the frame, 0 to 1.", lower_bound=0, upper_bound=1
 )
+flags.register_validator("opacity", math.isfinite, "expected a number from 0 to 1")  # Bounds let "nan" pass.
 _NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This is one of several processes that run together; see vspw_jax/parallel/processes.py."

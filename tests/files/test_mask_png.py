@@ -44,6 +44,12 @@ REFUSED = {
     "transparent grey": (masks.png([[1]], masks.GREY_ALPHA, alpha=254), "holds transparent pixels"),
     "transparent RGBA": (masks.png([[1]], masks.RGBA, alpha=0), "holds transparent pixels"),
     "half of it": (mask_png.encode(np.ones((64, 64), np.uint8))[:-40], "cannot be read as a PNG"),
+    "half of its rows": (masks.png(np.ones((8, 8)), share=0.5), "is cut off: it has 50 % of the pixels"),
+    "all rows but one": (masks.png(np.ones((8, 8)), bits=2, share=0.9), "is cut off: it has 87 % of the pixels"),
+    "the first passes": (
+        masks.png(np.ones((9, 9)), interlaced=True, share=0.5),
+        "is cut off: it has 50 % of the pixels",
+    ),
     "text": (b"hello", "cannot be read as a PNG"),
     "nothing": (b"", "cannot be read as a PNG"),
 }

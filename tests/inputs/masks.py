@@ -29,8 +29,9 @@ def rows(values_HWC, bits):
     return result
 
 
-def png(values_HW, kind=GREY, bits=8, interlaced=False, transparent=None, alpha=None):
-    """The ids as they are, in each channel; `transparent` is a value for tRNS, `alpha` that of all pixels."""
+def png(values_HW, kind=GREY, bits=8, interlaced=False, transparent=None, alpha=None, share=1.0):
+    """The ids as they are, in each channel; `transparent` is a value for tRNS, `alpha` that of all pixels, `share` how
+    much of the pixels is there."""
     channels = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}[kind]
     values_HWC = np.repeat(np.asarray(values_HW)[..., None], channels, axis=2)
     if kind in (GREY_ALPHA, RGBA):
@@ -47,7 +48,7 @@ def png(values_HW, kind=GREY, bits=8, interlaced=False, transparent=None, alpha=
     if transparent is not None:
         value = bytes(transparent) + b"\0" if kind == PALETTE else struct.pack(">H", transparent) * min(channels, 3)
         chunks.append((b"tRNS", value))
-    chunks += [(b"IDAT", zlib.compress(data)), (b"IEND", b"")]
+    chunks += [(b"IDAT", zlib.compress(data[: int(share * len(data))])), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
 
 

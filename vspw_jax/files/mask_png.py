@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+import struct
+import zlib
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,6 +19,15 @@ GREY, PALETTE = 0, 3
 STRETCHED = {2: 85, 4: 17}
 """Pillow gives grey pixels of so many bits this many times their value, so that white is 255."""
 
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of each kind of pixels."""
+
+PASSES = {
+    0: ((0, 0, 1, 1),),
+    1: ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+}
+"""By PNG's number for interlacing, the parts in which the pixels come: first column and row, steps across and down."""
+
 ONE_ID = "expected one channel of class ids, of 8 bits (mode L or P)"
 
 
@@ -25,6 +36,24 @@ def _header(png: bytes) -> tuple[int, int]:
     if png[12:16] != b"IHDR":
         raise UserError("cannot be read as a PNG (it does not begin with its header)")
     return png[24], png[25]
+
+
+def _check_rows(png: bytes) -> None:
+    """Raises UserError where there are fewer rows than the header says: Pillow reads those that are missing as 0."""
+    width, height, bits, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
+    expected = 0
+    for left, top, across, down in PASSES[interlaced]:
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        if columns > 0 and rows > 0:
+            expected += rows * (1 + -(-columns * CHANNELS[kind] * bits // 8))  # A byte before each row: its filter.
+    inflate, found, place = zlib.decompressobj(), 0, 8
+    while place + 8 <= len(png) and found < expected:
+        length, name = struct.unpack_from(">I4s", png, place)
+        if name == b"IDAT":
+            found += len(inflate.decompress(png[place + 8 : place + 8 + length], expected - found))
+        place += length + 12
+    if found < expected:
+        raise UserError(f"is cut off: it has {100 * found // expected} % of the pixels that its header tells of")
 
 
 def decode(png: bytes) -> UInt8[np.ndarray, "H W"]:
@@ -43,6 +72,7 @@ def decode(png: bytes) -> UInt8[np.ndarray, "H W"]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's.
         raise UserError(f"cannot be read as a PNG ({error})") from error
     bits, kind = _header(png)
+    _check_rows(png)
     if is_plain(png):
         return values
     if kind != GREY:
