@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vspw_jax.console.errors import UserError, check_fields, choose
 from vspw_jax.models import layers
-from vspw_jax.models.decoders.decoder import Decoder
+from vspw_jax.models.decoders.decoder import Decoder, Training
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
@@ -101,7 +101,13 @@ class Segmenter(nnx.Module):
             self.projection = ProjectionHead(projected_width(config), config.projection, **options)
 
     def __call__(
-        self, image_BTHWC: Float[Array, "B T H W 3"], train: bool = False, key_B: Key[Array, " B"] | None = None
+        self,
+        image_BTHWC: Float[Array, "B T H W 3"],
+        train: bool = False,
+        key_B: Key[Array, " B"] | None = None,
+        label_BTHW: Int[Array, "B T H W"] | None = None,
+        step: int | Int[Array, ""] = 0,
+        progress: float | Float[Array, ""] = 0.0,
     ) -> Outputs:
         """Runs the network.
 
@@ -109,7 +115,8 @@ class Segmenter(nnx.Module):
           image_BTHWC: normalised float32 frames of the model's image_size.
           train: True takes batch statistics from the batch (averaged over the mapped `DATA_AXES`, which must be bound)
             and updates their running means in place. False uses the running means.
-          key_B: a JAX key for each clip, for stochastic depth and drop-out; None for neither.
+          key_B: a JAX key for each clip, for stochastic depth, drop-out and what a decoder draws; None for none.
+          label_BTHW, step, progress: in training alone, for decoders that ask for them; see `Training`.
 
         Returns:
           A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives, with the size of
@@ -125,7 +132,11 @@ class Segmenter(nnx.Module):
             keys_N = keys_N.reshape(-1)
         images = image_BTHWC.reshape(-1, *image_BTHWC.shape[2:])
         maps = self.encoder(images, train, layers.fold_keys(keys_N, 0))
-        decoded = self.decoder(maps, train, layers.fold_keys(keys_N, 1))
+        training = None
+        if train:
+            label_NHW = None if label_BTHW is None else label_BTHW.reshape(-1, *label_BTHW.shape[2:])
+            training = Training(clips[1], layers.fold_keys(keys_N, 1), label_NHW, progress, step)
+        decoded = self.decoder(maps, training)
         if train and has_projection(self.config):
             decoded["projection_NHWC"] = self.projection(self._projected(maps, decoded), train).astype(jnp.float32)
         outputs: Outputs = dict(_by_clip(name, x, clips) for name, x in decoded.items())
@@ -153,8 +164,13 @@ class Segmenter(nnx.Module):
 
 
 def _by_clip(name: str, x: Array, clips: tuple[int, ...]) -> tuple[str, Array]:
-    """Splits the axis N of a decoder's output into B and T; its name says where N is: `logits_NHWC`, `logits_BTHWC`."""
+    """Splits the axis N of a decoder's output into B and T; its name says where N is: `logits_NHWC`, `logits_BTHWC`.
+
+    Without an N it is the decoder's own, whatever the clips, and stays.
+    """
     stem, axes = name.rsplit("_", 1)
+    if "N" not in axes:
+        return name, x
     axis = axes.index("N")
     return f"{stem}_{axes.replace('N', 'BT')}", x.reshape(*x.shape[:axis], *clips, *x.shape[axis + 1 :])
 

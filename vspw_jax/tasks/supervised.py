@@ -126,7 +126,7 @@ class Supervised:
     def __init__(self, config: ConfigDict) -> None:
         self._decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
         self._config = of_part(config.loss, config.train.accumulate)
-        self._part = config.train.batch // config.train.accumulate
+        self._part, self._steps = config.train.batch // config.train.accumulate, config.train.steps
 
     def contrast_groups(self) -> int:
         """See `Task`."""
@@ -138,7 +138,8 @@ class Supervised:
     ) -> Terms:
         """See `Task`."""
         model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
-        outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
+        given = dict(key_B=model_keys, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
+        outputs = model(batch["image_BTHWC"], train=True, **given)
         return clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
 
 

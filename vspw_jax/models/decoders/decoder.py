@@ -3,12 +3,13 @@
 A new decoder is a subclass in a file of its own and a line in `segmenter.DECODERS`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from vspw_jax.models import layers
@@ -17,6 +18,29 @@ from vspw_jax.models.torch_names import DecoderNames
 
 Maps = Sequence[Float[Array, "N h w C"]]
 """Feature maps, fine to coarse; each has a size and a width of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a pass in training knows beside the maps. Inference has none.
+
+    Attributes:
+      frames: T of a clip. The N = B*T images are clip by clip, each clip's frames in their order.
+      keys_N: for drop-out and other draws; None for none.
+      label_NHW: train ids of the images' pixels, 255 void; None where a pass has no labels, as a teacher's.
+      progress: the share of the training's steps that are done, 0 to below 1.
+      step: counted from 0.
+    """
+
+    frames: int = 1
+    keys_N: layers.Keys = None
+    label_NHW: Int[Array, "N H W"] | None = None
+    progress: float | Float[Array, ""] = 0.0
+    step: int | Int[Array, ""] = 0
+
+    def keys(self, data: int) -> layers.Keys:
+        """Keys of every image for one of several draws; None for none."""
+        return layers.fold_keys(self.keys_N, data)
 
 
 class Decoder(nnx.Module):
@@ -65,8 +89,8 @@ class Decoder(nnx.Module):
         """`maps` describes what the encoder gives."""
         raise NotImplementedError
 
-    def __call__(self, maps: Maps, train: bool = False, keys_N: layers.Keys = None) -> dict[str, Array]:
-        """The outputs; `keys_N` is for drop-out."""
+    def __call__(self, maps: Maps, training: Training | None = None) -> dict[str, Array]:
+        """The outputs; each has the axis N, but for those of the decoder itself, whose names lack it."""
         raise NotImplementedError
 
     def memory(self, maps: Maps) -> PyTree:
