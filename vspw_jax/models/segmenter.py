@@ -11,13 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vspw_jax.console.errors import UserError, check_fields, choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders.decoder import Decoder, Training
 from vspw_jax.models.decoders.mask2former import Mask2Former
+from vspw_jax.models.decoders.memory_a import MemoryA
+from vspw_jax.models.decoders.memory_b import MemoryB
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
@@ -25,7 +27,12 @@ from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.models.projection_head import ProjectionHead
 
 ENCODERS: dict[str, type[Encoder]] = {"beit": BeitPyramid, "vit_adapter": ViTAdapter}
-DECODERS: dict[str, type[Decoder]] = {"mask2former": Mask2Former, "upernet": UperNet}
+DECODERS: dict[str, type[Decoder]] = {
+    "mask2former": Mask2Former,
+    "memory_b": MemoryB,
+    "memory_a": MemoryA,
+    "upernet": UperNet,
+}
 PROJECTION_INPUTS = ("encoder", "decoder")
 """What the projection head reads: a map of the encoder, or the features that the decoder classifies."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -152,9 +159,17 @@ class Segmenter(nnx.Module):
         """What is remembered of N views of a video before its first frame; of `image_NHWC` only the shape counts."""
         return self.decoder.memory(self.encoder(image_NHWC))
 
-    def look(self, image_NHWC: Float[Array, "N H W 3"], memory: PyTree) -> tuple[dict[str, Array], PyTree]:
-        """The outputs of `__call__`, with T = 1, for the next frame of N views, and what is remembered after it."""
-        decoded, memory = self.decoder.look(self.encoder(image_NHWC), memory)
+    def look(
+        self,
+        image_NHWC: Float[Array, "N H W 3"],
+        memory: PyTree,
+        mask_NHW: UInt8[Array, "N H W"] | None = None,
+    ) -> tuple[dict[str, Array], PyTree]:
+        """The outputs of `__call__`, with T = 1, for the next frame of N views, and what is remembered after it.
+
+        `mask_NHW` are masks of the same views by an earlier stage, for decoders that read masks; see `Decoder.look`.
+        """
+        decoded, memory = self.decoder.look(self.encoder(image_NHWC), memory, mask_NHW)
         return dict(_by_clip(name, x, (len(image_NHWC), 1)) for name, x in decoded.items()), memory
 
     def _projected(self, maps: Sequence[layers.Map], decoded: dict[str, Array]) -> layers.Map:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from vspw_jax.models import layers
@@ -43,6 +43,11 @@ class Training:
         return layers.fold_keys(self.keys_N, data)
 
 
+def keys_of(training: Training | None, data: int) -> layers.Keys:
+    """`Training.keys`; None without training."""
+    return training.keys(data) if training else None
+
+
 class Decoder(nnx.Module):
     """Feature maps to a dict of float32 arrays, each named after its axes (`logits_NHWC`).
 
@@ -67,6 +72,9 @@ class Decoder(nnx.Module):
     remembers: ClassVar[bool] = False
     """Whether a frame's result depends on the frames before it: then it has a `memory` and a `look` of its own."""
 
+    reads_masks: ClassVar[bool] = False
+    """Whether `look` can read a frame by the mask that an earlier stage of inference made of it."""
+
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         """Raises UserError where its config makes no network or it cannot read the encoder's maps."""
@@ -75,6 +83,11 @@ class Decoder(nnx.Module):
     def features_width(cls, config: ConfigDict) -> int:
         """Channels of `features_NHWC`, of which its masks or logits are made."""
         raise NotImplementedError
+
+    @classmethod
+    def least_frames(cls, config: ConfigDict) -> int:
+        """The fewest frames of a clip that it can be trained on."""
+        return 1
 
     def __init__(
         self,
@@ -100,6 +113,13 @@ class Decoder(nnx.Module):
         """
         return ()
 
-    def look(self, maps: Maps, memory: PyTree) -> tuple[dict[str, Array], PyTree]:
-        """The outputs for the next frame of N views, and what is remembered after it. Only inference calls it."""
+    def look(
+        self, maps: Maps, memory: PyTree, mask_NHW: UInt8[Array, "N H W"] | None = None
+    ) -> tuple[dict[str, Array], PyTree]:
+        """The outputs for the next frame of N views, and what is remembered after it. Only inference calls it.
+
+        Args:
+          mask_NHW: train ids that an earlier stage made of the same views, 255 where it made none; only given where
+            `reads_masks`.
+        """
         return self(maps), memory

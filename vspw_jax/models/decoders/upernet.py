@@ -5,6 +5,8 @@ Sources: Unified Perceptual Parsing, arXiv 1807.10221; open-mmlab/mmsegmentation
 Shapes: N images, H and W cells, C channels or classes.
 """
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -14,7 +16,7 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import upernet_rows
-from vspw_jax.models.decoders.decoder import Decoder, Maps, Training
+from vspw_jax.models.decoders.decoder import Decoder, Maps, Training, keys_of
 from vspw_jax.models.encoders.encoder import FeatureMap
 
 
@@ -52,7 +54,7 @@ class Pyramid(Decoder):
     Nothing here is rematerialised: the pass itself updates the batch norms' running means.
     """
 
-    FIELDS = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
+    FIELDS: ClassVar[tuple[str, ...]] = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
 
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
@@ -110,7 +112,7 @@ class Pyramid(Decoder):
     def auxiliary_logits(self, maps: Maps, training: Training | None) -> layers.Map:
         """Of the size of the map at `auxiliary_level`."""
         features = self.auxiliary_conv(maps[self.auxiliary_level], training is not None)
-        return self.auxiliary_classifier(features, training and training.keys(1))
+        return self.auxiliary_classifier(features, keys_of(training, 1))
 
 
 class UperNet(Pyramid):
@@ -154,6 +156,6 @@ class UperNet(Pyramid):
         features = self.fuse(maps, training is not None)
         return {
             "features_NHWC": features.astype(jnp.float32),
-            "logits_NHWC": self.classifier(features, training and training.keys(0)),
+            "logits_NHWC": self.classifier(features, keys_of(training, 0)),
             "auxiliary_logits_NHWC": self.auxiliary_logits(maps, training),
         }

@@ -7,19 +7,18 @@ afterwards, so a memory does not depend on how images lie on devices. Shapes: N 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from vspw_jax.models import layers
 from vspw_jax.models.memory import Memory, largest, summed
 
 Rows = Float[Array, "K C"]
-Trees = TypeVar("Trees", bound=PyTree[Array])
 
 NO_WEIGHT = 1e-12
 """A pixel's weight below this is the rounding of 0: float32 has the direction of its representation to 1e-7."""
@@ -80,14 +79,14 @@ def class_representations(
     features_PC: Float[Array, "P C"],
     labels_P: Int[Array, " P"],
     memory_KC: Rows,
-    total: Callable[[Trees], Trees] = lambda x: x,
+    total: Callable[[Any], Any] = lambda x: x,
 ) -> Rows:
     """Equations 2 to 4: each class's pixels averaged, a pixel that is less like the memory's row weighing more.
 
     Args:
       features_PC: representations of pixels.
       labels_P: their train ids; others than 0..K-1, as void, count for no class.
-      total: adds over devices that share the pixels, such as `memory.summed`.
+      total: adds arrays up over devices that share the pixels, such as `memory.summed`.
 
     Returns:
       float32. The row of a class that no pixel has is the memory's, and so is one whose weights are all 0.
