@@ -10,6 +10,7 @@ from vspw_jax.checkpoints import beginning
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
 from vspw_jax.data import mixture
+from vspw_jax.evaluation import stages
 from vspw_jax.inference import predictor
 from vspw_jax.models import segmenter
 from vspw_jax.observe import profiling
@@ -67,6 +68,7 @@ def check_recipe(config: ConfigDict) -> None:
     optimizers.check(config)
     non_finite.allowed(config.run)
     profiling.check(config.run.profile_steps)
+    stages.check(config)
     predictor.check_options(config.evaluate, tuple(config.model.image_size), config.model.num_classes)
 
 
