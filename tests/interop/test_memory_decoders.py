@@ -75,3 +75,17 @@ def test_what_ssseg_has_too_has_its_names_and_shapes(tmp_path):
         if not name.endswith(".4"):
             expected |= {f"{name[:-1]}1.running_mean": convolutions[name][:1]}
     assert {name: tensors[f"decode_head.{name}"].shape for name in expected} == expected
+
+
+def test_what_tmanet_has_too_has_its_names_and_shapes(tmp_path):
+    """wanghao9610/TMANet: first the layer's number, then the place in the past; ours looks 2 frames back, 8 wide."""
+    convert.save_torch(drawn(tiny("memory_b")), tmp_path / "B.safetensors")
+    tensors = checkpoint_file.read(tmp_path / "B.safetensors").tensors
+    expected = {}
+    for kind, width in (("key", 16), ("value", 32)):
+        for layer, shape in enumerate(((width, 8, 1, 1), (width, width, 3, 3))):
+            expected[f"query_{kind}_conv.{layer}.conv.weight"] = shape
+            for place in range(2):
+                expected[f"memory_{kind}_conv.{layer}.{place}.conv.weight"] = shape
+                expected[f"memory_{kind}_conv.{layer}.{place}.bn.running_var"] = shape[:1]
+    assert {name: tensors[f"decode_head.{name}"].shape for name in expected} == expected

@@ -85,6 +85,8 @@ def check(config: ConfigDict) -> list[mixture.Member]:
     members = mixture.members(config.data)
     mixture.check_classes(members, config.model.num_classes)
     mixture.check_lengths(members, config.data.frames)
+    if segmenter.decoder_of(config.model).remembers and config.data.frames > 1:
+        mixture.check_follow(members, config.model.decoder.name)
     if "capacity" in config.loss.segmentation:
         mixture.check_capacity(members, config.loss.segmentation.capacity)
     return members
