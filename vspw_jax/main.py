@@ -139,6 +139,10 @@ def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
         ]
     return [
         f"Split {config.data.eval_split} of {config.data.records}, in per cent:\n\n{table.table(result)}\n",
+        *(
+            f"Stage {number}:              mIoU {table.percent(scores['mIoU'])}, VC8 {table.percent(scores['VC8'])}"
+            for number, scores in enumerate(result.get("stages", ()))
+        ),
         f"All scores:           {workdir / evaluate.SCORES_FILE}",
         f"Frame, truth, result: {workdir / evaluate.PICTURE_FILE}",
         f"Report, in a browser: {workdir / evaluate.REPORT_FILE}",
@@ -163,6 +167,8 @@ def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
+    if config.evaluate.stages > 1:
+        reports.append("Videos are predicted in one stage: evaluate.stages is for --mode=evaluate.")
     for source in found:
         output = prediction_output(workdir, predictor, source, several=len(found) > 1)
         try:

@@ -96,4 +96,16 @@ STUDIES: dict[str, Study] = {
         },
         fields={**DRAWN, **SMALL},
     ),
+    "memory": Study(
+        claim="A feature memory raises UperNet's mIoU, read by the mask of the frame before (decoder A) or after "
+        "attention over past frames (decoder B) (Memory Based Video Scene Parsing, table 1: 60.02, 61.24, 61.18).",
+        decides="mIoU",
+        arms={
+            # Twelve frames a step in every arm: of 12, 6 and 4 videos.
+            "upernet": Arm("configs/upernet.py:demo", {"train.batch": 12}),
+            "memory_a": Arm("configs/memory_a.py:demo", {"train.batch": 6}),
+            "memory_b": Arm("configs/memory_b.py:demo", {"train.batch": 4}),
+        },
+        fields={**DRAWN, "run.picture_every": 100_000},
+    ),
 }

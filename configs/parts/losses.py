@@ -36,6 +36,15 @@ def per_pixel() -> ConfigDict:
     return loss
 
 
+def memory_per_pixel() -> ConfigDict:
+    """`loss.segmentation` of a decoder with a feature memory; "MCIBI" as in models.py."""
+    loss = per_pixel()
+    # MCIBI: the head, its first pass (loss_cls_stage1), the auxiliary head, the memory's rows.
+    loss.weights = {"pixel": 1.0, "first_pass": 0.4, "auxiliary": 0.4, "memory": 1.0}
+    loss.memory_start_step = 176  # MCIBI: after the first epoch, here 2806 videos by 16 a step.
+    return loss
+
+
 def cross_frame_nce() -> ConfigDict:
     """`loss.nce`: paper 000's cross-frame contrast, and what the paper leaves open."""
     nce = ConfigDict()

@@ -81,6 +81,39 @@ def upernet() -> ConfigDict:
     return decoder
 
 
+def memory_a() -> ConfigDict:
+    """Decoder A of paper 001 on UperNet's features.
+
+    "MCIBI" is the memory's public forerunner, SegmentationBLWX/sssegmentation ssseg/modules/models/segmentors/mcibi/
+    with ssseg/configs/_base_/segmentors/mcibi.py.
+    """
+    decoder = upernet()
+    decoder.name = "memory_a"
+    decoder.level = 1  # The map at 1/8: paper 001, equation 5 (HW / 64).
+    decoder.memory_dim = 512  # MCIBI.
+    decoder.mask = "hard"  # Paper 001: the predicted mask; or "soft", the classes' probabilities, as MCIBI.
+    decoder.first_sight = "mean"  # MCIBI; or "pixel": paper 001 draws one pixel of each class.
+    # MCIBI: 0.9, in step with the learning rate (adjust_by_learning_rate). The paper states none.
+    decoder.momentum = 0.9
+    decoder.momentum_power = 1.0  # Of the poly schedule; 0 keeps the momentum constant.
+    # Paper 001: "in the initial stage of training" the truth takes the mask's place. How long is ours: an epoch.
+    decoder.truth_steps = 176
+    return decoder
+
+
+def memory_b() -> ConfigDict:
+    """Decoder B of paper 001: decoder A behind temporal memory attention.
+
+    "TMANet" is wanghao9610/TMANet configs/video/cityscapes/ and mmseg/models/decode_heads/tma_head.py.
+    """
+    decoder = memory_a()
+    decoder.name = "memory_b"
+    decoder.past = 2  # Frames that it looks back; TMANet.
+    decoder.key_dim = 64  # TMANet.
+    decoder.value_dim = 256  # TMANet.
+    return decoder
+
+
 def projection() -> ConfigDict:
     """The head whose output contrastive losses read in place of a map; only training runs it."""
     head = ConfigDict()

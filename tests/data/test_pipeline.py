@@ -190,6 +190,13 @@ def test_data_without_a_labelled_pixel_is_refused(config, fields):
         mixture.members(config)
 
 
+def test_images_are_refused_where_frames_must_follow_each_other(config, image_records):
+    members = mixture.members(add_images(config, image_records))
+    mixture.check_follow(members[:1], "memory_a")
+    with pytest.raises(UserError, match="'images'.* holds single images, and the decoder memory_a learns from frames"):
+        mixture.check_follow(members, "memory_a")
+
+
 def test_clips_that_no_video_is_long_enough_for_are_refused(config, image_records):
     members = mixture.members(add_images(config, image_records))
     mixture.check_lengths(members, 10)  # Single images have clips of their own.

@@ -33,7 +33,7 @@ def config(small_network, program, monkeypatch):
         def memory(self, maps):
             return {"features": jnp.zeros_like(maps[0]), "frames": jnp.zeros(len(maps[0]), jnp.int32)}
 
-        def look(self, maps, memory):
+        def look(self, maps, memory, mask_NHW=None):
             new = self.norm(maps[0], use_running_average=True)
             mixed = memory["features"] + SHARE * (new - memory["features"])
             features = jnp.where((memory["frames"] == 0)[:, None, None, None], new, mixed)

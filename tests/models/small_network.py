@@ -77,10 +77,10 @@ class Remembering(Decoder):
         self.sums_KC[...] += summed(jnp.einsum("nhwk,nhwc->kc", shares_NHWK, features_NHWC))
         self.pixels_K[...] += summed(shares_NHWK.sum(axis=(0, 1, 2)))
 
-    def __call__(self, maps, train=False, keys_N=None):
+    def __call__(self, maps, training=None):
         features = self.project(maps[0])
         logits = self.classifier(features)
-        if train:
+        if training:
             self.remember(features, logits)
         return {"features_NHWC": features, "logits_NHWC": logits}
 

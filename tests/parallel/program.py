@@ -60,8 +60,8 @@ class Decoder(decoder.Decoder):
         self.norm = layers.batch_norm(width, dtype=dtype, rngs=rngs)
         self.classifier = layers.linear(width, num_classes, dtype=dtype, rngs=rngs)
 
-    def __call__(self, maps, train=False, keys_N=None):
-        features = self.norm(maps[0], use_running_average=not train)
+    def __call__(self, maps, training=None):
+        features = self.norm(maps[0], use_running_average=training is None)
         logits = self.classifier(features)
         return {"features_NHWC": features, "logits_NHWC": logits, "auxiliary_logits_NHWC": logits}
 

@@ -127,6 +127,17 @@ def check_lengths(members: Sequence[Member], num_frames: int) -> None:
             )
 
 
+def check_follow(members: Sequence[Member], decoder: str) -> None:
+    """Raises UserError where a member's clips are unrelated images, though a decoder learns from what comes before."""
+    for member in members:
+        if member.holds_images:
+            raise UserError(
+                f"{member.frames.path} ({member.frames.split}, {member.name!r}) holds single images, and the decoder "
+                f"{decoder} learns from frames that follow each other: expected videos alone. Leave that data set out "
+                "of config.data.mixture, or choose another decoder."
+            )
+
+
 def check_capacity(members: Sequence[Member], capacity: int) -> None:
     """Raises UserError where a frame of a member holds more classes than the loss has room for."""
     member = max(members, key=lambda member: member.frames.max_classes)

@@ -5,6 +5,8 @@ them; `python -m vspw_jax.metrics` and `python -m vspw_jax.submission` can read 
 """
 
 import collections
+import contextlib
+import functools
 import json
 import pathlib
 import shutil
@@ -19,7 +21,7 @@ from PIL import Image
 
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.data import records
-from vspw_jax.evaluation import counting, predicted_videos
+from vspw_jax.evaluation import counting, predicted_videos, stages
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import overlay
@@ -80,21 +82,31 @@ def check_output(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def predict_and_count(
-    config: ConfigDict, predictor: Predictor, frames: records.Frames, workdir: pathlib.Path
+    config: ConfigDict,
+    predictor: Predictor,
+    frames: records.Frames,
+    workdir: pathlib.Path,
+    folder: pathlib.Path,
+    masks: predictions.Folder | None = None,
 ) -> list[VideoCounts]:
     """Predicts this process's share of a split and stores its masks.
+
+    Args:
+      folder: for the masks. Scores are saved of those that go to `predictions_folder`.
+      masks: of an earlier stage, that the network is to read.
 
     Returns:
       The counts of all videos of all processes, in the videos' order; none where the split has no masks.
     """
-    folder = predictions_folder(config, workdir)
     with processes.first_alone("predictions"):
         if jax.process_index() == 0:
             shutil.rmtree(folder, ignore_errors=True)
     videos = predicted_videos.share(frames.videos, jax.process_count(), jax.process_index())
     scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
-    with recorded(predictor, frames, videos, scores_folder) as recording, WriteBehind(THREADS, 4 * THREADS) as write:
-        predicted = predicted_videos.predict(recording, frames, videos, config.data.threads)
+    is_last = folder == predictions_folder(config, workdir)
+    recording = recorded(predictor, frames, videos, scores_folder) if is_last else contextlib.nullcontext(predictor)
+    with recording as recorder, WriteBehind(THREADS, 4 * THREADS) as write:
+        predicted = predicted_videos.predict(recorder, frames, videos, config.data.threads, masks)
         predicted = predicted_videos.stored(predicted, folder, write)
         total = sum(video.count for video in videos)
         if frames.has_masks:
@@ -130,10 +142,16 @@ def evaluate(
             f"All masks of split {frames.split!r} of {frames.path} are void: there is nothing to score. "
             f"python -m data_prep.verify --records={config.data.records} shows what is in them."
         )
-    counts = predict_and_count(config, predictor, frames, workdir)
+    predict = functools.partial(predict_and_count, config, predictor, frames, workdir)
+    by_stage = stages.run(
+        predictor, frames, workdir, config.evaluate.stages, predictions_folder(config, workdir), predict
+    )
     if not frames.has_masks:
         return None
+    counts = by_stage[-1]
     result = scores.summarise(counts)
+    if len(by_stage) > 1:
+        result["stages"] = stages.shown(by_stage)
     result["warnings"] = [*warnings, *result["warnings"]]
     if jax.process_index() == 0:
         with whole_file(workdir / SCORES_FILE) as path:

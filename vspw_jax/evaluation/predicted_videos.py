@@ -52,12 +52,19 @@ def decoded_frames(frames: Frames, videos: Sequence[Video], threads: int) -> Ite
 
 
 def predict(
-    predictor: Predictor | Recorder, frames: Frames, videos: Sequence[Video], threads: int
+    predictor: Predictor | Recorder,
+    frames: Frames,
+    videos: Sequence[Video],
+    threads: int,
+    masks: predictions.Folder | None = None,
 ) -> Iterator[PredictedVideo]:
     """Yields some videos of a split with their predictions.
 
     Predicts in batches: the devices already have the next batch while this one's predictions are worked on. A network
     that remembers begins each video anew.
+
+    Args:
+      masks: of an earlier stage, for a network that reads them.
     """
     decoded = decoded_frames(frames, videos, threads)
 
@@ -67,7 +74,9 @@ def predict(
         in_order = InOrder(predictor)
 
         def begin(batch: list[Frame]) -> tuple[list[Frame], Result | Recorded]:
-            return batch, in_order.start([image for _, image, _ in batch])
+            images = [image for _, image, _ in batch]
+            given = () if masks is None else ([masks.mask(video.name, name) for name, _, _ in batch],)
+            return batch, in_order.start(images, *given)
 
         for batch, result in one_ahead(begin, batches):
             for frame, prediction in zip(batch, result.labels(), strict=True):

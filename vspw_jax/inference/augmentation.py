@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 
+from vspw_jax.classes.vspw import VOID
 from vspw_jax.inference import sliding_window
 from vspw_jax.models import layers
 
@@ -46,6 +47,13 @@ class View:
         if self.mirrored:
             image_NHWC = image_NHWC[:, :, ::-1]
         return sliding_window.pad_to_crop(image_NHWC, crop)
+
+    def of_mask(self, mask_NHW: UInt8[Array, "N H W"], crop: tuple[int, int]) -> UInt8[Array, "N _ _ 1"]:
+        """Train ids as this view shows their frames, void where it is padded; no two ids are mixed."""
+        mask_NHW = jax.image.resize(mask_NHW, (len(mask_NHW), *self.size), "nearest")
+        if self.mirrored:
+            mask_NHW = mask_NHW[:, :, ::-1]
+        return sliding_window.pad_to_crop(mask_NHW[..., None], crop, VOID)
 
     def undo(self, score_HWK: Float[Array, "H W K"], height: int, width: int) -> Float[Array, "height width K"]:
         """The scores of this view as scores of the frame."""
@@ -85,6 +93,12 @@ class Windows:
         seen = [view.of(image_NHWC, self._crop) for view in self._views]
         windows = [sliding_window.cut(image, self._crop, self._options.stride) for image in seen]
         return jnp.concatenate(windows, axis=1)
+
+    def cut_mask(self, mask_HW: UInt8[Array, "H W"]) -> UInt8[Array, "S h w"]:
+        """The windows of a frame's mask, view by view."""
+        seen = [view.of_mask(mask_HW[None], self._crop) for view in self._views]
+        windows = [sliding_window.cut(mask, self._crop, self._options.stride) for mask in seen]
+        return jnp.concatenate(windows, axis=1)[0, ..., 0]
 
     def join(self, score_ShwK: Float[Array, "S h w K"]) -> Float[Array, "H W K"]:
         """The scores of a frame, averaged over its views, from those of the windows that `cut` gave."""
@@ -128,12 +142,14 @@ def scan_scores(
     crop: tuple[int, int],
     options: Options,
     finish: Callable[[Float[Array, "H W K"]], PyTree[Array]],
+    mask_NHW: UInt8[Array, "N H W"] | None = None,
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     """As `map_scores`, for a network that remembers: frame after frame, each window of each view with its own memory.
 
     Args:
       memory: of the windows before the first frame; see `sliding_window.look_through`.
       count: so many of the images are frames, the others fill up the batch and are not remembered.
+      mask_NHW: train ids of the frames by an earlier stage, for `look` to read.
 
     Returns:
       (what `finish` makes, stacked over the frames; the memory after the last frame).
@@ -141,13 +157,13 @@ def scan_scores(
     height, width = image_NHWC.shape[1:3]
     windows = Windows(height, width, crop, options)
 
-    def next_frame(
-        memory: PyTree[Array], inputs: tuple[Int[Array, ""], Float[Array, "H W 3"]]
-    ) -> tuple[PyTree[Array], PyTree[Array]]:
-        number, image_HWC = inputs
-        score_ShwK, after = sliding_window.look_through(look, windows.cut(image_HWC[None])[0], memory, options.windows)
+    def next_frame(memory: PyTree[Array], inputs: tuple[Array, ...]) -> tuple[PyTree[Array], PyTree[Array]]:
+        number, image_HWC, *masks = inputs
+        cut = windows.cut(image_HWC[None])[0], memory, options.windows, *map(windows.cut_mask, masks)
+        score_ShwK, after = sliding_window.look_through(look, *cut)
         memory = jax.tree.map(lambda new, old: jnp.where(number < count, new, old), after, memory)
         return memory, finish(windows.join(score_ShwK))
 
-    memory, finished = lax.scan(next_frame, memory, (jnp.arange(len(image_NHWC)), image_NHWC))
+    given = () if mask_NHW is None else (mask_NHW,)
+    memory, finished = lax.scan(next_frame, memory, (jnp.arange(len(image_NHWC)), image_NHWC, *given))
     return finished, memory

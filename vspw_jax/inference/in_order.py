@@ -15,7 +15,12 @@ class StartsFrames(Protocol):
     def first_memory(self, height: int, width: int) -> PyTree[Array]:
         """See `Predictor.first_memory`."""
 
-    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]], memory: PyTree[Array] = ()) -> Any:
+    def start(
+        self,
+        frames: Sequence[UInt8[np.ndarray, "H W 3"]],
+        memory: PyTree[Array] = (),
+        masks: Sequence[UInt8[np.ndarray, "H W"]] | None = None,
+    ) -> Any:
         """See `Predictor.start`."""
 
 
@@ -34,13 +39,17 @@ class InOrder:
     ) -> None:
         self._predictor, self._memory, self._shape = predictor, memory, shape
 
-    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Any:
+    def start(
+        self,
+        frames: Sequence[UInt8[np.ndarray, "H W 3"]],
+        masks: Sequence[UInt8[np.ndarray, "H W"]] | None = None,
+    ) -> Any:
         """The result of the next frames, all of one size; see `Predictor.start`."""
         if not self._predictor.remembers:
             return self._predictor.start(frames)
         if frames[0].shape != self._shape:
             self._shape = frames[0].shape
             self._memory = self._predictor.first_memory(*frames[0].shape[:2])
-        result = self._predictor.start(frames, self._memory)
+        result = self._predictor.start(frames, self._memory, *(() if masks is None else (masks,)))
         self._memory = result.memory
         return result

@@ -100,18 +100,19 @@ class Predictor:
         self.weights = weights or {}
         self._crop = tuple(config.model.image_size)
         check_options(self.options, self._crop, self.num_classes)
-        # shard_map, so that no device scores windows of another device's frames.
-        frames, whole = P(DATA_AXES), P()
-        predict: Callable = self._each
-        in_specs: tuple[P, ...] = (whole, frames)
-        out_specs = frames
+        frames, whole, everywhere = P(DATA_AXES), P(), placement.replicated(mesh)
+
+        def compiled(predict: Callable, in_specs: tuple[P, ...], out_specs: P) -> Callable:
+            # shard_map, so that no device scores windows of another device's frames.
+            of_model = functools.partial(predict, graphdef)
+            mapped = jax.shard_map(of_model, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+            return jax.jit(mapped, out_shardings=everywhere, compiler_options=compiler_options(mesh))
+
         if self.remembers:
-            predict, in_specs, out_specs = self._in_order, (whole,) * 4, whole
-        mapped = jax.shard_map(
-            functools.partial(predict, graphdef), mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
-        )
-        everywhere = placement.replicated(mesh)
-        self._predict = jax.jit(mapped, out_shardings=everywhere, compiler_options=compiler_options(mesh))
+            self._predict = compiled(self._in_order, (whole,) * 4, whole)
+            self._predict_by_masks = compiled(self._in_order, (whole,) * 5, whole)
+        else:
+            self._predict = compiled(self._each, (whole, frames), frames)
         first_memory = functools.partial(self._first_memory, graphdef)
         self._memory = jax.jit(first_memory, static_argnums=0, out_shardings=everywhere)
 
@@ -135,18 +136,23 @@ class Predictor:
         frame_NHWC: UInt8[Array, "N H W 3"],
         count: Int[Array, ""],
         memory: PyTree[Array],
+        mask_NHW: UInt8[Array, "N H W"] | None = None,
     ) -> tuple[dict[str, Array], PyTree[Array]]:
-        """The same of the next `count` frames of a video, and what is remembered then."""
+        """The same of the next `count` frames of a video, and what is remembered then.
+
+        `mask_NHW` has what an earlier stage made of the frames, which the network then reads.
+        """
         model = nnx.merge(graphdef, *weights)
 
         def look(
-            window_JHWC: Float[Array, "J H W 3"], memory: PyTree[Array]
+            window_JHWC: Float[Array, "J H W 3"], memory: PyTree[Array], *mask: UInt8[Array, "J H W"]
         ) -> tuple[Float[Array, "J h w K"], PyTree[Array]]:
-            outputs, memory = model.look(window_JHWC, memory)
+            outputs, memory = model.look(window_JHWC, memory, *mask)
             return segmenter.class_scores(outputs)[:, 0], memory
 
         image = _normalised(frame_NHWC)
-        return augmentation.scan_scores(look, memory, image, count, self._crop, self._needed(), self._finish)
+        options = self._crop, self._needed(), self._finish
+        return augmentation.scan_scores(look, memory, image, count, *options, mask_NHW)
 
     def _first_memory(self, graphdef: nnx.GraphDef, shape: tuple[int, int], weights: Weights) -> PyTree[Array]:
         """What is remembered before the first frame of a video of this size."""
@@ -196,19 +202,26 @@ class Predictor:
         top = {"top_classes": self.top_classes} if self.options.save_scores else {}
         return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **options, **top}
 
-    def start(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]], memory: PyTree[Array] = ()) -> Result:
+    def start(
+        self,
+        frames: Sequence[UInt8[np.ndarray, "H W 3"]],
+        memory: PyTree[Array] = (),
+        masks: Sequence[UInt8[np.ndarray, "H W"]] | None = None,
+    ) -> Result:
         """Begins at most `batch` frames of one size; does not wait for the devices.
 
         Args:
           memory: of a network that remembers: `first_memory`, or the `Result.memory` of the frames before.
+          masks: train ids that an earlier stage made of these frames; for networks that read masks.
         """
         missing = self.batch - len(frames)
-        batch = np.stack([*frames, *[frames[-1]] * missing])
+        filled = lambda some: np.stack([*some, *[some[-1]] * missing])
         if self.remembers:
-            placed = jax.device_put(batch, placement.replicated(self._mesh))
-            arrays, memory = self._predict(self._weights(), placed, len(frames), memory)
-            return Result(arrays, len(frames), memory)
-        placed = jax.device_put(batch, placement.by_clip(self._mesh))
+            place = lambda some: jax.device_put(filled(some), placement.replicated(self._mesh))
+            inputs = self._weights(), place(frames), len(frames), memory
+            made = self._predict(*inputs) if masks is None else self._predict_by_masks(*inputs, place(masks))
+            return Result(made[0], len(frames), made[1])
+        placed = jax.device_put(filled(frames), placement.by_clip(self._mesh))
         return Result(self._predict(self._weights(), placed), len(frames))
 
     def __call__(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> UInt8[np.ndarray, "N H W"]:

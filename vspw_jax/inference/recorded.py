@@ -38,9 +38,14 @@ class Recorder:
         """See `Predictor.first_memory`."""
         return self._predictor.first_memory(height, width)
 
-    def start(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], memory: PyTree[Array] = ()) -> "Recorded":
+    def start(
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        memory: PyTree[Array] = (),
+        masks: Sequence[UInt8[np.ndarray, "H W"]] | None = None,
+    ) -> "Recorded":
         """As `Predictor.start`; the labels must be taken in the order of the frames."""
-        given = (memory,) if self.remembers else ()
+        given = (memory, *(() if masks is None else (masks,))) if self.remembers else ()
         return Recorded(self._predictor.start(images, *given), self.save)
 
     def save(self, compacts: list[scores.Compact]) -> None:

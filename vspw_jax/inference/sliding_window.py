@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int32, PyTree
+from jaxtyping import Array, Float, Int32, PyTree, UInt8
 
 from vspw_jax.models import layers
 
 Score = Callable[[Float[Array, "J height width 3"]], Float[Array, "J h w K"]]
 """Function from windows to their class scores, at any resolution."""
-Look = Callable[[Float[Array, "J height width 3"], PyTree[Array]], tuple[Float[Array, "J h w K"], PyTree[Array]]]
-"""Function from windows and what is remembered of each to their class scores and what is then remembered."""
+Look = Callable[..., tuple[Float[Array, "J h w K"], PyTree[Array]]]
+"""Function from windows (J, height, width, 3), what is remembered of each and, where an earlier stage made masks, these
+(J, height, width), to their class scores and what is then remembered."""
 
 MULTIPLE = 32
 """Sides of a resized frame are multiples of it; released: ResizeToMultiple."""
@@ -49,10 +50,10 @@ def corners(height: int, width: int, crop: tuple[int, int], stride: tuple[int, i
     return np.array([(row, column) for row in rows for column in columns], np.int32)
 
 
-def pad_to_crop(image_NHWC: Float[Array, "N H W 3"], crop: tuple[int, int]) -> Float[Array, "N _ _ 3"]:
-    """Frames with zeros at the bottom and right where a side is shorter than the crop's; released: PadShortSide."""
+def pad_to_crop(image_NHWC: Float[Array, "N H W 3"], crop: tuple[int, int], value: int = 0) -> Float[Array, "N _ _ 3"]:
+    """Frames with a value at the bottom and right where a side is shorter than the crop's; released: PadShortSide."""
     short = [max(side - size, 0) for side, size in zip(crop, image_NHWC.shape[1:3], strict=True)]
-    return jnp.pad(image_NHWC, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)))
+    return jnp.pad(image_NHWC, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)), constant_values=value)
 
 
 def cut(
@@ -94,16 +95,22 @@ def score_windows(score: Score, window_JHWC: Float[Array, "J H W 3"], at_a_time:
 
 
 def look_through(
-    look: Look, window_JHWC: Float[Array, "J H W 3"], memory: PyTree[Array], at_a_time: int
+    look: Look,
+    window_JHWC: Float[Array, "J H W 3"],
+    memory: PyTree[Array],
+    at_a_time: int,
+    mask_JHW: UInt8[Array, "J H W"] | None = None,
 ) -> tuple[Float[Array, "J h w K"], PyTree[Array]]:
     """As `score_windows`, for a network that remembers what each window showed in the frames before.
 
     Args:
       memory: its arrays have a first axis as long as all calls have windows (the product of `calls`).
+      mask_JHW: what an earlier stage made of the windows.
     """
     parts = _in_calls(window_JHWC, at_a_time)
     memory = jax.tree.map(lambda x: x.reshape(*parts.shape[:2], *x.shape[1:]), memory)
-    scores, memory = lax.map(lambda inputs: look(*inputs), (parts, memory))
+    masks = () if mask_JHW is None else (_in_calls(mask_JHW, at_a_time),)
+    scores, memory = lax.map(lambda inputs: look(*inputs), (parts, memory, *masks))
     return _out_of_calls(scores, len(window_JHWC)), jax.tree.map(_out_of_calls, memory)
 
 

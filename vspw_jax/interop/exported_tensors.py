@@ -32,6 +32,13 @@ def _joined(rows: Sequence[Row], leaves: dict[str, Any]) -> np.ndarray:
     return np.concatenate(parts) if rows[0].part else parts[0]
 
 
+def _dtype(ours: np.dtype) -> np.dtype:
+    """The type that an array has in files, as PyTorch keeps its like."""
+    if jnp.issubdtype(ours, jnp.bool_):
+        return np.dtype(np.bool_)
+    return np.dtype(np.int64 if jnp.issubdtype(ours, jnp.integer) else np.float32)
+
+
 def new_tensors(config: ConfigDict, weights: Iterable[PyTree], naming: namings.Naming) -> dict[str, NewTensor]:
     """Tensors by name for a file of `naming`, from nested dicts of arrays of a network of `config.model`."""
     leaves = leaves_by_path(*weights)
@@ -41,9 +48,8 @@ def new_tensors(config: ConfigDict, weights: Iterable[PyTree], naming: namings.N
     tensors = {}
     for key, rows in rows_by_key.items():
         leaf = leaves[rows[0].ours]
-        dtype = np.dtype(np.int64 if jnp.issubdtype(leaf.dtype, jnp.integer) else np.float32)
         make = functools.partial(_joined, rows, leaves)
-        tensors[key] = NewTensor(rows[0].their_shape(leaf.shape), dtype, make)
+        tensors[key] = NewTensor(rows[0].their_shape(leaf.shape), _dtype(leaf.dtype), make)
         for buffer in rows[0].buffers(tuple(config.image_size)):
             tensors[buffer.theirs] = NewTensor(buffer.shape, buffer.dtype, buffer.make)
     return tensors

@@ -11,6 +11,10 @@ SEGMENTATION: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("cls", "mask", "dice"),
     ),
     "per_pixel": (("weights", "averaged_over", "class_weight"), ("pixel", "auxiliary")),
+    "memory_per_pixel": (
+        ("weights", "averaged_over", "class_weight", "memory_start_step"),
+        ("pixel", "first_pass", "auxiliary", "memory"),
+    ),
 }
 """Fields of `loss.segmentation`, and the terms that have weights, by the loss that a decoder is trained with."""
 

@@ -33,3 +33,8 @@ def summed(x: T) -> T:
     weigh as much as thousands on another.
     """
     return lax.psum(x, DATA_AXES)
+
+
+def largest(x: T) -> T:
+    """The largest values of arrays over all devices that share the batch."""
+    return lax.pmax(x, DATA_AXES)

@@ -11,13 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vspw_jax.console.errors import UserError, check_fields, choose
 from vspw_jax.models import layers
-from vspw_jax.models.decoders.decoder import Decoder
+from vspw_jax.models.decoders.decoder import Decoder, Training
 from vspw_jax.models.decoders.mask2former import Mask2Former
+from vspw_jax.models.decoders.memory_a import MemoryA
+from vspw_jax.models.decoders.memory_b import MemoryB
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
@@ -25,7 +27,12 @@ from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.models.projection_head import ProjectionHead
 
 ENCODERS: dict[str, type[Encoder]] = {"beit": BeitPyramid, "vit_adapter": ViTAdapter}
-DECODERS: dict[str, type[Decoder]] = {"mask2former": Mask2Former, "upernet": UperNet}
+DECODERS: dict[str, type[Decoder]] = {
+    "mask2former": Mask2Former,
+    "memory_b": MemoryB,
+    "memory_a": MemoryA,
+    "upernet": UperNet,
+}
 PROJECTION_INPUTS = ("encoder", "decoder")
 """What the projection head reads: a map of the encoder, or the features that the decoder classifies."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -101,7 +108,13 @@ class Segmenter(nnx.Module):
             self.projection = ProjectionHead(projected_width(config), config.projection, **options)
 
     def __call__(
-        self, image_BTHWC: Float[Array, "B T H W 3"], train: bool = False, key_B: Key[Array, " B"] | None = None
+        self,
+        image_BTHWC: Float[Array, "B T H W 3"],
+        train: bool = False,
+        key_B: Key[Array, " B"] | None = None,
+        label_BTHW: Int[Array, "B T H W"] | None = None,
+        step: int | Int[Array, ""] = 0,
+        progress: float | Float[Array, ""] = 0.0,
     ) -> Outputs:
         """Runs the network.
 
@@ -109,7 +122,8 @@ class Segmenter(nnx.Module):
           image_BTHWC: normalised float32 frames of the model's image_size.
           train: True takes batch statistics from the batch (averaged over the mapped `DATA_AXES`, which must be bound)
             and updates their running means in place. False uses the running means.
-          key_B: a JAX key for each clip, for stochastic depth and drop-out; None for neither.
+          key_B: a JAX key for each clip, for stochastic depth, drop-out and what a decoder draws; None for none.
+          label_BTHW, step, progress: in training alone, for decoders that ask for them; see `Training`.
 
         Returns:
           A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives, with the size of
@@ -125,7 +139,11 @@ class Segmenter(nnx.Module):
             keys_N = keys_N.reshape(-1)
         images = image_BTHWC.reshape(-1, *image_BTHWC.shape[2:])
         maps = self.encoder(images, train, layers.fold_keys(keys_N, 0))
-        decoded = self.decoder(maps, train, layers.fold_keys(keys_N, 1))
+        training = None
+        if train:
+            label_NHW = None if label_BTHW is None else label_BTHW.reshape(-1, *label_BTHW.shape[2:])
+            training = Training(clips[1], layers.fold_keys(keys_N, 1), label_NHW, progress, step)
+        decoded = self.decoder(maps, training)
         if train and has_projection(self.config):
             decoded["projection_NHWC"] = self.projection(self._projected(maps, decoded), train).astype(jnp.float32)
         outputs: Outputs = dict(_by_clip(name, x, clips) for name, x in decoded.items())
@@ -141,9 +159,17 @@ class Segmenter(nnx.Module):
         """What is remembered of N views of a video before its first frame; of `image_NHWC` only the shape counts."""
         return self.decoder.memory(self.encoder(image_NHWC))
 
-    def look(self, image_NHWC: Float[Array, "N H W 3"], memory: PyTree) -> tuple[dict[str, Array], PyTree]:
-        """The outputs of `__call__`, with T = 1, for the next frame of N views, and what is remembered after it."""
-        decoded, memory = self.decoder.look(self.encoder(image_NHWC), memory)
+    def look(
+        self,
+        image_NHWC: Float[Array, "N H W 3"],
+        memory: PyTree,
+        mask_NHW: UInt8[Array, "N H W"] | None = None,
+    ) -> tuple[dict[str, Array], PyTree]:
+        """The outputs of `__call__`, with T = 1, for the next frame of N views, and what is remembered after it.
+
+        `mask_NHW` are masks of the same views by an earlier stage, for decoders that read masks; see `Decoder.look`.
+        """
+        decoded, memory = self.decoder.look(self.encoder(image_NHWC), memory, mask_NHW)
         return dict(_by_clip(name, x, (len(image_NHWC), 1)) for name, x in decoded.items()), memory
 
     def _projected(self, maps: Sequence[layers.Map], decoded: dict[str, Array]) -> layers.Map:
@@ -153,8 +179,13 @@ class Segmenter(nnx.Module):
 
 
 def _by_clip(name: str, x: Array, clips: tuple[int, ...]) -> tuple[str, Array]:
-    """Splits the axis N of a decoder's output into B and T; its name says where N is: `logits_NHWC`, `logits_BTHWC`."""
+    """Splits the axis N of a decoder's output into B and T; its name says where N is: `logits_NHWC`, `logits_BTHWC`.
+
+    Without an N it is the decoder's own, whatever the clips, and stays.
+    """
     stem, axes = name.rsplit("_", 1)
+    if "N" not in axes:
+        return name, x
     axis = axes.index("N")
     return f"{stem}_{axes.replace('N', 'BT')}", x.reshape(*x.shape[:axis], *clips, *x.shape[axis + 1 :])
 

@@ -72,8 +72,8 @@ class Names(Generic[Sizes]):
     """How one kind of file names the tensors of an encoder or a decoder.
 
     Attributes:
-      marks: how names start, after `theirs`, of which one is in every such file with this part and in none with
-        another.
+      marks: how names start, after `theirs`, of which one is in every such file with this part, and in none with
+        another that is listed after it: a part that has another's tensors and more is listed before it.
       rows: see `Rows`.
       sizes: function of (shapes, theirs) that reads its config, all fields but the name; None where shapes do not tell.
       whole: whether such files hold all of it. What they lack stays as initialised.

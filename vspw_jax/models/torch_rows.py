@@ -15,25 +15,31 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a tensor's axes lie in PyTorch: `to_torch` transposes ours, `pad` appends axes of length 1."""
+    """How a tensor's axes lie in PyTorch: `to_torch` transposes ours, `pad` appends axes of length 1, `second` puts one
+    behind the first axis."""
 
     to_torch: tuple[int, ...] | None = None
     pad: int = 0
+    second: bool = False
 
     def export(self, array: np.ndarray) -> np.ndarray:
         """A view of our array as PyTorch holds it."""
         array = array if self.to_torch is None else array.transpose(self.to_torch)
+        array = array[:, None] if self.second else array
         return array[(..., *(None,) * self.pad)]
 
     def export_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that our array of `shape` has in PyTorch."""
-        return (*(shape if self.to_torch is None else (shape[axis] for axis in self.to_torch)), *(1,) * self.pad)
+        shape = shape if self.to_torch is None else tuple(shape[axis] for axis in self.to_torch)
+        return (*shape[:1], *(1,) * self.second, *shape[1:], *(1,) * self.pad)
 
 
 SAME = Layout()
 LINEAR = Layout((1, 0))
 CONV_1X1 = Layout((1, 0), pad=2)
 CONV = Layout((3, 2, 0, 1))
+SLOTS = Layout(second=True)
+"""One slot a class: (class, 1, width) there, (class, width) here."""
 UPSAMPLE = Layout((0, 3, 1, 2))
 """ConvTranspose2d: (in, out, ky, kx) there, (in, ky, kx, out) here."""
 

@@ -22,6 +22,7 @@ from vspw_jax.parallel.mesh import DATA_AXES
 Batch = dict[str, Array]
 Labels = Int[Array, "B T H W"]
 Keys = Key[Array, " B"]
+Step = int | Int[Array, ""]
 Terms = dict[str, Float[Array, ""]]
 
 
@@ -30,7 +31,7 @@ def total(x: Array) -> Array:
     return lax.psum(x, DATA_AXES)
 
 
-def mask_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, config: ConfigDict) -> Terms:
+def mask_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, step: Step, config: ConfigDict) -> Terms:
     """Loss terms of a query decoder."""
     frames = label_BTHW.shape[1]
     key_N = jax.vmap(lambda key: jax.random.split(key, frames))(key_B).reshape(-1)
@@ -42,10 +43,14 @@ def mask_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, config: Config
     return segmentation.mask_classification_loss(class_logits, mask_logits, label_NHW, key_N, config, total)
 
 
-def pixel_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, config: ConfigDict) -> Terms:
-    """Loss terms of a per-pixel decoder, and of its auxiliary head where it has one."""
+def pixel_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, step: Step, config: ConfigDict) -> Terms:
+    """Loss terms of a per-pixel decoder, and of its first pass and its auxiliary head where it has them."""
     label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
-    names = {"pixel": "logits_BTHWC", "auxiliary": "auxiliary_logits_BTHWC"}
+    names = {
+        "pixel": "logits_BTHWC",
+        "first_pass": "first_pass_logits_BTHWC",
+        "auxiliary": "auxiliary_logits_BTHWC",
+    }
     logits_of = {
         term: outputs[name].reshape(-1, *outputs[name].shape[2:]) for term, name in names.items() if name in outputs
     }
@@ -53,7 +58,21 @@ def pixel_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, config: Confi
     return {term: per_pixel.cross_entropy(logits_NHWC, *options) for term, logits_NHWC in logits_of.items()}
 
 
-SEGMENTATION_TERMS = {"mask_classification": mask_terms, "per_pixel": pixel_terms}
+def memory_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, step: Step, config: ConfigDict) -> Terms:
+    """Those of a per-pixel decoder, and from `memory_start_step` on the classification of its memory's rows.
+
+    A row should be classified as its own class. Rows of classes that were never seen do not count. Every device has the
+    same rows, so each takes its share of the term.
+    """
+    logits_KC, valid_K = outputs["memory_logits_KC"], outputs["memory_valid_K"]
+    wrong_K = jax.nn.logsumexp(logits_KC, axis=-1) - jnp.diagonal(logits_KC)
+    mean = jnp.where(valid_K, wrong_K, 0.0).sum() / jnp.maximum(valid_K.sum(), 1)
+    on = step >= config.memory_start_step
+    terms = pixel_terms(outputs, label_BTHW, key_B, step, config)
+    return terms | {"memory": jnp.where(on, mean, 0.0) / lax.axis_size(DATA_AXES)}
+
+
+SEGMENTATION_TERMS = {"mask_classification": mask_terms, "per_pixel": pixel_terms, "memory_per_pixel": memory_terms}
 """By the loss that a decoder is trained with: `Decoder.SEGMENTATION_LOSS`."""
 
 
@@ -120,13 +139,19 @@ class Supervised:
     @classmethod
     def check(cls, config: ConfigDict) -> None:
         """See `Task`."""
-        kind = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
-        checks.check_losses(config, len(segmenter.maps_of(config.model)), kind)
+        decoder = segmenter.decoder_of(config.model)
+        checks.check_losses(config, len(segmenter.maps_of(config.model)), decoder.SEGMENTATION_LOSS)
+        least = decoder.least_frames(config.model.decoder)
+        if config.data.frames < least:
+            raise UserError(
+                f"data.frames is {config.data.frames}: expected {least} or more, as {config.model.decoder.name} learns "
+                f"from a frame and those before it. Set --config.data.frames={least}."
+            )
 
     def __init__(self, config: ConfigDict) -> None:
         self._decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
         self._config = of_part(config.loss, config.train.accumulate)
-        self._part = config.train.batch // config.train.accumulate
+        self._part, self._steps = config.train.batch // config.train.accumulate, config.train.steps
 
     def contrast_groups(self) -> int:
         """See `Task`."""
@@ -138,7 +163,8 @@ class Supervised:
     ) -> Terms:
         """See `Task`."""
         model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
-        outputs = model(batch["image_BTHWC"], train=True, key_B=model_keys)
+        given = dict(key_B=model_keys, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
+        outputs = model(batch["image_BTHWC"], train=True, **given)
         return clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
 
 
@@ -151,7 +177,7 @@ def clip_losses(
       decoder_loss: a key of `SEGMENTATION_TERMS`.
       config: `config.loss`.
     """
-    terms = SEGMENTATION_TERMS[decoder_loss](outputs, batch["label_BTHW"], key_B, config.segmentation)
+    terms = SEGMENTATION_TERMS[decoder_loss](outputs, batch["label_BTHW"], key_B, step, config.segmentation)
     losses = {name: config.weight * config.segmentation.weights[name] * term for name, term in terms.items()}
     for name, contrastive_term in CONTRASTIVE_TERMS.items():
         if name in config and config[name].weight:

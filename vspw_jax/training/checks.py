@@ -10,6 +10,7 @@ from vspw_jax.checkpoints import beginning
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
 from vspw_jax.data import mixture
+from vspw_jax.evaluation import stages
 from vspw_jax.inference import predictor
 from vspw_jax.models import segmenter
 from vspw_jax.observe import profiling
@@ -67,6 +68,7 @@ def check_recipe(config: ConfigDict) -> None:
     optimizers.check(config)
     non_finite.allowed(config.run)
     profiling.check(config.run.profile_steps)
+    stages.check(config)
     predictor.check_options(config.evaluate, tuple(config.model.image_size), config.model.num_classes)
 
 
@@ -83,6 +85,8 @@ def check(config: ConfigDict) -> list[mixture.Member]:
     members = mixture.members(config.data)
     mixture.check_classes(members, config.model.num_classes)
     mixture.check_lengths(members, config.data.frames)
+    if segmenter.decoder_of(config.model).remembers and config.data.frames > 1:
+        mixture.check_follow(members, config.model.decoder.name)
     if "capacity" in config.loss.segmentation:
         mixture.check_capacity(members, config.loss.segmentation.capacity)
     return members

@@ -3,12 +3,13 @@
 A new decoder is a subclass in a file of its own and a line in `segmenter.DECODERS`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from vspw_jax.models import layers
@@ -17,6 +18,34 @@ from vspw_jax.models.torch_names import DecoderNames
 
 Maps = Sequence[Float[Array, "N h w C"]]
 """Feature maps, fine to coarse; each has a size and a width of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a pass in training knows beside the maps. Inference has none.
+
+    Attributes:
+      frames: T of a clip. The N = B*T images are clip by clip, each clip's frames in their order.
+      keys_N: for drop-out and other draws; None for none.
+      label_NHW: train ids of the images' pixels, 255 void; None where a pass has no labels, as a teacher's.
+      progress: the share of the training's steps that are done, 0 to below 1.
+      step: counted from 0.
+    """
+
+    frames: int = 1
+    keys_N: layers.Keys = None
+    label_NHW: Int[Array, "N H W"] | None = None
+    progress: float | Float[Array, ""] = 0.0
+    step: int | Int[Array, ""] = 0
+
+    def keys(self, data: int) -> layers.Keys:
+        """Keys of every image for one of several draws; None for none."""
+        return layers.fold_keys(self.keys_N, data)
+
+
+def keys_of(training: Training | None, data: int) -> layers.Keys:
+    """`Training.keys`; None without training."""
+    return training.keys(data) if training else None
 
 
 class Decoder(nnx.Module):
@@ -43,6 +72,9 @@ class Decoder(nnx.Module):
     remembers: ClassVar[bool] = False
     """Whether a frame's result depends on the frames before it: then it has a `memory` and a `look` of its own."""
 
+    reads_masks: ClassVar[bool] = False
+    """Whether `look` can read a frame by the mask that an earlier stage of inference made of it."""
+
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         """Raises UserError where its config makes no network or it cannot read the encoder's maps."""
@@ -51,6 +83,11 @@ class Decoder(nnx.Module):
     def features_width(cls, config: ConfigDict) -> int:
         """Channels of `features_NHWC`, of which its masks or logits are made."""
         raise NotImplementedError
+
+    @classmethod
+    def least_frames(cls, config: ConfigDict) -> int:
+        """The fewest frames of a clip that it can be trained on."""
+        return 1
 
     def __init__(
         self,
@@ -65,8 +102,8 @@ class Decoder(nnx.Module):
         """`maps` describes what the encoder gives."""
         raise NotImplementedError
 
-    def __call__(self, maps: Maps, train: bool = False, keys_N: layers.Keys = None) -> dict[str, Array]:
-        """The outputs; `keys_N` is for drop-out."""
+    def __call__(self, maps: Maps, training: Training | None = None) -> dict[str, Array]:
+        """The outputs; each has the axis N, but for those of the decoder itself, whose names lack it."""
         raise NotImplementedError
 
     def memory(self, maps: Maps) -> PyTree:
@@ -76,6 +113,13 @@ class Decoder(nnx.Module):
         """
         return ()
 
-    def look(self, maps: Maps, memory: PyTree) -> tuple[dict[str, Array], PyTree]:
-        """The outputs for the next frame of N views, and what is remembered after it. Only inference calls it."""
+    def look(
+        self, maps: Maps, memory: PyTree, mask_NHW: UInt8[Array, "N H W"] | None = None
+    ) -> tuple[dict[str, Array], PyTree]:
+        """The outputs for the next frame of N views, and what is remembered after it. Only inference calls it.
+
+        Args:
+          mask_NHW: train ids that an earlier stage made of the same views, 255 where it made none; only given where
+            `reads_masks`.
+        """
         return self(maps), memory

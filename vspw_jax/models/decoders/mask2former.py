@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import mask2former_rows
-from vspw_jax.models.decoders.decoder import Decoder, Maps
+from vspw_jax.models.decoders.decoder import Decoder, Maps, Training
 from vspw_jax.models.decoders.pixel_decoder import PixelDecoder, sine_position_encoding
 from vspw_jax.models.encoders.encoder import FeatureMap
 
@@ -146,11 +146,11 @@ class Mask2Former(Decoder):
         mask_logits = jnp.einsum("nqc,nhwc->nqhw", self.mask_embed[-1](x), mask_feature_NHWC)
         return class_logits.astype(jnp.float32), mask_logits.astype(jnp.float32)
 
-    def __call__(self, maps: Maps, train: bool = False, keys_N: layers.Keys = None) -> dict[str, Array]:
+    def __call__(self, maps: Maps, training: Training | None = None) -> dict[str, Array]:
         """Logits of the last prediction, and of all L = decoder layers + 1 predictions as `layer_...`; C is K here.
 
         The mask logits are made of `features_NHWC`; both have the size of the finest map.
-        The network has neither batch statistics nor randomness: `train` and `keys_N` change nothing.
+        The network has neither batch statistics nor randomness: `training` changes nothing.
         """
         mask_feature, memories = self.pixel_decoder(maps)
         dtype = mask_feature.dtype

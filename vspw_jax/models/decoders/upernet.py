@@ -5,6 +5,8 @@ Sources: Unified Perceptual Parsing, arXiv 1807.10221; open-mmlab/mmsegmentation
 Shapes: N images, H and W cells, C channels or classes.
 """
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -14,7 +16,7 @@ from ml_collections import ConfigDict
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import upernet_rows
-from vspw_jax.models.decoders.decoder import Decoder, Maps
+from vspw_jax.models.decoders.decoder import Decoder, Maps, Training, keys_of
 from vspw_jax.models.encoders.encoder import FeatureMap
 
 
@@ -46,20 +48,13 @@ class Classifier(nnx.Module):
         return self.conv(layers.drop_channels(x_NHWC, self.dropout, keys_N)).astype(jnp.float32)
 
 
-class UperNet(Decoder):
-    """The encoder's maps to logits of every cell of the finest one; an auxiliary head gives more logits for training.
+class Pyramid(Decoder):
+    """UperNet but for what it makes of its features: a subclass adds how they are classified, and its auxiliary head.
 
     Nothing here is rematerialised: the pass itself updates the batch norms' running means.
-
-    Args:
-      maps: of any number, width and stride.
-      num_classes: real classes.
-      config: dim, pool_scales, dropout, auxiliary_dim, auxiliary_level (the map that the auxiliary head reads).
     """
 
-    FIELDS = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
-    SEGMENTATION_LOSS = "per_pixel"
-    TORCH_NAMES = upernet_rows.NAMES
+    FIELDS: ClassVar[tuple[str, ...]] = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
 
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
@@ -69,32 +64,30 @@ class UperNet(Decoder):
                 f"0 to {len(maps) - 1}, fine to coarse."
             )
 
-    @classmethod
-    def features_width(cls, config: ConfigDict) -> int:
-        return config.dim
-
-    def __init__(
-        self,
-        maps: tuple[FeatureMap, ...],
-        num_classes: int,
-        config: ConfigDict,
-        remat: str,
-        *,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
+    def _add_pyramid(
+        self, maps: tuple[FeatureMap, ...], config: ConfigDict, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ) -> None:
-        del remat
-        self.check(config, maps)
         *finer, coarsest = [x.width for x in maps]
         options = layers.Options(dtype=dtype, rngs=rngs)
         dim, scales = config.dim, tuple(config.pool_scales)
-        self.pool_scales, self.auxiliary_level = scales, config.auxiliary_level
+        self.pool_scales = scales
         self.pooled_convs = nnx.List([layers.ConvNormRelu(coarsest, dim, 1, **options) for _ in scales])
         self.bottleneck = layers.ConvNormRelu(coarsest + len(scales) * dim, dim, 3, **options)
         self.lateral_convs = nnx.List([layers.ConvNormRelu(width, dim, 1, **options) for width in finer])
         self.fpn_convs = nnx.List([layers.ConvNormRelu(dim, dim, 3, **options) for _ in finer])
         self.fpn_bottleneck = layers.ConvNormRelu(len(maps) * dim, dim, 3, **options)
-        self.classifier = Classifier(dim, num_classes, config.dropout, **options)
+
+    def _add_auxiliary(
+        self,
+        maps: tuple[FeatureMap, ...],
+        num_classes: int,
+        config: ConfigDict,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
+        self.auxiliary_level = config.auxiliary_level
         self.auxiliary_conv = layers.ConvNormRelu(maps[self.auxiliary_level].width, config.auxiliary_dim, 3, **options)
         self.auxiliary_classifier = Classifier(config.auxiliary_dim, num_classes, config.dropout, **options)
 
@@ -116,14 +109,53 @@ class UperNet(Decoder):
         levels = [layers.resize_bilinear(x, *levels[0].shape[1:3]) for x in levels]
         return self.fpn_bottleneck(jnp.concatenate(levels, axis=-1), train)
 
-    def __call__(self, maps: Maps, train: bool = False, keys_N: layers.Keys = None) -> dict[str, Array]:
+    def auxiliary_logits(self, maps: Maps, training: Training | None) -> layers.Map:
+        """Of the size of the map at `auxiliary_level`."""
+        features = self.auxiliary_conv(maps[self.auxiliary_level], training is not None)
+        return self.auxiliary_classifier(features, keys_of(training, 1))
+
+
+class UperNet(Pyramid):
+    """The encoder's maps to logits of every cell of the finest one; an auxiliary head gives more logits for training.
+
+    Args:
+      maps: of any number, width and stride.
+      num_classes: real classes.
+      config: dim, pool_scales, dropout, auxiliary_dim, auxiliary_level (the map that the auxiliary head reads).
+    """
+
+    SEGMENTATION_LOSS = "per_pixel"
+    TORCH_NAMES = upernet_rows.NAMES
+
+    @classmethod
+    def features_width(cls, config: ConfigDict) -> int:
+        return config.dim
+
+    def __init__(
+        self,
+        maps: tuple[FeatureMap, ...],
+        num_classes: int,
+        config: ConfigDict,
+        remat: str,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        del remat
+        self.check(config, maps)
+        options = layers.Options(dtype=dtype, rngs=rngs)
+        self._add_pyramid(maps, config, **options)
+        self.classifier = Classifier(config.dim, num_classes, config.dropout, **options)
+        self._add_auxiliary(maps, num_classes, config, **options)
+
+    def __call__(self, maps: Maps, training: Training | None = None) -> dict[str, Array]:
         """`logits_NHWC`, the `features_NHWC` of which they are made, and `auxiliary_logits_NHWC`.
 
         The first two have the size of the finest map; the last has the size of the map at `auxiliary_level`.
         """
-        auxiliary, features = self.auxiliary_conv(maps[self.auxiliary_level], train), self.fuse(maps, train)
+        features = self.fuse(maps, training is not None)
         return {
             "features_NHWC": features.astype(jnp.float32),
-            "logits_NHWC": self.classifier(features, layers.fold_keys(keys_N, 0)),
-            "auxiliary_logits_NHWC": self.auxiliary_classifier(auxiliary, layers.fold_keys(keys_N, 1)),
+            "logits_NHWC": self.classifier(features, keys_of(training, 0)),
+            "auxiliary_logits_NHWC": self.auxiliary_logits(maps, training),
         }

@@ -1,0 +1,153 @@
+"""Stages of evaluation: which masks a stage reads, what is kept of it, and what happens where masks are missing."""
+
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from configs import memory_a, upernet
+from tests.inference import test_memory_decoders
+from vspw_jax.console.errors import UserError
+from vspw_jax.data import records, transforms
+from vspw_jax.evaluation import evaluate, predicted_videos, stages
+from vspw_jax.inference import augmentation
+from vspw_jax.metrics import predictions
+from vspw_jax.models.decoders import memory_decoder
+
+VOID = 255
+
+
+class Predictor:
+    """Answers class 0, and one more than the masks that it is given; notes what it was given."""
+
+    batch, remembers = 4, True
+    options = ConfigDict(dict(save_scores=False))
+
+    def __init__(self, name="A"):
+        self.name, self.given = name, []
+
+    def identity(self):
+        return {"weights": self.name, "scales": (1.0,)}
+
+    def first_memory(self, height, width):
+        return ()
+
+    def __call__(self, frames):
+        return np.zeros((len(frames), *frames[0].shape[:2]), np.uint8)
+
+    def start(self, frames, memory=(), masks=None):
+        self.given.append(None if masks is None else int(masks[0].max()))
+        labels = self(frames) if masks is None else np.stack(masks) + np.uint8(1)
+        return types.SimpleNamespace(labels=lambda: labels, memory=())
+
+
+@pytest.fixture
+def config(tiny_config):
+    tiny_config.evaluate.stages = 3
+    return tiny_config
+
+
+def shown(folder, name):
+    with Image.open(next((folder / name).glob("*/*.png"))) as mask:
+        return set(np.unique(mask))
+
+
+def test_each_stage_reads_the_masks_of_the_one_before(config, tmp_path):
+    predictor = Predictor()
+    result = evaluate.evaluate(config, predictor, tmp_path)
+    calls = len(predictor.given) // 3
+    assert predictor.given == [None] * calls + [0] * calls + [1] * calls
+    assert [shown(tmp_path, name) for name in ("stages/val/0", "stages/val/1", "evaluated/val")] == [{0}, {1}, {2}]
+    assert len(result["stages"]) == 3 and result["stages"][2]["mIoU"] == result["mIoU"]
+    assert result["stages"][0] != result["stages"][1]
+    assert json.loads((tmp_path / "evaluation.json").read_text())["stages"] == result["stages"]
+
+
+def test_stages_that_are_done_are_not_made_again(config, tmp_path):
+    whole = evaluate.evaluate(config, Predictor(), tmp_path)
+    again = Predictor()
+    assert evaluate.evaluate(config, again, tmp_path)["stages"] == whole["stages"]
+    assert set(again.given) == {1}
+    # Of other weights nothing is kept; where a mask is gone, its stage and those after it are made anew.
+    other = Predictor("B")
+    evaluate.evaluate(config, other, tmp_path)
+    assert set(other.given) == {None, 0, 1}
+    next((tmp_path / "stages/val/1").glob("*/*.png")).unlink()
+    again = Predictor("B")
+    evaluate.evaluate(config, again, tmp_path)
+    assert set(again.given) == {0, 1}
+
+
+def test_a_stage_whose_masks_are_missing_is_refused(config, tmp_path):
+    frames = records.Frames(config.data.records, "val")
+    with pytest.raises(UserError, match="no such folder"):
+        stages.masks_of(tmp_path / "0", frames)
+    evaluate.evaluate(config, Predictor(), tmp_path)
+    folder = tmp_path / "stages/val/0"
+    next(folder.glob("*/*.png")).unlink()
+    with pytest.raises(UserError, match="lacks 1 of 30 frames"):
+        stages.masks_of(folder, frames)
+    masks = predictions.Folder(folder)
+    predicted = predicted_videos.predict(Predictor(), frames, frames.videos, 2, masks)
+    with pytest.raises(UserError, match=r"stages/val/0/.*\.png"):
+        for _, video in predicted:
+            list(video)
+
+
+def test_a_network_that_reads_no_masks_has_one_stage():
+    config = upernet.get_config("demo")
+    config.evaluate.stages = 2
+    with pytest.raises(UserError, match="evaluate.stages is 2, but the decoder upernet reads no masks.*memory_a"):
+        stages.check(config)
+    config.evaluate.stages = 1
+    stages.check(config)
+    config = memory_a.get_config("demo")
+    config.evaluate.stages = 4
+    stages.check(config)
+
+
+def test_masks_are_cut_mirrored_and_padded_as_their_frames_are():
+    """A window's mask is that part of the whole mask, for every window of every view; void where a view is padded."""
+    options = augmentation.Options(stride=(24, 24), flip=True, scales=(0.5, 1.0))
+    windows = augmentation.Windows(40, 56, (32, 32), options)
+    mask = np.random.default_rng(0).integers(0, 9, (40, 56), np.uint8)
+    cut = np.asarray(windows.cut_mask(mask))
+    image = np.repeat(mask[None, ..., None], 3, axis=-1).astype(np.float32)
+    assert cut.shape == windows.cut(image)[0, ..., 0].shape and cut.dtype == np.uint8
+    sizes = [view.size for view in augmentation.views(40, 56, (32, 32), (0.5, 1.0), True)]
+    assert (cut[0, min(sizes[0][0], 32) :] == VOID).all() and set(np.unique(cut)) <= {*range(9), VOID}
+    whole = augmentation.Windows(32, 32, (32, 32), augmentation.Options(stride=(32, 32), flip=True))
+    plain, mirrored = whole.cut_mask(mask[:32, :32])
+    np.testing.assert_array_equal(plain, mask[:32, :32])
+    np.testing.assert_array_equal(mirrored, plain[:, ::-1])
+
+
+@pytest.fixture(scope="module")
+def known():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        test_memory_decoders.small_network.register(monkeypatch)
+        yield
+
+
+def test_decoder_a_reads_the_masks_in_place_of_what_it_remembers(known):
+    config = test_memory_decoders.recipe("memory_a")
+    config.evaluate.stride = (32, 32)
+    weights = test_memory_decoders.weights_of(config)
+    predictor = test_memory_decoders.predictor_of(config, weights)
+    frames = test_memory_decoders.video(2, 32, 32)
+    graphdef, _, _ = test_memory_decoders.train_state.describe(config)
+    model = test_memory_decoders.train_state.nnx.merge(graphdef, weights["params"], weights["model_state"])
+    given = [np.full((32, 32), label, np.uint8) for label in (1, VOID)]
+    found = predictor.start(frames, predictor.first_memory(32, 32), given).labels()
+    image = (np.stack(frames).astype(np.float32) - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
+    memory = {"mask": np.asarray(memory_decoder.mask_of_labels(np.stack(given), 8, 8))}
+    outputs, _ = jax.jit(model.look)(image, memory)
+    scores = jax.nn.softmax(outputs["logits_BTHWC"][:, 0], axis=-1)
+    expected = jax.image.resize(scores, (2, 32, 32, 5), "bilinear", antialias=False).argmax(axis=-1)
+    assert (found == expected).mean() > 0.99
+    usual = predictor.start(frames, predictor.first_memory(32, 32)).labels()
+    assert (found[0] != usual[0]).any()

@@ -1,0 +1,91 @@
+"""The decoders of paper 001 to files and back, the feature memory included."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import memory_a, memory_b
+from tests.interop.conftest import drawn, variables
+from vspw_jax.console.errors import UserError
+from vspw_jax.interop import checkpoint_file, convert
+
+RECIPES = {"memory_a": memory_a, "memory_b": memory_b}
+
+
+def tiny(name, **changes):
+    """config.model of a small BEiT with a memory decoder."""
+    model = RECIPES[name].get_config("demo").model
+    model.encoder.update(dim=16, heads=2)
+    model.decoder.update(dim=12, memory_dim=8, auxiliary_dim=6, truth_steps=0)
+    model.update(image_size=(64, 64), num_classes=7)
+    model.update(changes)
+    return model
+
+
+def with_unseen_class(model):
+    memory = model.decoder.feature_memory
+    memory.valid_K[...] = memory.valid_K[...].at[3].set(False)
+    return model
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_file_gives_every_tensor_back_and_tells_the_network(name, tmp_path):
+    model = with_unseen_class(drawn(tiny(name)))
+    convert.save_torch(model, tmp_path / "A.pth")
+    found, config = convert.model_from_torch(tmp_path / "A.pth")
+    ours, theirs = variables(found), variables(model)
+    assert ours.keys() == theirs.keys() and not ours["decoder/feature_memory/valid_K"].all()
+    for path, array in theirs.items():
+        np.testing.assert_array_equal(ours[path], array, err_msg=path)
+    assert config.model.decoder.to_dict() == tiny(name).decoder.to_dict()
+    convert.save_torch(found, tmp_path / "B.safetensors")
+    first, second = (checkpoint_file.read(tmp_path / name).tensors for name in ("A.pth", "B.safetensors"))
+    assert first.keys() == second.keys()
+    for tensor in first:
+        np.testing.assert_array_equal(first[tensor].read(), second[tensor].read(), err_msg=tensor)
+
+
+def test_a_memory_of_another_number_of_classes_is_refused(tmp_path):
+    convert.save_torch(drawn(tiny("memory_a", num_classes=9)), tmp_path / "A.pth")
+    shapes = nnx.to_pure_dict(nnx.state(drawn(tiny("memory_a"))))
+    with pytest.raises(UserError) as raised:
+        convert.plan(tiny("memory_a"), [shapes], tmp_path / "A.pth")
+    assert "decode_head.memory_module.memory (9, 1, 8) float32; wanted (7, 1, 8), for decoder/feature_memory" in str(
+        raised.value
+    )
+
+
+def test_what_ssseg_has_too_has_its_names_and_shapes(tmp_path):
+    """Of MCIBI's memory module and heads, 8 wide here, for 7 classes: ssseg/modules/models/segmentors/mcibi."""
+    convert.save_torch(drawn(tiny("memory_a")), tmp_path / "A.safetensors")
+    tensors = checkpoint_file.read(tmp_path / "A.safetensors").tensors
+    attention = "memory_module.self_attention"
+    convolutions = {
+        **{f"{attention}.{part}_project.0.0": (4, 8, 1, 1) for part in ("key", "query")},
+        **{f"{attention}.{part}_project.1.0": (4, 4, 1, 1) for part in ("key", "query")},
+        f"{attention}.value_project.0": (4, 8, 1, 1),
+        f"{attention}.out_project.0": (8, 4, 1, 1),
+        "decoder_stage1.0": (8, 8, 1, 1),
+        "decoder_stage2.0": (8, 8, 1, 1),
+        "decoder_stage1.4": (7, 8, 1, 1),
+        "decoder_stage2.4": (7, 8, 1, 1),
+    }
+    expected = {"memory_module.memory": (7, 1, 8)} | {f"{name}.weight": shape for name, shape in convolutions.items()}
+    for name in convolutions:
+        if not name.endswith(".4"):
+            expected |= {f"{name[:-1]}1.running_mean": convolutions[name][:1]}
+    assert {name: tensors[f"decode_head.{name}"].shape for name in expected} == expected
+
+
+def test_what_tmanet_has_too_has_its_names_and_shapes(tmp_path):
+    """wanghao9610/TMANet: first the layer's number, then the place in the past; ours looks 2 frames back, 8 wide."""
+    convert.save_torch(drawn(tiny("memory_b")), tmp_path / "B.safetensors")
+    tensors = checkpoint_file.read(tmp_path / "B.safetensors").tensors
+    expected = {}
+    for kind, width in (("key", 16), ("value", 32)):
+        for layer, shape in enumerate(((width, 8, 1, 1), (width, width, 3, 3))):
+            expected[f"query_{kind}_conv.{layer}.conv.weight"] = shape
+            for place in range(2):
+                expected[f"memory_{kind}_conv.{layer}.{place}.conv.weight"] = shape
+                expected[f"memory_{kind}_conv.{layer}.{place}.bn.running_var"] = shape[:1]
+    assert {name: tensors[f"decode_head.{name}"].shape for name in expected} == expected

@@ -1,0 +1,91 @@
+"""Training steps of the decoders of paper 001: the same on one device and on eight, every parameter moves."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import memory_b
+from configs.parts import training
+from tests.inference.test_memory_decoders import recipe
+from tests.models import small_network
+from vspw_jax.console.errors import UserError
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.tasks import task
+from vspw_jax.training import optimizers, train_state, train_step
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_network.register(monkeypatch)
+        yield
+
+
+def trained(name, num_devices, steps=3):
+    """([metrics of each step], state before, state after), NumPy arrays."""
+    config = recipe(name)
+    config.optimizer = training.sgd(learning_rate=0.05)  # Adam's first update would be the sign of rounding errors.
+    config.schedule.warmup_steps = 0
+    config.train.update(batch=8, steps=10)
+    config.model.decoder.update(truth_steps=1, dropout=0.2)
+    config.loss.segmentation.memory_start_step = 1
+    rng = np.random.default_rng(0)
+    shape = (8, config.data.frames, 32, 32)
+    batch = {
+        "image_BTHWC": rng.normal(size=(*shape, 3)).astype(np.float32),
+        "label_BTHW": rng.choice([0, 1, 2, 3, 255], shape).astype(np.int32),
+        "is_clip_B": np.ones(8, bool),
+    }
+    mesh = make_mesh(8, 0, jax.devices()[:num_devices])
+    graphdef, params, _ = train_state.describe(config)
+    optimizer = optimizers.build(config, params)
+    state = train_state.new_state(config, optimizer, mesh)
+    step = train_step.make_train_step(config, graphdef, optimizer, mesh)
+    before, metrics = jax.tree.map(np.array, state), []
+    for _ in range(steps):
+        state, values = step(state, placement.to_global(mesh, batch), train_step.seed_of(config))
+        metrics.append({name: float(value) for name, value in values.items()})
+    return metrics, before, jax.tree.map(np.array, state)
+
+
+@pytest.fixture(scope="module")
+def run(known):
+    """`trained`, each run once."""
+    return functools.cache(trained)
+
+
+@pytest.mark.parametrize("name", ["memory_a", "memory_b"])
+def test_every_term_is_there_and_every_parameter_moves(run, name):
+    metrics, before, after = run(name, 8)
+    terms = {"pixel", "first_pass", "auxiliary", "memory"}
+    assert metrics[0].keys() == terms | {"loss", "gradient_norm", "learning_rate", "bad_steps"}
+    for step, values in enumerate(metrics):
+        assert values["loss"] == pytest.approx(sum(values[term] for term in terms), rel=1e-5)
+        assert (values["memory"] > 0) == (step >= 1)
+    memory = after["model_state"]["decoder"]["feature_memory"]
+    np.testing.assert_array_equal(memory["valid_K"], [True] * 4 + [False])
+    assert np.abs(memory["rows_KC"][:4]).max(axis=1).all() and not memory["rows_KC"][4].any()
+    still = []
+    placement.map_with_path(
+        lambda path, pair: still.append(path) if np.array_equal(*pair) else None,
+        jax.tree.map(lambda *pair: np.stack(pair), before["params"], after["params"]),
+    )
+    assert still == []
+
+
+def test_eight_devices_learn_what_one_does(run):
+    (metrics_of_one, _, one), (metrics_of_eight, _, eight) = run("memory_a", 1), run("memory_a", 8)
+    for ours, theirs in zip(metrics_of_one, metrics_of_eight, strict=True):
+        assert theirs == pytest.approx(ours, rel=2e-3, abs=1e-5)
+    rows = lambda state: state["model_state"]["decoder"]["feature_memory"]["rows_KC"]
+    np.testing.assert_allclose(rows(eight), rows(one), rtol=1e-3, atol=1e-4)
+
+
+def test_clips_that_are_too_short_to_look_back_are_refused():
+    config = memory_b.get_config("demo")
+    config.data.frames = 2
+    with pytest.raises(UserError, match="data.frames is 2: expected 3 or more.*--config.data.frames=3"):
+        task.check(config)

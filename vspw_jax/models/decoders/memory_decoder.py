@@ -1,0 +1,213 @@
+"""What the decoders A and B of paper 001 share: UperNet's features, joined with what a feature memory knows.
+
+Each pixel reads the memory by a mask, P in the paper. Where the mask has no class, as before a video's first frame or
+where a truth is void, the first pass takes its place: a head on the representations, trained for this.
+Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 3; SegmentationBLWX/sssegmentation
+ssseg/modules/models/segmentors/mcibi/mcibi.py for what the paper leaves open (the heads, the memory's classification).
+Shapes: N images, H and W cells of the finest map, h and w of the memory's, C channels, K classes.
+"""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PyTree, UInt8
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from vspw_jax.classes.vspw import VOID
+from vspw_jax.console.errors import UserError, choose
+from vspw_jax.models import layers
+from vspw_jax.models.decoders import memory_rows
+from vspw_jax.models.decoders.decoder import Maps, Training
+from vspw_jax.models.decoders.upernet import Classifier, Pyramid
+from vspw_jax.models.encoders.encoder import FeatureMap
+from vspw_jax.models.temporal.feature_memory import FIRST_SIGHTS, FeatureMemory
+from vspw_jax.models.temporal.memory_attention import MemoryAttention
+
+Mask = UInt8[Array, "N h w"] | Float[Array, "N h w K"]
+"""A class for each cell, `VOID` where there is none, or weights of the classes, zeros where there are none."""
+
+
+def hard(logits_NhwK: layers.Map) -> Mask:
+    """The best class: what a mask on disk has."""
+    return logits_NhwK.argmax(axis=-1).astype(jnp.uint8)
+
+
+def soft(logits_NhwK: layers.Map) -> Mask:
+    """The probabilities of all classes."""
+    return jax.nn.softmax(logits_NhwK, axis=-1)
+
+
+MASKS = {"hard": hard, "soft": soft}
+"""How logits become a mask, by `model.decoder.mask`."""
+
+
+def weights_of(mask: Mask, first_pass: Mask, num_classes: int) -> layers.Map:
+    """Weights over the classes: the mask's, and the first pass's where the mask has no class."""
+    weights, otherwise = (
+        jax.nn.one_hot(x, num_classes) if jnp.issubdtype(x.dtype, jnp.integer) else x for x in (mask, first_pass)
+    )
+    return jnp.where(weights.sum(axis=-1, keepdims=True) > 0, weights, otherwise)
+
+
+def mask_of_labels(label_NHW: UInt8[Array, "N H W"], height: int, width: int) -> UInt8[Array, "N h w"]:
+    """The label in the middle of every cell."""
+    return jax.image.resize(label_NHW, (len(label_NHW), height, width), "nearest")
+
+
+class Head(nnx.Module):
+    """1x1 convolution, batch norm, ReLU, drop-out of channels, classifier."""
+
+    def __init__(self, dim: int, num_classes: int, dropout: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
+        self.conv = layers.ConvNormRelu(dim, dim, 1, **options)
+        self.classifier = Classifier(dim, num_classes, dropout, **options)
+
+    def __call__(self, x_NHWC: layers.Map, train: bool, keys_N: layers.Keys = None) -> layers.Map:
+        return self.classifier(self.conv(x_NHWC, train), keys_N)
+
+
+class MemoryDecoder(Pyramid):
+    """UperNet with a feature memory. A subclass says which mask a frame reads it by, and what reads it.
+
+    Args:
+      config: UperNet's fields, and
+        level: the map whose size the memory's maps have;
+        memory_dim: width of the representations and of what is classified;
+        mask: a key of `MASKS`;
+        first_sight: a key of `FIRST_SIGHTS`;
+        momentum, momentum_power: m of equation 1 at a share x of the training is momentum (1 - x)^momentum_power: with
+          power 0 constant, with a poly schedule's power in step with its learning rate;
+        truth_steps: in so many first steps the truth takes the mask's place.
+    """
+
+    FIELDS: ClassVar[tuple[str, ...]] = (
+        *Pyramid.FIELDS,
+        *("level", "memory_dim", "mask", "first_sight", "momentum", "momentum_power", "truth_steps"),
+    )
+    SEGMENTATION_LOSS = "memory_per_pixel"
+    TORCH_NAMES = memory_rows.NAMES
+    remembers = True
+    reads_masks = True
+
+    @classmethod
+    def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
+        super().check(config, maps)
+        choose(MASKS, config.mask, "model.decoder.mask")
+        choose(FIRST_SIGHTS, config.first_sight, "model.decoder.first_sight")
+        if config.level not in range(len(maps)):
+            raise UserError(
+                f"model.decoder.level is {config.level}: expected one of the encoder's maps, 0 to {len(maps) - 1}, "
+                "fine to coarse. The memory's maps get its size."
+            )
+        if config.memory_dim % 2:
+            raise UserError(f"model.decoder.memory_dim is {config.memory_dim}: expected an even number.")
+
+    @classmethod
+    def features_width(cls, config: ConfigDict) -> int:
+        return config.memory_dim
+
+    def __init__(
+        self,
+        maps: tuple[FeatureMap, ...],
+        num_classes: int,
+        config: ConfigDict,
+        remat: str,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.check(config, maps)
+        options = layers.Options(dtype=dtype, rngs=rngs)
+        dim, heads = config.memory_dim, (num_classes, config.dropout)
+        self.config, self.num_classes = FrozenConfigDict(config), num_classes
+        self._add_pyramid(maps, config, **options)
+        self.represent_conv = layers.ConvNormRelu(sum(x.width for x in maps), dim, 3, **options)
+        self.first_head = Head(dim, *heads, **options)
+        self.feature_memory = FeatureMemory(num_classes, dim)
+        self.attention = MemoryAttention(dim, remat, **options)
+        self.join_conv = layers.ConvNormRelu(config.dim + dim, dim, 3, **options)
+        self.head = Head(dim, *heads, **options)
+        self._add_auxiliary(maps, num_classes, config, **options)
+
+    def represent(self, maps: Maps, train: bool) -> layers.Map:
+        """R of the paper: all maps of an image, as large as one of them, as representations of its pixels."""
+        size = maps[self.config.level].shape[1:3]
+        return self.represent_conv(jnp.concatenate([layers.resize_bilinear(x, *size) for x in maps], axis=-1), train)
+
+    def blank(self, x_NhwC: layers.Map) -> Mask:
+        """Masks of the size of a map, without a class anywhere."""
+        if self.config.mask == "hard":
+            return jnp.full(x_NhwC.shape[:3], VOID, jnp.uint8)
+        return jnp.zeros((*x_NhwC.shape[:3], self.num_classes))
+
+    def masks(self, logits_NHWK: layers.Map, features_NhwC: layers.Map) -> Mask:
+        """The mask that these logits are, with the size of the memory's maps; no gradient passes."""
+        logits_NhwK = layers.resize_bilinear(jax.lax.stop_gradient(logits_NHWK), *features_NhwC.shape[1:3])
+        return MASKS[self.config.mask](logits_NhwK)
+
+    def read(
+        self,
+        wide_NHWC: layers.Map,
+        features_NhwC: layers.Map,
+        first_pass_NhwK: layers.Map,
+        mask: Mask,
+        train: bool,
+        keys_N: layers.Keys = None,
+    ) -> tuple[layers.Map, layers.Map]:
+        """(what is classified, logits) of images whose pixels read the memory by a mask.
+
+        Args:
+          wide_NHWC: UperNet's features, C_wi of the paper.
+          features_NhwC: what reads.
+          first_pass_NhwK: logits.
+        """
+        weights = weights_of(mask, self.masks(first_pass_NhwK, features_NhwC), self.num_classes)
+        context = self.attention(features_NhwC, self.feature_memory.recall(weights, features_NhwC), train)
+        context = layers.resize_bilinear(context, *wide_NHWC.shape[1:3])
+        joined = self.join_conv(jnp.concatenate([wide_NHWC, context], axis=-1), train)
+        return joined, self.head(joined, train, keys_N)
+
+    def outputs(
+        self, maps: Maps, joined: layers.Map, logits: layers.Map, first_pass: layers.Map, training: Training | None
+    ) -> dict[str, Array]:
+        """What `__call__` and `look` give; in training the memory's rows, classified, too."""
+        outputs = {
+            "features_NHWC": joined.astype(jnp.float32),
+            "logits_NHWC": logits,
+            "first_pass_logits_NHWC": first_pass,
+            "auxiliary_logits_NHWC": self.auxiliary_logits(maps, training),
+        }
+        if training:
+            # With running statistics: the rows are no sample of what the head's batch norm sees.
+            rows_K11C = jax.lax.stop_gradient(self.feature_memory.rows_KC[...])[:, None, None]
+            outputs["memory_logits_KC"] = self.head(rows_K11C.astype(joined.dtype), train=False)[:, 0, 0]
+            outputs["memory_valid_K"] = self.feature_memory.valid_K[...]
+        return outputs
+
+    def given(self, mask_NHW: UInt8[Array, "N H W"], features_NhwC: layers.Map) -> Mask:
+        """Train ids as masks for the memory's maps."""
+        mask = mask_of_labels(mask_NHW, *features_NhwC.shape[1:3])
+        return mask if self.config.mask == "hard" else jax.nn.one_hot(mask, self.num_classes)
+
+    def truth(self, features_NhwC: layers.Map, training: Training) -> Mask | None:
+        """The labels as masks for the memory's maps; None without labels or where they never take a mask's place."""
+        if training.label_NHW is None or not self.config.truth_steps:
+            return None
+        return self.given(training.label_NHW.astype(jnp.uint8), features_NhwC)
+
+    def or_truth(self, mask: Mask, truth: Mask | None, training: Training) -> Mask:
+        """The mask that a frame in training reads by."""
+        return mask if truth is None else jnp.where(training.step < self.config.truth_steps, truth, mask)
+
+    def learn(self, features_NhwC: layers.Map, training: Training) -> None:
+        """Equation 1, after the pass."""
+        if training.label_NHW is not None:
+            momentum = self.config.momentum * (1 - training.progress) ** self.config.momentum_power
+            self.feature_memory.learn(
+                features_NhwC, training.label_NHW, momentum, self.config.first_sight, training.keys(3)
+            )
+
+    def memory(self, maps: Maps) -> PyTree:
+        return {"mask": self.blank(maps[self.config.level])}

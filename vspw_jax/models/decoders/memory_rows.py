@@ -1,0 +1,122 @@
+"""Names of the memory decoders' tensors in PyTorch files, and their sizes off their shapes; see `torch_rows.py`.
+
+No public code has these decoders. In mmsegmentation's files UperNet's parts have UperNet's names, and the rest has the
+names of its like in SegmentationBLWX/sssegmentation ssseg/modules/models/segmentors/mcibi/{mcibi,memory}.py, but the
+layer of the representations, whose name there, bottleneck, is UperNet's here.
+"""
+
+from collections.abc import Collection, Iterator
+
+from ml_collections import ConfigDict
+
+from vspw_jax.models.decoders import upernet_rows
+from vspw_jax.models.torch_names import DecoderNames, DecoderSizes, Names, Shapes
+from vspw_jax.models.torch_rows import (
+    CLASSES,
+    CONV,
+    CONV_1X1,
+    SLOTS,
+    Layout,
+    Row,
+    batch_norm,
+    class_head,
+    conv_1x1,
+    layer,
+)
+
+MEMORY = "memory_module."
+ATTENTION = {"query/{}": "query_project.{}", "key/{}": "key_project.{}"}
+
+
+def conv_norm(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:
+    """Rows of a `ConvNormRelu` that is a Sequential there."""
+    yield from layer(f"{ours}/conv", f"{theirs}.0", (), layout, bias=False)
+    yield from batch_norm(f"{ours}/norm", f"{theirs}.1")
+
+
+def conv_module(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:
+    """Rows of a `ConvNormRelu` that is mmcv's ConvModule there."""
+    yield from layer(f"{ours}/conv", f"{theirs}.conv", (), layout, bias=False)
+    yield from batch_norm(f"{ours}/norm", f"{theirs}.bn")
+
+
+def head(ours: str, theirs: str) -> Iterator[Row]:
+    """Rows of a head: convolution 0, norm 1, ReLU and drop-out without tensors, classifier 4."""
+    yield from conv_norm(f"{ours}/conv", theirs, CONV_1X1)
+    yield from class_head(conv_1x1(f"{ours}/classifier/conv", f"{theirs}.4"), CLASSES)
+
+
+def memory(ours: str, theirs: str) -> Iterator[Row]:
+    """Rows of the memory and of what reads it."""
+    inside = theirs + MEMORY
+    yield Row(f"{ours}/feature_memory/rows_KC", f"{inside}memory", SLOTS)
+    yield Row(f"{ours}/feature_memory/valid_K", f"{inside}valid")
+    for number in range(2):
+        for here, there in ATTENTION.items():
+            name = f"{inside}self_attention.{there.format(number)}"
+            yield from conv_norm(f"{ours}/attention/{here.format(number)}", name, CONV_1X1)
+    for here, there in (("value", "value_project"), ("out", "out_project")):
+        yield from conv_norm(f"{ours}/attention/{here}", f"{inside}self_attention.{there}", CONV_1X1)
+    yield from conv_norm(f"{ours}/represent_conv", f"{inside}representations", CONV)
+    yield from conv_norm(f"{ours}/join_conv", f"{inside}bottleneck", CONV)
+    yield from head(f"{ours}/first_head", f"{theirs}decoder_stage1")
+    yield from head(f"{ours}/head", f"{theirs}decoder_stage2")
+
+
+def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows of decoder A, beside those of UperNet but for its classifier."""
+    classifier = f"{ours}/classifier/"
+    for row in upernet_rows.mmseg(ours, theirs, config, names):
+        if not row.ours.startswith(classifier):
+            yield row
+    yield from memory(ours, theirs)
+
+
+def mmseg_b(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows of decoder B: those of decoder A, and TMANet's, but for its bottleneck, whose name is UperNet's here."""
+    yield from mmseg(ours, theirs, config, names)
+    inside = f"{ours}/temporal"
+    for number, layout in enumerate((CONV_1X1, CONV)):
+        for kind in ("key", "value"):
+            yield from conv_module(f"{inside}/query_{kind}/{number}", f"{theirs}query_{kind}_conv.{number}", layout)
+            for place in range(config.past):
+                name = f"{theirs}memory_{kind}_conv.{number}.{place}"
+                yield from conv_module(f"{inside}/memory_{kind}/{place}/{number}", name, layout)
+    yield from conv_module(f"{inside}/bottleneck", f"{theirs}temporal_bottleneck", CONV)
+
+
+def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
+    """In files that we wrote. The masks, the momentum and the level are not in shapes."""
+    scales, rows = (1, 2, 3, 6), f"{theirs}{MEMORY}memory"
+    fields = dict(
+        dim=shapes.size(f"{theirs}bottleneck.conv.weight", 0),
+        pool_scales=scales,
+        dropout=0.1,
+        auxiliary_dim=shapes.size(f"{upernet_rows.AUXILIARY}.conv_seg.weight", 1),
+        auxiliary_level=2,
+        level=1,
+        memory_dim=shapes.size(rows, 2),
+        mask="hard",
+        first_sight="mean",
+        momentum=0.9,
+        momentum_power=1.0,
+        truth_steps=0,
+    )
+    assumed = [f"pooling to {', '.join(map(str, scales))} bins a side", "an auxiliary head on the map at 1/16"]
+    assumed += ["a memory read at 1/8 by hard masks", "its momentum 0.9, in step with a linear learning rate"]
+    return DecoderSizes(fields, shapes.size(rows, 0), [*assumed, "drop-out 0.1 in training"])
+
+
+def mmseg_b_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
+    """As `mmseg_sizes`, with the sizes of the attention over time."""
+    fields, num_classes, assumed = mmseg_sizes(shapes, theirs)
+    first = f"{theirs}{{}}_conv.0.0.conv.weight"
+    past = shapes.count(f"{theirs}memory_key_conv.0.{{}}.conv.weight")
+    widths = {f"{kind}_dim": shapes.size(first.format(f"memory_{kind}"), 0) for kind in ("key", "value")}
+    return DecoderSizes(fields | {"past": past} | widths, num_classes, assumed)
+
+
+NAMES: DecoderNames = {"mmseg": Names((MEMORY,), mmseg, mmseg_sizes)}
+"""Of decoder A."""
+NAMES_B: DecoderNames = {"mmseg": Names(("memory_key_conv.",), mmseg_b, mmseg_b_sizes)}
+"""Of decoder B; its files have all that decoder A's have, so it is listed before it."""

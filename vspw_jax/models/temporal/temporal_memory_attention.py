@@ -1,0 +1,110 @@
+"""Temporal memory attention (TMA): every pixel of a frame attends to all pixels of the T frames before it.
+
+Source: Temporal Memory Attention for Video Semantic Segmentation (Wang et al., arXiv 2102.08643); wanghao9610/TMANet
+mmseg/models/decode_heads/tma_head.py. Each place in the past, 0 for the oldest frame, has layers of its own. Before a
+video's first frame that frame is repeated, as the authors advise (TMANet, issue 23). What a frame gives for each place
+is computed once, whatever number of later frames looks at it.
+Shapes: N images, H and W cells, S cells of a map, Q frames in a queue, C channels.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from vspw_jax.models import layers
+from vspw_jax.models.temporal.memory_attention import attend
+
+Place = tuple[layers.Map, ...]
+"""Keys and values."""
+Queue = tuple[Float[Array, "N Q H W C"], ...]
+"""Keys and values of the last frames for one place in the past, the oldest first; Q is how far back the place is."""
+
+
+def before(x_NHWC: layers.Map, frames: int, steps: int) -> layers.Map:
+    """For each image of clips of `frames` images the one `steps` before it, or the clip's first."""
+    numbers = jnp.maximum(jnp.arange(frames) - steps, 0)
+    return x_NHWC.reshape(-1, frames, *x_NHWC.shape[1:])[:, numbers].reshape(x_NHWC.shape)
+
+
+class TemporalMemoryAttention(nnx.Module):
+    """Maps of frames, `dim` wide, to maps of the same size and width that know the frames before.
+
+    Args:
+      past: T.
+      key_dim, value_dim: widths of keys and values.
+      remat: a key of `layers.REMAT_POLICIES`, for the attention's weights of every pair of cells.
+    """
+
+    def __init__(
+        self, dim: int, past: int, key_dim: int, value_dim: int, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
+        self.widths, self.remat, self.dtype = (key_dim, value_dim), remat, dtype
+
+        def stack(width: int) -> nnx.List:
+            return nnx.List(
+                [layers.ConvNormRelu(dim, width, 1, **options), layers.ConvNormRelu(width, width, 3, **options)]
+            )
+
+        self.query_key, self.query_value = map(stack, self.widths)
+        self.memory_key, self.memory_value = (nnx.List([stack(width) for _ in range(past)]) for width in self.widths)
+        self.bottleneck = layers.ConvNormRelu(2 * value_dim, dim, 3, **options)
+
+    def _run(self, stack: nnx.List, x_NHWC: layers.Map, train: bool) -> layers.Map:
+        for layer in stack:
+            x_NHWC = layer(x_NHWC, train)
+        return x_NHWC
+
+    def for_places(self, x_NHWC: layers.Map, train: bool) -> list[Place]:
+        """What frames give to later ones, for each place in their past."""
+        return [
+            (self._run(key, x_NHWC, train), self._run(value, x_NHWC, train))
+            for key, value in zip(self.memory_key, self.memory_value, strict=True)
+        ]
+
+    def attend(self, x_NHWC: layers.Map, places: list[Place], train: bool) -> layers.Map:
+        """What frames become, given what stands at each place in their past.
+
+        The products of queries and keys are not scaled, as in the released code (matmul_norm is off).
+        """
+        query, own = self._run(self.query_key, x_NHWC, train), self._run(self.query_value, x_NHWC, train)
+        keys, values = (
+            jnp.concatenate([layers.to_tokens(x) for x in kind], axis=1) for kind in zip(*places, strict=True)
+        )
+        unscaled = layers.rematerialised(functools.partial(attend, scale=1.0), self.remat)
+        seen = unscaled(layers.to_tokens(query), keys, values)
+        return self.bottleneck(jnp.concatenate([own, seen.reshape(own.shape)], axis=-1), train)
+
+    def in_clips(self, x_NHWC: layers.Map, frames: int, train: bool) -> layers.Map:
+        """All frames of clips of `frames` images, each given those before it in its clip."""
+        places = self.for_places(x_NHWC, train)
+        past = len(places)
+        shifted = [tuple(before(x, frames, past - place) for x in pair) for place, pair in enumerate(places)]
+        return self.attend(x_NHWC, shifted, train)
+
+    def no_past(self, x_NHWC: layers.Map) -> list[Queue]:
+        """Queues before a first frame, in float32, as files have them; of the map only the shape counts."""
+        images, past = x_NHWC.shape[:3], len(self.memory_key)
+        empty = lambda count, width: jnp.zeros((images[0], count, *images[1:], width))
+        return [tuple(empty(past - place, width) for width in self.widths) for place in range(past)]
+
+    def next_frame(
+        self, x_NHWC: layers.Map, queues: list[Queue], is_first_N: Bool[Array, " N"]
+    ) -> tuple[layers.Map, list[Queue]]:
+        """(the next frame of N views, given those before it; the queues after it).
+
+        Args:
+          is_first_N: a first frame fills its queues with itself.
+        """
+        new = self.for_places(x_NHWC, False)
+
+        def filled(queue: Array, frame: Array) -> Array:
+            return jnp.where(is_first_N.reshape(-1, 1, 1, 1, 1), frame[:, None].astype(queue.dtype), queue)
+
+        full = [tuple(map(filled, *pair)) for pair in zip(queues, new, strict=True)]
+        oldest = [tuple(queue[:, 0].astype(self.dtype) for queue in pair) for pair in full]
+        output = self.attend(x_NHWC, oldest, False)
+        push = lambda queue, frame: jnp.concatenate([queue[:, 1:], frame[:, None].astype(queue.dtype)], axis=1)
+        return output, [tuple(map(push, *pair)) for pair in zip(full, new, strict=True)]
