@@ -126,6 +126,10 @@ RANGES: dict[str, Range] = {
     "model.encoder.layer_scale": number(0),
     "model.encoder.drop_path": SHARE_BELOW_1,
     "model.encoder.out_blocks": several(COUNT),
+    "model.encoder.stem": TEXT,
+    "model.encoder.width": WIDTH,
+    "model.encoder.depths": several(COUNT),
+    "model.encoder.output_stride": WIDTH,
     "model.encoder.adapter_channels": WIDTH,
     "model.encoder.adapter_heads": WIDTH,
     "model.encoder.adapter_points": COUNT,
@@ -144,8 +148,14 @@ RANGES: dict[str, Range] = {
     "model.decoder.norm_groups": WIDTH,
     "model.decoder.pool_scales": several(COUNT),
     "model.decoder.dropout": SHARE_BELOW_1,
-    "model.decoder.auxiliary_dim": WIDTH,
+    "model.decoder.dropped": TEXT,
+    "model.decoder.variant": TEXT,
+    "model.decoder.dilations": several(COUNT),
+    "model.decoder.num_convs": COUNT,
+    "model.decoder.concat_input": FLAG,
+    "model.decoder.auxiliary_dim": whole(0, 2**16),  # 0: no auxiliary head.
     "model.decoder.auxiliary_level": whole(0),
+    "model.decoder.auxiliary_dropout": SHARE_BELOW_1,
     "model.projection.dim": whole(0, 2**16),  # 0: no projection.
     "model.projection.hidden": whole(0, 2**16),  # 0: as wide as its input.
     "model.projection.input": TEXT,

@@ -11,10 +11,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import upernet_rows
+from vspw_jax.models.decoders.classifier import Classifier
 from vspw_jax.models.decoders.decoder import Decoder, Maps
+from vspw_jax.models.decoders.fcn import check_auxiliary
 from vspw_jax.models.encoders.encoder import FeatureMap
 
 
@@ -35,17 +36,6 @@ def adaptive_average_pool(x_NHWC: layers.Map, bins: int) -> Float[Array, "N bins
     return jnp.einsum("nhwc,ih,jw->nijc", x_NHWC, rows, columns)
 
 
-class Classifier(nnx.Module):
-    """Drops whole channels in training, then classifies every cell; float32 logits."""
-
-    def __init__(self, dim: int, num_classes: int, dropout: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        self.dropout = dropout
-        self.conv = layers.linear(dim, num_classes, kernel_init=nnx.initializers.normal(0.01), dtype=dtype, rngs=rngs)
-
-    def __call__(self, x_NHWC: layers.Map, keys_N: layers.Keys) -> layers.Map:
-        return self.conv(layers.drop_channels(x_NHWC, self.dropout, keys_N)).astype(jnp.float32)
-
-
 class UperNet(Decoder):
     """The encoder's maps to logits of every cell of the finest one; an auxiliary head gives more logits for training.
 
@@ -54,7 +44,8 @@ class UperNet(Decoder):
     Args:
       maps: of any number, width and stride.
       num_classes: real classes.
-      config: dim, pool_scales, dropout, auxiliary_dim, auxiliary_level (the map that the auxiliary head reads).
+      config: dim, pool_scales, dropout, auxiliary_dim (0 for no auxiliary head), auxiliary_level (the map that
+        it reads).
     """
 
     FIELDS = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
@@ -63,11 +54,7 @@ class UperNet(Decoder):
 
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
-        if config.auxiliary_level not in range(len(maps)):
-            raise UserError(
-                f"model.decoder.auxiliary_level is {config.auxiliary_level}: expected one of the encoder's maps, "
-                f"0 to {len(maps) - 1}, fine to coarse."
-            )
+        check_auxiliary(config, maps)
 
     @classmethod
     def features_width(cls, config: ConfigDict) -> int:
@@ -89,14 +76,17 @@ class UperNet(Decoder):
         options = layers.Options(dtype=dtype, rngs=rngs)
         dim, scales = config.dim, tuple(config.pool_scales)
         self.pool_scales, self.auxiliary_level = scales, config.auxiliary_level
+        self.has_auxiliary = bool(config.auxiliary_dim)
         self.pooled_convs = nnx.List([layers.ConvNormRelu(coarsest, dim, 1, **options) for _ in scales])
         self.bottleneck = layers.ConvNormRelu(coarsest + len(scales) * dim, dim, 3, **options)
         self.lateral_convs = nnx.List([layers.ConvNormRelu(width, dim, 1, **options) for width in finer])
         self.fpn_convs = nnx.List([layers.ConvNormRelu(dim, dim, 3, **options) for _ in finer])
         self.fpn_bottleneck = layers.ConvNormRelu(len(maps) * dim, dim, 3, **options)
         self.classifier = Classifier(dim, num_classes, config.dropout, **options)
-        self.auxiliary_conv = layers.ConvNormRelu(maps[self.auxiliary_level].width, config.auxiliary_dim, 3, **options)
-        self.auxiliary_classifier = Classifier(config.auxiliary_dim, num_classes, config.dropout, **options)
+        if config.auxiliary_dim:
+            width = maps[self.auxiliary_level].width
+            self.auxiliary_conv = layers.ConvNormRelu(width, config.auxiliary_dim, 3, **options)
+            self.auxiliary_classifier = Classifier(config.auxiliary_dim, num_classes, config.dropout, **options)
 
     def pool_pyramid(self, x_NHWC: layers.Map, train: bool) -> layers.Map:
         """Joins the coarsest map with its averages over 1, 4, 9, ... bins, and gives it the decoder's width."""
@@ -121,9 +111,12 @@ class UperNet(Decoder):
 
         The first two have the size of the finest map; the last has the size of the map at `auxiliary_level`.
         """
-        auxiliary, features = self.auxiliary_conv(maps[self.auxiliary_level], train), self.fuse(maps, train)
-        return {
+        features = self.fuse(maps, train)
+        outputs = {
             "features_NHWC": features.astype(jnp.float32),
             "logits_NHWC": self.classifier(features, layers.fold_keys(keys_N, 0)),
-            "auxiliary_logits_NHWC": self.auxiliary_classifier(auxiliary, layers.fold_keys(keys_N, 1)),
         }
+        if self.has_auxiliary:
+            auxiliary = self.auxiliary_conv(maps[self.auxiliary_level], train)
+            outputs["auxiliary_logits_NHWC"] = self.auxiliary_classifier(auxiliary, layers.fold_keys(keys_N, 1))
+        return outputs
