@@ -3,7 +3,8 @@
 Sources: "ViT-Adapter" is czczup/ViT-Adapter segmentation/configs/ade20k/
 mask2former_beitv2_adapter_large_896_80k_ade20k_ss.py and its base mask2former_beit.py; "unilm" is microsoft/unilm
 beit/semantic_segmentation/configs/beit/upernet/upernet_beit_large_24_640_slide_160k_ade20k_pt2ft.py and its base
-upernet_beit.py; "ContrastiveSeg" is tfzhou/ContrastiveSeg lib/models/modules/projection.py.
+upernet_beit.py; "ContrastiveSeg" is tfzhou/ContrastiveSeg lib/models/modules/projection.py; "mmseg" is
+open-mmlab/mmsegmentation configs/_base_/models/deeplabv3_r50-d8.py.
 """
 
 from ml_collections import ConfigDict
@@ -31,6 +32,17 @@ def beit_large() -> ConfigDict:
     encoder.layer_scale = 1e-6  # Initial value of the blocks' gamma_1 and gamma_2; unilm: init_values.
     encoder.drop_path = 0.2  # Linear from 0 over the blocks.
     encoder.out_blocks = (8, 12, 16, 24)  # unilm: out_indices 7, 11, 15, 23, counted from 0.
+    return encoder
+
+
+def resnet_101() -> ConfigDict:
+    """ResNet-101 of output stride 8 with the deep stem: mmseg's ResNetV1c."""
+    encoder = ConfigDict()
+    encoder.name = "resnet"
+    encoder.stem = "deep"  # Three 3x3 convolutions; or "plain": one 7x7, as torchvision's.
+    encoder.width = 64  # Of the stem; the maps are 4, 8, 16 and 32 times as wide.
+    encoder.depths = (3, 4, 23, 3)  # Blocks of the stages; (3, 4, 6, 3) is ResNet-50.
+    encoder.output_stride = 8  # Of the coarsest map; 32 is without dilation.
     return encoder
 
 
@@ -111,6 +123,21 @@ def memory_b() -> ConfigDict:
     decoder.past = 2  # Frames that it looks back; TMANet.
     decoder.key_dim = 64  # TMANet.
     decoder.value_dim = 256  # TMANet.
+    return decoder
+
+
+def deeplabv3() -> ConfigDict:
+    """DeepLabV3 with an auxiliary FCN head: every value is mmseg's."""
+    decoder = ConfigDict()
+    decoder.name = "deeplabv3"
+    decoder.variant = "mmseg"  # Or "torchvision", whose head differs; see models/decoders/deeplabv3.py.
+    decoder.dim = 512
+    decoder.dilations = (12, 24, 36)  # In cells of a map at 1/8.
+    decoder.dropout = 0.1  # Before the classifier.
+    decoder.dropped = "channels"  # Of drop-out in both heads: whole channels; or "elements", as torchvision.
+    decoder.auxiliary_dim = 256  # 0: no auxiliary head.
+    decoder.auxiliary_level = 2  # The third map, at 1/8 as the last.
+    decoder.auxiliary_dropout = 0.1
     return decoder
 
 

@@ -1,16 +1,29 @@
 """Small networks with drawn weights, and the config that shapes them."""
 
+import csv
 import functools
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from configs import baseline, upernet
+from configs import baseline, deeplabv3, upernet
 from tests.conftest import TINY
 from vspw_jax.models import segmenter
+
+KEYS = pathlib.Path(__file__).parent / "keys"
+
+
+def listed(name):
+    """Shapes of a released network's tensors by their names."""
+    with (KEYS / f"{name}.csv").open(newline="") as file:
+        return {
+            row["key"]: () if row["shape"] == "scalar" else tuple(map(int, row["shape"].split("x")))
+            for row in csv.DictReader(file)
+        }
 
 
 def tiny_recipe(**changes):
@@ -35,6 +48,27 @@ def tiny_upernet(**changes):
     model.decoder.update(dim=32, auxiliary_dim=16)
     model.update(image_size=(64, 64), num_classes=7)
     model.update(changes)
+    return model
+
+
+def tiny_resnet(code, **changes):
+    """config.model of a small ResNet with the DeepLabV3 of "mmseg" or "torchvision"."""
+    model = deeplabv3.get_config("demo").model
+    model.encoder.update(stem="deep" if code == "mmseg" else "plain", width=8, depths=(1, 2, 1, 1))
+    model.decoder.update(variant=code, dim=16, dilations=(12, 24, 36), auxiliary_dim=12)
+    if code == "torchvision":
+        model.decoder.update(dropout=0.5, dropped="elements")
+    model.update(image_size=(64, 64), num_classes=7)
+    model.update(changes)
+    return model
+
+
+def tiny_fcn(code):
+    """The same with the FCN of "mmseg" or "torchvision"."""
+    model, is_mmseg = tiny_resnet(code), code == "mmseg"
+    model.decoder = ConfigDict(dict(name="fcn", dim=16, num_convs=2 if is_mmseg else 1, concat_input=is_mmseg))
+    model.decoder.update(dropout=0.1, dropped="channels" if is_mmseg else "elements")
+    model.decoder.update(auxiliary_dim=12, auxiliary_level=2, auxiliary_dropout=0.1)
     return model
 
 

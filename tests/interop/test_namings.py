@@ -1,27 +1,15 @@
 """The table of names against the released networks' lists of tensors, at full size and without allocating them."""
 
-import csv
 import functools
-import pathlib
 
 import numpy as np
 import pytest
 
-from configs import baseline, upernet
-from tests.interop.conftest import drawn, tiny_upernet, variables
+from configs import baseline, deeplabv3, upernet
+from tests.interop.conftest import drawn, listed, tiny_fcn, tiny_resnet, tiny_upernet, variables
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
-
-KEYS = pathlib.Path(__file__).parent / "keys"
-
-
-def listed(name):
-    with (KEYS / f"{name}.csv").open(newline="") as file:
-        return {
-            row["key"]: () if row["shape"] == "scalar" else tuple(map(int, row["shape"].split("x")))
-            for row in csv.DictReader(file)
-        }
 
 
 @functools.cache
@@ -56,6 +44,39 @@ def test_plain_beit_with_upernet_has_the_released_tensors():
     assert exported(config, train_state.describe(config)[1:], "mmseg") == wanted
 
 
+def deeplabv3_of(code, depths, num_classes):
+    """(config, abstract params and model_state) of a published DeepLabV3."""
+    config = deeplabv3.get_config()
+    config.model.num_classes, config.model.encoder.depths = num_classes, depths
+    if code == "torchvision":
+        config.model.encoder.stem = "plain"
+        config.model.decoder.update(variant="torchvision", dim=256)
+    return config, train_state.describe(config)[1:]
+
+
+RELEASED = {
+    "mmseg_deeplabv3_r50v1c_d8_ade20k": ("mmseg", (3, 4, 6, 3), 150, 68.214),
+    "mmseg_deeplabv3_r101v1c_d8_ade20k": ("mmseg", (3, 4, 23, 3), 150, 87.206),
+    "torchvision_deeplabv3_resnet50_aux": ("torchvision", (3, 4, 6, 3), 21, 42.004),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_deeplabv3_has_the_released_tensors(name):
+    """And the published number of parameters, in millions."""
+    code, depths, num_classes, size = RELEASED[name]
+    config, weights = deeplabv3_of(code, depths, num_classes)
+    assert exported(config, weights, code) == listed(name)
+    assert round(millions(weights[0]), 3) == size
+
+
+def test_resnet_50_is_the_encoder_and_a_head():
+    wanted = {name: shape for name, shape in listed("torchvision_resnet50").items() if not name.startswith("fc.")}
+    config, (params, model_state) = deeplabv3_of("torchvision", (3, 4, 6, 3), 21)
+    assert exported(config, (params, model_state), "torchvision_resnet") == wanted
+    assert round(millions({"encoder": params["encoder"]}) + (2048 + 1) * 1000 / 1e6, 3) == 25.557
+
+
 def test_beitv2_is_the_encoder_and_a_head():
     wanted = {name: shape for name, shape in listed("beitv2_large").items() if not name.startswith(("fc_norm", "head"))}
     assert exported(*full_size(224), "unilm") == wanted
@@ -75,15 +96,28 @@ def test_the_published_sizes():
     assert round(millions(train_state.describe(config)[1]), 1) == 120.2
 
 
+NETWORKS = {
+    "vit_adapter, mask2former": None,
+    "beit, upernet": tiny_upernet(),
+    "mmseg: resnet, deeplabv3": tiny_resnet("mmseg"),
+    "torchvision: resnet, deeplabv3": tiny_resnet("torchvision"),
+    "mmseg: resnet, fcn": tiny_fcn("mmseg"),
+    "torchvision: resnet, fcn": tiny_fcn("torchvision"),
+}
+"""config.model by name; None stands for the fixture's."""
+
+
 @pytest.mark.parametrize("naming", namings.NAMINGS)
-@pytest.mark.parametrize("network", ["vit_adapter, mask2former", "beit, upernet"])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_every_place_of_a_variable_has_one_name(tiny, naming, network):
     """Rows fill each of the places they claim once; a whole naming claims all places of the network."""
-    config, model = tiny if network.endswith("mask2former") else (tiny_upernet(), drawn(tiny_upernet()))
+    config, model = tiny if NETWORKS[network] is None else (NETWORKS[network], drawn(NETWORKS[network]))
     parts = [segmenter.encoder_of(config)]
     parts += [segmenter.decoder_of(config)] if namings.NAMINGS[naming].decoder is not None else []
     if not all(naming in part.TORCH_NAMES for part in parts):
         pytest.skip("such files hold another network")
+    if naming in ("mmseg", "torchvision") and config.encoder.name == "resnet" and not network.startswith(naming):
+        pytest.skip("such files hold another form of the head")
     rows = namings.NAMINGS[naming].rows(config, ())
     filled = {path: np.zeros(array.shape, np.int32) for path, array in variables(model).items()}
     for row in rows:

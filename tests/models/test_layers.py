@@ -60,3 +60,42 @@ def test_batch_norm_counts_training_batches_alone():
         state = mapped(True)(state, x)
     state = mapped(False)(state, x)
     assert state["count"][...] == 3 and state["count"][...].dtype == np.int32
+
+
+def test_dropped_elements_are_torchs_dropout():
+    """Each by itself, each image by its own key, the rest scaled; no key, no drop."""
+    x = jnp.ones((16, 3, 2, 64))
+    keys = jax.random.split(jax.random.key(0), 16)
+    dropped = np.asarray(layers.drop_elements(x, 0.25, keys))
+    np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
+    assert 0.2 < (dropped == 0).mean() < 0.3
+    assert (dropped != dropped[:, :1, :1]).any() and len(np.unique(dropped.reshape(16, -1), axis=0)) == 16
+    np.testing.assert_array_equal(layers.drop_elements(x[5:6], 0.25, keys[5:6])[0], dropped[5])
+    np.testing.assert_array_equal(layers.drop_elements(x, 0.25, None), x)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_a_scan_keeps_the_statistics_of_its_modules(remat):
+    """As the same modules one after the other do."""
+    x = np.random.default_rng(0).normal(size=(4, 3, 2, 5)).astype(np.float32)
+    make = lambda rngs: layers.ConvNormRelu(5, 5, 1, dtype=jnp.float32, rngs=rngs)
+    graphdef, variables = nnx.split(layers.stack_modules(make, 3, nnx.Rngs(0)))
+    variables = nnx.to_pure_dict(variables)
+
+    def scanned(x):
+        modules = nnx.merge(graphdef, variables)
+        apply = lambda module, x, _: (module(x, train=True), None)
+        y, _ = layers.scan_modules(modules, apply, x, remat=remat, changes=True)
+        return y, nnx.to_pure_dict(nnx.state(modules, nnx.BatchStat))
+
+    def one_by_one(x):
+        statistics = []
+        for number in range(3):
+            module = nnx.merge(graphdef, jax.tree.map(lambda leaf, number=number: leaf[number], variables))
+            x = module(x, train=True)
+            statistics.append(nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)))
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *statistics)
+
+    run = lambda function: jax.vmap(jax.vmap(function, axis_name="fsdp"), axis_name="data")(x[None, None])
+    for left, right in zip(jax.tree.leaves(run(scanned)), jax.tree.leaves(run(one_by_one)), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)

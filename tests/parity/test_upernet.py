@@ -12,14 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import PartitionSpec as P
 
 from configs import upernet
+from tests.parity.comparison import channels_last, fill, relative_error, training_gradients
 from vspw_jax.interop import namings
 from vspw_jax.models import segmenter
 from vspw_jax.parallel import placement
-from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.tasks import supervised
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
@@ -41,12 +39,6 @@ CASES = {
     "tall, odd": ((112, 48), 4, (1, 2, 3, 4)),
 }
 """Crop, depth, blocks after which features are taken."""
-
-
-def relative_error(ours, theirs):
-    theirs = np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
 def small_config(size, depth, out_blocks):
@@ -94,14 +86,6 @@ def their_model(config):
             bias = layer.relative_position_bias
             bias.window_size = bias.window_size[::-1]
     return model.eval()
-
-
-def fill(arrays, rows, tensors):
-    """Writes tensors into our arrays, a dict by path, as the rows say."""
-    for row in rows:
-        place = row.view(arrays[row.ours])
-        assert place.shape == tensors[row.theirs].shape, row
-        place[...] = tensors[row.theirs]
 
 
 def parameters(names):
@@ -166,10 +150,6 @@ def pair(request):
     return dict(config=config, ours=ours, image=jnp.asarray(image_NHWC), theirs=outputs)
 
 
-def channels_last(tensor):
-    return tensor.numpy().transpose(0, 2, 3, 1)
-
-
 def test_every_block(pair):
     graphdef, variables = nnx.split(pair["ours"].encoder.blocks)
     states, depth = pair["theirs"]["states"], pair["config"].model.encoder.depth
@@ -214,24 +194,6 @@ def test_whole_network(pair):
     for name in ("logits", "auxiliary"):
         ours = outputs["logits_BTHWC" if name == "logits" else "auxiliary_logits_BTHWC"][:, 0]
         assert relative_error(ours, channels_last(pair["theirs"][name])) < WHOLE
-
-
-def training_gradients(config, state, batch):
-    """Loss and gradients by parameter path, batch norms in training, as a training step takes them."""
-    graphdef, params, model_state = state
-
-    def loss(params):
-        model = nnx.merge(graphdef, params, model_state)
-        outputs = model(batch["image_BTHWC"], train=True)
-        decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
-        terms = supervised.clip_losses(outputs, batch, None, 0, decoder_loss, config.loss)
-        return sum(terms.values())
-
-    mesh = make_mesh(devices=jax.devices()[:1])
-    mapped = jax.shard_map(
-        lambda params: jax.value_and_grad(loss)(params), mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False
-    )
-    return jax.jit(mapped)(params)
 
 
 def test_loss_and_gradients_of_a_training_step():

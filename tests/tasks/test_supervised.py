@@ -96,7 +96,7 @@ def test_pne_reads_a_query_decoders_scores_as_probabilities(monkeypatch):
     """Scores of queries add up to anything; confidences are shares of their sum."""
     config = pne.get_config("demo").loss
     scores = jnp.asarray([[[[[3.0, 1.0, 0.0]]]]])
-    monkeypatch.setattr(supervised.segmenter, "class_scores", lambda outputs: scores)
+    monkeypatch.setattr(supervised.segmenter, "cell_scores", lambda outputs: scores)
     monkeypatch.setattr(supervised.pne, "batch_loss", lambda features, scores, *_: scores)
     found = supervised.pne_term({"projection_BTHWC": None, "encoder": {0: None}}, batch(), KEYS, config.pne)
     np.testing.assert_allclose(found[0, 0, 0, 0], [0.75, 0.25, 0.0])

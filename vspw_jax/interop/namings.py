@@ -127,6 +127,14 @@ NAMINGS = {
             marks=r"^decode_head\.",  # A backbone alone is a file of the encoder's own kind, under a prefix.
             wrapper="state_dict",
         ),
+        Naming(
+            "torchvision",
+            title="torchvision's (DeepLabV3, FCN)",
+            encoder="backbone.",
+            decoder="classifier.",
+            marks=r"^classifier\.4\.",
+        ),
+        Naming("torchvision_resnet", title="torchvision's, timm's and mmsegmentation's (ResNet)"),
         Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),
         Naming(
             "hugging_face_mask2former",

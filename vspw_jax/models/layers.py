@@ -61,16 +61,26 @@ def scan_modules(
     xs: PyTree = None,
     remat: str = "none",
     unroll: bool | int = 1,
+    changes: bool = False,
 ) -> tuple[PyTree, PyTree]:
-    """`lax.scan` over the modules of `stack_modules`: carry, y = apply(module, carry, x)."""
+    """`lax.scan` over the modules of `stack_modules`: carry, y = apply(module, carry, x).
+
+    Where a pass `changes` what is not trained in its module, such as a batch norm's statistics, `stacked` keeps that.
+    """
     graphdef, variables = nnx.split(stacked)
 
     def body(carry, inputs):
         variables, x = inputs
-        return apply(nnx.merge(graphdef, weight_shards.put_together(variables)), carry, x)
+        module = nnx.merge(graphdef, weight_shards.put_together(variables))
+        carry, y = apply(module, carry, x)
+        return carry, (y, nnx.state(module, nnx.Not(nnx.Param)) if changes else ())
 
     # The compiler cannot merge the passes of a loop, so `prevent_cse` is needed only where there is no loop.
-    return lax.scan(rematerialised(body, remat, prevent_cse=unroll is True), carry, (variables, xs), unroll=unroll)
+    body = rematerialised(body, remat, prevent_cse=unroll is True)
+    carry, (ys, kept) = lax.scan(body, carry, (variables, xs), unroll=unroll)
+    if changes:
+        nnx.update(stacked, kept)
+    return carry, ys
 
 
 def rematerialised(function: Callable, remat: str, prevent_cse: bool = True) -> Callable:
@@ -105,6 +115,18 @@ def drop_channels(x_NHWC: Map, rate: float, keys_N: Keys) -> Map:
         return x_NHWC
     kept_NC = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x_NHWC.shape[-1:]))(keys_N)
     return x_NHWC * (kept_NC / (1.0 - rate)).astype(x_NHWC.dtype)[:, None, None]
+
+
+def drop_elements(x_NHWC: Map, rate: float, keys_N: Keys) -> Map:
+    """torch's Dropout: drops each element with probability `rate`, each image by its own key."""
+    if keys_N is None:
+        return x_NHWC
+    kept_NHWC = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x_NHWC.shape[1:]))(keys_N)
+    return x_NHWC * (kept_NHWC / (1.0 - rate)).astype(x_NHWC.dtype)
+
+
+DROPPED = {"channels": drop_channels, "elements": drop_elements}
+"""What drop-out drops, by `model.decoder.dropped`."""
 
 
 def resize_bilinear(x_NHWC: Map, height: int, width: int) -> Map:
@@ -147,16 +169,53 @@ class BatchNorm(nnx.BatchNorm):
         return output
 
 
-def batch_norm(dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> BatchNorm:
+def batch_norm(
+    dim: int, scale_init: nnx.Initializer = nnx.initializers.ones, *, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> BatchNorm:
     """torch's SyncBatchNorm (eps 1e-5, momentum 0.1): in training its statistics span all devices."""
     return BatchNorm(
-        dim, momentum=0.9, epsilon=1e-5, use_fast_variance=False, axis_name=DATA_AXES, dtype=dtype, rngs=rngs
+        dim,
+        momentum=0.9,
+        epsilon=1e-5,
+        use_fast_variance=False,
+        axis_name=DATA_AXES,
+        scale_init=scale_init,
+        dtype=dtype,
+        rngs=rngs,
     )
 
 
 def group_norm(dim: int, groups: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.GroupNorm:
     """GroupNorm of the decoders, with torch's default eps 1e-5."""
     return nnx.GroupNorm(dim, groups, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
+
+
+def conv(
+    channels_in: int,
+    channels_out: int,
+    size: int,
+    stride: int = 1,
+    dilation: int = 1,
+    *,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+    use_bias: bool = False,
+    groups: int = 1,
+) -> nnx.Conv:
+    """Convolution of an odd size with torch's symmetric padding, which keeps a map's size at stride 1."""
+    return nnx.Conv(
+        channels_in,
+        channels_out,
+        (size, size),
+        stride,
+        padding=dilation * (size // 2),
+        kernel_dilation=dilation,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        kernel_init=fan_out_normal,
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
 def conv3x3(
@@ -170,18 +229,7 @@ def conv3x3(
     groups: int = 1,
 ) -> nnx.Conv:
     """3x3 convolution with torch's symmetric padding of 1."""
-    return nnx.Conv(
-        channels_in,
-        channels_out,
-        (3, 3),
-        stride,
-        padding=1,
-        feature_group_count=groups,
-        use_bias=use_bias,
-        kernel_init=fan_out_normal,
-        dtype=dtype,
-        rngs=rngs,
-    )
+    return conv(channels_in, channels_out, 3, stride, dtype=dtype, rngs=rngs, use_bias=use_bias, groups=groups)
 
 
 def depthwise3x3(conv: nnx.Conv, x_NHWC: Map) -> Map:
@@ -228,17 +276,25 @@ class Upsample2x(nnx.Module):
 
 
 class ConvNormRelu(nnx.Module):
-    """1x1 or 3x3 convolution without bias, batch norm, ReLU: mmcv's ConvModule."""
+    """Convolution of an odd size without bias, batch norm, ReLU: mmcv's ConvModule."""
 
     def __init__(
-        self, channels_in: int, channels_out: int, size: int = 3, stride: int = 1, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        channels_in: int,
+        channels_out: int,
+        size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ) -> None:
         options = Options(dtype=dtype, rngs=rngs)
         self.conv: nnx.Linear | nnx.Conv
         if size == 1:
             self.conv = linear(channels_in, channels_out, use_bias=False, kernel_init=fan_out_normal, **options)
         else:
-            self.conv = conv3x3(channels_in, channels_out, stride, **options)
+            self.conv = conv(channels_in, channels_out, size, stride, dilation, **options)
         self.norm = batch_norm(channels_out, **options)
 
     def __call__(self, x_NHWC: Map, train: bool) -> Map:

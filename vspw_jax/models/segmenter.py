@@ -17,17 +17,22 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from vspw_jax.console.errors import UserError, check_fields, choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders.decoder import Decoder, Training
+from vspw_jax.models.decoders.deeplabv3 import DeepLabV3
+from vspw_jax.models.decoders.fcn import Fcn
 from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.decoders.memory_a import MemoryA
 from vspw_jax.models.decoders.memory_b import MemoryB
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
+from vspw_jax.models.encoders.resnet import ResNet
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.models.projection_head import ProjectionHead
 
-ENCODERS: dict[str, type[Encoder]] = {"beit": BeitPyramid, "vit_adapter": ViTAdapter}
+ENCODERS: dict[str, type[Encoder]] = {"beit": BeitPyramid, "resnet": ResNet, "vit_adapter": ViTAdapter}
 DECODERS: dict[str, type[Decoder]] = {
+    "deeplabv3": DeepLabV3,
+    "fcn": Fcn,
     "mask2former": Mask2Former,
     "memory_b": MemoryB,
     "memory_a": MemoryA,
@@ -129,8 +134,10 @@ class Segmenter(nnx.Module):
           A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives, with the size of
           the finest map unless said otherwise. Every decoder: `features_BTHWC`, of which its masks or logits are made.
           Mask2Former: `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW`, and both after every decoder
-          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet: `logits_BTHWC`, and
-          `auxiliary_logits_BTHWC` with the size of its map. With a projection head, in training: `projection_BTHWC`.
+          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet, DeepLabV3, FCN: `logits_BTHWC`,
+          and with an auxiliary head `auxiliary_logits_BTHWC` with the size of its map. The features and logits of
+          DeepLabV3 and FCN have the size of the coarsest map: losses resize logits of any size to the labels, and
+          `class_scores` to the finest map. With a projection head, in training: `projection_BTHWC`.
         """
         clips = image_BTHWC.shape[:2]
         keys_N = None
@@ -195,8 +202,8 @@ def build(config: ConfigDict, key: Key[Array, ""]) -> Segmenter:
     return Segmenter(config, nnx.Rngs(params=key))
 
 
-def class_scores(outputs: Outputs) -> Float[Array, "B T h w K"]:
-    """Scores of the real classes, with the size of the finest map, from a network's outputs.
+def cell_scores(outputs: Outputs) -> Float[Array, "B T h w K"]:
+    """Scores of the real classes, with the size of the logits, from a network's outputs.
 
     The softmax of per-pixel logits; for a query decoder, the sum over queries of class softmax times mask sigmoid.
     """
@@ -204,3 +211,17 @@ def class_scores(outputs: Outputs) -> Float[Array, "B T h w K"]:
         return jax.nn.softmax(outputs["logits_BTHWC"], axis=-1)
     probabilities = jax.nn.softmax(outputs["class_logits_BTQC"], axis=-1)[..., :-1]
     return jnp.einsum("btqc,btqhw->bthwc", probabilities, jax.nn.sigmoid(outputs["mask_logits_BTQHW"]))
+
+
+def class_scores(outputs: Outputs) -> Float[Array, "B T h w K"]:
+    """`cell_scores` with the size of the finest map, from a network's outputs.
+
+    Per-pixel logits of a coarser map are resized before the softmax. mmseg resizes logits too; to resize the scores in
+    their place cost the demo of DeepLabV3, whose logits are at 1/8, 0.9 mIoU.
+    """
+    logits_BTHWC = outputs.get("logits_BTHWC")
+    if logits_BTHWC is not None and "encoder" in outputs:
+        clips, size = logits_BTHWC.shape[:2], outputs["encoder"][0].shape[2:4]
+        resized = layers.resize_bilinear(logits_BTHWC.reshape(-1, *logits_BTHWC.shape[2:]), *size)
+        outputs = {**outputs, "logits_BTHWC": resized.reshape(*clips, *resized.shape[1:])}
+    return cell_scores(outputs)

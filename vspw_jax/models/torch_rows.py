@@ -205,6 +205,12 @@ def batch_norm(ours: str, theirs: str, index: tuple[int, ...] = ()) -> Iterator[
     yield Row(f"{ours}/count", f"{theirs}.num_batches_tracked", SAME, index)
 
 
+def conv_norm(ours: str, conv: str, norm: str, layout: Layout = CONV, index: tuple[int, ...] = ()) -> Iterator[Row]:
+    """Rows of a convolution `conv` and a batch norm `norm`, as of a `ConvNormRelu`; `layout` is CONV_1X1 for size 1."""
+    yield from layer(f"{ours}/conv", conv, index, layout, bias=False)
+    yield from batch_norm(f"{ours}/norm", norm, index)
+
+
 def class_head(rows: Iterable[Row], counts: str) -> Iterator[Row]:
     """The rows of a layer whose outputs are classes: a file may have other classes."""
     return (dataclasses.replace(row, counts=counts) for row in rows)

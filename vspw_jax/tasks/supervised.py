@@ -102,7 +102,7 @@ def nce_term(outputs: Outputs, batch: Batch, key_B: Keys, config: ConfigDict) ->
 
 def pne_term(outputs: Outputs, batch: Batch, key_B: Keys, config: ConfigDict) -> Float[Array, ""]:
     """The positive-negative equal loss, unweighted, on the predictions of the segmenter."""
-    features, scores = contrast_features(outputs, config.level), segmenter.class_scores(outputs)
+    features, scores = contrast_features(outputs, config.level), segmenter.cell_scores(outputs)
     scores /= scores.sum(axis=-1, keepdims=True)  # A query decoder's do not add up to 1.
     return pne.batch_loss(features, scores, batch["label_BTHW"], key_B, config, total)
 

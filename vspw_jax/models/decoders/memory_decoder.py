@@ -19,8 +19,9 @@ from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import memory_rows
+from vspw_jax.models.decoders.classifier import Classifier
 from vspw_jax.models.decoders.decoder import Maps, Training
-from vspw_jax.models.decoders.upernet import Classifier, Pyramid
+from vspw_jax.models.decoders.upernet import Pyramid
 from vspw_jax.models.encoders.encoder import FeatureMap
 from vspw_jax.models.temporal.feature_memory import FIRST_SIGHTS, FeatureMemory
 from vspw_jax.models.temporal.memory_attention import MemoryAttention
@@ -177,7 +178,7 @@ class MemoryDecoder(Pyramid):
             "features_NHWC": joined.astype(jnp.float32),
             "logits_NHWC": logits,
             "first_pass_logits_NHWC": first_pass,
-            "auxiliary_logits_NHWC": self.auxiliary_logits(maps, training),
+            **self.auxiliary_outputs(maps, training),
         }
         if training:
             # With running statistics: the rows are no sample of what the head's batch norm sees.

@@ -10,40 +10,28 @@ from collections.abc import Collection, Iterator
 from ml_collections import ConfigDict
 
 from vspw_jax.models.decoders import upernet_rows
+from vspw_jax.models.decoders.fcn_rows import AUXILIARY, auxiliary_sizes, classifier
 from vspw_jax.models.torch_names import DecoderNames, DecoderSizes, Names, Shapes
-from vspw_jax.models.torch_rows import (
-    CLASSES,
-    CONV,
-    CONV_1X1,
-    SLOTS,
-    Layout,
-    Row,
-    batch_norm,
-    class_head,
-    conv_1x1,
-    layer,
-)
+from vspw_jax.models.torch_rows import CONV, CONV_1X1, SLOTS, Layout, Row, conv_norm
 
 MEMORY = "memory_module."
 ATTENTION = {"query/{}": "query_project.{}", "key/{}": "key_project.{}"}
 
 
-def conv_norm(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:
+def in_sequence(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:
     """Rows of a `ConvNormRelu` that is a Sequential there."""
-    yield from layer(f"{ours}/conv", f"{theirs}.0", (), layout, bias=False)
-    yield from batch_norm(f"{ours}/norm", f"{theirs}.1")
+    return conv_norm(ours, f"{theirs}.0", f"{theirs}.1", layout)
 
 
-def conv_module(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:
+def in_module(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:
     """Rows of a `ConvNormRelu` that is mmcv's ConvModule there."""
-    yield from layer(f"{ours}/conv", f"{theirs}.conv", (), layout, bias=False)
-    yield from batch_norm(f"{ours}/norm", f"{theirs}.bn")
+    return conv_norm(ours, f"{theirs}.conv", f"{theirs}.bn", layout)
 
 
 def head(ours: str, theirs: str) -> Iterator[Row]:
     """Rows of a head: convolution 0, norm 1, ReLU and drop-out without tensors, classifier 4."""
-    yield from conv_norm(f"{ours}/conv", theirs, CONV_1X1)
-    yield from class_head(conv_1x1(f"{ours}/classifier/conv", f"{theirs}.4"), CLASSES)
+    yield from in_sequence(f"{ours}/conv", theirs, CONV_1X1)
+    yield from classifier(f"{ours}/classifier", f"{theirs}.4")
 
 
 def memory(ours: str, theirs: str) -> Iterator[Row]:
@@ -54,20 +42,20 @@ def memory(ours: str, theirs: str) -> Iterator[Row]:
     for number in range(2):
         for here, there in ATTENTION.items():
             name = f"{inside}self_attention.{there.format(number)}"
-            yield from conv_norm(f"{ours}/attention/{here.format(number)}", name, CONV_1X1)
+            yield from in_sequence(f"{ours}/attention/{here.format(number)}", name, CONV_1X1)
     for here, there in (("value", "value_project"), ("out", "out_project")):
-        yield from conv_norm(f"{ours}/attention/{here}", f"{inside}self_attention.{there}", CONV_1X1)
-    yield from conv_norm(f"{ours}/represent_conv", f"{inside}representations", CONV)
-    yield from conv_norm(f"{ours}/join_conv", f"{inside}bottleneck", CONV)
+        yield from in_sequence(f"{ours}/attention/{here}", f"{inside}self_attention.{there}", CONV_1X1)
+    yield from in_sequence(f"{ours}/represent_conv", f"{inside}representations", CONV)
+    yield from in_sequence(f"{ours}/join_conv", f"{inside}bottleneck", CONV)
     yield from head(f"{ours}/first_head", f"{theirs}decoder_stage1")
     yield from head(f"{ours}/head", f"{theirs}decoder_stage2")
 
 
 def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows of decoder A, beside those of UperNet but for its classifier."""
-    classifier = f"{ours}/classifier/"
+    of_upernet = f"{ours}/classifier/"
     for row in upernet_rows.mmseg(ours, theirs, config, names):
-        if not row.ours.startswith(classifier):
+        if not row.ours.startswith(of_upernet):
             yield row
     yield from memory(ours, theirs)
 
@@ -78,22 +66,22 @@ def mmseg_b(ours: str, theirs: str, config: ConfigDict, names: Collection[str] =
     inside = f"{ours}/temporal"
     for number, layout in enumerate((CONV_1X1, CONV)):
         for kind in ("key", "value"):
-            yield from conv_module(f"{inside}/query_{kind}/{number}", f"{theirs}query_{kind}_conv.{number}", layout)
+            yield from in_module(f"{inside}/query_{kind}/{number}", f"{theirs}query_{kind}_conv.{number}", layout)
             for place in range(config.past):
                 name = f"{theirs}memory_{kind}_conv.{number}.{place}"
-                yield from conv_module(f"{inside}/memory_{kind}/{place}/{number}", name, layout)
-    yield from conv_module(f"{inside}/bottleneck", f"{theirs}temporal_bottleneck", CONV)
+                yield from in_module(f"{inside}/memory_{kind}/{place}/{number}", name, layout)
+    yield from in_module(f"{inside}/bottleneck", f"{theirs}temporal_bottleneck", CONV)
 
 
 def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     """In files that we wrote. The masks, the momentum and the level are not in shapes."""
     scales, rows = (1, 2, 3, 6), f"{theirs}{MEMORY}memory"
+    auxiliary, of_auxiliary = auxiliary_sizes(shapes, AUXILIARY + "conv_seg.weight")
     fields = dict(
         dim=shapes.size(f"{theirs}bottleneck.conv.weight", 0),
         pool_scales=scales,
         dropout=0.1,
-        auxiliary_dim=shapes.size(f"{upernet_rows.AUXILIARY}.conv_seg.weight", 1),
-        auxiliary_level=2,
+        **auxiliary,
         level=1,
         memory_dim=shapes.size(rows, 2),
         mask="hard",
@@ -102,7 +90,7 @@ def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
         momentum_power=1.0,
         truth_steps=0,
     )
-    assumed = [f"pooling to {', '.join(map(str, scales))} bins a side", "an auxiliary head on the map at 1/16"]
+    assumed = [f"pooling to {', '.join(map(str, scales))} bins a side", *of_auxiliary]
     assumed += ["a memory read at 1/8 by hard masks", "its momentum 0.9, in step with a linear learning rate"]
     return DecoderSizes(fields, shapes.size(rows, 0), [*assumed, "drop-out 0.1 in training"])
 

@@ -13,10 +13,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import upernet_rows
+from vspw_jax.models.decoders.classifier import Classifier
 from vspw_jax.models.decoders.decoder import Decoder, Maps, Training, keys_of
+from vspw_jax.models.decoders.fcn import check_auxiliary
 from vspw_jax.models.encoders.encoder import FeatureMap
 
 
@@ -37,17 +38,6 @@ def adaptive_average_pool(x_NHWC: layers.Map, bins: int) -> Float[Array, "N bins
     return jnp.einsum("nhwc,ih,jw->nijc", x_NHWC, rows, columns)
 
 
-class Classifier(nnx.Module):
-    """Drops whole channels in training, then classifies every cell; float32 logits."""
-
-    def __init__(self, dim: int, num_classes: int, dropout: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        self.dropout = dropout
-        self.conv = layers.linear(dim, num_classes, kernel_init=nnx.initializers.normal(0.01), dtype=dtype, rngs=rngs)
-
-    def __call__(self, x_NHWC: layers.Map, keys_N: layers.Keys) -> layers.Map:
-        return self.conv(layers.drop_channels(x_NHWC, self.dropout, keys_N)).astype(jnp.float32)
-
-
 class Pyramid(Decoder):
     """UperNet but for what it makes of its features: a subclass adds how they are classified, and its auxiliary head.
 
@@ -58,11 +48,7 @@ class Pyramid(Decoder):
 
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
-        if config.auxiliary_level not in range(len(maps)):
-            raise UserError(
-                f"model.decoder.auxiliary_level is {config.auxiliary_level}: expected one of the encoder's maps, "
-                f"0 to {len(maps) - 1}, fine to coarse."
-            )
+        check_auxiliary(config, maps)
 
     def _add_pyramid(
         self, maps: tuple[FeatureMap, ...], config: ConfigDict, *, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -86,8 +72,10 @@ class Pyramid(Decoder):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ) -> None:
+        self.auxiliary_level, self.has_auxiliary = config.auxiliary_level, bool(config.auxiliary_dim)
+        if not self.has_auxiliary:
+            return
         options = layers.Options(dtype=dtype, rngs=rngs)
-        self.auxiliary_level = config.auxiliary_level
         self.auxiliary_conv = layers.ConvNormRelu(maps[self.auxiliary_level].width, config.auxiliary_dim, 3, **options)
         self.auxiliary_classifier = Classifier(config.auxiliary_dim, num_classes, config.dropout, **options)
 
@@ -109,10 +97,12 @@ class Pyramid(Decoder):
         levels = [layers.resize_bilinear(x, *levels[0].shape[1:3]) for x in levels]
         return self.fpn_bottleneck(jnp.concatenate(levels, axis=-1), train)
 
-    def auxiliary_logits(self, maps: Maps, training: Training | None) -> layers.Map:
-        """Of the size of the map at `auxiliary_level`."""
+    def auxiliary_outputs(self, maps: Maps, training: Training | None) -> dict[str, layers.Map]:
+        """`auxiliary_logits_NHWC`, of the size of the map at `auxiliary_level`; nothing where there is no such head."""
+        if not self.has_auxiliary:
+            return {}
         features = self.auxiliary_conv(maps[self.auxiliary_level], training is not None)
-        return self.auxiliary_classifier(features, keys_of(training, 1))
+        return {"auxiliary_logits_NHWC": self.auxiliary_classifier(features, keys_of(training, 1))}
 
 
 class UperNet(Pyramid):
@@ -121,7 +111,8 @@ class UperNet(Pyramid):
     Args:
       maps: of any number, width and stride.
       num_classes: real classes.
-      config: dim, pool_scales, dropout, auxiliary_dim, auxiliary_level (the map that the auxiliary head reads).
+      config: dim, pool_scales, dropout, auxiliary_dim (0 for no auxiliary head), auxiliary_level (the map that it
+        reads).
     """
 
     SEGMENTATION_LOSS = "per_pixel"
@@ -154,8 +145,8 @@ class UperNet(Pyramid):
         The first two have the size of the finest map; the last has the size of the map at `auxiliary_level`.
         """
         features = self.fuse(maps, training is not None)
-        return {
+        outputs = {
             "features_NHWC": features.astype(jnp.float32),
             "logits_NHWC": self.classifier(features, keys_of(training, 0)),
-            "auxiliary_logits_NHWC": self.auxiliary_logits(maps, training),
         }
+        return outputs | self.auxiliary_outputs(maps, training)

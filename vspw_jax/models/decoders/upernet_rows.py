@@ -9,11 +9,9 @@ from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
+from vspw_jax.models.decoders.fcn_rows import AUXILIARY, auxiliary_sizes, classifier
 from vspw_jax.models.torch_names import DecoderNames, DecoderSizes, Names, Shapes
-from vspw_jax.models.torch_rows import CLASSES, CONV, CONV_1X1, Layout, Row, batch_norm, class_head, conv_1x1, layer
-
-AUXILIARY = "auxiliary_head"
-"""Where the auxiliary head stands in these files: beside the other, not in it."""
+from vspw_jax.models.torch_rows import CONV, CONV_1X1, Layout, Row, conv_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +35,7 @@ def upernet(ours: str, theirs: str, config: ConfigDict, parts: Parts) -> Iterato
     """Rows of both heads."""
 
     def module(here: str, there: str, layout: Layout) -> Iterator[Row]:
-        yield from layer(f"{ours}/{here}/conv", f"{there}.{parts.conv}", (), layout, bias=False)
-        yield from batch_norm(f"{ours}/{here}/norm", f"{there}.{parts.norm}")
+        return conv_norm(f"{ours}/{here}", f"{there}.{parts.conv}", f"{there}.{parts.norm}", layout)
 
     for number in range(len(config.pool_scales)):
         yield from module(f"pooled_convs/{number}", theirs + parts.pooled.format(number), CONV_1X1)
@@ -47,9 +44,10 @@ def upernet(ours: str, theirs: str, config: ConfigDict, parts: Parts) -> Iterato
         yield from module(f"lateral_convs/{number}", f"{theirs}lateral_convs.{number}", CONV_1X1)
         yield from module(f"fpn_convs/{number}", f"{theirs}fpn_convs.{number}", CONV)
     yield from module("fpn_bottleneck", f"{theirs}fpn_bottleneck", CONV)
-    yield from module("auxiliary_conv", f"{AUXILIARY}.convs.0", CONV)
-    for here, there in (("classifier", theirs), ("auxiliary_classifier", f"{AUXILIARY}.")):
-        yield from class_head(conv_1x1(f"{ours}/{here}/conv", there + parts.classifier), CLASSES)
+    yield from classifier(f"{ours}/classifier", theirs + parts.classifier)
+    if config.auxiliary_dim:
+        yield from module("auxiliary_conv", f"{AUXILIARY}convs.0", CONV)
+        yield from classifier(f"{ours}/auxiliary_classifier", AUXILIARY + parts.classifier)
 
 
 def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
@@ -65,15 +63,10 @@ def hugging_face(ours: str, theirs: str, config: ConfigDict, names: Collection[s
 
 def _sizes(shapes: Shapes, theirs: str, parts: Parts) -> DecoderSizes:
     scales, weight = (1, 2, 3, 6), f"{parts.classifier}.weight"
-    fields = dict(
-        dim=shapes.size(theirs + weight, 1),
-        pool_scales=scales,
-        dropout=0.1,
-        auxiliary_dim=shapes.size(f"{AUXILIARY}.{weight}", 1),
-        auxiliary_level=2,
-    )
-    assumed = [f"pooling to {', '.join(map(str, scales))} bins a side", "an auxiliary head on the map at 1/16"]
-    return DecoderSizes(fields, shapes.size(theirs + weight, 0), [*assumed, "drop-out 0.1 in training"])
+    auxiliary, assumed = auxiliary_sizes(shapes, AUXILIARY + weight)
+    fields = dict(dim=shapes.size(theirs + weight, 1), pool_scales=scales, dropout=0.1, **auxiliary)
+    assumed = [f"pooling to {', '.join(map(str, scales))} bins a side", *assumed, "drop-out 0.1 in training"]
+    return DecoderSizes(fields, shapes.size(theirs + weight, 0), assumed)
 
 
 def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:

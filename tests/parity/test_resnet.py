@@ -1,0 +1,164 @@
+"""ResNet against PyTorch with the same random weights: every stage, batch statistics and gradients, either stem."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from tests.interop.conftest import listed
+from tests.parity.comparison import channels_last, fill, relative_error
+from vspw_jax.models.encoders.resnet import ResNet
+from vspw_jax.parallel import placement
+from vspw_jax.parallel.mesh import make_mesh
+
+torch = pytest.importorskip("torch")
+
+from tests.parity import torch_resnet  # noqa: E402
+
+FORWARD, GRADIENT = 1e-5, 1e-9
+"""Relative errors allowed: the largest difference over the largest value; gradients are taken in float64."""
+
+WIDTH, DEPTHS = 8, (2, 1, 3, 2)
+CASES = {
+    "plain, stride 8": ("plain", 8, (64, 96)),
+    "deep, stride 8, odd": ("deep", 8, (97, 70)),
+    "plain, stride 16, odd": ("plain", 16, (97, 70)),
+    "deep, stride 32": ("deep", 32, (64, 96)),
+}
+"""Stem, output stride, size of the image."""
+
+
+def encoder_config(stem, output_stride, width=WIDTH, depths=DEPTHS):
+    return ConfigDict(dict(stem=stem, width=width, depths=depths, output_stride=output_stride))
+
+
+def load(config, theirs, dtype):
+    """(graphdef, params, statistics) of our encoder with their weights; every variable is filled."""
+    make = lambda: nnx.split(ResNet(config, (64, 64), "none", dtype=dtype, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    graphdef, *shapes = jax.eval_shape(make)
+    shapes = [nnx.to_pure_dict(tree) for tree in shapes]
+    arrays = {}
+    for tree in shapes:
+        placement.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
+    tensors = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    fill(arrays, rows_of(config, tensors), tensors)
+    assert not [path for path, array in arrays.items() if np.isnan(array).any()]
+    kind = lambda leaf: dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+    as_type = lambda path, leaf: jnp.asarray(arrays[path], kind(leaf))
+    return graphdef, *(placement.map_with_path(as_type, tree) for tree in shapes)
+
+
+def rows_of(config, names):
+    """Rows whose paths are those in the encoder."""
+    rows = ResNet.TORCH_NAMES["torchvision_resnet"].rows("encoder", "", config, names)
+    return [dataclasses.replace(row, ours=row.ours.removeprefix("encoder/")) for row in rows]
+
+
+def random_image(size, dtype):
+    return np.random.default_rng(0).normal(size=(2, *size, 3)).astype(dtype)
+
+
+def channels_first(image_NHWC):
+    return torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_every_stage_in_evaluation(case):
+    stem, output_stride, size = case
+    config = encoder_config(stem, output_stride)
+    theirs = torch_resnet.draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).eval()
+    image = random_image(size, np.float32)
+    with torch.no_grad():
+        wanted = theirs(channels_first(image))
+    model = nnx.merge(*load(config, theirs, jnp.float32))
+    maps = jax.jit(lambda image: model(image))(image)
+    described = ResNet.maps(config)
+    for ours, expected, place in zip(maps, wanted, described, strict=True):
+        assert ours.shape[1:] == (*(-(-side // place.stride) for side in size), place.width)
+        assert relative_error(ours, channels_last(expected)) < FORWARD
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_statistics_and_gradients_in_training(remat):
+    """In float64, where no ReLU's input is so near to zero that rounding gives it another sign."""
+    stem, output_stride, size = CASES["deep, stride 8, odd"]
+    config = encoder_config(stem, output_stride)
+    theirs = torch_resnet.draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).double().train()
+    image = random_image(size, np.float64)
+    with jax.enable_x64(True):
+        graphdef, params, statistics = load(config, theirs, jnp.float64)
+        graphdef = with_remat(graphdef, params, statistics, remat)
+        weights = [np.random.default_rng(i).normal(size=x.width) for i, x in enumerate(ResNet.maps(config))]
+
+        def loss(params, image):
+            model = nnx.merge(graphdef, params, statistics)
+            maps = model(image, train=True)
+            value = sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True))
+            return value, (maps, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+        mapped = jax.shard_map(
+            lambda params, image: jax.grad(loss, (0, 1), has_aux=True)(params, image),
+            mesh=make_mesh(devices=jax.devices()[:1]),
+            in_specs=(P(), P()),
+            out_specs=P(),
+            check_vma=False,
+        )
+        (gradients, of_image), (maps, after) = jax.jit(mapped)(params, image)
+    rows = rows_of(config, theirs.state_dict())
+    their_image = channels_first(image).requires_grad_()
+    wanted = theirs(their_image)
+    sum((x * torch.from_numpy(w)[:, None, None]).mean() for x, w in zip(wanted, weights, strict=True)).backward()
+    for ours, expected in zip(maps, wanted, strict=True):
+        assert relative_error(ours, channels_last(expected.detach())) < GRADIENT
+    assert relative_error(of_image, channels_last(their_image.grad)) < GRADIENT
+    assert largest_error(gradients, rows, {n: p.grad.numpy() for n, p in theirs.named_parameters()}) < GRADIENT
+    # The moving averages are float32 here.
+    assert largest_error(after, rows, {n: b.numpy() for n, b in theirs.named_buffers()}) < FORWARD
+
+
+def with_remat(graphdef, params, statistics, remat):
+    model = nnx.merge(graphdef, params, statistics)
+    model.remat = remat
+    return nnx.graphdef(model)
+
+
+def largest_error(ours, rows, tensors):
+    """The largest relative error of a tree against tensors in PyTorch's names."""
+    expected, errors = {}, {}
+    placement.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), ours)
+    fill(expected, [row for row in rows if row.theirs in tensors], tensors)
+    placement.map_with_path(lambda path, leaf: errors.__setitem__(path, relative_error(leaf, expected[path])), ours)
+    return max(errors.values())
+
+
+def test_torchvisions_list_of_tensors_is_the_references():
+    """The file's names and shapes, and the published number of parameters, are what both sides are compared by."""
+    wanted = {name: shape for name, shape in listed("torchvision_resnet50").items() if not name.startswith("fc.")}
+    with torch.device("meta"):
+        reference = torch_resnet.ResNet("plain", 64, (3, 4, 6, 3), 32)
+    assert {name: tuple(x.shape) for name, x in reference.state_dict().items()} == wanted
+    assert sum(x.numel() for x in reference.parameters()) + 2048 * 1000 + 1000 == 25_557_032
+
+
+@pytest.mark.parametrize("dilate", [(False, False, False), (False, False, True), (False, True, True)])
+def test_the_reference_is_torchvisions(dilate):
+    try:
+        from torchvision.models import resnet
+    except (ImportError, RuntimeError):
+        pytest.skip("torchvision cannot be imported")
+    theirs = resnet.ResNet(resnet.Bottleneck, list(DEPTHS), replace_stride_with_dilation=list(dilate))
+    theirs = torch_resnet.draw(theirs).eval()
+    reference = torch_resnet.ResNet("plain", 64, DEPTHS, 32 >> sum(dilate)).eval()
+    state = {name: x for name, x in theirs.state_dict().items() if not name.startswith("fc.")}
+    reference.load_state_dict(state, strict=True)
+    seen = []
+    theirs.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    image = channels_first(random_image((97, 70), np.float32))
+    with torch.no_grad():
+        theirs(image)
+        assert relative_error(reference(image)[-1].numpy(), seen[0]) < FORWARD
