@@ -55,6 +55,9 @@ SLOW = (
     "models/test_feature_maps.py",
     "inspection/test_inspect.py",
     "parity/test_upernet.py",
+    "parity/test_deeplabv3.py",
+    "parity/test_resnet.py",
+    "parity/test_swin.py",
     "training/test_nan_origin.py",
     "inference/test_augmentation.py",
 )

@@ -46,6 +46,19 @@ def resnet_101() -> ConfigDict:
     return encoder
 
 
+def swin_base() -> ConfigDict:
+    """Swin-B: SwinTransformer/Swin-Transformer-Semantic-Segmentation configs/swin/upernet_swin_base_*.py."""
+    encoder = ConfigDict()
+    encoder.name = "swin"
+    encoder.dim = 128  # Of the first map; T and S: 96, L: 192.
+    encoder.depths = (2, 2, 18, 2)  # T: (2, 2, 6, 2).
+    encoder.head_dim = 32
+    encoder.window = 7  # Cells a side; weights of images of 384 pixels: 12.
+    encoder.mlp_ratio = 4.0
+    encoder.drop_path = 0.3  # Linear from 0 over the blocks.
+    return encoder
+
+
 def vit_adapter_large() -> ConfigDict:
     """BEiTv2-L with ViT-Adapter: every value is ViT-Adapter's."""
     encoder = ConfigDict()

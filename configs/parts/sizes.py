@@ -59,3 +59,10 @@ def shrink_deeplabv3(config: ConfigDict) -> None:
     config.optimizer.update(learning_rate=0.05)
     config.model.encoder.update(width=16, depths=(1, 1, 1, 1))
     config.model.decoder.update(dim=96, dilations=(2, 4, 6), auxiliary_dim=32)  # Twelve cells a side.
+
+
+def shrink_swin(config: ConfigDict) -> None:
+    """The demo of a Swin with UperNet: narrow, shallow, from random weights."""
+    shrink_run(config)
+    config.model.encoder.update(dim=32, depths=(2, 2, 2, 2), head_dim=16, window=4, drop_path=0.0)
+    config.model.decoder.update(dim=96, auxiliary_dim=32)

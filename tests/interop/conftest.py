@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from configs import baseline, deeplabv3, upernet
+from configs import baseline, deeplabv3, upernet, upernet_swin
 from tests.conftest import TINY
 from vspw_jax.models import segmenter
 
@@ -69,6 +69,16 @@ def tiny_fcn(code):
     model.decoder = ConfigDict(dict(name="fcn", dim=16, num_convs=2 if is_mmseg else 1, concat_input=is_mmseg))
     model.decoder.update(dropout=0.1, dropped="channels" if is_mmseg else "elements")
     model.decoder.update(auxiliary_dim=12, auxiliary_level=2, auxiliary_dropout=0.1)
+    return model
+
+
+def tiny_swin(**changes):
+    """config.model of a small Swin with UperNet."""
+    model = upernet_swin.get_config("demo").model
+    model.encoder.update(dim=16, depths=(2, 2, 4, 2), head_dim=8, window=3, drop_path=0.3)
+    model.decoder.update(dim=16, auxiliary_dim=12)
+    model.update(image_size=(64, 64), num_classes=7)
+    model.encoder.update(changes)
     return model
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import baseline, deeplabv3, upernet
-from tests.interop.conftest import drawn, listed, tiny_fcn, tiny_resnet, tiny_upernet, variables
+from tests.interop.conftest import drawn, listed, tiny_fcn, tiny_resnet, tiny_swin, tiny_upernet, variables
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
@@ -99,6 +99,7 @@ def test_the_published_sizes():
 NETWORKS = {
     "vit_adapter, mask2former": None,
     "beit, upernet": tiny_upernet(),
+    "swin, upernet": tiny_swin(),
     "mmseg: resnet, deeplabv3": tiny_resnet("mmseg"),
     "torchvision: resnet, deeplabv3": tiny_resnet("torchvision"),
     "mmseg: resnet, fcn": tiny_fcn("mmseg"),

@@ -29,7 +29,8 @@ def leaves_by_path(*trees: PyTree) -> dict[str, Any]:
 def _joined(rows: Sequence[Row], leaves: dict[str, Any]) -> np.ndarray:
     """The whole tensor in PyTorch's axes, made of all rows that have its key."""
     parts = [row.view(np.asarray(leaves[row.ours])) for row in sorted(rows, key=lambda row: row.part or (0, 1))]
-    return np.concatenate(parts) if rows[0].part else parts[0]
+    whole = np.concatenate(parts) if rows[0].part else parts[0]
+    return whole.reshape(rows[0].their_shape(leaves[rows[0].ours].shape))
 
 
 def _dtype(ours: np.dtype) -> np.dtype:

@@ -59,7 +59,8 @@ class Plan:
             theirs = piece.rule.apply(piece.row.cut(piece.tensor.read()), ours_at_first)
             if np.issubdtype(dtype, np.integer) and theirs.max() > np.iinfo(dtype).max:
                 raise UserError(f"{self.file.path}: {piece.row.theirs} is {theirs}, too large for {dtype}.")
-            piece.row.view(array)[...] = theirs
+            ours = piece.row.view(array)
+            ours[...] = theirs.reshape(ours.shape)
         return array
 
     def unsettled(self) -> list[str]:

@@ -113,6 +113,13 @@ NAMINGS = {
     naming.name: naming
     for naming in (
         Naming(
+            "hugging_face_backbone_upernet",
+            title="Hugging Face's (Swin with UperNet)",
+            encoder="backbone.",
+            decoder="decode_head.",
+            marks=r"^backbone\.encoder\.layers\.",
+        ),
+        Naming(
             "hugging_face_upernet",
             title="Hugging Face's (BEiT with UperNet)",
             encoder="beit.",
@@ -134,8 +141,6 @@ NAMINGS = {
             decoder="classifier.",
             marks=r"^classifier\.4\.",
         ),
-        Naming("torchvision_resnet", title="torchvision's, timm's and mmsegmentation's (ResNet)"),
-        Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),
         Naming(
             "hugging_face_mask2former",
             title="Hugging Face's (Mask2Former)",
@@ -146,6 +151,10 @@ NAMINGS = {
                 r"^criterion\.empty_weight$": "class weights of the loss; here config.loss.segmentation has them",
             },
         ),
+        Naming("torchvision_resnet", title="torchvision's, timm's and mmsegmentation's (ResNet)"),
+        Naming("hugging_face_swin", title="Hugging Face's (Swin)"),
+        Naming("microsoft_swin", title="Microsoft's, timm's and mmsegmentation's (Swin)", wrapper="model"),
+        Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),
         Naming("hugging_face_beit", title="Hugging Face's (BEiT)"),
     )
 }

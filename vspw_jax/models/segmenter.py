@@ -26,10 +26,16 @@ from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 from vspw_jax.models.encoders.resnet import ResNet
+from vspw_jax.models.encoders.swin import Swin
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.models.projection_head import ProjectionHead
 
-ENCODERS: dict[str, type[Encoder]] = {"beit": BeitPyramid, "resnet": ResNet, "vit_adapter": ViTAdapter}
+ENCODERS: dict[str, type[Encoder]] = {
+    "beit": BeitPyramid,
+    "resnet": ResNet,
+    "swin": Swin,
+    "vit_adapter": ViTAdapter,
+}
 DECODERS: dict[str, type[Decoder]] = {
     "deeplabv3": DeepLabV3,
     "fcn": Fcn,

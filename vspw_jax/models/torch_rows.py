@@ -7,6 +7,7 @@ share; `torch_names.py` says how an encoder or a decoder declares them.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -15,23 +16,42 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a tensor's axes lie in PyTorch: `to_torch` transposes ours, `pad` appends axes of length 1, `second` puts one
-    behind the first axis."""
+    """How a tensor's axes lie in PyTorch.
+
+    Attributes:
+      to_torch: transposes ours.
+      pad: so many axes of length 1 are appended.
+      splits: our first axis is split, before that, into axes of these lengths and one of what is left.
+      second: whether an axis of length 1 follows the first.
+      joins: so many of the last axes are one in PyTorch.
+    """
 
     to_torch: tuple[int, ...] | None = None
     pad: int = 0
+    splits: tuple[int, ...] = ()
     second: bool = False
+    joins: int = 1
 
     def export(self, array: np.ndarray) -> np.ndarray:
-        """A view of our array as PyTorch holds it."""
+        """A view of our array as PyTorch holds it, but for axes that are one there."""
+        if self.splits:
+            array = array.reshape(*self._split(array.shape))
         array = array if self.to_torch is None else array.transpose(self.to_torch)
         array = array[:, None] if self.second else array
         return array[(..., *(None,) * self.pad)]
 
     def export_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that our array of `shape` has in PyTorch."""
+        shape = self._split(shape)
         shape = shape if self.to_torch is None else tuple(shape[axis] for axis in self.to_torch)
-        return (*shape[:1], *(1,) * self.second, *shape[1:], *(1,) * self.pad)
+        if self.second:
+            shape = (shape[0], 1, *shape[1:])
+        if self.joins > 1:
+            shape = (*shape[: -self.joins], math.prod(shape[-self.joins :]))
+        return (*shape, *(1,) * self.pad)
+
+    def _split(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*self.splits, shape[0] // math.prod(self.splits), *shape[1:]) if self.splits else shape
 
 
 SAME = Layout()
@@ -149,7 +169,10 @@ class Row:
         return slice_of(tensor, self.part)
 
     def view(self, array: np.ndarray) -> np.ndarray:
-        """The place of this part in our array, as a view in PyTorch's axes: read it to export, write it to import."""
+        """The place of this part in our array, as a view in PyTorch's axes: read it to export, write it to import.
+
+        Axes that the layout joins stand apart here.
+        """
         place: tuple[Any, ...] = (*self.index, ...)
         return slice_of(self.layout.export(array[place]), self.our_part)
 

@@ -130,6 +130,8 @@ RANGES: dict[str, Range] = {
     "model.encoder.width": WIDTH,
     "model.encoder.depths": several(COUNT),
     "model.encoder.output_stride": WIDTH,
+    "model.encoder.head_dim": WIDTH,
+    "model.encoder.window": COUNT,
     "model.encoder.adapter_channels": WIDTH,
     "model.encoder.adapter_heads": WIDTH,
     "model.encoder.adapter_points": COUNT,

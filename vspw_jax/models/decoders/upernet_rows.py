@@ -1,7 +1,7 @@
 """Names of UperNet's tensors in PyTorch files, and its sizes off their shapes; see `torch_rows.py`.
 
 Sources: open-mmlab/mmsegmentation mmseg/models/decode_heads/{uper_head,fcn_head}.py; huggingface/transformers
-models/beit/modeling_beit.py (BeitForSemanticSegmentation).
+models/beit/modeling_beit.py (BeitForSemanticSegmentation) and models/upernet/modeling_upernet.py.
 """
 
 import dataclasses
@@ -27,6 +27,8 @@ class Parts:
 
 MMSEG = Parts()
 HUGGING_FACE_4 = Parts(classifier="classifier")
+HUGGING_FACE_OVER_BACKBONE = Parts(norm="batch_norm", classifier="classifier")
+"""In files of UperNetForSemanticSegmentation."""
 HUGGING_FACE_5 = Parts("psp_modules.blocks.{}.conv", "psp_bottleneck", "convolution", "normalization", "classifier")
 """In memory of version 5 of transformers; files have the names of version 4."""
 
@@ -61,6 +63,13 @@ def hugging_face(ours: str, theirs: str, config: ConfigDict, names: Collection[s
     return upernet(ours, theirs, config, HUGGING_FACE_5 if is_5 else HUGGING_FACE_4)
 
 
+def hugging_face_over_backbone(
+    ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()
+) -> Iterator[Row]:
+    """Rows in Hugging Face's UperNetForSemanticSegmentation."""
+    return upernet(ours, theirs, config, HUGGING_FACE_OVER_BACKBONE)
+
+
 def _sizes(shapes: Shapes, theirs: str, parts: Parts) -> DecoderSizes:
     scales, weight = (1, 2, 3, 6), f"{parts.classifier}.weight"
     auxiliary, assumed = auxiliary_sizes(shapes, AUXILIARY + weight)
@@ -81,5 +90,6 @@ def hugging_face_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
 
 NAMES: DecoderNames = {
     "mmseg": Names(("psp_modules.",), mmseg, mmseg_sizes),
+    "hugging_face_backbone_upernet": Names(("psp_modules.",), hugging_face_over_backbone, hugging_face_sizes),
     "hugging_face_upernet": Names(("psp_modules.",), hugging_face, hugging_face_sizes),
 }

@@ -44,17 +44,22 @@ def _split_table(table_RG: Table, window: Size) -> tuple[Array, Array, Array, Ar
     return offsets, *table_RG[-CLASS_TOKEN_ROWS:, :, None, None]
 
 
+def patch_bias(offsets: Float[Array, "G 2*H-1 2*W-1"], window: Size) -> Float[Array, "G H*W H*W"]:
+    """Attention bias between a window's patches from values by offset, query minus key."""
+    height, width = window
+    by_x = toeplitz(offsets, width)  # head, dy, query x, key x
+    by_xy = toeplitz(jnp.moveaxis(by_x, 1, -1), height)  # head, query x, key x, query y, key y
+    return by_xy.transpose(0, 3, 1, 4, 2).reshape(-1, height * width, height * width)
+
+
 def relative_position_bias(table_RG: Table, window: Size) -> Float[Array, "G S S"]:
     """Attention bias from a BEiT table of (2H-1)(2W-1) + 3 rows.
 
     Row (dy + H-1) * (2W-1) + dx + W-1 is for query minus key (dy, dx); the last three rows are the class token's.
     """
-    height, width = window
-    patches = height * width
+    patches = window[0] * window[1]
     offsets, to_patch, to_class, class_class = _split_table(table_RG, window)
-    by_x = toeplitz(offsets, width)  # head, dy, query x, key x
-    by_xy = toeplitz(jnp.moveaxis(by_x, 1, -1), height)  # head, query x, key x, query y, key y
-    bias = by_xy.transpose(0, 3, 1, 4, 2).reshape(-1, patches, patches)
+    bias = patch_bias(offsets, window)
     first_column = jnp.broadcast_to(to_class, (bias.shape[0], patches, 1))
     first_row = jnp.broadcast_to(to_patch, (bias.shape[0], 1, patches))
     top = jnp.concatenate([class_class, first_row], axis=2)

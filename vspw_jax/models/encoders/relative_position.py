@@ -18,14 +18,19 @@ from vspw_jax.models.encoders.relative_attention import CLASS_TOKEN_ROWS, num_ro
 from vspw_jax.models.torch_rows import AS_IT_IS, Buffer, Fit, Rule, Stored
 
 
+def patch_index(window: tuple[int, int]) -> Int64[np.ndarray, "H*W H*W"]:
+    """The table's row for query and key, without a class token."""
+    height, width = window
+    y, x = np.divmod(np.arange(height * width), width)
+    return (y[:, None] - y + height - 1) * (2 * width - 1) + x[:, None] - x + width - 1
+
+
 def index(window: tuple[int, int]) -> Int64[np.ndarray, "S S"]:
     """PyTorch's buffer relative_position_index: the table's row for query s and key t."""
     height, width = window
-    y, x = np.divmod(np.arange(height * width), width)
-    rows = (y[:, None] - y + height - 1) * (2 * width - 1) + x[:, None] - x + width - 1
     count = (2 * height - 1) * (2 * width - 1)
     full = np.empty((height * width + 1, height * width + 1), np.int64)
-    full[1:, 1:] = rows
+    full[1:, 1:] = patch_index(window)
     full[0], full[:, 0], full[0, 0] = count, count + 1, count + 2
     return full
 
