@@ -153,6 +153,22 @@ def test_void_cells_of_a_mask_read_by_the_first_pass():
     np.testing.assert_array_equal(memory_decoder.mask_of_labels(label, 2, 2), [[[18, 22], [50, 54]]])
 
 
+def test_the_memorys_rows_are_normalised_among_themselves():
+    """As a batch of the valid rows alone; the others have no part in it, and no running statistic changes."""
+    head = memory_decoder.Head(6, CLASSES, 0.0, dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    rows, valid = rng.normal(size=(CLASSES, 6)).astype(np.float32), np.array([True, False, True, True, False])
+    graphdef, state = nnx.split(head)
+    of_batch = lambda state, rows: nnx.merge(graphdef, state)(rows[:, None, None], train=True)[:, 0, 0]
+    mesh = make_mesh(devices=jax.devices()[:1])
+    mapped = jax.jit(jax.shard_map(of_batch, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False))
+    expected = mapped(state, rows[valid])
+    for others in (0.0, 7.0):
+        found = head.of_rows(np.where(valid[:, None], rows, others), valid)
+        np.testing.assert_allclose(found[valid], expected, rtol=1e-4, atol=1e-6)
+    assert head.conv.norm.count[...] == 0 and not head.conv.norm.mean[...].any()
+
+
 def test_the_memorys_rows_are_classified_from_a_step_on():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(CLASSES, CLASSES)).astype(np.float32)

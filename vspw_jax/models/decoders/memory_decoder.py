@@ -12,7 +12,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PyTree, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vspw_jax.classes.vspw import VOID
@@ -67,6 +67,21 @@ class Head(nnx.Module):
 
     def __call__(self, x_NHWC: layers.Map, train: bool, keys_N: layers.Keys = None) -> layers.Map:
         return self.classifier(self.conv(x_NHWC, train), keys_N)
+
+    def of_rows(self, rows_KC: Float[Array, "K C"], valid_K: Bool[Array, " K"]) -> Float[Array, "K classes"]:
+        """Logits of a memory's rows in training.
+
+        The released code's batch norm takes its statistics from the rows, empty ones too, and remembers them for
+        inference, though they are no sample of what the head sees there. Here the valid rows' are taken, and none
+        remembered.
+        """
+        x_KC, norm = self.conv.conv(rows_KC).astype(jnp.float32), self.conv.norm
+        assert norm.scale is not None and norm.bias is not None
+        share_K1 = (valid_K / jnp.maximum(valid_K.sum(), 1))[:, None]
+        mean_C = (share_K1 * x_KC).sum(axis=0)
+        variance_C = (share_K1 * jnp.square(x_KC - mean_C)).sum(axis=0)
+        scaled_KC = (x_KC - mean_C) * jax.lax.rsqrt(variance_C + norm.epsilon) * norm.scale[...] + norm.bias[...]
+        return self.classifier(jax.nn.relu(scaled_KC).astype(rows_KC.dtype), None)
 
 
 class MemoryDecoder(Pyramid):
@@ -181,10 +196,9 @@ class MemoryDecoder(Pyramid):
             **self.auxiliary_outputs(maps, training),
         }
         if training:
-            # With running statistics: the rows are no sample of what the head's batch norm sees.
-            rows_K11C = jax.lax.stop_gradient(self.feature_memory.rows_KC[...])[:, None, None]
-            outputs["memory_logits_KC"] = self.head(rows_K11C.astype(joined.dtype), train=False)[:, 0, 0]
-            outputs["memory_valid_K"] = self.feature_memory.valid_K[...]
+            rows_KC, valid_K = jax.lax.stop_gradient(self.feature_memory.rows_KC[...]), self.feature_memory.valid_K[...]
+            outputs["memory_logits_KC"] = self.head.of_rows(rows_KC.astype(joined.dtype), valid_K)
+            outputs["memory_valid_K"] = valid_K
         return outputs
 
     def given(self, mask_NHW: UInt8[Array, "N H W"], features_NhwC: layers.Map) -> Mask:
