@@ -2,14 +2,24 @@
 
 import ctypes
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import shutil
 import sys
 
-# Compiling takes nearly all of the tests' time; unoptimised code is compiled in half of it.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
+# Compiling takes nearly all of the tests' time; unoptimised code is compiled in half of it. Parts of a program are not
+# compiled beside each other, as the tests themselves are. LLVM's own code for fusions is made in less time than XLA's.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    + (  # An unknown flag ends the process.
+        " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
+        if importlib.metadata.version("jaxlib").startswith("0.10.")
+        else ""
+    ),
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The cache's folder would be part of its keys, and processes that the tests start name it otherwise.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")

@@ -183,7 +183,7 @@ def trained(study, command, folder, compile_cache, monkeypatch):
             (folder / "tiny" / arm).mkdir(parents=True)
             (folder / "tiny" / arm / "compile_cache").symlink_to(compile_cache)
         # One device: the program for eight takes longer to compile.
-        monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1")
         kept.write_text(json.dumps(command("--study=tiny", "--seeds=1", f"--output={folder}")))
     return json.loads(kept.read_text())
 
