@@ -4,7 +4,8 @@
     python -m vspw_jax.main --config=configs/memory_a.py:demo                           generated data, a laptop
 
 "Paper" is Memory Based Video Scene Parsing (Jin et al., 2021). What does not stand here, or in configs/parts/, is as in
-configs/upernet.py: among it crop 512, AdamW with 2e-5 and 0.05, batch 16 and 240 epochs, which are the paper's.
+configs/upernet.py: among it crop 512, AdamW with 2e-5 and 0.05, and 240 epochs by 16 videos, which are the paper's.
+With two frames of each they are 32 images a step.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +23,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.frames = 2
     if size == "demo":
         decoder.update(dim=config.model.decoder.dim, auxiliary_dim=config.model.decoder.auxiliary_dim, memory_dim=64)
-        decoder.truth_steps = config.loss.segmentation.memory_start_step = 60  # Of 500; an epoch is 30.
+        decoder.truth_steps = config.loss.segmentation.memory_start_step = 60  # Of 500: an epoch of 240 videos by 4.
     config.model.decoder = decoder
     if size == "demo":
         config.train.batch //= 2  # As many frames a step as the demo of UperNet.

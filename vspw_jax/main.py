@@ -167,8 +167,8 @@ def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
     reports = []
-    if config.evaluate.stages > 1:
-        reports.append("Videos are predicted in one stage: evaluate.stages is for --mode=evaluate.")
+    if config.evaluate.stages:
+        reports.append("Videos are predicted in one pass: evaluate.stages is for --mode=evaluate.")
     for source in found:
         output = prediction_output(workdir, predictor, source, several=len(found) > 1)
         try:

@@ -154,6 +154,21 @@ def deeplabv3() -> ConfigDict:
     return decoder
 
 
+def fcn() -> ConfigDict:
+    """FCN with an auxiliary head, another FCN: every value is mmseg's."""
+    decoder = ConfigDict()
+    decoder.name = "fcn"
+    decoder.dim = 512
+    decoder.num_convs = 2
+    decoder.concat_input = True  # One more convolution reads the encoder's map beside what the others give.
+    decoder.dropout = 0.1  # Before the classifier.
+    decoder.dropped = "channels"  # Of drop-out in both heads: whole channels; or "elements", as torchvision.
+    decoder.auxiliary_dim = 256  # 0: no auxiliary head.
+    decoder.auxiliary_level = 2  # The third map, at 1/8 as the last.
+    decoder.auxiliary_dropout = 0.1
+    return decoder
+
+
 def projection() -> ConfigDict:
     """The head whose output contrastive losses read in place of a map; only training runs it."""
     head = ConfigDict()

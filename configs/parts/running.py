@@ -20,8 +20,9 @@ def evaluate(stride: tuple[int, int], double_softmax: bool) -> ConfigDict:
     options.flip = False  # Whether scores are averaged with those of the mirror image; paper 000 section 3.2: yes.
     options.scales = (1.0,)  # Of the frame, averaged. Released: (800/896, 832/896, 864/896, 1), with flip.
     options.double_softmax = double_softmax
-    # Passes over the frames, each by the masks of the one before; for decoders that read masks. Paper 001: table 2.
-    options.stages = 1
+    # So many more passes over the frames, each by the masks of the one before; for decoders that read masks. Paper 001,
+    # table 2: stage 0 is the first pass.
+    options.stages = 0
     options.save_scores = False  # Whether evaluating and predicting keep scores, for vspw_jax.ensemble.
     options.top_classes = 0  # Of each pixel, so many in saved scores; 0 is all.
     return options

@@ -14,7 +14,7 @@ from tests.inference import test_memory_decoders
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records, transforms
 from vspw_jax.evaluation import evaluate, predicted_videos, stages
-from vspw_jax.inference import augmentation
+from vspw_jax.inference import augmentation, overlay
 from vspw_jax.metrics import predictions
 from vspw_jax.models.decoders import memory_decoder
 
@@ -47,7 +47,7 @@ class Predictor:
 
 @pytest.fixture
 def config(tiny_config):
-    tiny_config.evaluate.stages = 3
+    tiny_config.evaluate.stages = 2
     return tiny_config
 
 
@@ -80,6 +80,33 @@ def test_stages_that_are_done_are_not_made_again(config, tmp_path):
     again = Predictor("B")
     evaluate.evaluate(config, again, tmp_path)
     assert set(again.given) == {0, 1}
+    # Nor of the same weights in another network.
+    config.model.image_size, again = (64, 64), Predictor("B")
+    evaluate.evaluate(config, again, tmp_path)
+    assert set(again.given) == {None, 0, 1}
+
+
+def test_what_a_stage_that_was_stopped_left_is_nobodys(config, tmp_path):
+    """Its masks may be all there, but they are not those of the evaluation before."""
+
+    class Stopped(Predictor):
+        def start(self, *_):
+            raise KeyboardInterrupt
+
+    evaluate.evaluate(config, Predictor(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(config, Stopped("B"), tmp_path)
+    again = Predictor()
+    evaluate.evaluate(config, again, tmp_path)
+    assert None in again.given
+
+
+def test_the_picture_shows_what_was_scored(config, tmp_path, monkeypatch):
+    shown = []
+    comparison = lambda image, label, prediction: shown.append(set(np.unique(prediction))) or image
+    monkeypatch.setattr(overlay, "comparison", comparison)
+    evaluate.evaluate(config, Predictor(), tmp_path)
+    assert shown and all(labels == {2} for labels in shown)
 
 
 def test_a_stage_whose_masks_are_missing_is_refused(config, tmp_path):
@@ -103,10 +130,10 @@ def test_a_network_that_reads_no_masks_has_one_stage():
     config.evaluate.stages = 2
     with pytest.raises(UserError, match="evaluate.stages is 2, but the decoder upernet reads no masks.*memory_a"):
         stages.check(config)
-    config.evaluate.stages = 1
+    config.evaluate.stages = 0
     stages.check(config)
     config = memory_a.get_config("demo")
-    config.evaluate.stages = 4
+    config.evaluate.stages = 3
     stages.check(config)
 
 

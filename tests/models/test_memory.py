@@ -10,10 +10,10 @@ from configs.parts import training
 from tests.models import small_network
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.interop import checkpoint_file, convert
-from vspw_jax.models import segmenter
+from vspw_jax.models import memory, segmenter
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.training import optimizers, train_state, train_step
+from vspw_jax.training import optimizers, train_state, train_step, weight_average
 
 NAMES = ("sums_KC", "pixels_K")
 
@@ -55,6 +55,17 @@ def known():
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_network.register(monkeypatch)
         yield
+
+
+def test_an_average_of_the_weights_has_a_copy_of_memories():
+    """They are averages already. Averaged once more, rows would lie between what they are and their zeros at first."""
+    found = memory.paths(segmenter.build(recipe().model, jax.random.key(0)))
+    assert found == {"decoder/sums_KC", "decoder/pixels_K"}
+    before, after = ({"decoder": {"sums_KC": np.full(2, x), "mean": np.full(2, x)}} for x in (0.0, 1.0))
+    ema, options = {"params": {}, "model_state": before}, training.ema(0.75)
+    average = weight_average.updated(options, ema, {}, after, None, np.int32(9), found)["model_state"]["decoder"]
+    np.testing.assert_array_equal(average["sums_KC"], 1.0)
+    np.testing.assert_array_equal(average["mean"], 0.25)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,24 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from configs import nce, pne
+from configs import deeplabv3, nce, pne, upernet
+from vspw_jax.console.errors import UserError
 from vspw_jax.losses import cross_frame_nce, segmentation
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.tasks import supervised
 
 CLASSES, QUERIES = 3, 4
 KEYS = jax.random.split(jax.random.key(0), 1)
+
+
+@pytest.mark.parametrize("recipe", [deeplabv3, upernet])
+def test_one_image_is_too_few_where_its_mean_is_normalised(recipe):
+    config = recipe.get_config("demo")
+    config.train.update(batch=2, accumulate=1)
+    supervised.Supervised.check(config)
+    config.train.accumulate = 2
+    with pytest.raises(UserError, match=r"A pass in training has 1 image .*--config.train.batch=4\."):
+        supervised.Supervised.check(config)
 
 
 def made_up(shapes):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import baseline, upernet
+from configs import baseline, deeplabv3, upernet
 from configs.parts import training
 from vspw_jax.console.errors import UserError
 from vspw_jax.parallel import placement
@@ -85,6 +85,14 @@ def test_layer_decay_of_plain_beit():
     np.testing.assert_allclose(scales["encoder"]["blocks"]["mlp"]["fc1"]["kernel"], 0.9 ** (8 - numbers), rtol=1e-6)
     assert scales["encoder"]["cls_token"] == pytest.approx(0.9**9)
     assert scales["encoder"]["fpn1"]["norm"]["scale"] == scales["decoder"]["classifier"]["conv"]["kernel"] == 1
+
+
+def test_layer_decay_of_an_encoder_without_layers_is_refused():
+    config = deeplabv3.get_config("demo")
+    optimizers.check(config)
+    config.optimizer.layer_decay = 0.9
+    with pytest.raises(UserError, match="layer_decay is 0.9, but the layers of the encoder resnet have no rates"):
+        optimizers.check(config)
 
 
 @pytest.mark.parametrize(("switch", "scale"), [(True, 0.9**25), (False, 1.0)])

@@ -10,7 +10,7 @@ import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,15 +39,25 @@ SCORES_FILE = "evaluation.json"
 PICTURE_FILE = "comparison.png"
 REPORT_FILE = "report.html"
 SAVED_SCORES_FOLDER = "scores"
+PICTURED = 3
+"""Of how many videos there is a picture."""
 THREADS = 4
 """How many write predictions."""
 
 
-def comparisons(predictor: Predictor, frames: records.Frames, most: int = 3) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Yields pictures of frame, truth and prediction from the middle of the first videos of a split."""
-    for video in frames.videos[:most]:
-        image, label = frames.image_and_label(video.start + video.count // 2)
-        yield overlay.comparison(image, label, predictor([image])[0])
+def comparisons(
+    frames: records.Frames, predicted: Callable[[records.Record, UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "H W"]]
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Yields pictures of frame, truth and prediction from the middle of the first videos of a split.
+
+    Args:
+      predicted: gives the train ids of a frame, from its record and its pixels.
+    """
+    for video in frames.videos[:PICTURED]:
+        record = frames[video.start + video.count // 2]
+        label = frames.label(record)
+        image = frames.image(record, label)
+        yield overlay.comparison(image, label, predicted(record, image))
 
 
 def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[Array]]) -> list[str]:
@@ -143,9 +153,8 @@ def evaluate(
             f"python -m data_prep.verify --records={config.data.records} shows what is in them."
         )
     predict = functools.partial(predict_and_count, config, predictor, frames, workdir)
-    by_stage = stages.run(
-        predictor, frames, workdir, config.evaluate.stages, predictions_folder(config, workdir), predict
-    )
+    folder = predictions_folder(config, workdir)
+    by_stage = stages.run(config, predictor, frames, workdir, folder, predict)
     if not frames.has_masks:
         return None
     counts = by_stage[-1]
@@ -154,10 +163,12 @@ def evaluate(
         result["stages"] = stages.shown(by_stage)
     result["warnings"] = [*warnings, *result["warnings"]]
     if jax.process_index() == 0:
+        masks = predictions.Folder(folder)
+        of_record = lambda record, _: masks.mask(record["video"], record["frame"])
         with whole_file(workdir / SCORES_FILE) as path:
             path.write_text(json.dumps(result, indent=2) + "\n")
         with whole_file(workdir / PICTURE_FILE) as path:
-            Image.fromarray(overlay.stacked(list(comparisons(predictor, frames)))).save(path)
-        run = ShownRun(workdir.name, predictions.Folder(predictions_folder(config, workdir)), counts, result)
+            Image.fromarray(overlay.stacked(list(comparisons(frames, of_record)))).save(path)
+        run = ShownRun(workdir.name, masks, counts, result)
         report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
     return result

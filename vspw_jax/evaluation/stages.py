@@ -35,11 +35,11 @@ Predict = Callable[[pathlib.Path, Folder | None], list[VideoCounts]]
 def check(config: ConfigDict) -> None:
     """Raises UserError where a whole config asks for stages of a network that reads no masks."""
     stages = config.evaluate.stages
-    if stages > 1 and not segmenter.decoder_of(config.model).reads_masks:
+    if stages and not segmenter.decoder_of(config.model).reads_masks:
         able = ", ".join(name for name, kind in segmenter.DECODERS.items() if kind.reads_masks)
         raise UserError(
             f"evaluate.stages is {stages}, but the decoder {config.model.decoder.name} reads no masks of an earlier "
-            f"stage: expected one of {able}. Set --config.evaluate.stages=1."
+            f"stage: expected one of {able}. Set --config.evaluate.stages=0."
         )
 
 
@@ -74,6 +74,8 @@ def _make(
     if all(processes.gathered(kept is not None)) and kept is not None:
         print(f"Stage {path.stem} was made before: {path.with_suffix('')}", flush=True)
         return kept
+    if jax.process_index() == 0:
+        path.unlink(missing_ok=True)  # From here on the folder's masks are others.
     counts = predict(path.with_suffix(""), masks)
     with processes.first_alone("stage"):
         if jax.process_index() == 0:
@@ -84,21 +86,33 @@ def _make(
     return counts
 
 
+def identity_of(config: ConfigDict, predictor: Predictor, frames: Frames) -> dict[str, Any]:
+    """What decides a stage's masks, as JSON has it."""
+    network = {name: value for name, value in config.model.to_dict().items() if name != "remat"}
+    identity = {**predictor.identity(), "network": network, "fingerprint": frames.fingerprint}
+    return json.loads(json.dumps(identity))
+
+
 def run(
-    predictor: Predictor, frames: Frames, workdir: pathlib.Path, stages: int, last: pathlib.Path, predict: Predict
+    config: ConfigDict,
+    predictor: Predictor,
+    frames: Frames,
+    workdir: pathlib.Path,
+    last: pathlib.Path,
+    predict: Predict,
 ) -> list[list[VideoCounts]]:
-    """The counts of every stage; none of them where the split has no masks to score by.
+    """The counts of stages 0 to `config.evaluate.stages`; none where the split has no masks to score by.
 
     Args:
-      stages: 1 or more.
+      config: the whole config.
       last: the folder of the last stage's masks.
       predict: makes one stage; each of the processes makes its share.
     """
-    by_stage, masks = [], None
-    for stage in range(stages - 1):
+    by_stage, masks, stages = [], None, config.evaluate.stages
+    identity = identity_of(config, predictor, frames) if stages else {}
+    for stage in range(stages):
         path = workdir / FOLDER / frames.split / f"{stage}.json"
-        identity = {**predictor.identity(), "fingerprint": frames.fingerprint}
-        by_stage.append(_make(path, json.loads(json.dumps(identity)), frames, masks, predict))
+        by_stage.append(_make(path, identity, frames, masks, predict))
         masks = masks_of(path.with_suffix(""), frames)
     return [*by_stage, predict(last, masks)]
 

@@ -75,8 +75,10 @@ def scan_modules(
         carry, y = apply(module, carry, x)
         return carry, (y, nnx.state(module, nnx.Not(nnx.Param)) if changes else ())
 
-    # The compiler cannot merge the passes of a loop, so `prevent_cse` is needed only where there is no loop.
-    body = rematerialised(body, remat, prevent_cse=unroll is True)
+    # The compiler cannot merge the passes of a loop, so `prevent_cse` is needed only where there is no loop: a loop of
+    # one pass is none to the compiler.
+    is_loop = unroll is not True and len(jax.tree.leaves(variables)[0]) > 1
+    body = rematerialised(body, remat, prevent_cse=not is_loop)
     carry, (ys, kept) = lax.scan(body, carry, (variables, xs), unroll=unroll)
     if changes:
         nnx.update(stacked, kept)

@@ -25,6 +25,11 @@ class Memory(nnx.Variable):
     """
 
 
+def paths(model: nnx.Module) -> frozenset[str]:
+    """Where a network's memories are, names joined by slashes."""
+    return frozenset("/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, Memory)))
+
+
 def summed(x: T) -> T:
     """The sums of arrays over all devices that share the batch.
 

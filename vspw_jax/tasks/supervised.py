@@ -147,6 +147,14 @@ class Supervised:
                 f"data.frames is {config.data.frames}: expected {least} or more, as {config.model.decoder.name} learns "
                 f"from a frame and those before it. Set --config.data.frames={least}."
             )
+        images = config.train.batch // config.train.accumulate * config.data.frames
+        if images < decoder.least_images(config.model.decoder):
+            raise UserError(
+                f"A pass in training has {images} image (train.batch {config.train.batch}, train.accumulate "
+                f"{config.train.accumulate}, data.frames {config.data.frames}): expected 2 or more, as "
+                f"{config.model.decoder.name} normalises the means of images. Set --config.train.batch="
+                f"{2 * config.train.accumulate}."
+            )
 
     def __init__(self, config: ConfigDict) -> None:
         self._decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS

@@ -85,7 +85,7 @@ def check(config: ConfigDict) -> list[mixture.Member]:
     members = mixture.members(config.data)
     mixture.check_classes(members, config.model.num_classes)
     mixture.check_lengths(members, config.data.frames)
-    if segmenter.decoder_of(config.model).remembers and config.data.frames > 1:
+    if segmenter.decoder_of(config.model).least_frames(config.model.decoder) > 1:
         mixture.check_follow(members, config.model.decoder.name)
     if "capacity" in config.loss.segmentation:
         mixture.check_capacity(members, config.loss.segmentation.capacity)

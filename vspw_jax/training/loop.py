@@ -124,7 +124,8 @@ class Pictures:
         if jax.process_index() > 0:
             return
         self._predictor.weights = placement.local(self._mesh, weights)
-        for number, picture in enumerate(comparisons(self._predictor, self._frames)):
+        predicted = lambda _, image: self._predictor([image])[0]
+        for number, picture in enumerate(comparisons(self._frames, predicted)):
             observer.picture(step, f"{self._frames.split}/{number}", picture)
 
 

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import check_fields, choose
+from vspw_jax.console.errors import UserError, check_fields, choose
 from vspw_jax.models import segmenter
 from vspw_jax.models.encoders.encoder import Encoder
 from vspw_jax.parallel.placement import map_with_path
@@ -94,6 +94,11 @@ def check(config: ConfigDict) -> None:
     optional = tuple(name for name in embeddings if name in options)
     check_fields("optimizer", options, (*FIELDS, *own, *optional), "configs/parts/training.py")
     choose(DECAYED, options.decayed, "optimizer.decayed")
+    if options.layer_decay != 1 and not segmenter.encoder_of(config.model).num_layers(config.model.encoder):
+        raise UserError(
+            f"optimizer.layer_decay is {options.layer_decay}, but the layers of the encoder "
+            f"{config.model.encoder.name} have no rates of their own. Set --config.optimizer.layer_decay=1."
+        )
     schedules.check(config.schedule)
 
 

@@ -274,7 +274,7 @@ RANGES: dict[str, Range] = {
     "evaluate.flip": FLAG,
     "evaluate.scales": several(number(0.01, 100)),
     "evaluate.double_softmax": FLAG,
-    "evaluate.stages": whole(1, 100),
+    "evaluate.stages": whole(0, 100),
     "evaluate.save_scores": FLAG,
     "evaluate.top_classes": whole(0, 255),  # 0: all.
     "run.log_every": whole(1),

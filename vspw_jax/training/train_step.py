@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
-from vspw_jax.models import segmenter
+from vspw_jax.models import memory, segmenter
 from vspw_jax.parallel import placement, weight_shards
 from vspw_jax.parallel.mesh import DATA_AXES, compiler_options
 from vspw_jax.tasks import task
@@ -60,8 +60,9 @@ def clip_numbers(batch: dict[str, jax.Array], parts: int = 1, part: int | jax.Ar
 def accumulated(gradients_of: Callable, parts: int) -> Callable:
     """The means of what `gradients_of` gives for `parts` batches, one after the other: arrays have a leading axis.
 
-    Equal to one pass over all of them but for what a pass averages within itself: statistics of batch norms, and
-    losses that are divided by a count of the labels (masks, labelled pixels) where parts differ in it.
+    Equal to one pass over all of them but for what a pass averages within itself: statistics of batch norms, memories
+    (each part moves them), and losses that are divided by a count of the labels (masks, labelled pixels) where parts
+    differ in it.
     """
 
     def mean_over_parts(weights, kept, batches, key, step):
@@ -149,8 +150,9 @@ def make_train_step(
         params = jax.tree.map(jnp.add, state["params"], updates)
         new_state = dict(params=params, model_state=kept["model"], opt_state=opt_state, step=state["step"] + 1)
         if "ema" in state:
+            memories = memory.paths(nnx.merge(graphdef, params, kept["model"]))
             new_state["ema"] = weight_average.updated(
-                config.ema, state["ema"], params, kept["model"], kept.get("teacher"), state["step"]
+                config.ema, state["ema"], params, kept["model"], kept.get("teacher"), state["step"], memories
             )
         return new_state, {
             "loss": sum(losses.values()),

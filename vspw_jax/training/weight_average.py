@@ -6,6 +6,8 @@ weights of the start are soon forgotten. Source: CuriousAI/mean-teacher pytorch/
 arXiv 1703.01780; facebookresearch/moco moco/builder.py has a constant decay.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
@@ -15,7 +17,8 @@ from vspw_jax.console.errors import UserError, choose
 
 STATISTICS = {"averaged": False, "own": True}
 """Whose the average's batch statistics and memories are: averages of the network's, as its weights are (timm's
-ModelEmaV2), or those that its own passes leave, for a task that has it as its teacher (MoCo, mean teacher)."""
+ModelEmaV2; of memories a copy), or those that its own passes leave, for a task that has it as its teacher (MoCo, mean
+teacher)."""
 
 
 def keeps(config: ConfigDict) -> bool:
@@ -68,6 +71,7 @@ def updated(
     model_state: PyTree[Array],
     own: PyTree[Array] | None,
     step: Int[Array, ""],
+    memories: frozenset[str] = frozenset(),
 ) -> dict[str, PyTree[Array]]:
     """The average after a step.
 
@@ -77,12 +81,17 @@ def updated(
       params, model_state: of the network after the step.
       own: the model_state that the teacher's passes left; None without a teacher.
       step: counted from 0.
+      memories: paths in model_state of what is copied: a memory is an average already, and its rows begin at 0.
     """
     decay = decay_at(config, step)
 
     def average(old: Array, new: Array) -> Array:
         return old + (1 - decay) * (new - old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
+    def mixed(keys: tuple[Any, ...], old: Array, new: Array) -> Array:
+        is_memory = jax.tree_util.keystr(keys, simple=True, separator="/") in memories
+        return new if is_memory else average(old, new)
+
     averaged = own is None or not STATISTICS[config.statistics]
-    statistics = jax.tree.map(average, ema["model_state"], model_state) if averaged else own
+    statistics = jax.tree_util.tree_map_with_path(mixed, ema["model_state"], model_state) if averaged else own
     return {"params": jax.tree.map(average, ema["params"], params), "model_state": statistics}

@@ -85,6 +85,11 @@ class Decoder(nnx.Module):
         raise NotImplementedError
 
     @classmethod
+    def least_images(cls, config: ConfigDict) -> int:
+        """The fewest images of a pass in training: of one alone, a batch norm of an image's mean has no variance."""
+        return 1
+
+    @classmethod
     def least_frames(cls, config: ConfigDict) -> int:
         """The fewest frames of a clip that it can be trained on."""
         return 1

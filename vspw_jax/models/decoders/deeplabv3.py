@@ -88,6 +88,10 @@ class DeepLabV3(Decoder):
         check_auxiliary(config, maps)
 
     @classmethod
+    def least_images(cls, config: ConfigDict) -> int:
+        return 2
+
+    @classmethod
     def features_width(cls, config: ConfigDict) -> int:
         return config.dim
 

@@ -18,7 +18,8 @@ def _check_variant(config: ConfigDict, naming: str) -> None:
     if config.variant != naming:
         raise UserError(
             f"A DeepLabV3 with model.decoder.variant={config.variant!r} has no names in files of the kind {naming}: "
-            f"that code has another head. It has names in files of the kind {config.variant}."
+            f"that code has another head. To read such a file set --config.model.decoder.variant={naming}; "
+            f"docs/weights.md has the other flags. To write a file choose --naming={config.variant}."
         )
 
 

@@ -7,6 +7,7 @@ Shapes: B clips, N images, H and W cells of the finest map, h and w of the memor
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree, UInt8
+from ml_collections import ConfigDict
 
 from vspw_jax.models import layers
 from vspw_jax.models.decoders.decoder import Maps, Training, keys_of
@@ -15,6 +16,10 @@ from vspw_jax.models.decoders.memory_decoder import MemoryDecoder
 
 class MemoryA(MemoryDecoder):
     """Frames one after the other: each reads by its predecessor's mask, the first one by its own first pass."""
+
+    @classmethod
+    def least_frames(cls, config: ConfigDict) -> int:
+        return 2
 
     def __call__(self, maps: Maps, training: Training | None = None) -> dict[str, Array]:
         """`logits_NHWC` and their `features_NHWC`; `first_pass_logits_NHWC` as large as the memory's maps;

@@ -148,7 +148,10 @@ class MemoryDecoder(Pyramid):
         self._add_auxiliary(maps, num_classes, config, **options)
 
     def represent(self, maps: Maps, train: bool) -> layers.Map:
-        """R of the paper: all maps of an image, as large as one of them, as representations of its pixels."""
+        """R of the paper: all maps of an image, as large as one of them, as representations of its pixels.
+
+        MCIBI's bottleneck reads the last map alone, which a dilated ResNet has at 1/8. BEiT's last map is at 1/32.
+        """
         size = maps[self.config.level].shape[1:3]
         return self.represent_conv(jnp.concatenate([layers.resize_bilinear(x, *size) for x in maps], axis=-1), train)
 

@@ -50,6 +50,10 @@ class Pyramid(Decoder):
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         check_auxiliary(config, maps)
 
+    @classmethod
+    def least_images(cls, config: ConfigDict) -> int:
+        return 2 if 1 in config.pool_scales else 1
+
     def _add_pyramid(
         self, maps: tuple[FeatureMap, ...], config: ConfigDict, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ) -> None:

@@ -37,7 +37,7 @@ class Sums(NamedTuple):
 
 
 class Pick(NamedTuple):
-    """One pixel of each class: that of the largest draw; zeros where there is none."""
+    """One pixel of each class, that of the largest draw; where a class has none, a draw of 0 and any row."""
 
     draw_K: UInt32[Array, " K"]
     row_KC: Rows
@@ -133,7 +133,9 @@ class FeatureMemory(nnx.Module):
     def recall(self, weights_NHWK: layers.Map, features_NHWC: layers.Map) -> layers.Map:
         """The memory's rows, mixed for each pixel by its weights over the classes (C'_bi of paper 001).
 
-        Weight on classes that were never seen reads the pixel's own representation: such classes know no better.
+        Weight on classes that were never seen reads the pixel's own representation: such classes know no better. No
+        gradient passes, to the rows or to what weighs them: a mask is a prediction that was made. (In the released code
+        the loss of the result trains the first pass too, through soft weights.)
         """
         dtype = features_NHWC.dtype
         known_NHWK = (lax.stop_gradient(weights_NHWK) * self.valid_K[...]).astype(dtype)
