@@ -1,12 +1,13 @@
 """The table of names against the released networks' lists of tensors, at full size and without allocating them."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
 
 from configs import baseline, deeplabv3, upernet
-from tests.interop.conftest import drawn, listed, tiny_fcn, tiny_resnet, tiny_swin, tiny_upernet, variables
+from tests.interop.conftest import drawn, listed, tiny_fcn, tiny_model, tiny_resnet, tiny_swin, tiny_upernet, variables
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
@@ -97,7 +98,7 @@ def test_the_published_sizes():
 
 
 NETWORKS = {
-    "vit_adapter, mask2former": None,
+    "vit_adapter, mask2former": tiny_model(),
     "beit, upernet": tiny_upernet(),
     "swin, upernet": tiny_swin(),
     "mmseg: resnet, deeplabv3": tiny_resnet("mmseg"),
@@ -105,20 +106,25 @@ NETWORKS = {
     "mmseg: resnet, fcn": tiny_fcn("mmseg"),
     "torchvision: resnet, fcn": tiny_fcn("torchvision"),
 }
-"""config.model by name; None stands for the fixture's."""
+"""config.model by name; a head that differs between two codes has one of them before its name."""
 
 
-@pytest.mark.parametrize("naming", namings.NAMINGS)
-@pytest.mark.parametrize("network", NETWORKS)
-def test_every_place_of_a_variable_has_one_name(tiny, naming, network):
-    """Rows fill each of the places they claim once; a whole naming claims all places of the network."""
-    config, model = tiny if NETWORKS[network] is None else (NETWORKS[network], drawn(NETWORKS[network]))
+def fits(network, naming):
+    """Whether files of a kind hold such a network, with this form of its head."""
+    config, (code, _, of_one_code) = NETWORKS[network], network.partition(": ")
     parts = [segmenter.encoder_of(config)]
     parts += [segmenter.decoder_of(config)] if namings.NAMINGS[naming].decoder is not None else []
-    if not all(naming in part.TORCH_NAMES for part in parts):
-        pytest.skip("such files hold another network")
-    if naming in ("mmseg", "torchvision") and config.encoder.name == "resnet" and not network.startswith(naming):
-        pytest.skip("such files hold another form of the head")
+    is_anothers = of_one_code and naming in ("mmseg", "torchvision") and naming != code
+    return all(naming in part.TORCH_NAMES for part in parts) and not is_anothers
+
+
+@pytest.mark.parametrize(
+    ("network", "naming"), [pair for pair in itertools.product(NETWORKS, namings.NAMINGS) if fits(*pair)]
+)
+def test_every_place_of_a_variable_has_one_name(network, naming):
+    """Rows fill each of the places they claim once; a whole naming claims all places of the network."""
+    config = NETWORKS[network]
+    model = drawn(config)
     rows = namings.NAMINGS[naming].rows(config, ())
     filled = {path: np.zeros(array.shape, np.int32) for path, array in variables(model).items()}
     for row in rows:

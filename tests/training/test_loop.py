@@ -57,10 +57,10 @@ def seen(config, monkeypatch, compiled):
 
     compile_step = loop.compiled
 
-    def once(step_function, state, batch):
+    def once(step_function, *inputs):
         recipe = tuple(config[name].to_json_best_effort() for name in ("model", "loss", "optimizer", "train"))
         if recipe not in compiled:
-            compiled[recipe] = compile_step(step_function, state, batch)
+            compiled[recipe] = compile_step(step_function, *inputs)
         return compiled[recipe]
 
     monkeypatch.setattr(pipeline, "training_batches", watched)
