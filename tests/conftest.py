@@ -70,6 +70,18 @@ SLOW = (
     "parity/test_swin.py",
     "training/test_nan_origin.py",
     "inference/test_augmentation.py",
+    "interop/test_convert.py",
+    "models/test_resnet.py",
+    "interop/test_namings.py",
+    "interop/test_memory.py",
+    "models/test_relative_attention.py",
+    "losses/test_segmentation.py",
+    "models/test_beit_pyramid.py",
+    "losses/test_pne.py",
+    "models/test_upernet.py",
+    "evaluation/test_stages.py",
+    "data/test_pipeline.py",
+    "metrics/test_report_in_browser.py",
 )
 """Files that compile much or start the program, those that take longest first. The tests of all others are quick."""
 
