@@ -16,8 +16,7 @@ from configs.parts import models
 def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
     config = memory_a.get_config(size)
-    decoder = models.memory_b()
-    decoder.update({name: value for name, value in config.model.decoder.items() if name != "name"})
+    decoder = models.memory_b(config.model.decoder)
     if size == "demo":
         decoder.update(key_dim=16, value_dim=32)
     config.model.decoder = decoder

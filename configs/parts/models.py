@@ -126,16 +126,26 @@ def memory_a() -> ConfigDict:
     return decoder
 
 
-def memory_b() -> ConfigDict:
-    """Decoder B of paper 001: decoder A behind temporal memory attention.
+def memory_b(decoder_a: ConfigDict) -> ConfigDict:
+    """Decoder B of paper 001: a decoder A, as `memory_a` gives it, behind temporal memory attention.
 
     "TMANet" is wanghao9610/TMANet configs/video/cityscapes/ and mmseg/models/decode_heads/tma_head.py.
     """
-    decoder = memory_a()
+    decoder = decoder_a.copy_and_resolve_references()
     decoder.name = "memory_b"
     decoder.past = 2  # Frames that it looks back; TMANet.
     decoder.key_dim = 64  # TMANet.
     decoder.value_dim = 256  # TMANet.
+    return decoder
+
+
+def _auxiliary_fcn(decoder: ConfigDict) -> ConfigDict:
+    """Adds the fields of both heads' drop-out and of an auxiliary FCN head, with mmseg's values."""
+    decoder.dropout = 0.1  # Before the classifier.
+    decoder.dropped = "channels"  # Of drop-out in both heads: whole channels; or "elements", as torchvision.
+    decoder.auxiliary_dim = 256  # 0: no auxiliary head.
+    decoder.auxiliary_level = 2  # The third map, at 1/8 as the last.
+    decoder.auxiliary_dropout = 0.1
     return decoder
 
 
@@ -146,12 +156,7 @@ def deeplabv3() -> ConfigDict:
     decoder.variant = "mmseg"  # Or "torchvision", whose head differs; see models/decoders/deeplabv3.py.
     decoder.dim = 512
     decoder.dilations = (12, 24, 36)  # In cells of a map at 1/8.
-    decoder.dropout = 0.1  # Before the classifier.
-    decoder.dropped = "channels"  # Of drop-out in both heads: whole channels; or "elements", as torchvision.
-    decoder.auxiliary_dim = 256  # 0: no auxiliary head.
-    decoder.auxiliary_level = 2  # The third map, at 1/8 as the last.
-    decoder.auxiliary_dropout = 0.1
-    return decoder
+    return _auxiliary_fcn(decoder)
 
 
 def fcn() -> ConfigDict:
@@ -161,12 +166,7 @@ def fcn() -> ConfigDict:
     decoder.dim = 512
     decoder.num_convs = 2
     decoder.concat_input = True  # One more convolution reads the encoder's map beside what the others give.
-    decoder.dropout = 0.1  # Before the classifier.
-    decoder.dropped = "channels"  # Of drop-out in both heads: whole channels; or "elements", as torchvision.
-    decoder.auxiliary_dim = 256  # 0: no auxiliary head.
-    decoder.auxiliary_level = 2  # The third map, at 1/8 as the last.
-    decoder.auxiliary_dropout = 0.1
-    return decoder
+    return _auxiliary_fcn(decoder)
 
 
 def projection() -> ConfigDict:

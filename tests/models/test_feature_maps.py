@@ -36,7 +36,7 @@ class Convolutions(Encoder):
         inputs, before = (3, *config.widths), (1, *config.strides)
         self.stages = nnx.List(
             [
-                layers.conv3x3(inputs[i], width, config.strides[i] // before[i], dtype=dtype, rngs=rngs)
+                layers.conv(inputs[i], width, 3, config.strides[i] // before[i], dtype=dtype, rngs=rngs)
                 for i, width in enumerate(config.widths)
             ]
         )

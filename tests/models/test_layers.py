@@ -14,7 +14,7 @@ from vspw_jax.parallel.mesh import make_mesh
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 1, 1, 4)])
 def test_depthwise3x3_is_the_grouped_convolution(shape):
-    conv = layers.conv3x3(4, 4, use_bias=True, groups=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    conv = layers.conv(4, 4, 3, use_bias=True, groups=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
     conv.bias[...] = jnp.arange(4.0)
     x = jax.random.normal(jax.random.key(1), shape)
     np.testing.assert_allclose(layers.depthwise3x3(conv, x), conv(x), rtol=1e-5, atol=1e-5)

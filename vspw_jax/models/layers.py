@@ -220,22 +220,8 @@ def conv(
     )
 
 
-def conv3x3(
-    channels_in: int,
-    channels_out: int,
-    stride: int = 1,
-    *,
-    dtype: jnp.dtype,
-    rngs: nnx.Rngs,
-    use_bias: bool = False,
-    groups: int = 1,
-) -> nnx.Conv:
-    """3x3 convolution with torch's symmetric padding of 1."""
-    return conv(channels_in, channels_out, 3, stride, dtype=dtype, rngs=rngs, use_bias=use_bias, groups=groups)
-
-
 def depthwise3x3(conv: nnx.Conv, x_NHWC: Map) -> Map:
-    """What the depthwise `conv` of `conv3x3` gives, as a sum of nine shifted products.
+    """What a depthwise `conv` of size 3 gives, as a sum of nine shifted products.
 
     On CPU the gradient of the grouped convolution takes ten times as long.
     """
@@ -277,8 +263,8 @@ class Upsample2x(nnx.Module):
         return output.reshape(num_images, 2 * height, 2 * width, -1)
 
 
-class ConvNormRelu(nnx.Module):
-    """Convolution of an odd size without bias, batch norm, ReLU: mmcv's ConvModule."""
+class ConvNorm(nnx.Module):
+    """Convolution of an odd size without bias, and batch norm."""
 
     def __init__(
         self,
@@ -287,6 +273,7 @@ class ConvNormRelu(nnx.Module):
         size: int = 3,
         stride: int = 1,
         dilation: int = 1,
+        scale_init: nnx.Initializer = nnx.initializers.ones,
         *,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -297,7 +284,14 @@ class ConvNormRelu(nnx.Module):
             self.conv = linear(channels_in, channels_out, use_bias=False, kernel_init=fan_out_normal, **options)
         else:
             self.conv = conv(channels_in, channels_out, size, stride, dilation, **options)
-        self.norm = batch_norm(channels_out, **options)
+        self.norm = batch_norm(channels_out, scale_init, **options)
 
     def __call__(self, x_NHWC: Map, train: bool) -> Map:
-        return jax.nn.relu(self.norm(self.conv(x_NHWC), use_running_average=not train))
+        return self.norm(self.conv(x_NHWC), use_running_average=not train)
+
+
+class ConvNormRelu(ConvNorm):
+    """The same and ReLU: mmcv's ConvModule."""
+
+    def __call__(self, x_NHWC: Map, train: bool) -> Map:
+        return jax.nn.relu(super().__call__(x_NHWC, train))

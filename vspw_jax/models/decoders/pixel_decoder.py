@@ -87,7 +87,7 @@ class PixelDecoder(nnx.Module):
         )
         self.lateral_conv = linear(finest, config.dim, use_bias=False)
         self.lateral_norm = layers.group_norm(config.dim, config.norm_groups, **options)
-        self.output_conv = layers.conv3x3(config.dim, config.dim, **options)
+        self.output_conv = layers.conv(config.dim, config.dim, 3, **options)
         self.output_norm = layers.group_norm(config.dim, config.norm_groups, **options)
         self.mask_feature = linear(config.dim, config.dim)
 

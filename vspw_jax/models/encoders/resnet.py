@@ -48,21 +48,6 @@ def places(output_stride: int) -> Iterator[Place]:
         yield Place(step, before, dilation, stride)
 
 
-class ConvNorm(nnx.Module):
-    """1x1 convolution without bias and batch norm."""
-
-    def __init__(
-        self, channels_in: int, channels_out: int, scale_init: nnx.Initializer, *, dtype: jnp.dtype, rngs: nnx.Rngs
-    ) -> None:
-        options = layers.Options(dtype=dtype, rngs=rngs)
-        init = layers.fan_out_normal
-        self.conv = layers.linear(channels_in, channels_out, use_bias=False, kernel_init=init, **options)
-        self.norm = layers.batch_norm(channels_out, scale_init, **options)
-
-    def __call__(self, x_NHWC: layers.Map, train: bool) -> layers.Map:
-        return self.norm(self.conv(x_NHWC), use_running_average=not train)
-
-
 class Bottleneck(nnx.Module):
     """1x1, 3x3 and 1x1 convolution, added to the input; where size or width change, another fits the input to it."""
 
@@ -70,14 +55,14 @@ class Bottleneck(nnx.Module):
         self, channels_in: int, width: int, step: int, dilation: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
-        channels_out, init = EXPANSION * width, nnx.initializers
+        channels_out = EXPANSION * width
         self.step = step
         self.conv1 = layers.ConvNormRelu(channels_in, width, 1, **options)
         self.conv2 = layers.ConvNormRelu(width, width, 3, step, dilation, **options)
         # A scale of 0 at first, as mmseg's zero_init_residual (arXiv 1706.02677, 5.1): a fresh block is the identity.
-        self.conv3 = ConvNorm(width, channels_out, init.zeros, **options)
+        self.conv3 = layers.ConvNorm(width, channels_out, 1, scale_init=nnx.initializers.zeros, **options)
         changes = step > 1 or channels_in != channels_out
-        self.shortcut = ConvNorm(channels_in, channels_out, init.ones, **options) if changes else None
+        self.shortcut = layers.ConvNorm(channels_in, channels_out, 1, **options) if changes else None
 
     def __call__(self, x_NHWC: layers.Map, train: bool) -> layers.Map:
         branch = self.conv3(self.conv2(self.conv1(x_NHWC, train), train), train)

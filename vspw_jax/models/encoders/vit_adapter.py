@@ -76,7 +76,7 @@ class ConvFeedForward(nnx.Module):
     def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
         self.fc1 = layers.linear(dim, hidden, **options)
-        self.depthwise = layers.conv3x3(hidden, hidden, use_bias=True, groups=hidden, **options)
+        self.depthwise = layers.conv(hidden, hidden, 3, use_bias=True, groups=hidden, **options)
         self.fc2 = layers.linear(hidden, dim, **options)
 
     def __call__(self, tokens_NPC: Pyramid, window: layers.Size) -> Pyramid:
