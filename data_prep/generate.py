@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 
 from data_prep import coco_stuff, vspw
 from data_prep.drawing import colours, layouts
+from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose, differing, run_program
 from vspw_jax.data import records
 from vspw_jax.parallel import processes
-from vspw_jax.training import ranges
 
 VERSION = 3
 """Of the drawing; another one draws other pictures from the same options. 1 had shared colours alone, and no note."""

@@ -7,6 +7,7 @@ beside what it checks.
 from ml_collections import ConfigDict
 
 from vspw_jax.checkpoints import beginning
+from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
 from vspw_jax.data import mixture
@@ -15,7 +16,7 @@ from vspw_jax.inference import predictor
 from vspw_jax.models import segmenter
 from vspw_jax.observe import profiling
 from vspw_jax.tasks import task
-from vspw_jax.training import non_finite, optimizers, ranges, weight_average
+from vspw_jax.training import non_finite, optimizers, weight_average
 
 SECTIONS = (
     *("task", "model", "model.encoder", "model.decoder", "loss", "loss.segmentation", "optimizer", "schedule"),

@@ -6,9 +6,10 @@ import runpy
 
 import pytest
 
+from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError
 from vspw_jax.console.recipe_file import flatten
-from vspw_jax.training import checks, ranges
+from vspw_jax.training import checks
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 RECIPES = [(path.name, size) for path in sorted(CONFIGS.glob("*.py")) for size in ("full", "demo")]

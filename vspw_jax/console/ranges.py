@@ -1,7 +1,7 @@
 """What values every field of a recipe may have: its type and its bounds.
 
 A field is looked up by its dotted name; `*` stands for the name of any member of the mixture. What only two fields
-together make wrong, and which names there are to choose from, is checked where they are used; see `checks.py`.
+together make wrong, and which names there are to choose from, is checked where they are used; see `training/checks.py`.
 """
 
 import dataclasses
