@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 
 from data_prep.verification import hypotheses, label_shift, scan
+from vspw_jax.classes import label_maps
 from vspw_jax.classes.vspw import NUM_CLASSES, VOID
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.console.progress import progress
@@ -47,7 +48,7 @@ def judged(videos):
     seen = label_shift.Sightings()
     for area_FV, height_FV in videos:
         seen.add_video(area_FV, height_FV)
-    expected, others = hypotheses.of("vspw", "raw_1_124")
+    expected, others = hypotheses.of(label_maps.of("vspw", "raw_1_124"))
     return expected, label_shift.judge(seen, expected, others)
 
 

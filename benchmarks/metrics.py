@@ -145,7 +145,7 @@ def main(argv=None):
     else:
         videos = list(drawn_videos(options.videos, options.frames, options.shift))
     frames = sum(len(labels) for labels, _ in videos)
-    theirs, ours = devkit_scores(videos), scores.summarise(count(videos))
+    theirs, ours = devkit_scores(videos), scores.summarise(count(videos), vspw.classes())
     for name, value in theirs.items():
         print(f"{name:>15} {value:.12f}  devkit's loops\n{'':>15} {ours[name]:.12f}  ours")
     threads = len(os.sched_getaffinity(0))

@@ -21,7 +21,11 @@ def predicted(generated_vspw, tmp_path):
     """Predictions of the test split, whose frames have no masks."""
     for video in open_truth(generated_vspw, "test").videos:
         for number, frame in enumerate(video.frames):
-            mask_png.save(np.full((48, 64), number, np.uint8), predictions.path_of(tmp_path / "own", video.name, frame))
+            mask_png.save(
+                np.full((48, 64), number, np.uint8),
+                predictions.path_of(tmp_path / "own", video.name, frame),
+                vspw.classes(),
+            )
     return tmp_path / "own"
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.data import records
 from vspw_jax.evaluation import counting, predicted_videos, sweep
@@ -54,6 +54,10 @@ def check_members(readers: Sequence[scores.Reader]) -> None:
         pair = f"{first.folder} and {other.folder}"
         if other.num_classes != first.num_classes:
             problems.append(f"  classes of {pair}: {first.num_classes} and {other.num_classes}")
+        elif other.classes.names != first.classes.names:
+            problems.append(
+                f"  {pair} tell other classes: {listed(first.classes.names, 3)}, and {listed(other.classes.names, 3)}"
+            )
         frames, others = (
             {(video, name): size for video, found in reader.videos.items() for name, size in found.items()}
             for reader in (first, other)
@@ -163,15 +167,15 @@ def score(
     flags: argparse.Namespace, readers: Sequence[scores.Reader], combine: Combine, masks: pathlib.Path
 ) -> dict[str, Any] | None:
     """Combines all frames and writes their masks; returns the metrics, or None without --records."""
-    total = sum(map(len, readers[0].videos.values()))
+    total, classes = sum(map(len, readers[0].videos.values())), readers[0].classes
     with read_ahead(scored_frames(flags, readers), AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
-        videos = predicted_videos.stored(combined(frames, combine), masks, write)
+        videos = predicted_videos.stored(combined(frames, combine), masks, write, classes)
         if not flags.records:
             counting.run_through(videos, total)
             return None
         flow_of = temporal_consistency.flow_of_first(readers[0].videos, temporal_consistency.DisFlow)
         counts = counting.count_videos(videos, readers[0].num_classes, total, flow_of)
-    return summarise(counts)
+    return summarise(counts, classes)
 
 
 def run(flags: argparse.Namespace) -> None:

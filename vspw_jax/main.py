@@ -25,6 +25,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data_prep import generate
+from vspw_jax.checkpoints import run_classes
 from vspw_jax.console import command, recipe_file, starting
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
@@ -249,17 +250,24 @@ def check_flags(config: ConfigDict, mode: str) -> None:
             )
 
 
+def adopt_classes(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Gives the recipe as many classes as its data, or the run in the workdir, has of its own."""
+    checks.check_parts(config)
+    stated = config_flags.get_override_values(flags.FLAGS["config"])
+    run_classes.adopt(config, run_classes.of_run(config, workdir), "model.num_classes" in stated)
+
+
 def main(_: Sequence[str]) -> None:
     """Runs the chosen mode and prints its report."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    config = _CONFIG.value.lock()
-    checks.check_recipe(config)
+    config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value or default_workdir(_config_flag()))
     check_flags(config, _MODE.value)
+    adopt_classes(config, workdir)
+    checks.check_recipe(config)
     if _DISTRIBUTED.value:
         check_shared(_MODE.value)
         processes.join()
-    workdir = pathlib.Path(_WORKDIR.value or default_workdir(_config_flag()))
     if _MODE.value != "inspect":  # Which writes nothing.
         jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
     try:

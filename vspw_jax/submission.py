@@ -124,7 +124,7 @@ def entry_files(source: sources.Source, prefix: str, data: truth.Truth, role: st
         for frame in video.frames:
             png = source.read(f"{prefix}{video.name}/{frame}.png")
             if role == predictions.RAW_IDS or not mask_png.is_plain(png):
-                png = mask_png.encode(predictions.to_train_ids(mask_png.decode(png), role))
+                png = mask_png.encode(predictions.to_train_ids(mask_png.decode(png), role), vspw.classes())
             yield f"{video.name}/{frame}.png", png
 
 

@@ -89,7 +89,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
             features=records.features(),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
-                dataset=self.form.dataset, numbering=self.form.numbering, videos={}, max_classes={}, fingerprint={}
+                **label_maps.to_metadata(self.form.labels), videos={}, max_classes={}, fingerprint={}
             ),
         )
 
@@ -180,7 +180,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
                 f"{len(missing)} of {len(results)} shards were not written, for example {missing[0]}. See what Beam's "
                 f"runner reported, and whether its workers see {folder}. The same command goes on from here."
             )
-        lookup = label_maps.lookup(self.form.dataset, self.form.numbering, self.chosen.fits)
+        lookup = self.form.labels.lookup(self.chosen.fits)
         metadata, infos = self.info.metadata, []
         for split in self.splits:
             done = [written[unit.shard] for unit in planned if unit.split == split]

@@ -150,12 +150,12 @@ def report(output: pathlib.Path | str, bad: Iterable[str], fits: Sequence[str] =
     for message in bad:
         print(f"left out: {message}")
     metadata = records.read_metadata(output)
-    names = (metadata["dataset"], metadata["numbering"])
+    labels = label_maps.from_metadata(metadata)
     for split, videos in metadata["videos"].items():
         frames = sum(count for _, count in videos)
-        if names[0] == "vspw":
+        if len(labels.sources) == len(labels.classes):
             print(f"{split}: {len(videos)} videos, {frames} frames")
             continue
         pixels_N256 = class_pixels.load(records.find(output), split, frames)
-        lookup, labelled = label_maps.lookup(*names, fits), label_maps.labelled(*names)
-        print(f"{split}: {class_pixels.count_kept(pixels_N256, lookup, labelled, PUBLISHED_SHARE)}")
+        kept = class_pixels.count_kept(pixels_N256, labels.lookup(fits), labels.labelled, PUBLISHED_SHARE)
+        print(f"{split}: {kept}")

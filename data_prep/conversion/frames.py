@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from data_prep.conversion import colour_masks
 from vspw_jax.classes import label_maps
+from vspw_jax.classes.class_list import Colour
+from vspw_jax.classes.label_maps import LabelMap
 from vspw_jax.console.errors import UserError, no_room
 from vspw_jax.data import class_pixels
 from vspw_jax.files import mask_png, pictures
@@ -42,13 +45,21 @@ class Form:
     """What the records of a conversion have in common.
 
     Attributes:
-      dataset, numbering: see `label_maps.NUMBERINGS`.
+      labels: what the masks' values mean.
       short_side: height in pixels to which frames are resized, or None to keep every byte.
+      mask_colours: of masks that hold colours, their values by colour; such masks become masks of values. None where
+        masks hold values.
     """
 
-    dataset: str
-    numbering: str
+    labels: LabelMap
     short_side: int | None = None
+    mask_colours: tuple[tuple[Colour, int], ...] | None = None
+
+    def identity(self) -> list[object]:
+        """All of it that decides a record's bytes and meaning, as JSON values."""
+        stated = label_maps.to_metadata(self.labels)
+        own = [stated["classes"], self.mask_colours] if "classes" in stated else []
+        return [stated["dataset"], stated["numbering"], self.short_side, *own]
 
 
 class Content(NamedTuple):
@@ -80,6 +91,8 @@ def read_frame(source: Source, frame: Frame, form: Form) -> Content:
         if frame.mask is not None:
             name = frame.mask
             png = _read(source, name)
+            if form.mask_colours is not None:
+                png = colour_masks.to_values(png, form.mask_colours)
             pixels = _check_mask(png, size, form)
         if form.short_side and size[1] != form.short_side:
             return _resize(jpeg, png, size, form.short_side)
@@ -114,10 +127,11 @@ def _check_mask(png: bytes, size: tuple[int, int], form: Form) -> dict[int, int]
     if values.shape != size[::-1]:
         raise UserError(f"is {values.shape[1]}x{values.shape[0]} pixels, its frame {size[0]}x{size[1]}")
     pixels = class_pixels.count(values)
-    allowed = label_maps.allowed(form.dataset, form.numbering)
-    strange = [value for value in pixels if not allowed[value]]
+    strange = [value for value in pixels if not form.labels.allowed[value]]
     if strange:
-        raise UserError(f"holds labels that {form.numbering} does not have: {', '.join(map(str, strange[:8]))}")
+        found = ", ".join(map(str, strange[:8]))
+        whose = "the list of classes" if form.labels.numbering == label_maps.OWN else form.labels.numbering
+        raise UserError(f"holds labels that {whose} does not have: {found}")
     return pixels
 
 

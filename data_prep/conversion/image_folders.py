@@ -12,6 +12,7 @@ from data_prep.conversion import command_line, numberings
 from data_prep.conversion.builder import Builder
 from data_prep.conversion.frames import Form, Frame
 from data_prep.conversion.units import Filter
+from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError, listed, warn
 from vspw_jax.files import frame_names, pictures
 from vspw_jax.files.sources import Source, open_source
@@ -112,7 +113,7 @@ def convert(
     made = builder(
         splits=splits,
         source=source,
-        form=Form(dataset, numbering),
+        form=Form(label_maps.of(dataset, numbering)),
         chosen=chosen,
         max_bad=max_bad,
         data_dir=pathlib.Path(output),

@@ -70,7 +70,7 @@ def _count_against(dataset: str, source: Source, mask: str, against: dict[str, A
     except (UserError, OSError, SyntaxError, ValueError):
         return
     for name, found in against.items():
-        allowed = label_maps.allowed(dataset, name)
+        allowed = label_maps.of(dataset, name).allowed
         strange = [value for value in values if not allowed[value]]
         found.values.update(strange)
         found.masks += bool(strange)

@@ -69,7 +69,7 @@ class Unit:
     @functools.cached_property
     def key(self) -> str:
         """SHA-256 (hex) of all that the shard depends on; of the files it takes their names and sizes."""
-        parts: list[object] = [self.shard, dataclasses.astuple(self.form), dataclasses.astuple(self.filter)]
+        parts: list[object] = [self.shard, self.form.identity(), dataclasses.astuple(self.filter)]
         sizes = self.source.sizes
         parts += [(*dataclasses.astuple(f), sizes.get(f.image), sizes.get(f.mask or "")) for f in self.frames]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -243,7 +243,6 @@ def _check_size(frame: Frame, size: tuple[int, int], unit: Unit, sizes: Sizes) -
 def _passes(pixels: dict[int, int], unit: Unit) -> bool:
     if not unit.filter.min_mapped:
         return True
-    names = (unit.form.dataset, unit.form.numbering)
-    lookup, labelled = label_maps.lookup(*names, unit.filter.fits), label_maps.labelled(*names)
-    share = class_pixels.mapped_share(class_pixels.from_counts([pixels]), lookup, labelled, unit.filter.denominator)
+    labels, counts = unit.form.labels, class_pixels.from_counts([pixels])
+    share = class_pixels.mapped_share(counts, labels.lookup(unit.filter.fits), labels.labelled, unit.filter.denominator)
     return share[0] >= unit.filter.min_mapped

@@ -35,7 +35,7 @@ COCO_STUFF_NAMES = {
 def vspw_lookup() -> UInt8[np.ndarray, "256"]:
     """Raw VSPW ids by drawn label: classes 1..124; 0, "others", for pixels of no class."""
     lookup = np.zeros(256, np.uint8)
-    lookup[: len(scenes.CLASSES)] = [vspw.names().index(name) + 1 for name in scenes.CLASSES]
+    lookup[: len(scenes.CLASSES)] = [vspw.classes().names.index(name) + 1 for name in scenes.CLASSES]
     return lookup
 
 
@@ -57,7 +57,7 @@ def _write_frame(
     image_path.write_bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
     if mask_path:
         mask = Image.fromarray(label)
-        mask.putpalette(vspw.palette().tobytes())
+        mask.putpalette(vspw.classes().palette.tobytes())
         mask.save(mask_path)
 
 
@@ -92,7 +92,7 @@ def write_vspw(
                 mask_path = mask / f"{frame:08d}.png" if split != "test" else None
                 _write_frame(image, lookup[label], origin / f"{frame:08d}.jpg", mask_path)
         (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
-    ids = {name: str(number) for number, name in enumerate(("others", *vspw.names()))}
+    ids = {name: str(number) for number, name in enumerate(("others", *vspw.classes().names))}
     (folder / "label_num_dic_final.json").write_text(json.dumps(ids))
 
 

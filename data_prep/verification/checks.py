@@ -13,6 +13,7 @@ import numpy as np
 
 from data_prep.verification import hypotheses, label_shift
 from data_prep.verification.scan import SplitScan, readers, scan
+from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.files import frame_names
@@ -49,7 +50,7 @@ def _some(cases: Iterable[object]) -> str:
 
 def check_counts(findings: Findings, dataset: str, split: str, found: SplitScan, full: bool) -> None:
     """Compares numbers of videos and frames with the published ones; other numbers are a fault only if `full`."""
-    counts, published = (len(found.names), found.frames), hypotheses.PUBLISHED[dataset].get(split)
+    counts, published = (len(found.names), found.frames), hypotheses.PUBLISHED.get(dataset, {}).get(split)
     if published is None:
         findings.notes.append(f"{split}: {counts[0]:,} videos, {counts[1]:,} frames; no published count")
         return
@@ -158,7 +159,7 @@ def check_shift(
 ) -> label_shift.Verdict | None:
     """Finds ids that are one off or of another numbering, in each split and in all together; the verdict on all."""
     together = sum((found.sightings for found in scans.values()), label_shift.Sightings())
-    if not together.videos:
+    if not together.videos or not others:
         return None
     verdict = label_shift.judge(together, expected, others)
     by_split = {split: label_shift.judge(found.sightings, expected, others) for split, found in scans.items()}
@@ -231,7 +232,7 @@ def verify(path: pathlib.Path | str, workers: int = 1, full: bool = False) -> Ve
     """
     folder, metadata = records.find(path), records.read_metadata(path)
     dataset, findings, scans = metadata["dataset"], Findings(), dict[str, SplitScan]()
-    expected, others = hypotheses.of(dataset, metadata["numbering"])
+    expected, others = hypotheses.of(label_maps.from_metadata(metadata))
     with readers(workers) as run:
         for split in metadata["videos"]:
             try:

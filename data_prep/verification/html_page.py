@@ -16,13 +16,13 @@ from jaxtyping import Bool, UInt8
 from data_prep.verification.checks import Verification
 from data_prep.verification.label_shift import IMPOSSIBLE, Numbering
 from data_prep.verification.scan import SplitScan
-from vspw_jax.classes.vspw import VOID
+from vspw_jax.classes.class_list import VOID
 from vspw_jax.console.errors import UserError
 from vspw_jax.console.progress import progress
 from vspw_jax.data import records
 from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.inference.overlay import overlay
+from vspw_jax.inference.overlay import Painter
 
 PICTURE_WIDTH = 320
 
@@ -97,11 +97,13 @@ def name_of(numbering: Numbering, value: int) -> str:
 
 
 def picture(
-    image_HWC: UInt8[np.ndarray, "H W 3"], mask_HW: UInt8[np.ndarray, "H W"], value: int, train_id: int
+    image_HWC: UInt8[np.ndarray, "H W 3"], mask_HW: UInt8[np.ndarray, "H W"], value: int, frames: records.Frames
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The frame (RGB), small, with one class in its colour and all else darkened."""
-    label = np.where(mask_HW == value, train_id, VOID)
-    mixed = overlay(np.where((mask_HW == value)[..., None], image_HWC, image_HWC // 3), label, 0.4)
+    train_id = frames.lookup[value]
+    label = np.where(mask_HW == value, 0 if train_id == VOID else train_id, VOID).astype(np.uint8)
+    dark = np.where((mask_HW == value)[..., None], image_HWC, image_HWC // 3)
+    mixed = Painter(frames.classes, opacity=0.4).overlay(dark, label)
     height = round(PICTURE_WIDTH * mixed.shape[0] / mixed.shape[1])
     return cv2.resize(mixed, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA)
 
@@ -124,7 +126,7 @@ def pictures(
         except UserError:
             continue
         if mask.shape == image.shape[:2]:
-            shown = picture(image, mask, value, max(int(numbering.classes_V[value]), 0))
+            shown = picture(image, mask, value, opened(split))
             yield value, f"{split} {record['video']}/{record['frame']}", pixels / mask.size, shown
 
 

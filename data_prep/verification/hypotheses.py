@@ -7,6 +7,7 @@ import numpy as np
 
 from data_prep.verification.label_shift import IMPOSSIBLE, NOTHING_KNOWN, Numbering, shifted
 from vspw_jax.classes import label_maps
+from vspw_jax.classes.label_maps import LabelMap
 
 PUBLISHED = {
     "vspw": {"train": (2806, 198_244), "val": (343, 24_502), "test": (387, 28_887)},
@@ -22,20 +23,21 @@ TITLES = {
     "label_1_182": "COCO-Stuff's label ids 1..182",
     "raw_0_150": "ADE20K's ids 1..150",
     "reduced_0_149": "ADE20K's train ids 0..149",
+    label_maps.OWN: "the values of its own list of classes",
 }
 
 TRUSTED = ("exact", "close")
 """A class that a label map fits so well is expected to look like VSPW's; one of fit "broad" is not."""
 
 
-def numbering(dataset: str, name: str) -> Numbering:
-    """A `Numbering` of `label_maps.NUMBERINGS`; UserError where there is none of that name."""
-    sources = label_maps.source_classes(dataset, name)
+def numbering(labels: LabelMap) -> Numbering:
+    """What is expected of a mask's values; of a data set's own classes nothing is known but which values there are."""
     table = np.full(256, IMPOSSIBLE)
-    table[list(label_maps.NUMBERINGS[dataset][name].void)] = NOTHING_KNOWN
-    for source in sources:
-        table[source.value] = source.vspw_id if source.fit in TRUSTED else NOTHING_KNOWN
-    return Numbering(TITLES[name], {source.value: source.name for source in sources}, table)
+    table[list(labels.void)] = NOTHING_KNOWN
+    for source in labels.sources:
+        known = labels.numbering != label_maps.OWN and source.train_id is not None and source.fit in TRUSTED
+        table[source.value] = source.train_id if known else NOTHING_KNOWN
+    return Numbering(TITLES[labels.numbering], {source.value: source.name for source in labels.sources}, table)
 
 
 def one_off(right: Numbering, by: int) -> Numbering:
@@ -47,10 +49,12 @@ def one_off(right: Numbering, by: int) -> Numbering:
     return Numbering(title, names, shifted(right.classes_V, by))
 
 
-def of(dataset: str, name: str) -> tuple[Numbering, list[Numbering]]:
+def of(labels: LabelMap) -> tuple[Numbering, list[Numbering]]:
     """The numbering that masks should have, and all that they may have instead."""
-    expected, others = numbering(dataset, name), list[Numbering]()
-    known = [numbering(dataset, other) for other in label_maps.NUMBERINGS[dataset]]
+    expected, others = numbering(labels), list[Numbering]()
+    if labels.numbering == label_maps.OWN:
+        return expected, []
+    known = [numbering(label_maps.of(labels.dataset, other)) for other in label_maps.NUMBERINGS[labels.dataset]]
     for other in (*known, one_off(expected, -1), one_off(expected, 1)):
         if all(other.names != found.names for found in (expected, *others)):
             others.append(other)

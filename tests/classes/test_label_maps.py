@@ -19,7 +19,7 @@ def rows(name):
 
 
 def test_the_three_numberings_of_coco_stuff_lead_to_the_same_classes():
-    ids = {name: label_maps.lookup("coco_stuff", name) for name in label_maps.NUMBERINGS["coco_stuff"]}
+    ids = {name: label_maps.of("coco_stuff", name).lookup() for name in label_maps.NUMBERINGS["coco_stuff"]}
     for row in rows("coco_stuff_classes"):
         if row["used"] == "yes":
             pixelmap, trainid, label = (
@@ -32,8 +32,8 @@ def test_the_three_numberings_of_coco_stuff_lead_to_the_same_classes():
 
 @pytest.mark.parametrize("fits", [("exact",), ("exact", "close"), ("exact", "close", "broad"), ("broad",), ()])
 def test_chosen_fits_alone_are_mapped(fits):
-    coco = label_maps.lookup("coco_stuff", "pixelmap_0_181", fits)
-    ade = label_maps.lookup("ade20k", "raw_0_150", fits)
+    coco = label_maps.of("coco_stuff", "pixelmap_0_181").lookup(fits)
+    ade = label_maps.of("ade20k", "raw_0_150").lookup(fits)
     expected_coco, expected_ade = np.full(256, 255), np.full(256, 255)
     for row in rows("coco_to_vspw"):
         if row["fit"] in fits:
@@ -46,17 +46,17 @@ def test_chosen_fits_alone_are_mapped(fits):
 
 
 def test_known_classes_by_name():
-    names = vspw.names()
-    assert names[label_maps.lookup("coco_stuff", "pixelmap_0_181")[0]] == "person"
-    assert names[label_maps.lookup("coco_stuff", "label_1_182")[1]] == "person"
-    assert names[label_maps.lookup("ade20k", "raw_0_150")[3]] == "sky"
-    assert names[label_maps.lookup("ade20k", "reduced_0_149")[2]] == "sky"
-    np.testing.assert_array_equal(label_maps.lookup("vspw", "raw_1_124"), vspw.from_raw(np.arange(256)))
+    names = vspw.classes().names
+    assert names[label_maps.of("coco_stuff", "pixelmap_0_181").lookup()[0]] == "person"
+    assert names[label_maps.of("coco_stuff", "label_1_182").lookup()[1]] == "person"
+    assert names[label_maps.of("ade20k", "raw_0_150").lookup()[3]] == "sky"
+    assert names[label_maps.of("ade20k", "reduced_0_149").lookup()[2]] == "sky"
+    np.testing.assert_array_equal(label_maps.of("vspw", "raw_1_124").lookup(), vspw.from_raw(np.arange(256)))
 
 
 def test_allowed_and_labelled_values():
     counts = {
-        (dataset, name): (label_maps.labelled(dataset, name).sum(), label_maps.allowed(dataset, name).sum())
+        (dataset, name): (label_maps.of(dataset, name).labelled.sum(), label_maps.of(dataset, name).allowed.sum())
         for dataset, names in label_maps.NUMBERINGS.items()
         for name in names
     }
@@ -72,11 +72,11 @@ def test_allowed_and_labelled_values():
 
 def test_unknown_names_are_listed():
     with pytest.raises(UserError, match="no fit 'perfect'.*exact, close, broad"):
-        label_maps.lookup("ade20k", "raw_0_150", ("perfect",))
+        label_maps.of("ade20k", "raw_0_150").lookup(("perfect",))
     with pytest.raises(UserError, match="numbering of ade20k.*raw_0_150, reduced_0_149"):
-        label_maps.lookup("ade20k", "raw")
+        label_maps.of("ade20k", "raw").lookup()
     with pytest.raises(UserError, match="ade20k, coco_stuff, vspw"):
-        label_maps.lookup("cityscapes", "raw")
+        label_maps.of("cityscapes", "raw").lookup()
 
 
 def test_pixels_are_counted_exactly(monkeypatch):
@@ -92,8 +92,8 @@ def test_shares_and_classes_against_counting_pixels():
     masks = [rng.choice(rng.integers(0, 256, 6), (7, 9)).astype(np.uint8) for _ in range(20)]
     masks += [np.full((7, 9), 255, np.uint8)]
     pixels = class_pixels.from_counts([class_pixels.count(mask) for mask in masks] + [{}])
-    lookup = label_maps.lookup("coco_stuff", "pixelmap_0_181", ("exact",))
-    labelled = label_maps.labelled("coco_stuff", "pixelmap_0_181")
+    lookup = label_maps.of("coco_stuff", "pixelmap_0_181").lookup(("exact",))
+    labelled = label_maps.of("coco_stuff", "pixelmap_0_181").labelled
     for denominator, counted in (("all", np.ones(256, bool)), ("labelled", labelled)):
         shares = class_pixels.mapped_share(pixels, lookup, labelled, denominator)
         expected = [np.mean(lookup[mask[counted[mask]]] != 255) if counted[mask].any() else 0 for mask in masks]

@@ -15,17 +15,17 @@ COMMON = (
 def test_classes_of_a_scene_are_told_apart():
     """Those of the drawn videos, which the demo shows, may be rare in the world."""
     for names, moving in zip(scenes.BANDS.values(), scenes.OBJECTS.values(), strict=True):
-        together = [vspw.names().index(name) for name in (*names, *moving) if name != "unnamed"]
-        assert nearest(vspw.picture_colours()[together]) > 30
+        together = [vspw.classes().names.index(name) for name in (*names, *moving) if name != "unnamed"]
+        assert nearest(vspw.classes().picture_palette[together]) > 30
 
 
 def test_commonest_classes_differ_most_and_every_class_has_its_own_colour():
     """In CIELAB, by the formulas of CIE 15; VSPW's palette: 6 between the commonest, 0 between all."""
-    ids = [vspw.names().index(name) for name in COMMON]
-    assert nearest(vspw.palette()[ids]) < 6
-    assert nearest(vspw.picture_colours()[ids]) > 35
-    assert nearest(vspw.picture_colours()[: vspw.NUM_CLASSES]) > 16
-    assert not vspw.picture_colours()[vspw.NUM_CLASSES :].any()
+    ids = [vspw.classes().names.index(name) for name in COMMON]
+    assert nearest(vspw.classes().palette[ids]) < 6
+    assert nearest(vspw.classes().picture_palette[ids]) > 35
+    assert nearest(vspw.classes().picture_palette[: vspw.NUM_CLASSES]) > 16
+    assert not vspw.classes().picture_palette[vspw.NUM_CLASSES :].any()
 
 
 def nearest(colours):

@@ -46,7 +46,11 @@ def test_ids_round_trip():
     ids = np.arange(vspw.NUM_CLASSES, dtype=np.uint8)
     np.testing.assert_array_equal(vspw.from_raw(vspw.to_raw(ids)), ids)
     assert vspw.to_raw(np.array([255], np.uint8))[0] == 255
-    assert (vspw.names()[0], vspw.names()[123], len(set(vspw.names()))) == ("wall", "train", 124)
+    assert (vspw.classes().names[0], vspw.classes().names[123], len(set(vspw.classes().names))) == (
+        "wall",
+        "train",
+        124,
+    )
 
 
 def test_index_leads_from_videos_to_their_frames_in_order(generated_vspw, generated_records):

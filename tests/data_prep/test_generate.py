@@ -41,7 +41,7 @@ def test_masks_hold_raw_ids_of_what_was_drawn(generated_vspw):
     number = int(video.split("_")[0])
     _, labels = scenes.clip(0, number, 10, 48, 64)
     raw = pixels(generated_vspw / "data" / video / "mask" / "00000003.png")
-    names = np.array(["others", *vspw.names()])
+    names = np.array(["others", *vspw.classes().names])
     drawn = np.array([*scenes.CLASSES, *["others"] * (256 - len(scenes.CLASSES))])
     np.testing.assert_array_equal(names[raw], drawn[labels[2]])
 

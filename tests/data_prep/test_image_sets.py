@@ -27,7 +27,7 @@ def coco(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("coco") / "coco"
     generate.generate(folder, lambda aside: layouts.write_coco_stuff(aside, {"train2017": 24, "val2017": 4}, 48, 64, 0))
-    metal = next(source.value for source in label_maps.source_classes("coco_stuff", PIXELMAP) if source.name == "metal")
+    metal = next(source.value for source in label_maps.of("coco_stuff", PIXELMAP).sources if source.name == "metal")
     for number, path in enumerate(mask_paths(folder)):
         mask = pixels(path).copy()
         mask[: (0, 24, 30)[number % 3]] = (0, metal, 255)[number % 3]
@@ -67,7 +67,7 @@ def renumbered(folder, copy, lookup, name="{}.png"):
 def lookup_of(dataset, ours, theirs, void):
     """(256,) values of one numbering by those of another, the tables' rows being in the same order."""
     lookup = np.full(256, void, np.uint8)
-    pairs = zip(label_maps.source_classes(dataset, ours), label_maps.source_classes(dataset, theirs), strict=True)
+    pairs = zip(label_maps.of(dataset, ours).sources, label_maps.of(dataset, theirs).sources, strict=True)
     for ours, theirs in pairs:
         lookup[ours.value] = theirs.value
     return lookup
@@ -110,10 +110,10 @@ def test_each_numbering_of_coco_stuff_is_found_and_leads_to_the_same_labels(
 def test_labels_are_what_was_drawn(coco, coco_records):
     frames = records.Frames(coco_records, "train")
     value = pixels(coco / "annotations" / "train2017" / "000000000003.png")
-    names = {source.value: source for source in label_maps.source_classes("coco_stuff", PIXELMAP)}
+    names = {source.value: source for source in label_maps.of("coco_stuff", PIXELMAP).sources}
     _, label = frames.image_and_label(2)
     for source, ours in set(zip(value.ravel().tolist(), label.ravel().tolist(), strict=True)):
-        assert ours == (names[source].vspw_id if source in names else 255)
+        assert ours == (names[source].train_id if source in names else 255)
     assert [video.name for video in frames.videos[:2]] == ["000000000001", "000000000002"]
     assert all(video.count == 1 for video in frames.videos) and frames[0]["frame"] == "000000000001"
     assert frames.dataset == "coco_stuff"
@@ -168,7 +168,7 @@ def test_ade20k_raw_and_reduced(tmp_path, values, numbering):
     frames = records.Frames(tmp_path / "records", "train")
     assert (frames.numbering, len(frames)) == (numbering, 2)
     label = frames.image_and_label(0)[1].ravel()[:3]
-    assert [None if i == 255 else vspw.names()[i] for i in label] == [None, "sky", "flag"]
+    assert [None if i == 255 else vspw.classes().names[i] for i in label] == [None, "sky", "flag"]
 
 
 def test_ade20k_without_a_value_that_tells_asks(tmp_path):
@@ -180,7 +180,7 @@ def test_ade20k_without_a_value_that_tells_asks(tmp_path):
 def test_images_are_chosen_when_read(coco, coco_records, denominator):
     fits = ("exact",)
     frames = records.Frames(coco_records, "train", fits=fits, min_mapped=0.7, denominator=denominator)
-    lookup = label_maps.lookup("coco_stuff", PIXELMAP, fits)
+    lookup = label_maps.of("coco_stuff", PIXELMAP).lookup(fits)
     kept = []
     for path in sorted((coco / "annotations" / "train2017").iterdir()):
         value = pixels(path)

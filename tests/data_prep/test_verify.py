@@ -48,7 +48,7 @@ VSPW_TITLES = {-1: "raw ids shifted by -1", 0: "VSPW's raw ids 1..124", 1: "raw 
 
 
 def judge(dataset, numbering, seen):
-    return label_shift.judge(seen, *hypotheses.of(dataset, numbering))
+    return label_shift.judge(seen, *hypotheses.of(label_maps.of(dataset, numbering)))
 
 
 @pytest.mark.parametrize("frames", ["all", "one"])
@@ -74,7 +74,7 @@ def test_drawn_masks_one_off_are_named(drawn):
 
 def test_numberings_of_coco_stuff_are_told_apart(drawn):
     names = [*label_maps.NUMBERINGS["coco_stuff"]]
-    known = [hypotheses.numbering("coco_stuff", name) for name in names]
+    known = [hypotheses.numbering(label_maps.of("coco_stuff", name)) for name in names]
     drawn_as = layouts.coco_stuff_lookup()
     for true in known:
         value = {name: value for value, name in true.names.items()}
@@ -86,7 +86,9 @@ def test_numberings_of_coco_stuff_are_told_apart(drawn):
 
 
 def test_ade20k_one_off_is_named(drawn):
-    names = {name.split(";")[0]: v for v, name in hypotheses.numbering("ade20k", "raw_0_150").names.items()}
+    names = {
+        name.split(";")[0]: v for v, name in hypotheses.numbering(label_maps.of("ade20k", "raw_0_150")).names.items()
+    }
     names["ship_or_boat"], names["painting_or_poster"] = names["boat"], names["painting"]
     lookup = np.full(256, 0, np.uint8)
     lookup[: len(scenes.CLASSES)] = [names.get(name, 0) for name in scenes.CLASSES]
@@ -169,7 +171,7 @@ def test_values_out_of_range_are_named_with_their_first_frame():
     odd[0, :3] = 125, 200, 252
     findings = checks.Findings()
     found = scanned([record(label), record(odd, frame="2"), record(odd, frame="3")])
-    checks.check_ids(findings, "train", found, hypotheses.numbering("vspw", "raw_1_124"))
+    checks.check_ids(findings, "train", found, hypotheses.numbering(label_maps.of("vspw", "raw_1_124")))
     [(kind, text)] = findings.problems
     assert kind == "ids" and "125 in 2 frames, first v/2; 200 in 2 frames, first v/2" in text and "252" not in text
 

@@ -13,6 +13,7 @@ import pytest
 from data_prep import generate, vspw
 from data_prep.conversion import builder, frames
 from vspw_jax.checkpoints import checkpoint
+from vspw_jax.classes import vspw as vspw_classes
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
 from vspw_jax.files import mask_png
@@ -147,7 +148,7 @@ def test_scores_are_written_whole_or_not_at_all(program_refused, tiny_config, tm
 def test_predictions_are_written_whole_or_not_at_all(program_refused, tmp_path, writes_fail):
     writes_fail()
     program_refused(FULL, prediction_folder.PredictionFolder, tmp_path / "out", {}, {})
-    program_refused(FULL, mask_png.save, np.zeros((16, 16), np.uint8), tmp_path / "a.png")
+    program_refused(FULL, mask_png.save, np.zeros((16, 16), np.uint8), tmp_path / "a.png", vspw_classes.classes())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

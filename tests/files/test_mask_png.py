@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.inputs import masks
+from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.files import mask_png
 
@@ -23,7 +24,7 @@ def test_every_kind_of_png_means_its_ids(kind, bits, interlaced, transparent):
 def test_what_other_programs_read_otherwise_is_not_plain():
     plain = {(kind, bits) for kind, bits, *_ in masks.kinds() if mask_png.is_plain(masks.png([[1]], kind, bits))}
     assert plain == {(masks.GREY, 8), *((masks.PALETTE, bits) for bits in (1, 2, 4, 8))}
-    assert mask_png.is_plain(mask_png.encode(np.ones((2, 2), np.uint8)))
+    assert mask_png.is_plain(mask_png.encode(np.ones((2, 2), np.uint8), vspw.classes()))
 
 
 def saved(kind, **options):
@@ -43,7 +44,7 @@ REFUSED = {
     "RGBA of 16 bits": (masks.png([[1]], masks.RGBA, 16), "has 16 bits in each of its channels"),
     "transparent grey": (masks.png([[1]], masks.GREY_ALPHA, alpha=254), "holds transparent pixels"),
     "transparent RGBA": (masks.png([[1]], masks.RGBA, alpha=0), "holds transparent pixels"),
-    "half of it": (mask_png.encode(np.ones((64, 64), np.uint8))[:-40], "cannot be read as a PNG"),
+    "half of it": (mask_png.encode(np.ones((64, 64), np.uint8), vspw.classes())[:-40], "cannot be read as a PNG"),
     "half of its rows": (masks.png(np.ones((8, 8)), share=0.5), "is cut off: it has 50 % of the pixels"),
     "all rows but one": (masks.png(np.ones((8, 8)), bits=2, share=0.9), "is cut off: it has 87 % of the pixels"),
     "the first passes": (

@@ -59,14 +59,14 @@ def test_what_is_written(frames, tmp_path, overlap):
     for number in range(10):
         with Image.open(output / "masks" / f"{number:03d}.png") as mask:
             assert mask.mode == "P" and (np.asarray(mask) == 2 * number).all()
-            assert mask.getpalette()[3 * 2 * number :][:3] == vspw.palette()[2 * number].tolist()
+            assert mask.getpalette()[3 * 2 * number :][:3] == vspw.classes().palette[2 * number].tolist()
     shown = cv2.imread(str(output / "overlays" / "009.jpg"))
     assert shown.shape == (480, 640 + 200, 3)
     sizes = [next(sources.find(output / name)[0].frames())[1].shape for name in ("overlay.mp4", "side_by_side.mp4")]
     assert sizes == [(480, 840, 3), (480, 1480, 3)]
     with (output / "palette.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 124 and [rows[5][c] for c in "rgb"] == [str(c) for c in vspw.palette()[5]]
+    assert len(rows) == 124 and [rows[5][c] for c in "rgb"] == [str(c) for c in vspw.classes().palette[5]]
     assert json.loads((output / "prediction.json").read_text())["frames"] == 10
     assert not list(output.rglob("partial-*"))
 

@@ -17,7 +17,7 @@ def write_shifted(truth, folder, shift):
         for number, frame in enumerate(video.frames):
             label = np.roll(truth.label(video.name, frame), shift * (number % 2), axis=1)
             filled = np.where(label == vspw.VOID, label[label != vspw.VOID][0], label)
-            mask_png.save(filled.astype(np.uint8), predictions.path_of(folder, video.name, frame))
+            mask_png.save(filled.astype(np.uint8), predictions.path_of(folder, video.name, frame), vspw.classes())
 
 
 @pytest.fixture(scope="session")

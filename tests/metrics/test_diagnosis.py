@@ -20,7 +20,7 @@ def warnings(predict, labels=LABELS, num_classes=124):
         for number, label in enumerate(video):
             meter.add(str(number), None, label, predict(label, number).astype(np.uint8))
         counts.append(meter.counts())
-    return scores.summarise(counts)["warnings"]
+    return scores.summarise(counts, vspw.classes())["warnings"]
 
 
 def noisy(label, number=0):
@@ -55,7 +55,7 @@ def test_classes_never_predicted_are_named_the_largest_first():
     assert only.startswith("2 of the 6 classes that occur are never predicted")
     pixels = sum(np.bincount(label.ravel(), minlength=6) for video in LABELS for label in video)
     first, second = sorted((4, 5), key=lambda k: -pixels[k])
-    assert f": {vspw.names()[first]}, {vspw.names()[second]}." in only
+    assert f": {vspw.classes().names[first]}, {vspw.classes().names[second]}." in only
 
 
 def test_labels_that_the_network_has_no_class_for():

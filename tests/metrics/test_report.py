@@ -20,7 +20,7 @@ def runs(truth, shifted, more_shifted):
     made = []
     for folder in map(predictions.Folder, (shifted, more_shifted)):
         counts = predictions.count(truth, folder, threads=2)
-        made.append(ShownRun(folder.path.name, folder, counts, scores.summarise(counts)))
+        made.append(ShownRun(folder.path.name, folder, counts, scores.summarise(counts, vspw.classes())))
     return made
 
 
@@ -75,7 +75,7 @@ def test_pictures_show_truth_prediction_and_error(truth, runs):
     label, mask = truth.label(clip["video"], frame["name"]), runs[1].folder.mask(clip["video"], frame["name"])
     known = label != vspw.VOID
     colours = np.asarray(opened(frame["truth"]).convert("RGBA"))
-    np.testing.assert_array_equal(colours[known][:, :3], vspw.picture_colours()[label[known]])
+    np.testing.assert_array_equal(colours[known][:, :3], vspw.classes().picture_palette[label[known]])
     np.testing.assert_array_equal(colours[..., 3] == 0, ~known)
     error = np.asarray(opened(frame["runs"][1]["error"]))
     np.testing.assert_array_equal(error == report_clips.WRONG, known & (label != mask))

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from vspw_jax.classes import vspw
 from vspw_jax.metrics import predictions, report, scores
 from vspw_jax.metrics.shown_run import ShownRun
 
@@ -48,7 +49,7 @@ def pages(tmp_path_factory, truth, shifted, more_shifted):
     for name, folder in (("one", shifted), ("<b>two</b>", more_shifted)):
         folder = predictions.Folder(folder)
         counts = predictions.count(truth, folder, threads=2)
-        runs.append(ShownRun(name, folder, counts, scores.summarise(counts)))
+        runs.append(ShownRun(name, folder, counts, scores.summarise(counts, vspw.classes())))
     folder = tmp_path_factory.mktemp("pages")
     for number in (1, 2):
         report.write(folder / f"{number}.html", truth, runs[:number], "python -m vspw_jax.metrics")

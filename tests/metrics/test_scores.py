@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import metrics as loops
+from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoCounts, VideoMeter
@@ -46,33 +47,33 @@ def counts(videos):
 
 
 def test_every_score_equals_the_devkits_loops(videos, counts):
-    result = scores.summarise(counts)
+    result = scores.summarise(counts, vspw.classes())
     for name, value in loops.devkit_scores(videos).items():
         assert result[name] == pytest.approx(value, abs=1e-14), name
 
 
 def test_the_order_of_the_videos_and_a_journey_through_json_change_nothing(counts):
-    expected = scores.summarise(counts)
+    expected = scores.summarise(counts, vspw.classes())
     for order in itertools.islice(itertools.permutations(counts), 0, 720, 101):
-        assert scores.summarise([VideoCounts.from_json(video.to_json()) for video in order]) == expected
+        assert scores.summarise([VideoCounts.from_json(video.to_json()) for video in order], vspw.classes()) == expected
 
 
 def test_the_result_is_json_without_nan(counts):
-    result = scores.summarise(counts[4:])
+    result = scores.summarise(counts[4:], vspw.classes())
     assert result["VC8"] == 1.0 and result["videos"]["v4"]["VC8"] is None and result["VC16"] is None
     json.dumps(result, allow_nan=False)
 
 
 def test_a_class_that_is_predicted_but_not_labelled_does_not_count():
     label, prediction = np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 0, 1, 9]], np.uint8)
-    result = scores.summarise([counted("v", ([label], [prediction]))])
+    result = scores.summarise([counted("v", ([label], [prediction]))], vspw.classes())
     assert result["mIoU"] == pytest.approx((1 + 1 / 2) / 2) and result["IoU"].keys() == {"wall", "ceiling"}
 
 
 def test_the_commonest_class_is_scored_beside(counts):
-    result = scores.summarise(counts)
+    result = scores.summarise(counts, vspw.classes())
     matrix = scores.total_matrix(counts)
-    name = scores.class_name(int(matrix.sum(axis=1).argmax()))
+    name = vspw.classes().name(int(matrix.sum(axis=1).argmax()))
     assert result["commonest_class"]["class"] == name
     assert result["commonest_class"]["pixel_accuracy"] == pytest.approx(matrix.sum(axis=1).max() / matrix.sum())
     assert result["commonest_class"]["VC8"] == 1.0
@@ -87,19 +88,21 @@ def test_a_draw_is_scored_as_if_its_videos_were_there_so_many_times(counts):
             for video, times in zip(counts, weight, strict=True)
             for copy in range(times)
         ]
-        expected = scores.summarise(again)
+        expected = scores.summarise(again, vspw.classes())
         for name in SCORED:
             value = np.nan if expected[name] is None else expected[name]
             assert drawn[name][row] == pytest.approx(value, abs=1e-12, nan_ok=True), name
 
 
 def test_intervals_are_seeded_and_hold_the_middle(counts):
-    result = scores.summarise(counts)
-    assert result == scores.summarise(counts) and result["intervals"] != scores.intervals(counts, seed=1)
+    result = scores.summarise(counts, vspw.classes())
+    assert result == scores.summarise(counts, vspw.classes()) and result["intervals"] != scores.intervals(
+        counts, seed=1
+    )
     for name in SCORED:
         low, high = result["intervals"][name]
         assert low <= high and low <= result[name] + 0.2 and high >= result[name] - 0.2
-    assert scores.summarise(counts[:1])["intervals"] == {}
+    assert scores.summarise(counts[:1], vspw.classes())["intervals"] == {}
 
 
 def test_the_interval_of_a_mean_of_equal_videos_is_known():

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from vspw_jax.classes import colours
+from vspw_jax.classes.class_list import VOID as VOID
+from vspw_jax.classes.class_list import ClassList
 
 NUM_CLASSES = 124
-VOID = 255
 EXPECTED_COLOURS = {
     "sky": (120, 205, 255),
     "tree": (0, 115, 45),
@@ -36,30 +37,20 @@ def table(name: str = "vspw_classes") -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(file))
 
 
-def names() -> tuple[str, ...]:
-    """Class names by train id."""
-    return tuple(row["name"] for row in table())
-
-
-def palette() -> UInt8[np.ndarray, "256 3"]:
-    """Colours of mask files by train id: ADE20K's palette cut to 124, void black (VSS-CFFM mmseg/datasets/vspw.py)."""
-    result = np.zeros((256, 3), np.uint8)
-    result[:NUM_CLASSES] = [[int(row[channel]) for channel in "rgb"] for row in table()]
-    return result
-
-
 @functools.cache
-def picture_colours() -> UInt8[np.ndarray, "256 3"]:
-    """Colours by train id for pictures that people look at, void black.
+def classes() -> ClassList:
+    """The 124 classes.
 
-    In VSPW's palette sky, grass and tree are reds. Here the classes that should fill most pixels differ most.
+    Mask files have ADE20K's palette cut to 124 (VSS-CFFM mmseg/datasets/vspw.py), in which sky, grass and tree are
+    reds. In pictures the classes that should fill most pixels differ most.
     """
+    names = tuple(row["name"] for row in table())
     share = {row["name"]: float(row["seen_in"]) * float(row["area"]) for row in table("vspw_expectations")}
     by_share = sorted(share, key=lambda name: (name not in EXPECTED_COLOURS, -share[name]))
     first = [EXPECTED_COLOURS[name] for name in by_share[: len(EXPECTED_COLOURS)]]
-    result = np.zeros((256, 3), np.uint8)
-    result[[names().index(name) for name in by_share]] = colours.spread(NUM_CLASSES, first)
-    return result
+    colour_of = dict(zip(by_share, map(tuple, colours.spread(NUM_CLASSES, first).tolist()), strict=True))
+    in_files = tuple((int(row["r"]), int(row["g"]), int(row["b"])) for row in table())
+    return ClassList(names, tuple(colour_of[name] for name in names), in_files)
 
 
 def from_raw(raw: Integer[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:

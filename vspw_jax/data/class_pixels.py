@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float, UInt8
 
-from vspw_jax.classes import label_maps, vspw
+from vspw_jax.classes import label_maps
+from vspw_jax.classes.class_list import VOID
 from vspw_jax.console.errors import UserError
 
 EXACT = 1 << 24
@@ -78,11 +79,11 @@ def mapped_share(
     labelled: Bool[np.ndarray, "256"],
     denominator: str = "all",
 ) -> Float[np.ndarray, " N"]:
-    """Share of each frame's pixels that map to a class of VSPW; 0 for a frame without such pixels.
+    """Share of each frame's pixels that map to a class; 0 for a frame without such pixels.
 
     Args:
-      lookup: train ids by source value, as `label_maps.lookup`.
-      labelled: as `label_maps.labelled`.
+      lookup: train ids by source value, as `LabelMap.lookup`.
+      labelled: as `LabelMap.labelled`.
       denominator: "all" pixels, or those that are "labelled" in the source.
 
     Source: arXiv 2306.03508, section 2.2 ("at least 80 % of pixels"), which does not say of which pixels.
@@ -91,14 +92,14 @@ def mapped_share(
         raise UserError(f"The denominator is {denominator!r}: expected one of {', '.join(label_maps.DENOMINATORS)}.")
     counted = labelled if denominator == "labelled" else np.ones(256, bool)
     pixels_N256 = pixels_N256.astype(np.float64)
-    mapped, total = pixels_N256 @ (lookup != vspw.VOID), pixels_N256 @ counted
+    mapped, total = pixels_N256 @ (lookup != VOID), pixels_N256 @ counted
     return np.divide(mapped, total, out=np.zeros_like(total), where=total > 0)
 
 
 def most_classes(pixels_N256: scipy.sparse.csr_array, lookup: UInt8[np.ndarray, "256"]) -> int:
-    """The most classes of VSPW that one frame holds."""
-    to_class = np.zeros((256, vspw.NUM_CLASSES), np.uint32)
-    values = np.flatnonzero(lookup != vspw.VOID)
+    """The most classes that one frame holds."""
+    to_class = np.zeros((256, VOID), np.uint32)
+    values = np.flatnonzero(lookup != VOID)
     to_class[values, lookup[values]] = 1
     present = pixels_N256.astype(np.int64) @ scipy.sparse.csr_array(to_class)
     present.eliminate_zeros()
@@ -108,7 +109,7 @@ def most_classes(pixels_N256: scipy.sparse.csr_array, lookup: UInt8[np.ndarray, 
 def highest_class(pixels_N256: scipy.sparse.csr_array, lookup: UInt8[np.ndarray, "256"]) -> int:
     """The highest train id that the frames hold, -1 if they hold none."""
     found = lookup[np.flatnonzero(pixels_N256.sum(axis=0))]
-    return max(map(int, found[found != vspw.VOID]), default=-1)
+    return max(map(int, found[found != VOID]), default=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Kept:
     def __str__(self) -> str:
         return (
             f"{self.of_all} of {self.total} images have at least {100 * self.min_mapped:g} % of all their pixels "
-            f"mapped to VSPW's classes, {self.of_labelled} at least that share of their labelled pixels"
+            f"mapped to classes, {self.of_labelled} at least that share of their labelled pixels"
         )
 
 

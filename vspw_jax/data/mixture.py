@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from vspw_jax.classes import vspw
-from vspw_jax.console.errors import UserError, choose
+from vspw_jax.console.errors import UserError, choose, listed
 from vspw_jax.data import clips, records
 
 MAIN = "main"
@@ -64,7 +63,7 @@ def report(members: Sequence[Member], num_frames: int) -> str:
 
 def _describe(frames: records.Frames) -> str:
     # Not the tables as a whole, but what they make of this data set's values: a renamed COCO class is no change.
-    table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(vspw.names()).encode())
+    table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(frames.classes.names).encode())
     return (
         f"{frames.dataset} {frames.split}, {sum(video.count for video in frames.videos)} frames, "
         f"fingerprint {frames.fingerprint}, class table {table.hexdigest()[:16]}"
@@ -104,13 +103,21 @@ def _member(name: str, field: str, config: ConfigDict, split: str) -> Member:
 
 
 def check_classes(members: Sequence[Member], num_classes: int) -> None:
-    """Raises UserError where a member's labels name classes that the network lacks."""
-    for frames in (member.frames for member in members):
+    """Raises UserError where members have different classes, or labels of classes that the network lacks."""
+    first, *others = (member.frames for member in members)
+    for frames in others:
+        if frames.classes.names != first.classes.names:
+            raise UserError(
+                f"{first.path} has {len(first.classes)} classes ({listed(first.classes.names, 3)}), {frames.path} "
+                f"{len(frames.classes)} others ({listed(frames.classes.names, 3)}): expected data sets of the same "
+                "classes in config.data and config.data.mixture."
+            )
+    for frames in (first, *others):
         if frames.highest_class >= num_classes:
             raise UserError(
                 f"{frames.path} ({frames.split}) holds class {frames.highest_class}, "
-                f"{vspw.names()[frames.highest_class]!r}, but the network has {num_classes} classes. "
-                f"Set --config.model.num_classes={vspw.NUM_CLASSES}."
+                f"{frames.classes.name(frames.highest_class)!r}, but the network has {num_classes} classes. "
+                f"Set --config.model.num_classes={len(frames.classes)}."
             )
 
 

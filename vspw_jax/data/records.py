@@ -3,7 +3,8 @@
 One record a frame, in video order: its image and mask files byte for byte, as the data set ships them. In an image data
 set each image is a "video" of its own. The records are in ArrayRecord shards that TFDS describes. Its metadata.json
 holds the data set's name, the numbering of its labels, the index from video to records and a fingerprint; beside it is
-the file of `class_pixels.py`. Source values become VSPW's train ids when read. `data_prep/` writes what is read here.
+the file of `class_pixels.py`. Source values become train ids when read: VSPW's, or those of the data set's own classes,
+which metadata.json then holds. `data_prep/` writes what is read here.
 """
 
 import contextlib
@@ -95,7 +96,7 @@ def decode_mask(png: bytes, lookup: UInt8[np.ndarray, "256"] | None = None) -> U
     """A mask's train ids, void 255; see `mask_png.decode`.
 
     Args:
-      lookup: train ids by source value, as `label_maps.lookup`; default VSPW's.
+      lookup: train ids by source value, as `LabelMap.lookup`; default VSPW's.
     """
     values = mask_png.decode(png)
     return vspw.from_raw(values) if lookup is None else cv2.LUT(values, lookup)
@@ -151,7 +152,7 @@ def split_videos(index: Sequence[tuple[str, int]], kept_N: Bool[np.ndarray, " N"
 
 
 class Frames:
-    """Random access to the records of a split; labels are VSPW's train ids.
+    """Random access to the records of a split; labels are train ids.
 
     Attributes:
       videos: frames that the filter leaves out are in none of them.
@@ -159,6 +160,7 @@ class Frames:
       has_masks: whether any frame has a mask; one of void alone holds no class.
       highest_class: the highest train id in `videos`, -1 if they hold none.
       dataset, numbering: which data set this is, and how its masks number their classes.
+      classes: those that the train ids count: VSPW's, or the data set's own.
       lookup: train ids (256,) by source value.
       fingerprint: SHA-256 of the split's content, in hex.
       kept: how many frames pass the filter, by each denominator.
@@ -177,7 +179,7 @@ class Frames:
         Args:
           path: converted data.
           fits: those of `label_maps.FITS` that count.
-          min_mapped: frames with a smaller share of their pixels mapped to VSPW's classes are left out (0.8 in
+          min_mapped: frames with a smaller share of their pixels mapped to classes are left out (0.8 in
             arXiv 2306.03508, section 2.2).
           denominator: the share is of "all" pixels or of the "labelled" ones.
 
@@ -192,13 +194,14 @@ class Frames:
         self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
         _check_shards(self.path, builder.info.splits[split], self.dataset)
         self.fingerprint = metadata["fingerprint"][split]
-        self.lookup = label_maps.lookup(self.dataset, self.numbering, fits)
+        self._labels = label_maps.from_metadata(metadata)
+        self.classes, self.lookup = self._labels.classes, self._labels.lookup(fits)
         self._num_records = builder.info.splits[split].num_examples
         self._choose(metadata["videos"][split], min_mapped, denominator)
 
     def _choose(self, index: Sequence[tuple[str, int]], min_mapped: float, denominator: str) -> None:
         pixels_N256 = class_pixels.load(self.path, self.split, self._num_records)
-        labelled = label_maps.labelled(self.dataset, self.numbering)
+        labelled = self._labels.labelled
         self.kept = class_pixels.count_kept(pixels_N256, self.lookup, labelled, min_mapped)
         if min_mapped:
             kept_N = class_pixels.mapped_share(pixels_N256, self.lookup, labelled, denominator) >= min_mapped

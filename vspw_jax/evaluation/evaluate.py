@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
+from vspw_jax.checkpoints import run_classes
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.data import records
 from vspw_jax.evaluation import counting, predicted_videos, stages
@@ -53,11 +54,12 @@ def comparisons(
     Args:
       predicted: gives the train ids of a frame, from its record and its pixels.
     """
+    painter = overlay.Painter(frames.classes)
     for video in frames.videos[:PICTURED]:
         record = frames[video.start + video.count // 2]
         label = frames.label(record)
         image = frames.image(record, label)
-        yield overlay.comparison(image, label, predicted(record, image))
+        yield painter.comparison(image, label, predicted(record, image))
 
 
 def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[Array]]) -> list[str]:
@@ -117,7 +119,7 @@ def predict_and_count(
     recording = recorded(predictor, frames, videos, scores_folder) if is_last else contextlib.nullcontext(predictor)
     with recording as recorder, WriteBehind(THREADS, 4 * THREADS) as write:
         predicted = predicted_videos.predict(recorder, frames, videos, config.data.threads, masks)
-        predicted = predicted_videos.stored(predicted, folder, write)
+        predicted = predicted_videos.stored(predicted, folder, write, frames.classes)
         total = sum(video.count for video in videos)
         if frames.has_masks:
             names = [video.name for video in frames.videos]
@@ -147,6 +149,7 @@ def evaluate(
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
+    run_classes.check_same(predictor.classes, frames.classes, frames.path)
     if frames.has_masks and not frames.max_classes:
         raise UserError(
             f"All masks of split {frames.split!r} of {frames.path} are void: there is nothing to score. "
@@ -158,9 +161,9 @@ def evaluate(
     if not frames.has_masks:
         return None
     counts = by_stage[-1]
-    result = scores.summarise(counts)
+    result = scores.summarise(counts, frames.classes)
     if len(by_stage) > 1:
-        result["stages"] = stages.shown(by_stage)
+        result["stages"] = stages.shown(by_stage, frames.classes)
     result["warnings"] = [*warnings, *result["warnings"]]
     if jax.process_index() == 0:
         masks = predictions.Folder(folder)

@@ -8,6 +8,7 @@ import grain
 import numpy as np
 from jaxtyping import UInt8
 
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.data.records import Frames, Video
 from vspw_jax.files import mask_png
 from vspw_jax.inference.in_order import InOrder
@@ -86,12 +87,14 @@ def predict(
         yield video.name, predicted(video)
 
 
-def stored(videos: Iterable[PredictedVideo], folder: pathlib.Path, write: WriteBehind) -> Iterator[PredictedVideo]:
+def stored(
+    videos: Iterable[PredictedVideo], folder: pathlib.Path, write: WriteBehind, classes: ClassList
+) -> Iterator[PredictedVideo]:
     """The same videos; each prediction is stored in a folder of predictions as it passes."""
 
     def passed(video: str, frames: Iterator[PredictedFrame]) -> Iterator[PredictedFrame]:
         for name, image, label, prediction in frames:
-            write(mask_png.save, prediction, predictions.path_of(folder, video, name))
+            write(mask_png.save, prediction, predictions.path_of(folder, video, name), classes)
             yield name, image, label, prediction
 
     for video, frames in videos:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.data.records import Frames
 from vspw_jax.files.whole_files import whole_file
@@ -117,7 +118,7 @@ def run(
     return [*by_stage, predict(last, masks)]
 
 
-def shown(by_stage: Sequence[Sequence[VideoCounts]]) -> list[dict[str, float]]:
+def shown(by_stage: Sequence[Sequence[VideoCounts]], classes: ClassList) -> list[dict[str, float]]:
     """Some scores of every stage."""
-    summaries = [scores.summarise(counts) for counts in by_stage]
+    summaries = [scores.summarise(counts, classes) for counts in by_stage]
     return [{name: summary[name] for name in table.HEADLINE} for summary in summaries]

@@ -1,5 +1,6 @@
 """Predictions as pictures: class colours over the frame, with a legend."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy.typing import ArrayLike
 
-from vspw_jax.classes import vspw
+from vspw_jax.classes.class_list import VOID, ClassList
 from vspw_jax.console.errors import UserError
 
 LEGEND_WIDTH = 200
@@ -27,26 +28,79 @@ Labels = UInt8[np.ndarray, "H W"]
 """Train ids, void 255."""
 
 
-def drawing(opacity: float) -> dict[str, Any]:
-    """What decides how classes are drawn, as JSON values.
+@dataclasses.dataclass(frozen=True)
+class Painter:
+    """Draws classes.
+
+    Attributes:
+      classes: whose names and colours.
+      opacity: of the colours over the frame, 0 to 1.
 
     Raises:
       UserError: it is no opacity.
     """
-    if not 0 <= opacity <= 1:
-        raise UserError(f"--opacity is {opacity}: expected 0, which shows the frame alone, to 1, which hides it.")
-    return {"opacity": opacity, "colours": hashlib.sha256(vspw.picture_colours().tobytes()).hexdigest()[:16]}
 
+    classes: ClassList
+    opacity: float = OPACITY
 
-def overlay(image_HWC: Picture, label_HW: Labels, opacity: float = OPACITY) -> Picture:
-    """The frame with its classes' colours over it, and a line where classes meet; void pixels stay as they are."""
-    colour = vspw.picture_colours()[label_HW]
-    mixed = ((1 - opacity) * image_HWC + opacity * colour).round().astype(np.uint8)
-    mixed = np.where((label_HW == vspw.VOID)[..., None], image_HWC, mixed)
-    if opacity:
-        borders = _borders(label_HW)
-        mixed[borders] = _line_colours()[label_HW[borders]]
-    return mixed
+    def __post_init__(self) -> None:
+        if not 0 <= self.opacity <= 1:
+            raise UserError(
+                f"--opacity is {self.opacity}: expected 0, which shows the frame alone, to 1, which hides it."
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides how classes are drawn, as JSON values."""
+        colours = hashlib.sha256(self.classes.picture_palette.tobytes()).hexdigest()[:16]
+        return {"opacity": self.opacity, "colours": colours}
+
+    @functools.cached_property
+    def _line_colours(self) -> UInt8[np.ndarray, "256 3"]:
+        """A darker tone of light classes' colours, a lighter one of dark classes'."""
+        colours = self.classes.picture_palette.astype(np.float32)
+        is_light = colours @ np.array([0.299, 0.587, 0.114], np.float32) > 128
+        return np.where(is_light[:, None], colours * 0.4, 255 - (255 - colours) * 0.4).round().astype(np.uint8)
+
+    def overlay(self, image_HWC: Picture, label_HW: Labels) -> Picture:
+        """The frame with its classes' colours over it, and a line where classes meet; void pixels stay as they are."""
+        colour = self.classes.picture_palette[label_HW]
+        mixed = ((1 - self.opacity) * image_HWC + self.opacity * colour).round().astype(np.uint8)
+        mixed = np.where((label_HW == VOID)[..., None], image_HWC, mixed)
+        if self.opacity:
+            borders = _borders(label_HW)
+            mixed[borders] = self._line_colours[label_HW[borders]]
+        return mixed
+
+    def legend(self, class_ids: Iterable[int], height: int) -> UInt8[np.ndarray, "height 200 3"]:
+        """A panel with colour and name of classes: the first ones, as many as fit."""
+        panel = np.full((height, LEGEND_WIDTH, 3), 255, np.uint8)
+        palette = self.classes.picture_palette
+        for line, class_id in enumerate(list(class_ids)[: height // LINE_HEIGHT]):
+            top = line * LINE_HEIGHT
+            cv2.rectangle(panel, (6, top + 5), (20, top + 18), palette[class_id].tolist(), -1)
+            name, place = self.classes.name(class_id)[:24], (26, top + 16)
+            cv2.putText(panel, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        return panel
+
+    def _beside_legend(self, pictures: Sequence[Picture], class_ids: Iterable[int]) -> Picture:
+        """Pictures of one size and the legend of classes beside each other; low ones have grey below."""
+        row = np.concatenate(pictures, axis=1)
+        row = np.pad(row, [(0, max(LEAST_HEIGHT - len(row), 0)), (0, 0), (0, 0)], constant_values=128)
+        return np.concatenate([row, self.legend(class_ids, len(row))], axis=1)
+
+    def with_legend(self, _: Picture, coloured: Picture, class_ids: Iterable[int]) -> Picture:
+        """An overlay with the legend of classes beside it."""
+        return self._beside_legend([coloured], class_ids)
+
+    def beside(self, frame: Picture, coloured: Picture, class_ids: Iterable[int]) -> Picture:
+        """Frame, overlay and the legend of classes beside each other."""
+        return self._beside_legend([frame, coloured], class_ids)
+
+    def comparison(self, image: Picture, label: Labels, prediction: Labels, height: int = 240) -> Picture:
+        """Frame, truth and prediction side by side, with a legend of the classes in either."""
+        image, label, prediction = (scaled(part, height) for part in (image, label, prediction))
+        parts = [image, self.overlay(image, label), self.overlay(image, prediction)]
+        return self._beside_legend(parts, commonest([label, prediction]))
 
 
 def _borders(label_HW: Labels) -> Bool[np.ndarray, "H W"]:
@@ -54,32 +108,12 @@ def _borders(label_HW: Labels) -> Bool[np.ndarray, "H W"]:
     borders = np.zeros(label_HW.shape, bool)
     borders[:, :-1] = label_HW[:, :-1] != label_HW[:, 1:]
     borders[:-1] |= label_HW[:-1] != label_HW[1:]
-    return borders & (label_HW != vspw.VOID)
-
-
-@functools.cache
-def _line_colours() -> UInt8[np.ndarray, "256 3"]:
-    """A darker tone of light classes' colours, a lighter one of dark classes'."""
-    colours = vspw.picture_colours().astype(np.float32)
-    is_light = colours @ np.array([0.299, 0.587, 0.114], np.float32) > 128
-    return np.where(is_light[:, None], colours * 0.4, 255 - (255 - colours) * 0.4).round().astype(np.uint8)
-
-
-def legend(class_ids: Iterable[int], height: int) -> UInt8[np.ndarray, "height 200 3"]:
-    """A panel with colour and name of classes: the first ones, as many as fit."""
-    panel = np.full((height, LEGEND_WIDTH, 3), 255, np.uint8)
-    names, palette = vspw.names(), vspw.picture_colours()
-    for line, class_id in enumerate(list(class_ids)[: height // LINE_HEIGHT]):
-        top = line * LINE_HEIGHT
-        cv2.rectangle(panel, (6, top + 5), (20, top + 18), palette[class_id].tolist(), -1)
-        place = (26, top + 16)
-        cv2.putText(panel, names[class_id][:24], place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-    return panel
+    return borders & (label_HW != VOID)
 
 
 def commonest(label: ArrayLike, most: int = 20) -> list[int]:
     """The class ids that occur in labels, commonest first; at most `most`."""
-    counts = np.bincount(np.asarray(label).ravel(), minlength=256)[: vspw.NUM_CLASSES]
+    counts = np.bincount(np.asarray(label).ravel(), minlength=256)[:VOID]
     return [int(class_id) for class_id in np.argsort(-counts)[:most] if counts[class_id]]
 
 
@@ -99,30 +133,6 @@ def scaled(image: UInt8[np.ndarray, "H W *C"], about: int) -> UInt8[np.ndarray, 
     height, width = drawn_size(image.shape[0], image.shape[1], about)
     shrinks = height < image.shape[0] and image.ndim == 3
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT)
-
-
-def _beside_legend(pictures: Sequence[Picture], class_ids: Iterable[int]) -> Picture:
-    """Pictures of one size and the legend of classes beside each other; low ones have grey below."""
-    row = np.concatenate(pictures, axis=1)
-    row = np.pad(row, [(0, max(LEAST_HEIGHT - len(row), 0)), (0, 0), (0, 0)], constant_values=128)
-    return np.concatenate([row, legend(class_ids, len(row))], axis=1)
-
-
-def with_legend(_: Picture, coloured: Picture, class_ids: Iterable[int]) -> Picture:
-    """An overlay with the legend of classes beside it."""
-    return _beside_legend([coloured], class_ids)
-
-
-def beside(frame: Picture, coloured: Picture, class_ids: Iterable[int]) -> Picture:
-    """Frame, overlay and the legend of classes beside each other."""
-    return _beside_legend([frame, coloured], class_ids)
-
-
-def comparison(image: Picture, label: Labels, prediction: Labels, height: int = 240) -> Picture:
-    """Frame, truth and prediction side by side, with a legend of the classes in either."""
-    image, label, prediction = (scaled(part, height) for part in (image, label, prediction))
-    parts = [image, overlay(image, label), overlay(image, prediction)]
-    return _beside_legend(parts, commonest([label, prediction]))
 
 
 def stacked(pictures: Sequence[Picture]) -> Picture:

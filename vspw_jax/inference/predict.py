@@ -22,6 +22,7 @@ from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.inference import memory_file, overlay, prediction_folder, scores
 from vspw_jax.inference.in_order import InOrder
+from vspw_jax.inference.overlay import Painter
 from vspw_jax.inference.prediction_folder import PredictionFolder
 from vspw_jax.inference.predictor import Predictor, Result
 from vspw_jax.inference.sources import Source
@@ -33,7 +34,7 @@ THREADS = 2
 """How many draw and write pictures."""
 FRAMES_BETWEEN_MEMORIES = 32
 """What a network remembers is kept at most so often; an interrupted run makes the frames since then again."""
-FILMS = dict(zip(prediction_folder.FILMS, (overlay.with_legend, overlay.beside), strict=True))
+FILMS = dict(zip(prediction_folder.FILMS, (Painter.with_legend, Painter.beside), strict=True))
 """By video: what makes its pictures of frame, overlay and the legend's classes."""
 
 
@@ -66,15 +67,15 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _draw(
-    item: Item, label: np.ndarray, opacity: float, shown: tuple[int, ...], path: pathlib.Path, films: Sequence[str]
+    item: Item, label: np.ndarray, painter: Painter, shown: tuple[int, ...], path: pathlib.Path, films: Sequence[str]
 ) -> list[np.ndarray]:
     """The pictures of a frame for `films`; writes its overlay."""
     frame = overlay.scaled(item.image, OVERLAY_HEIGHT)
-    coloured = overlay.overlay(frame, overlay.scaled(label, OVERLAY_HEIGHT), opacity)
+    coloured = painter.overlay(frame, overlay.scaled(label, OVERLAY_HEIGHT))
     if not path.exists():
         with whole_file(path) as partial:
-            Image.fromarray(overlay.with_legend(frame, coloured, shown)).save(partial, quality=92)
-    return [FILMS[film](frame, coloured, shown) for film in films]
+            Image.fromarray(painter.with_legend(frame, coloured, shown)).save(partial, quality=92)
+    return [FILMS[film](painter, frame, coloured, shown) for film in films]
 
 
 class _Output:
@@ -83,7 +84,7 @@ class _Output:
     Args:
       source: of the frames.
       films: names in FILMS.
-      opacity: of the classes' colours over the frame.
+      painter: draws the classes.
       most: frames that may be waiting; 0 for none, and no threads.
     """
 
@@ -93,11 +94,11 @@ class _Output:
         source: Source,
         store: scores.Writer | None,
         films: Sequence[str],
-        opacity: float,
+        painter: Painter,
         most: int,
     ) -> None:
         self._folder, self._source, self._store, self._films = folder, source, store, films
-        self._opacity, self._most, self._stack = opacity, most, contextlib.ExitStack()
+        self._painter, self._most, self._stack = painter, most, contextlib.ExitStack()
         self._shown: tuple[int, ...] = ()
         self._remembered, self._masks = 0, list[Future[None]]()
 
@@ -121,10 +122,12 @@ class _Output:
         # A class that has appeared keeps its line in the legend.
         self._shown += tuple(class_id for class_id in overlay.commonest(label) if class_id not in self._shown)
         path = self._folder.overlay_path(item.name)
-        pictures = self._write(_draw, item, label, self._opacity, self._shown, path, self._films)
+        pictures = self._write(_draw, item, label, self._painter, self._shown, path, self._films)
         self._film(self._append_pictures, pictures, item.time)
         if item.label is None:
-            self._masks.append(self._write(mask_png.save, label, self._folder.mask_path(item.name)))
+            self._masks.append(
+                self._write(mask_png.save, label, self._folder.mask_path(item.name), self._painter.classes)
+            )
 
     def remember(self, kept: memory_file.KeptMemory) -> None:
         """Keeps what is remembered after the frames that were added, once all their masks are there."""
@@ -210,7 +213,8 @@ def predict_source(
       UserError: the folder holds predictions of another model or input; nothing can be read; no room for scores.
     """
     identity = {"input": source.name, "fingerprint": source.fingerprint, **predictor.identity()}
-    folder, films = PredictionFolder(output, identity, overlay.drawing(opacity)), list(FILMS)[: 1 + side_by_side]
+    painter = Painter(predictor.classes, opacity)
+    folder, films = PredictionFolder(output, identity, painter), list(FILMS)[: 1 + side_by_side]
     if folder.is_whole(films):
         source.complaints.extend(folder.complaints)
         return 0
@@ -230,7 +234,7 @@ def predict_source(
     with (
         contextlib.closing(bar),
         read_ahead(_items(source, folder, store, most_kept), most) as items,
-        _Output(folder, source, store, films, opacity, most) as written,
+        _Output(folder, source, store, films, painter, most) as written,
     ):
         batches = _checked(_batches(items, predictor.batch), predictor, source, store)
         for batch, result in (one_ahead if overlap else map)(begin, batches):

@@ -18,6 +18,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
+from vspw_jax.classes import vspw
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import transforms
 from vspw_jax.inference import augmentation, scores
@@ -81,6 +83,7 @@ class Predictor:
         must follow each other, takes one of them.
       weights: params and model_state; may be set anew as `predictor.weights`.
       origin: where the weights come from, JSON values.
+      classes: those that train ids count; None stands for VSPW's.
     """
 
     def __init__(
@@ -90,7 +93,9 @@ class Predictor:
         mesh: Mesh,
         weights: dict[str, PyTree[Array]] | None = None,
         origin: dict[str, Any] | None = None,
+        classes: ClassList | None = None,
     ) -> None:
+        self.classes = classes or vspw.classes()
         self.remembers = segmenter.decoder_of(config.model).remembers
         if self.remembers:  # Its frames follow each other: devices cannot share them.
             mesh = make_mesh(devices=mesh.local_devices[:1])
@@ -200,7 +205,8 @@ class Predictor:
         options = dataclasses.asdict(self._needed())
         del options["windows"]  # It changes no result.
         top = {"top_classes": self.top_classes} if self.options.save_scores else {}
-        return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **options, **top}
+        own = {} if self.classes == vspw.classes() else {"class_list": self.classes.to_json()}
+        return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **own, **options, **top}
 
     def start(
         self,

@@ -21,6 +21,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float16, Float32, UInt8
 
+from vspw_jax.classes import vspw
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.files.whole_files import whole_file
 
@@ -176,6 +178,8 @@ class Reader:
             self.top: int = metadata["top_classes"]
             self.identity: dict[str, Any] = metadata["identity"]
             self.videos: dict[str, dict[str, list[int]]] = metadata["videos"]
+            own = self.identity.get("class_list")
+            self.classes = ClassList.from_json(own) if own else vspw.classes()
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is damaged or of another version ({error}); expected format {FORMAT}. "

@@ -49,9 +49,9 @@ def class_map(num_theirs: int, num_ours: int) -> tuple[str | None, dict[int, lis
         return None, {}
     dataset, numbering = CLASS_MAPS[num_theirs, num_ours]
     sources: dict[int, list[int]] = {}
-    for source in label_maps.source_classes(dataset, numbering):
-        if source.vspw_id is not None:
-            sources.setdefault(source.vspw_id, []).append(source.value)
+    for source in label_maps.of(dataset, numbering).sources:
+        if source.train_id is not None:
+            sources.setdefault(source.train_id, []).append(source.value)
     return label_maps.NUMBERINGS[dataset][numbering].table, sources
 
 

@@ -72,7 +72,7 @@ def scored(options: argparse.Namespace, opened: truth.Truth, path: str, name: st
     folder = predictions.Folder(path, options.masks_are)
     flow = None if options.flow == "none" else lambda: temporal_consistency.flow_source(options.flow)
     counts = predictions.count(opened, folder, flow, options.threads)
-    return ShownRun(name, folder, counts, scores.summarise(counts))
+    return ShownRun(name, folder, counts, scores.summarise(counts, opened.classes))
 
 
 def check(options: argparse.Namespace, opened: truth.Truth) -> None:

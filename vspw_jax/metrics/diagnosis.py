@@ -1,11 +1,11 @@
 """What looks wrong with predictions, in words that say what to do."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int64
 
-from vspw_jax.classes.vspw import NUM_CLASSES
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.metrics.confusion import class_sums
 from vspw_jax.metrics.counts import VideoCounts
@@ -16,7 +16,6 @@ SHIFT_FACTOR = 2
 """Ids one higher or lower must agree with the labels so many times as often before a sentence says so."""
 
 Matrix = Int64[np.ndarray, "K K"]
-ClassName = Callable[[int], str]
 
 
 def require_labels(counts: Sequence[VideoCounts]) -> None:
@@ -36,39 +35,40 @@ def require_labels(counts: Sequence[VideoCounts]) -> None:
     )
 
 
-def explain(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> list[str]:
+def explain(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> list[str]:
     """Sentences about what looks wrong; none where nothing does.
 
     Args:
       counts: of all videos.
       matrix_KK: their confusion matrix.
-      class_name: function from class id to name.
+      classes: those of the data.
     """
     checks = (_unfit, _beyond, _unlabelled, _one_class, _shifted, _repeated, _never_predicted)
-    return [sentence for check in checks for sentence in check(counts, matrix_KK, class_name)]
+    return [sentence for check in checks for sentence in check(counts, matrix_KK, classes)]
 
 
-def _unfit(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
+def _unfit(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> Iterator[str]:
     unfit, labelled = sum(video.unfit for video in counts), matrix_KK.sum()
     if unfit:
         yield (
             f"The labels do not fit the network: {100 * unfit / (unfit + labelled):.1f} % of the labelled pixels are "
             f"of classes {len(matrix_KK)} or more, which it does not have. They are left out of every score, so that "
-            "these figures are no VSPW scores. VSPW has 124 classes: --config.model.num_classes=124."
+            f"these figures are no scores of the data, which has {len(classes)} classes: "
+            f"--config.model.num_classes={len(classes)}."
         )
 
 
-def _beyond(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
-    beyond = matrix_KK[:, NUM_CLASSES:].sum()
+def _beyond(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> Iterator[str]:
+    beyond = matrix_KK[:, len(classes) :].sum()
     if beyond:
         yield (
-            f"{100 * beyond / matrix_KK.sum():.1f} % of the labelled pixels are predicted to be classes that VSPW "
-            f"lacks: the network has {len(matrix_KK)}, VSPW {NUM_CLASSES}. Was it trained on another data set? With "
-            "--config.init_from its weights start a head of VSPW's classes, which then must be trained."
+            f"{100 * beyond / matrix_KK.sum():.1f} % of the labelled pixels are predicted to be classes that the data "
+            f"lacks: the network has {len(matrix_KK)}, the data {len(classes)}. Was it trained on another data set? "
+            "With --config.init_from its weights start a head of the data's classes, which then must be trained."
         )
 
 
-def _unlabelled(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
+def _unlabelled(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> Iterator[str]:
     empty = sum(int((video.frames[:, 0] == 0).sum()) for video in counts)
     frames = sum(len(video.frames) for video in counts)
     if empty:
@@ -80,17 +80,17 @@ def _unlabelled(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: Cl
         )
 
 
-def _one_class(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
+def _one_class(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> Iterator[str]:
     predicted = np.flatnonzero(matrix_KK.sum(axis=0))
     if len(predicted) == 1 and np.count_nonzero(matrix_KK.sum(axis=1)) > 1:
         yield (
-            f"Every pixel is predicted to be {class_name(int(predicted[0]))!r}. The network has not learned yet, its "
+            f"Every pixel is predicted to be {classes.name(int(predicted[0]))!r}. The network has not learned yet, its "
             "learning rate drove it to a constant, or other weights were loaded than meant. VC is 100 for any "
             "constant: it says nothing here."
         )
 
 
-def _shifted(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
+def _shifted(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> Iterator[str]:
     total, right = matrix_KK.sum(), np.trace(matrix_KK)
     for offset, what in (
         (1, "one too high, as if they were the raw ids 1..124 of VSPW's masks: give --masks-are=raw_ids"),
@@ -105,7 +105,7 @@ def _shifted(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: Class
             return
 
 
-def _repeated(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
+def _repeated(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> Iterator[str]:
     pairs = sum(max(len(video.frames) - 1, 0) for video in counts)
     repeated = sum(video.repeated for video in counts)
     if pairs and repeated == pairs and len(np.flatnonzero(matrix_KK.sum(axis=0))) > 1:
@@ -115,7 +115,7 @@ def _repeated(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: Clas
         )
 
 
-def _never_predicted(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_name: ClassName) -> Iterator[str]:
+def _never_predicted(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> Iterator[str]:
     _, labelled_K, predicted_K = class_sums(matrix_KK)
     missing = np.flatnonzero((labelled_K > 0) & (predicted_K == 0))
     present = np.count_nonzero(labelled_K)
@@ -124,5 +124,5 @@ def _never_predicted(counts: Sequence[VideoCounts], matrix_KK: Matrix, class_nam
         share = 100 * labelled_K[missing].sum() / labelled_K.sum()
         yield (
             f"{len(missing)} of the {present} classes that occur are never predicted ({share:.1f} % of the labelled "
-            f"pixels): {listed([class_name(int(k)) for k in missing], MOST_NAMED)}. Each counts as 0 in mIoU."
+            f"pixels): {listed([classes.name(int(k)) for k in missing], MOST_NAMED)}. Each counts as 0 in mIoU."
         )

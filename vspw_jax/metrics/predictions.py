@@ -108,14 +108,14 @@ def count_video(
     video: NamedVideo, truth: Truth, folder: Folder, flow: Flow | None, moved: Callable[[], None]
 ) -> VideoCounts:
     """The counts of one video; `moved()` is called after each frame."""
-    meter = VideoMeter(video.name, vspw.NUM_CLASSES, flow)
+    meter = VideoMeter(video.name, len(truth.classes), flow)
     for frame in video.frames:
         label, prediction = truth.label(video.name, frame), folder.mask(video.name, frame)
         image = truth.image(video.name, frame) if flow else None
         try:
             meter.add(frame, image, label, prediction)
         except UserError as error:
-            hint = folder.hint if (prediction >= vspw.NUM_CLASSES).any() else ""
+            hint = folder.hint if (prediction >= len(truth.classes)).any() else ""
             raise UserError(f"{folder.path}: {error}{hint}") from error
         moved()
     return meter.counts()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vspw_jax.classes import vspw
+from vspw_jax.classes.class_list import VOID
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import report_clips, scores, video_consistency
 from vspw_jax.metrics.counts import VideoCounts
@@ -90,13 +90,13 @@ def content(truth: Truth, runs: Sequence[ShownRun], command: str = "") -> dict[s
       runs: the others are compared with the first.
       command: the command line that made the page.
     """
-    palette = vspw.picture_colours().tolist()
-    shown = sorted({k for run in runs for k in _matrix(run.counts)["classes"]} | set(range(vspw.NUM_CLASSES)))
+    classes, palette = truth.classes, truth.classes.picture_palette.tolist()
+    shown = sorted({k for run in runs for k in _matrix(run.counts)["classes"]} | set(range(len(classes))))
     return {
         "labels": LABELS,
         "headline": HEADLINE,
         "others": OTHERS,
-        "classes": {k: {"name": scores.class_name(k), "colour": palette[min(k, vspw.VOID)]} for k in shown},
+        "classes": {k: {"name": classes.name(k), "colour": palette[min(k, VOID)]} for k in shown},
         "data": {
             "path": truth.path,
             "split": truth.split,

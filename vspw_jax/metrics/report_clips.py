@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vspw_jax.classes import vspw
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.progress import progress
 from vspw_jax.metrics.shown_run import ShownRun
 from vspw_jax.metrics.truth import NamedVideo, Truth
@@ -90,22 +90,22 @@ def _frame(truth: Truth, runs: Sequence[ShownRun], video: NamedVideo, number: in
         "name": name,
         "size": size,
         "image": _uri(jpeg.tobytes(), "jpeg"),
-        "truth": _mask(label),
-        "runs": [_prediction(label, nearest(run.folder.mask(video.name, name))) for run in runs],
+        "truth": _mask(label, truth.classes),
+        "runs": [_prediction(label, nearest(run.folder.mask(video.name, name)), truth.classes) for run in runs],
     }
 
 
-def _prediction(label: np.ndarray, prediction: np.ndarray) -> dict[str, str]:
-    known = label < vspw.NUM_CLASSES
+def _prediction(label: np.ndarray, prediction: np.ndarray, classes: ClassList) -> dict[str, str]:
+    known = label < len(classes)
     error = np.where(known, np.where(prediction == label, RIGHT, WRONG), UNSCORED).astype(np.uint8)
-    return {"prediction": _mask(prediction), "error": _png(error, ERROR_COLOURS, ERROR_OPACITIES)}
+    return {"prediction": _mask(prediction, classes), "error": _png(error, ERROR_COLOURS, ERROR_OPACITIES)}
 
 
-def _mask(mask: np.ndarray) -> str:
+def _mask(mask: np.ndarray, classes: ClassList) -> str:
     """A mask in its classes' colours; pixels of no class are transparent. A palette of the ids that occur is small."""
     values, indices = np.unique(mask, return_inverse=True)
-    opacities = np.where(values < vspw.NUM_CLASSES, 255, 0).astype(np.uint8)
-    colours = vspw.picture_colours()[values].tobytes()
+    opacities = np.where(values < len(classes), 255, 0).astype(np.uint8)
+    colours = classes.picture_palette[values].tobytes()
     return _png(indices.reshape(mask.shape).astype(np.uint8), colours, opacities.tobytes())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Int64, Num
 
-from vspw_jax.classes import vspw
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.metrics import confusion, diagnosis, video_consistency
 from vspw_jax.metrics.counts import VideoCounts
 from vspw_jax.metrics.video_consistency import LENGTHS
@@ -24,11 +24,6 @@ LEVEL = 0.95
 DEVKIT = ("mIoU", "fwIoU", "pixel_accuracy", "class_accuracy", "video_mIoU", "video_fwIoU", "VC8", "VC16")
 CORRECT = ("VC8_correct", "VC16_correct")
 """Not the devkit's; see `video_consistency`."""
-
-
-def class_name(class_id: int) -> str:
-    """A class's name; also for classes of a head that has more than VSPW's."""
-    return vspw.names()[class_id] if class_id < vspw.NUM_CLASSES else f"class {class_id}"
 
 
 def total_matrix(counts: Sequence[VideoCounts]) -> Int64[np.ndarray, "K K"]:
@@ -124,11 +119,12 @@ def differences(
     return result
 
 
-def summarise(counts: Sequence[VideoCounts], seed: int = SEED) -> dict[str, Any]:
+def summarise(counts: Sequence[VideoCounts], classes: ClassList, seed: int = SEED) -> dict[str, Any]:
     """All scores of a split.
 
     Args:
       counts: of its videos, in any order: the result does not depend on the order.
+      classes: those of the data.
 
     Returns:
       A dict for JSON: the scores by name (None where one does not exist), `commonest_class` (the scores of always
@@ -151,14 +147,14 @@ def summarise(counts: Sequence[VideoCounts], seed: int = SEED) -> dict[str, Any]
     iou_K = confusion.iou(*confusion.class_sums(matrix_KK))
     result |= {
         "commonest_class": {
-            "class": class_name(int(labelled_K.argmax())),
+            "class": classes.name(int(labelled_K.argmax())),
             **_scores(constant),
             # A constant prediction is the same in every window.
             **{f"VC{length}": 1.0 if math.isfinite(result[f"VC{length}"]) else math.nan for length in LENGTHS},
         },
         "intervals": intervals(counts, seed),
         "resampling": {"over": "videos", "level": LEVEL, "replicates": REPLICATES, "seed": seed},
-        "IoU": {class_name(k): float(iou_K[k]) for k in np.flatnonzero(labelled_K).tolist()},
+        "IoU": {classes.name(k): float(iou_K[k]) for k in np.flatnonzero(labelled_K).tolist()},
         "counted": {
             "videos": len(counts),
             "frames": sum(len(video.frames) for video in counts),
@@ -167,7 +163,7 @@ def summarise(counts: Sequence[VideoCounts], seed: int = SEED) -> dict[str, Any]
             **{f"VC{n}_windows": sum(video_consistency.ratios(v.windows[n]).size for v in counts) for n in LENGTHS},
         },
         "videos": videos,
-        "warnings": diagnosis.explain(counts, matrix_KK, class_name),
+        "warnings": diagnosis.explain(counts, matrix_KK, classes),
     }
     return _without_nan(result)
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data_prep.conversion import video_folders
+from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.files import pictures, sources
@@ -32,7 +33,7 @@ class RecordsTruth:
     def __init__(self, frames: records.Frames) -> None:
         self.path, self.split, self._frames = str(frames.path), frames.split, frames
         self.fingerprint = frames.fingerprint
-        self.labelled = frames.has_masks
+        self.labelled, self.classes = frames.has_masks, frames.classes
         self._numbers: dict[tuple[str, str], int] = {}
         videos = []
         for video in frames.videos:
@@ -74,6 +75,7 @@ class FilesTruth:
             by_video.setdefault(frame.video, []).append(frame.name)
         self.videos = tuple(NamedVideo(name, tuple(frames)) for name, frames in by_video.items())
         self.labelled = all(frame.mask for frame in members)
+        self.classes = vspw.classes()
         self.date = _date(path / f"{prefix}{split}.txt" if path.is_dir() else path)
 
     def _read(self, video: str, frame: str, kind: str, decode: Callable[[bytes], T]) -> T:
@@ -122,7 +124,7 @@ def open_truth(path: pathlib.Path | str, split: str) -> Truth:
     """The videos of a split.
 
     Both kinds have `videos` (of `NamedVideo`), `label`, `image` and `size` by names of video and frame, `labelled`
-    (whether there are masks), `path`, `split`, `date` and `fingerprint` (None for files).
+    (whether there are masks), `classes`, `path`, `split`, `date` and `fingerprint` (None for files).
 
     Args:
       path: records, or a folder, .zip or .tar in VSPW's layout.

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import beginning, run_identity
+from vspw_jax.checkpoints import beginning, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError, warn
 from vspw_jax.data import mixture, pipeline, records
@@ -79,6 +79,8 @@ def claimed(
     """The checkpoints of a workdir that is this run's, what is damaged set aside."""
     with processes.first_alone("workdir"):
         run_identity.claim_workdir(workdir, config, mixture.identity(members))
+        if jax.process_index() == 0:
+            run_classes.note(workdir, members[0].frames.classes)
     if len(members) > 1:
         print(mixture.report(members, config.data.frames))
     in_background = config.run.save_in_background

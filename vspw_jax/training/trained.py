@@ -6,7 +6,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import beginning, run_identity
+from vspw_jax.checkpoints import beginning, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference.predictor import Predictor
@@ -59,4 +59,5 @@ def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Pr
         origin["init_from"] = pathlib.Path(config.init_from).name
         if config.init_from_key:
             origin["init_from_key"] = config.init_from_key
-    return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin)
+    classes = run_classes.of_run(config, workdir)
+    return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin, classes)

@@ -15,7 +15,7 @@ def drawn():
 def test_all_classes_occur_in_a_few_clips(drawn):
     found = np.unique(np.concatenate([np.unique(labels) for _, labels in drawn]))
     assert set(found) - {scenes.NO_CLASS} == set(range(len(scenes.CLASSES)))
-    assert len(scenes.CLASSES) >= 12 and set(scenes.CLASSES) <= set(vspw.names())
+    assert len(scenes.CLASSES) >= 12 and set(scenes.CLASSES) <= set(vspw.classes().names)
 
 
 @pytest.mark.parametrize("scene", scenes.BANDS)

@@ -1,0 +1,87 @@
+"""The classes that a network tells apart: their names and their colours, by train id.
+
+VSPW's are `vspw.CLASSES`. Another data set's own come with its records, see `data_prep/folder.py`, and from there into
+the workdirs of its runs.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vspw_jax.console.errors import UserError
+
+VOID = 255
+"""The train id of pixels without a class."""
+MOST = 255
+"""Classes, as train ids are bytes and one of them is void."""
+
+Colour = tuple[int, int, int]
+"""RGB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassList:
+    """Names and colours; train ids are the places in them.
+
+    Attributes:
+      names: no two alike.
+      colours: of pictures that people look at.
+      file_colours: of the palettes in mask files.
+
+    Raises:
+      UserError: no class or too many, two of one name, or not as many colours as names.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    file_colours: tuple[Colour, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= MOST:
+            raise UserError(f"There are {len(self.names)} classes: expected 1 to {MOST}.")
+        if len(set(self.names)) < len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise UserError(f"Two classes are called {twice!r}: expected another name for each.")
+        if {len(self.colours), len(self.file_colours)} != {len(self.names)}:
+            raise UserError(
+                f"{len(self.names)} classes have {len(self.colours)} colours, {len(self.file_colours)} in files: "
+                "expected one for each."
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, class_id: int) -> str:
+        """A class's name; also for classes of a head that has more than these."""
+        return self.names[class_id] if class_id < len(self.names) else f"class {class_id}"
+
+    @functools.cached_property
+    def palette(self) -> UInt8[np.ndarray, "256 3"]:
+        """Colours of mask files by train id, void black."""
+        return _by_id(self.file_colours)
+
+    @functools.cached_property
+    def picture_palette(self) -> UInt8[np.ndarray, "256 3"]:
+        """Colours of pictures by train id, void black."""
+        return _by_id(self.colours)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values from which `from_json` makes it again."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """See `to_json`."""
+        as_colours = lambda rows: tuple((int(r), int(g), int(b)) for r, g, b in rows)
+        return cls(tuple(values["names"]), as_colours(values["colours"]), as_colours(values["file_colours"]))
+
+
+def _by_id(colours: Sequence[Colour]) -> UInt8[np.ndarray, "256 3"]:
+    result = np.zeros((256, 3), np.uint8)
+    result[: len(colours)] = colours
+    result.setflags(write=False)  # All callers share it.
+    return result
