@@ -262,9 +262,9 @@ def main(_: Sequence[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value or default_workdir(_config_flag()))
-    check_flags(config, _MODE.value)
     adopt_classes(config, workdir)
     checks.check_recipe(config)
+    check_flags(config, _MODE.value)
     if _DISTRIBUTED.value:
         check_shared(_MODE.value)
         processes.join()

@@ -103,6 +103,11 @@ def check(
     Raises:
       UserError: files are missing, too many or wrong; it lists them.
     """
+    if data.classes != vspw.classes():
+        raise UserError(
+            f"{data.path} has classes of its own ({listed(data.classes.names, 3)}): expected VSPW, whose challenge "
+            "takes entries."
+        )
     source = sources.open_source(path)
     prefix, lines = listing(source, data.videos)
     frames = [(video.name, frame) for video in data.videos for frame in video.frames]

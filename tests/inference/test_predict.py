@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.inputs import films, workdirs
 from vspw_jax.classes import vspw
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference import predict, prediction_folder, scores, sources, video
 
@@ -20,7 +21,7 @@ from vspw_jax.inference import predict, prediction_folder, scores, sources, vide
 class Stub:
     """A predictor whose class is a frame's red level over 8; `stops_at` frames it is interrupted."""
 
-    batch, num_classes, top_classes, remembers = 3, 124, 2, False
+    batch, num_classes, top_classes, remembers, classes = 3, 124, 2, False, vspw.classes()
 
     def __init__(self, weights="w", stops_at=None, save_scores=False):
         self.options = types.SimpleNamespace(save_scores=save_scores)
@@ -69,6 +70,17 @@ def test_what_is_written(frames, tmp_path, overlap):
     assert len(rows) == 124 and [rows[5][c] for c in "rgb"] == [str(c) for c in vspw.classes().palette[5]]
     assert json.loads((output / "prediction.json").read_text())["frames"] == 10
     assert not list(output.rglob("partial-*"))
+
+
+def test_names_and_colours_are_those_of_the_networks_classes(frames, tmp_path):
+    predictor, names = Stub(), [f"kind {number}" for number in range(30)]
+    colours = tuple((number, 200, 7) for number in range(30))
+    predictor.classes = ClassList(tuple(names), colours, colours)
+    predict.predict_source(predictor, frames, tmp_path / "out")
+    with (tmp_path / "out" / "palette.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == names
+    with Image.open(tmp_path / "out" / "masks" / "009.png") as mask:
+        assert mask.getpalette()[3 * 18 :][:3] == [18, 200, 7]
 
 
 @pytest.mark.parametrize("stops_at", [0, 3, 9])

@@ -68,7 +68,7 @@ def test_labels_that_the_network_has_no_class_for():
 
 def test_predictions_of_classes_that_vspw_lacks():
     (only,) = warnings(lambda label, n: np.where(np.arange(16) < 4, 149, noisy(label, n)), num_classes=150)
-    assert only.startswith("25.0 % of the labelled pixels") and "the network has 150, VSPW 124" in only
+    assert only.startswith("25.0 % of the labelled pixels") and "the network has 150, the data 124" in only
 
 
 def test_frames_and_videos_without_labels():

@@ -31,12 +31,15 @@ INCOMPLETE_PREFIX = "incomplete."
 """How TFDS names the folder that it writes into; it is renamed when whole."""
 
 CONVERT_COMMAND = "python -m data_prep.{dataset} --source={source} --output={records}"
+OF_OWN_CLASSES = " --classes=FILE"
+"""That a converter of data with its own classes needs too."""
 METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
 
 
 def convert_command(records: pathlib.Path | str, dataset: str = "vspw") -> str:
     """The command that converts a data set to `records`."""
-    return CONVERT_COMMAND.format(dataset=dataset, source=f"{dataset.upper()}_DIR", records=records)
+    command = CONVERT_COMMAND.format(dataset=dataset, source=f"{dataset.upper()}_DIR", records=records)
+    return command + ("" if dataset in label_maps.NUMBERINGS else OF_OWN_CLASSES)
 
 
 def features() -> tfds.features.FeaturesDict:
