@@ -160,6 +160,7 @@ RANGES: dict[str, Range] = {
     "model.decoder.auxiliary_dropout": SHARE_BELOW_1,
     "model.decoder.level": whole(0),
     "model.decoder.memory_dim": WIDTH,
+    "model.decoder.memory_space": TEXT,
     "model.decoder.mask": TEXT,
     "model.decoder.first_sight": TEXT,
     "model.decoder.momentum": SHARE,
@@ -232,6 +233,7 @@ RANGES: dict[str, Range] = {
     "schedule.minimum": number(0),
     "schedule.power": number(0),
     "train.steps": whole(1),
+    "train.epochs": whole(0, 10**6),  # 0: train.steps tells.
     "train.batch": whole(1, 2**16),
     "train.accumulate": whole(1, 2**16),
     "sharding.fsdp": whole(0),  # 0: all devices.
