@@ -116,6 +116,9 @@ def memory_a() -> ConfigDict:
     decoder.name = "memory_a"
     decoder.level = 1  # The map at 1/8: paper 001, equation 5 (HW / 64).
     decoder.memory_dim = 512  # MCIBI.
+    # MCIBI: what the memory holds is the last map behind a convolution. Or "backbone", the last map itself, as paper
+    # 001 says, with its width as memory_dim; or "pyramid", all maps behind a convolution: ours.
+    decoder.memory_space = "bottleneck"
     decoder.mask = "hard"  # Paper 001: the predicted mask; or "soft", the classes' probabilities, as MCIBI.
     decoder.first_sight = "mean"  # MCIBI; or "pixel": paper 001 draws one pixel of each class.
     # MCIBI: 0.9, in step with the learning rate (adjust_by_learning_rate). The paper states none.

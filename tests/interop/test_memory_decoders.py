@@ -28,16 +28,20 @@ def with_unseen_class(model):
     return model
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_file_gives_every_tensor_back_and_tells_the_network(name, tmp_path):
-    model = with_unseen_class(drawn(tiny(name)))
+@pytest.mark.parametrize(
+    ("name", "space"), [("memory_a", "bottleneck"), ("memory_a", "pyramid"), ("memory_b", "backbone")]
+)
+def test_a_file_gives_every_tensor_back_and_tells_the_network(name, space, tmp_path):
+    wanted = tiny(name)
+    wanted.decoder.update(memory_space=space, memory_dim=16 if space == "backbone" else 8)
+    model = with_unseen_class(drawn(wanted))
     convert.save_torch(model, tmp_path / "A.pth")
     found, config = convert.model_from_torch(tmp_path / "A.pth")
     ours, theirs = variables(found), variables(model)
     assert ours.keys() == theirs.keys() and not ours["decoder/feature_memory/valid_K"].all()
     for path, array in theirs.items():
         np.testing.assert_array_equal(ours[path], array, err_msg=path)
-    assert config.model.decoder.to_dict() == tiny(name).decoder.to_dict()
+    assert config.model.decoder.to_dict() == wanted.decoder.to_dict()
     convert.save_torch(found, tmp_path / "B.safetensors")
     first, second = (checkpoint_file.read(tmp_path / name).tensors for name in ("A.pth", "B.safetensors"))
     assert first.keys() == second.keys()

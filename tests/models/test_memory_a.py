@@ -30,9 +30,9 @@ def config(**changes):
     return decoder
 
 
-def network(**changes):
+def network(maps=MAPS, **changes):
     """Random weights, statistics and memory; class 4 was never seen."""
-    make = lambda: MemoryA(MAPS, CLASSES, config(**changes), "none", dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+    make = lambda: MemoryA(maps, CLASSES, config(**changes), "none", dtype=jnp.float32, rngs=nnx.Rngs(params=0))
     graphdef, state = nnx.split(nnx.eval_shape(make))
     rng = np.random.default_rng(0)
 
@@ -145,6 +145,22 @@ def test_frames_by_themselves_are_first_frames(video):
     np.testing.assert_allclose(alone, frames[0]["logits_NHWC"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("space", ["bottleneck", "pyramid", "backbone"])
+def test_what_the_memory_holds(space):
+    """The last map or all of them, with the size of the map at `level`, behind a convolution or as it is."""
+    maps = (FeatureMap(7, 4), FeatureMap(6, 8))
+    decoder = nnx.merge(*network(maps, memory_space=space, level=0))
+    fine, last = (x[:1] for x in reversed(drawn_maps()))
+    fine = jnp.asarray(np.asarray(fine).repeat(2, axis=1).repeat(2, axis=2))
+    last = jnp.asarray(np.asarray(last)[:, ::2, ::2])
+    read = jax.image.resize(last, (1, 8, 8, 6), "bilinear", antialias=False)
+    if space == "pyramid":
+        read = jnp.concatenate([fine, read], axis=-1)
+    expected = read if space == "backbone" else decoder.represent_conv(read, False)
+    np.testing.assert_allclose(decoder.represent([fine, last], False), expected, atol=1e-6)
+    assert expected.shape == (1, 8, 8, 6)
+
+
 def test_void_cells_of_a_mask_read_by_the_first_pass():
     mask = jnp.asarray([[[1, VOID], [VOID, 0]]], jnp.uint8)
     weights = memory_decoder.weights_of(mask, jnp.asarray([[[2, 2], [1, 1]]], jnp.uint8), 3)
@@ -199,6 +215,8 @@ def test_the_memorys_rows_are_classified_from_a_step_on():
     [
         ({"level": 2}, "model.decoder.level is 2: expected one of the encoder's maps, 0 to 1"),
         ({"memory_dim": 7}, "memory_dim is 7: expected an even number"),
+        ({"memory_space": "backbone"}, "memory_dim is 6: expected 7, the width of the encoder's last map.*bottleneck"),
+        ({"memory_space": "backbones"}, "model.decoder.memory_space is 'backbones': expected one of .*'backbone'"),
         ({"mask": "sotf"}, "model.decoder.mask is 'sotf': expected one of .*Did you mean 'soft'"),
         ({"first_sight": "median"}, "model.decoder.first_sight is 'median': expected one of .*mean"),
     ],

@@ -7,7 +7,7 @@ ssseg/modules/models/segmentors/mcibi/mcibi.py for what the paper leaves open (t
 Shapes: N images, H and W cells of the finest map, h and w of the memory's, C channels, K classes.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,17 @@ def soft(logits_NhwK: layers.Map) -> Mask:
 
 MASKS = {"hard": hard, "soft": soft}
 """How logits become a mask, by `model.decoder.mask`."""
+
+
+class Space(NamedTuple):
+    """What the representations are made of: all maps or the last alone, behind a 3x3 convolution or as they are."""
+
+    all_maps: bool
+    convolved: bool
+
+
+SPACES = {"bottleneck": Space(False, True), "pyramid": Space(True, True), "backbone": Space(False, False)}
+"""By `model.decoder.memory_space`."""
 
 
 def weights_of(mask: Mask, first_pass: Mask, num_classes: int) -> layers.Map:
@@ -91,6 +102,8 @@ class MemoryDecoder(Pyramid):
       config: UperNet's fields, and
         level: the map whose size the memory's maps have;
         memory_dim: width of the representations and of what is classified;
+        memory_space: a key of `SPACES`, what the representations are: the last map behind a convolution, all maps
+          behind one, or the last map itself, whose width `memory_dim` must then be;
         mask: a key of `MASKS`;
         first_sight: a key of `FIRST_SIGHTS`;
         momentum, momentum_power: m of equation 1 at a share x of the training is momentum (1 - x)^momentum_power: with
@@ -100,7 +113,7 @@ class MemoryDecoder(Pyramid):
 
     FIELDS: ClassVar[tuple[str, ...]] = (
         *Pyramid.FIELDS,
-        *("level", "memory_dim", "mask", "first_sight", "momentum", "momentum_power", "truth_steps"),
+        *("level", "memory_dim", "memory_space", "mask", "first_sight", "momentum", "momentum_power", "truth_steps"),
     )
     SEGMENTATION_LOSS = "memory_per_pixel"
     TORCH_NAMES = memory_rows.NAMES
@@ -111,6 +124,7 @@ class MemoryDecoder(Pyramid):
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         super().check(config, maps)
         choose(MASKS, config.mask, "model.decoder.mask")
+        choose(SPACES, config.memory_space, "model.decoder.memory_space")
         choose(FIRST_SIGHTS, config.first_sight, "model.decoder.first_sight")
         if config.level not in range(len(maps)):
             raise UserError(
@@ -119,6 +133,13 @@ class MemoryDecoder(Pyramid):
             )
         if config.memory_dim % 2:
             raise UserError(f"model.decoder.memory_dim is {config.memory_dim}: expected an even number.")
+        if not SPACES[config.memory_space].convolved and config.memory_dim != maps[-1].width:
+            raise UserError(
+                f"model.decoder.memory_dim is {config.memory_dim}: expected {maps[-1].width}, the width of the "
+                f"encoder's last map, whose cells the memory holds with memory_space {config.memory_space!r}. Set "
+                f"--config.model.decoder.memory_dim={maps[-1].width}, or "
+                "--config.model.decoder.memory_space=bottleneck."
+            )
 
     @classmethod
     def features_width(cls, config: ConfigDict) -> int:
@@ -139,7 +160,10 @@ class MemoryDecoder(Pyramid):
         dim, heads = config.memory_dim, (num_classes, config.dropout)
         self.config, self.num_classes = FrozenConfigDict(config), num_classes
         self._add_pyramid(maps, config, **options)
-        self.represent_conv = layers.ConvNormRelu(sum(x.width for x in maps), dim, 3, **options)
+        read = maps if SPACES[config.memory_space].all_maps else maps[-1:]
+        convolved = SPACES[config.memory_space].convolved
+        width = sum(x.width for x in read)
+        self.represent_conv = layers.ConvNormRelu(width, dim, 3, **options) if convolved else None
         self.first_head = Head(dim, *heads, **options)
         self.feature_memory = FeatureMemory(num_classes, dim)
         self.attention = MemoryAttention(dim, remat, **options)
@@ -148,12 +172,14 @@ class MemoryDecoder(Pyramid):
         self._add_auxiliary(maps, num_classes, config, **options)
 
     def represent(self, maps: Maps, train: bool) -> layers.Map:
-        """R of the paper: all maps of an image, as large as one of them, as representations of its pixels.
+        """R of the paper: an image's representations of its pixels, with the size of the map at `level`.
 
-        MCIBI's bottleneck reads the last map alone, which a dilated ResNet has at 1/8. BEiT's last map is at 1/32.
+        MCIBI's bottleneck reads the last map, which a dilated ResNet has at 1/8. BEiT's is at 1/32.
         """
+        read = maps if SPACES[self.config.memory_space].all_maps else maps[-1:]
         size = maps[self.config.level].shape[1:3]
-        return self.represent_conv(jnp.concatenate([layers.resize_bilinear(x, *size) for x in maps], axis=-1), train)
+        x_NhwC = jnp.concatenate([layers.resize_bilinear(x, *size) for x in read], axis=-1)
+        return x_NhwC if self.represent_conv is None else self.represent_conv(x_NhwC, train)
 
     def blank(self, x_NhwC: layers.Map) -> Mask:
         """Masks of the size of a map, without a class anywhere."""
@@ -184,9 +210,13 @@ class MemoryDecoder(Pyramid):
         """
         weights = weights_of(mask, self.masks(first_pass_NhwK, features_NhwC), self.num_classes)
         context = self.attention(features_NhwC, self.feature_memory.recall(weights, features_NhwC), train)
-        context = layers.resize_bilinear(context, *wide_NHWC.shape[1:3])
-        joined = self.join_conv(jnp.concatenate([wide_NHWC, context], axis=-1), train)
+        joined = self.join(wide_NHWC, context, train)
         return joined, self.head(joined, train, keys_N)
+
+    def join(self, wide_NHWC: layers.Map, context_NhwC: layers.Map, train: bool) -> layers.Map:
+        """What is classified: C_wi beside C_bi, which gets its size."""
+        context = layers.resize_bilinear(context_NhwC, *wide_NHWC.shape[1:3])
+        return self.join_conv(jnp.concatenate([wide_NHWC, context], axis=-1), train)
 
     def outputs(
         self, maps: Maps, joined: layers.Map, logits: layers.Map, first_pass: layers.Map, training: Training | None

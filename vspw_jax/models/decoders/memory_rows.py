@@ -34,7 +34,7 @@ def head(ours: str, theirs: str) -> Iterator[Row]:
     yield from classifier(f"{ours}/classifier", f"{theirs}.4")
 
 
-def memory(ours: str, theirs: str) -> Iterator[Row]:
+def memory(ours: str, theirs: str, config: ConfigDict) -> Iterator[Row]:
     """Rows of the memory and of what reads it."""
     inside = theirs + MEMORY
     yield Row(f"{ours}/feature_memory/rows_KC", f"{inside}memory", SLOTS)
@@ -45,7 +45,8 @@ def memory(ours: str, theirs: str) -> Iterator[Row]:
             yield from in_sequence(f"{ours}/attention/{here.format(number)}", name, CONV_1X1)
     for here, there in (("value", "value_project"), ("out", "out_project")):
         yield from in_sequence(f"{ours}/attention/{here}", f"{inside}self_attention.{there}", CONV_1X1)
-    yield from in_sequence(f"{ours}/represent_conv", f"{inside}representations", CONV)
+    if config.memory_space != "backbone":
+        yield from in_sequence(f"{ours}/represent_conv", f"{inside}representations", CONV)
     yield from in_sequence(f"{ours}/join_conv", f"{inside}bottleneck", CONV)
     yield from head(f"{ours}/first_head", f"{theirs}decoder_stage1")
     yield from head(f"{ours}/head", f"{theirs}decoder_stage2")
@@ -57,7 +58,7 @@ def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
     for row in upernet_rows.mmseg(ours, theirs, config, names):
         if not row.ours.startswith(of_upernet):
             yield row
-    yield from memory(ours, theirs)
+    yield from memory(ours, theirs, config)
 
 
 def mmseg_b(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
@@ -73,17 +74,28 @@ def mmseg_b(ours: str, theirs: str, config: ConfigDict, names: Collection[str] =
     yield from in_module(f"{inside}/bottleneck", f"{theirs}temporal_bottleneck", CONV)
 
 
+def _space(shapes: Shapes, theirs: str, dim: int, scales: tuple[int, ...]) -> str:
+    """`memory_space`, off the width of what the convolution before the memory reads."""
+    name = f"{theirs}{MEMORY}representations.0.weight"
+    if name not in shapes.tensors:
+        return "backbone"
+    last = shapes.size(f"{theirs}bottleneck.conv.weight", 1) - len(scales) * dim
+    return "bottleneck" if shapes.size(name, 1) == last else "pyramid"
+
+
 def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     """In files that we wrote. The masks, the momentum and the level are not in shapes."""
     scales, rows = (1, 2, 3, 6), f"{theirs}{MEMORY}memory"
     auxiliary, of_auxiliary = auxiliary_sizes(shapes, AUXILIARY + "conv_seg.weight")
+    dim = shapes.size(f"{theirs}bottleneck.conv.weight", 0)
     fields = dict(
-        dim=shapes.size(f"{theirs}bottleneck.conv.weight", 0),
+        dim=dim,
         pool_scales=scales,
         dropout=0.1,
         **auxiliary,
         level=1,
         memory_dim=shapes.size(rows, 2),
+        memory_space=_space(shapes, theirs, dim, scales),
         mask="hard",
         first_sight="mean",
         momentum=0.9,
