@@ -137,6 +137,9 @@ def memory_b(decoder_a: ConfigDict) -> ConfigDict:
     decoder = decoder_a.copy_and_resolve_references()
     decoder.name = "memory_b"
     decoder.past = 2  # Frames that it looks back; TMANet.
+    # In training: the last ones, as TMANet's released runs, whose sequence_range is as long; or "drawn" from all before
+    # a frame in its clip, which needs longer clips (data.frames).
+    decoder.past_frames = "last"
     decoder.key_dim = 64  # TMANet.
     decoder.value_dim = 256  # TMANet.
     return decoder

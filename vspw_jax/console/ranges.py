@@ -167,6 +167,7 @@ RANGES: dict[str, Range] = {
     "model.decoder.momentum_power": number(0),
     "model.decoder.truth_steps": whole(0),
     "model.decoder.past": COUNT,
+    "model.decoder.past_frames": TEXT,
     "model.decoder.key_dim": WIDTH,
     "model.decoder.value_dim": WIDTH,
     "model.projection.dim": whole(0, 2**16),  # 0: no projection.

@@ -113,7 +113,7 @@ def mmseg_b_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     first = f"{theirs}{{}}_conv.0.0.conv.weight"
     past = shapes.count(f"{theirs}memory_key_conv.0.{{}}.conv.weight")
     widths = {f"{kind}_dim": shapes.size(first.format(f"memory_{kind}"), 0) for kind in ("key", "value")}
-    return DecoderSizes(fields | {"past": past} | widths, num_classes, assumed)
+    return DecoderSizes(fields | {"past": past, "past_frames": "last"} | widths, num_classes, assumed)
 
 
 NAMES: DecoderNames = {"mmseg": Names((MEMORY,), mmseg, mmseg_sizes)}
