@@ -130,12 +130,17 @@ def memory_a() -> ConfigDict:
 
 
 def memory_b(decoder_a: ConfigDict) -> ConfigDict:
-    """Decoder B of paper 001: a decoder A, as `memory_a` gives it, behind temporal memory attention.
+    """Decoder B of paper 001: a decoder A, as `memory_a` gives it, behind temporal memory attention."""
+    decoder = decoder_a.copy_and_resolve_references()
+    decoder.name = "memory_b"
+    return _looking_back(decoder)
+
+
+def _looking_back(decoder: ConfigDict) -> ConfigDict:
+    """Adds the fields of temporal memory attention, with TMANet's values.
 
     "TMANet" is wanghao9610/TMANet configs/video/cityscapes/ and mmseg/models/decode_heads/tma_head.py.
     """
-    decoder = decoder_a.copy_and_resolve_references()
-    decoder.name = "memory_b"
     decoder.past = 2  # Frames that it looks back; TMANet.
     # In training: the last ones, as TMANet's released runs, whose sequence_range is as long; or "drawn" from all before
     # a frame in its clip, which needs longer clips (data.frames).
@@ -163,6 +168,29 @@ def deeplabv3() -> ConfigDict:
     decoder.dim = 512
     decoder.dilations = (12, 24, 36)  # In cells of a map at 1/8.
     return _auxiliary_fcn(decoder)
+
+
+def tmanet() -> ConfigDict:
+    """TMANet with an auxiliary FCN head: every value is TMANet's, as in `_looking_back`."""
+    decoder = ConfigDict()
+    decoder.name = "tmanet"
+    decoder.dim = 512
+    return _auxiliary_fcn(_looking_back(decoder))
+
+
+def mcibi() -> ConfigDict:
+    """MCIBI over DeepLabV3's pyramid, with an auxiliary FCN head; "MCIBI" is as in `memory_a`."""
+    decoder = ConfigDict()
+    decoder.name = "mcibi"
+    decoder.dim = 512  # MCIBI: feats_channels and out_channels.
+    decoder.dilations = (12, 24, 36)  # MCIBI; in cells of a map at 1/8.
+    decoder.mask = "soft"  # MCIBI (use_hard_aggregate=False); or "hard".
+    decoder.first_sight = "mean"  # MCIBI.
+    decoder.momentum = 0.9  # MCIBI: in step with the learning rate.
+    decoder.momentum_power = 0.9  # Of its poly schedule.
+    decoder = _auxiliary_fcn(decoder)
+    decoder.auxiliary_dim = 512  # MCIBI.
+    return decoder
 
 
 def fcn() -> ConfigDict:

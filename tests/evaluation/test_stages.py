@@ -16,7 +16,7 @@ from vspw_jax.data import records, transforms
 from vspw_jax.evaluation import evaluate, predicted_videos, stages
 from vspw_jax.inference import augmentation, overlay
 from vspw_jax.metrics import predictions
-from vspw_jax.models.decoders import memory_decoder
+from vspw_jax.models.decoders import reads_memory
 
 VOID = 255
 
@@ -171,7 +171,7 @@ def test_decoder_a_reads_the_masks_in_place_of_what_it_remembers(known):
     given = [np.full((32, 32), label, np.uint8) for label in (1, VOID)]
     found = predictor.start(frames, predictor.first_memory(32, 32), given).labels()
     image = (np.stack(frames).astype(np.float32) - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
-    memory = {"mask": np.asarray(memory_decoder.mask_of_labels(np.stack(given), 8, 8))}
+    memory = {"mask": np.asarray(reads_memory.mask_of_labels(np.stack(given), 8, 8))}
     outputs, _ = jax.jit(model.look)(image, memory)
     scores = jax.nn.softmax(outputs["logits_BTHWC"][:, 0], axis=-1)
     expected = jax.image.resize(scores, (2, 32, 32, 5), "bilinear", antialias=False).argmax(axis=-1)

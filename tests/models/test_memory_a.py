@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs.parts import losses, models
 from vspw_jax.console.errors import UserError
-from vspw_jax.models.decoders import memory_decoder
+from vspw_jax.models.decoders import reads_memory
 from vspw_jax.models.decoders.decoder import Training
 from vspw_jax.models.decoders.memory_a import MemoryA
 from vspw_jax.models.encoders.encoder import FeatureMap
@@ -163,15 +163,15 @@ def test_what_the_memory_holds(space):
 
 def test_void_cells_of_a_mask_read_by_the_first_pass():
     mask = jnp.asarray([[[1, VOID], [VOID, 0]]], jnp.uint8)
-    weights = memory_decoder.weights_of(mask, jnp.asarray([[[2, 2], [1, 1]]], jnp.uint8), 3)
+    weights = reads_memory.weights_of(mask, jnp.asarray([[[2, 2], [1, 1]]], jnp.uint8), 3)
     np.testing.assert_array_equal(weights.argmax(axis=-1), [[[1, 2], [1, 0]]])
     label = jnp.asarray(np.arange(64).reshape(1, 8, 8), jnp.uint8)
-    np.testing.assert_array_equal(memory_decoder.mask_of_labels(label, 2, 2), [[[18, 22], [50, 54]]])
+    np.testing.assert_array_equal(reads_memory.mask_of_labels(label, 2, 2), [[[18, 22], [50, 54]]])
 
 
 def test_the_memorys_rows_are_normalised_among_themselves():
     """As a batch of the valid rows alone; the others have no part in it, and no running statistic changes."""
-    head = memory_decoder.Head(6, CLASSES, 0.0, dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0)))
+    head = reads_memory.Head(6, CLASSES, 0.0, dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0)))
     rng = np.random.default_rng(0)
     rows, valid = rng.normal(size=(CLASSES, 6)).astype(np.float32), np.array([True, False, True, True, False])
     graphdef, state = nnx.split(head)

@@ -58,10 +58,10 @@ def test_where_a_frame_looks_back(frames):
     drawing, last = decoder_of(past_frames="drawn"), decoder_of(past_frames="last")
     expected = np.arange(PAST, frames)[:, None] + [-2, -1]
     for decoder, keys in ((last, keys_N), (last, None), (drawing, None)):
-        found = decoder._past(Training(frames, keys), CLIPS * frames)
+        found = decoder.past_of(Training(frames, keys), CLIPS * frames)
         np.testing.assert_array_equal(found, [expected] * CLIPS)
     training = Training(frames, keys_N)
-    drawn = drawing._past(training, CLIPS * frames)
+    drawn = drawing.past_of(training, CLIPS * frames)
     own_keys = training.of_last(frames - PAST).keys(4).reshape(CLIPS, -1)
     np.testing.assert_array_equal(drawn, drawn_before(own_keys, frames, PAST))
     assert (np.asarray(drawn) == expected).all() == (frames == 3)

@@ -89,7 +89,7 @@ def pair():
     output, weights = theirs(video), torch.randn(video.shape, dtype=torch.float64)
     (output * weights).sum().backward()
     make = lambda: TemporalMemoryAttention(
-        DIM, PAST, KEY, VALUE, "full", dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0))
+        DIM, DIM, PAST, KEY, VALUE, "full", dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0))
     )
     graphdef, params, rest = nnx.split(make(), nnx.Param, ...)
     named = dict(theirs.named_parameters())

@@ -20,8 +20,10 @@ from vspw_jax.models.decoders.decoder import Decoder, Training
 from vspw_jax.models.decoders.deeplabv3 import DeepLabV3
 from vspw_jax.models.decoders.fcn import Fcn
 from vspw_jax.models.decoders.mask2former import Mask2Former
+from vspw_jax.models.decoders.mcibi import Mcibi
 from vspw_jax.models.decoders.memory_a import MemoryA
 from vspw_jax.models.decoders.memory_b import MemoryB
+from vspw_jax.models.decoders.tmanet import TMANet
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
@@ -40,8 +42,10 @@ DECODERS: dict[str, type[Decoder]] = {
     "deeplabv3": DeepLabV3,
     "fcn": Fcn,
     "mask2former": Mask2Former,
+    "mcibi": Mcibi,
     "memory_b": MemoryB,
     "memory_a": MemoryA,
+    "tmanet": TMANet,
     "upernet": UperNet,
 }
 PROJECTION_INPUTS = ("encoder", "decoder")

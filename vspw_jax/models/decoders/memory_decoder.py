@@ -2,8 +2,7 @@
 
 Each pixel reads the memory by a mask, P in the paper. Where the mask has no class, as before a video's first frame or
 where a truth is void, the first pass takes its place: a head on the representations, trained for this.
-Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 3; SegmentationBLWX/sssegmentation
-ssseg/modules/models/segmentors/mcibi/mcibi.py for what the paper leaves open (the heads, the memory's classification).
+Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 3.
 Shapes: N images, H and W cells of the finest map, h and w of the memory's, C channels, K classes.
 """
 
@@ -12,36 +11,19 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PyTree, UInt8
+from jaxtyping import Array, PyTree, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import memory_rows
-from vspw_jax.models.decoders.classifier import Classifier
 from vspw_jax.models.decoders.decoder import Maps, Training
+from vspw_jax.models.decoders.reads_memory import Head, Mask, ReadsMemory, mask_of_labels, weights_of
 from vspw_jax.models.decoders.upernet import Pyramid
 from vspw_jax.models.encoders.encoder import FeatureMap
-from vspw_jax.models.temporal.feature_memory import FIRST_SIGHTS, FeatureMemory
+from vspw_jax.models.temporal.feature_memory import FeatureMemory
 from vspw_jax.models.temporal.memory_attention import MemoryAttention
-
-Mask = UInt8[Array, "N h w"] | Float[Array, "N h w K"]
-"""A class for each cell, `VOID` where there is none, or weights of the classes, zeros where there are none."""
-
-
-def hard(logits_NhwK: layers.Map) -> Mask:
-    """The best class: what a mask on disk has."""
-    return logits_NhwK.argmax(axis=-1).astype(jnp.uint8)
-
-
-def soft(logits_NhwK: layers.Map) -> Mask:
-    """The probabilities of all classes."""
-    return jax.nn.softmax(logits_NhwK, axis=-1)
-
-
-MASKS = {"hard": hard, "soft": soft}
-"""How logits become a mask, by `model.decoder.mask`."""
 
 
 class Space(NamedTuple):
@@ -55,47 +37,7 @@ SPACES = {"bottleneck": Space(False, True), "pyramid": Space(True, True), "backb
 """By `model.decoder.memory_space`."""
 
 
-def weights_of(mask: Mask, first_pass: Mask, num_classes: int) -> layers.Map:
-    """Weights over the classes: the mask's, and the first pass's where the mask has no class."""
-    weights, otherwise = (
-        jax.nn.one_hot(x, num_classes) if jnp.issubdtype(x.dtype, jnp.integer) else x for x in (mask, first_pass)
-    )
-    return jnp.where(weights.sum(axis=-1, keepdims=True) > 0, weights, otherwise)
-
-
-def mask_of_labels(label_NHW: UInt8[Array, "N H W"], height: int, width: int) -> UInt8[Array, "N h w"]:
-    """The label in the middle of every cell."""
-    return jax.image.resize(label_NHW, (len(label_NHW), height, width), "nearest")
-
-
-class Head(nnx.Module):
-    """1x1 convolution, batch norm, ReLU, drop-out of channels, classifier."""
-
-    def __init__(self, dim: int, num_classes: int, dropout: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        options = layers.Options(dtype=dtype, rngs=rngs)
-        self.conv = layers.ConvNormRelu(dim, dim, 1, **options)
-        self.classifier = Classifier(dim, num_classes, dropout, **options)
-
-    def __call__(self, x_NHWC: layers.Map, train: bool, keys_N: layers.Keys = None) -> layers.Map:
-        return self.classifier(self.conv(x_NHWC, train), keys_N)
-
-    def of_rows(self, rows_KC: Float[Array, "K C"], valid_K: Bool[Array, " K"]) -> Float[Array, "K classes"]:
-        """Logits of a memory's rows in training.
-
-        The released code's batch norm takes its statistics from the rows, empty ones too, and remembers them for
-        inference, though they are no sample of what the head sees there. Here the valid rows' are taken, and none
-        remembered.
-        """
-        x_KC, norm = self.conv.conv(rows_KC).astype(jnp.float32), self.conv.norm
-        assert norm.scale is not None and norm.bias is not None
-        share_K1 = (valid_K / jnp.maximum(valid_K.sum(), 1))[:, None]
-        mean_C = (share_K1 * x_KC).sum(axis=0)
-        variance_C = (share_K1 * jnp.square(x_KC - mean_C)).sum(axis=0)
-        scaled_KC = (x_KC - mean_C) * jax.lax.rsqrt(variance_C + norm.epsilon) * norm.scale[...] + norm.bias[...]
-        return self.classifier(jax.nn.relu(scaled_KC).astype(rows_KC.dtype), None)
-
-
-class MemoryDecoder(Pyramid):
+class MemoryDecoder(ReadsMemory, Pyramid):
     """UperNet with a feature memory. A subclass says which mask a frame reads it by, and what reads it.
 
     Args:
@@ -113,9 +55,9 @@ class MemoryDecoder(Pyramid):
 
     FIELDS: ClassVar[tuple[str, ...]] = (
         *Pyramid.FIELDS,
-        *("level", "memory_dim", "memory_space", "mask", "first_sight", "momentum", "momentum_power", "truth_steps"),
+        *ReadsMemory.MEMORY_FIELDS,
+        *("level", "memory_dim", "memory_space", "truth_steps"),
     )
-    SEGMENTATION_LOSS = "memory_per_pixel"
     TORCH_NAMES = memory_rows.NAMES
     remembers = True
     reads_masks = True
@@ -123,9 +65,7 @@ class MemoryDecoder(Pyramid):
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         super().check(config, maps)
-        choose(MASKS, config.mask, "model.decoder.mask")
         choose(SPACES, config.memory_space, "model.decoder.memory_space")
-        choose(FIRST_SIGHTS, config.first_sight, "model.decoder.first_sight")
         if config.level not in range(len(maps)):
             raise UserError(
                 f"model.decoder.level is {config.level}: expected one of the encoder's maps, 0 to {len(maps) - 1}, "
@@ -187,11 +127,6 @@ class MemoryDecoder(Pyramid):
             return jnp.full(x_NhwC.shape[:3], VOID, jnp.uint8)
         return jnp.zeros((*x_NhwC.shape[:3], self.num_classes))
 
-    def masks(self, logits_NHWK: layers.Map, features_NhwC: layers.Map) -> Mask:
-        """The mask that these logits are, with the size of the memory's maps; no gradient passes."""
-        logits_NhwK = layers.resize_bilinear(jax.lax.stop_gradient(logits_NHWK), *features_NhwC.shape[1:3])
-        return MASKS[self.config.mask](logits_NhwK)
-
     def read(
         self,
         wide_NHWC: layers.Map,
@@ -228,11 +163,7 @@ class MemoryDecoder(Pyramid):
             "first_pass_logits_NHWC": first_pass,
             **self.auxiliary_outputs(maps, training),
         }
-        if training:
-            rows_KC, valid_K = jax.lax.stop_gradient(self.feature_memory.rows_KC[...]), self.feature_memory.valid_K[...]
-            outputs["memory_logits_KC"] = self.head.of_rows(rows_KC.astype(joined.dtype), valid_K)
-            outputs["memory_valid_K"] = valid_K
-        return outputs
+        return outputs | (self.row_outputs(joined.dtype) if training else {})
 
     def given(self, mask_NHW: UInt8[Array, "N H W"], features_NhwC: layers.Map) -> Mask:
         """Train ids as masks for the memory's maps."""
@@ -248,14 +179,6 @@ class MemoryDecoder(Pyramid):
     def or_truth(self, mask: Mask, truth: Mask | None, training: Training) -> Mask:
         """The mask that a frame in training reads by."""
         return mask if truth is None else jnp.where(training.step < self.config.truth_steps, truth, mask)
-
-    def learn(self, features_NhwC: layers.Map, training: Training) -> None:
-        """Equation 1, after the pass."""
-        if training.label_NHW is not None:
-            momentum = self.config.momentum * (1 - training.progress) ** self.config.momentum_power
-            self.feature_memory.learn(
-                features_NhwC, training.label_NHW, momentum, self.config.first_sight, training.keys(3)
-            )
 
     def memory(self, maps: Maps) -> PyTree:
         return {"mask": self.blank(maps[self.config.level])}

@@ -52,27 +52,35 @@ def chosen(x_NHWC: layers.Map, numbers_BQ: Int[Array, "B Q"]) -> layers.Map:
 
 
 class TemporalMemoryAttention(nnx.Module):
-    """Maps of frames, `dim` wide, to maps of the same size and width that know the frames before.
+    """Maps of frames to maps of the same size that know the frames before.
 
     Args:
+      width, dim: widths of the maps that are read and made.
       past: T.
       key_dim, value_dim: widths of keys and values.
       remat: a key of `layers.REMAT_POLICIES`, for the attention's weights of every pair of cells.
     """
 
     def __init__(
-        self, dim: int, past: int, key_dim: int, value_dim: int, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        width: int,
+        dim: int,
+        past: int,
+        key_dim: int,
+        value_dim: int,
+        remat: str,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
         self.widths, self.remat, self.dtype = (key_dim, value_dim), remat, dtype
 
-        def stack(width: int) -> nnx.List:
-            return nnx.List(
-                [layers.ConvNormRelu(dim, width, 1, **options), layers.ConvNormRelu(width, width, 3, **options)]
-            )
+        def stack(to: int) -> nnx.List:
+            return nnx.List([layers.ConvNormRelu(width, to, 1, **options), layers.ConvNormRelu(to, to, 3, **options)])
 
         self.query_key, self.query_value = map(stack, self.widths)
-        self.memory_key, self.memory_value = (nnx.List([stack(width) for _ in range(past)]) for width in self.widths)
+        self.memory_key, self.memory_value = (nnx.List([stack(to) for _ in range(past)]) for to in self.widths)
         self.bottleneck = layers.ConvNormRelu(2 * value_dim, dim, 3, **options)
 
     def _run(self, stack: nnx.List, x_NHWC: layers.Map, train: bool) -> layers.Map:
