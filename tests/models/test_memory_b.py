@@ -39,7 +39,7 @@ def test_frames_with_a_whole_past_are_decoded_and_learned_from():
     def run(state, maps, labels):
         decoder = nnx.merge(graphdef, state)
         outputs = decoder(maps, Training(FRAMES, None, labels.reshape(-1, 16, 16)))
-        return outputs, decoder.feature_memory.rows_KC[...]
+        return outputs, test_memory_a.settled(decoder).feature_memory.rows_KC[...]
 
     mesh = make_mesh(devices=jax.devices()[:1])
     mapped = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False))
