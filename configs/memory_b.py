@@ -19,6 +19,8 @@ def get_config(size: str = "full") -> ConfigDict:
     decoder = models.memory_b(config.model.decoder)
     if size == "demo":
         decoder.update(key_dim=16, value_dim=32)
+        decoder.truth_steps = config.loss.segmentation.memory_start_step = 30  # Of 500: an epoch of 240 videos by 8.
+        config.train.batch *= 2  # One frame of each clip is decoded: as many as in decoder A's demo.
     config.model.decoder = decoder
     config.data.frames = decoder.past + 1  # A frame and those that it looks back at.
     return config

@@ -31,7 +31,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config.optimizer = training.adamw(learning_rate=2e-5, weight_decay=0.05, layer_decay=0.95)
     # Released: 3000 half steps of 8 images, two of which make an update.
     config.schedule = training.poly(power=1.0, warmup_steps=1500)
-    config.train = training.steps(42_000, batch=16)  # Paper: 240 epochs, of one frame from each of 2806 videos.
+    # Paper: 240 epochs, "for each iteration one frame from the videos"; sssegmentation: of 2806 videos.
+    config.train = training.epochs(240, batch=16, expected_steps=42_090)
     config.sharding = training.devices()
     config.data = data.vspw(base_size=(2048, 512))  # sssegmentation. The paper: mmseg's scaling, flip, colour jitter.
     # Two thirds of the crop, as released (426 of 640); mmseg's EncoderDecoder has one softmax.

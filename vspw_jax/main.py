@@ -40,7 +40,7 @@ from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.training import checks, loop, preemption, replay, trained
+from vspw_jax.training import checks, length, loop, preemption, replay, trained
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<recipe>, such as runs/nce_demo.")
@@ -127,6 +127,7 @@ def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     evaluate.check_output(config, workdir)
     generate.for_recipe(config)
     predictor = trained.predictor(config, workdir, recipe_name())
+    config = length.of_workdir(config, workdir)
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
     folder = evaluate.predictions_folder(config, workdir)
     with processes.owned(folder.parent, "--workdir=DIR"):

@@ -116,6 +116,9 @@ def memory_a() -> ConfigDict:
     decoder.name = "memory_a"
     decoder.level = 1  # The map at 1/8: paper 001, equation 5 (HW / 64).
     decoder.memory_dim = 512  # MCIBI.
+    # MCIBI: what the memory holds is the last map behind a convolution. Or "backbone", the last map itself, as paper
+    # 001 says, with its width as memory_dim; or "pyramid", all maps behind a convolution: ours.
+    decoder.memory_space = "bottleneck"
     decoder.mask = "hard"  # Paper 001: the predicted mask; or "soft", the classes' probabilities, as MCIBI.
     decoder.first_sight = "mean"  # MCIBI; or "pixel": paper 001 draws one pixel of each class.
     # MCIBI: 0.9, in step with the learning rate (adjust_by_learning_rate). The paper states none.
@@ -127,13 +130,21 @@ def memory_a() -> ConfigDict:
 
 
 def memory_b(decoder_a: ConfigDict) -> ConfigDict:
-    """Decoder B of paper 001: a decoder A, as `memory_a` gives it, behind temporal memory attention.
+    """Decoder B of paper 001: a decoder A, as `memory_a` gives it, behind temporal memory attention."""
+    decoder = decoder_a.copy_and_resolve_references()
+    decoder.name = "memory_b"
+    return _looking_back(decoder)
+
+
+def _looking_back(decoder: ConfigDict) -> ConfigDict:
+    """Adds the fields of temporal memory attention, with TMANet's values.
 
     "TMANet" is wanghao9610/TMANet configs/video/cityscapes/ and mmseg/models/decode_heads/tma_head.py.
     """
-    decoder = decoder_a.copy_and_resolve_references()
-    decoder.name = "memory_b"
     decoder.past = 2  # Frames that it looks back; TMANet.
+    # In training: the last ones, as TMANet's released runs, whose sequence_range is as long; or "drawn" from all before
+    # a frame in its clip, which needs longer clips (data.frames).
+    decoder.past_frames = "last"
     decoder.key_dim = 64  # TMANet.
     decoder.value_dim = 256  # TMANet.
     return decoder
@@ -157,6 +168,29 @@ def deeplabv3() -> ConfigDict:
     decoder.dim = 512
     decoder.dilations = (12, 24, 36)  # In cells of a map at 1/8.
     return _auxiliary_fcn(decoder)
+
+
+def tmanet() -> ConfigDict:
+    """TMANet with an auxiliary FCN head: every value is TMANet's, as in `_looking_back`."""
+    decoder = ConfigDict()
+    decoder.name = "tmanet"
+    decoder.dim = 512
+    return _auxiliary_fcn(_looking_back(decoder))
+
+
+def mcibi() -> ConfigDict:
+    """MCIBI over DeepLabV3's pyramid, with an auxiliary FCN head; "MCIBI" is as in `memory_a`."""
+    decoder = ConfigDict()
+    decoder.name = "mcibi"
+    decoder.dim = 512  # MCIBI: feats_channels and out_channels.
+    decoder.dilations = (12, 24, 36)  # MCIBI; in cells of a map at 1/8.
+    decoder.mask = "soft"  # MCIBI (use_hard_aggregate=False); or "hard".
+    decoder.first_sight = "mean"  # MCIBI.
+    decoder.momentum = 0.9  # MCIBI: in step with the learning rate.
+    decoder.momentum_power = 0.9  # Of its poly schedule.
+    decoder = _auxiliary_fcn(decoder)
+    decoder.auxiliary_dim = 512  # MCIBI.
+    return decoder
 
 
 def fcn() -> ConfigDict:

@@ -29,7 +29,7 @@ def shrink_run(config: ConfigDict) -> None:
         # In so few steps a moment over 1000 of them (beta2 0.999) is still that of the first. Measured.
         config.optimizer.beta2 = 0.99
     config.schedule.warmup_steps = 50
-    config.train.update(steps=500, batch=8)
+    config.train.update(steps=500, epochs=0, batch=8)
     data.draw_video(config.data)
     config.evaluate.stride = (96, 80)  # Two windows cover a frame.
     config.run.update(log_every=20, save_every=250, picture_every=250, afterwards=("evaluate", "predict"))

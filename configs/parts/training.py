@@ -61,11 +61,19 @@ def cosine(warmup_steps: int = 0) -> ConfigDict:
 
 
 def steps(count: int, batch: int) -> ConfigDict:
-    """`config.train`."""
+    """`config.train`: a run of so many steps."""
     train = ConfigDict()
     train.steps = count
+    train.epochs = 0  # More than 0: so many times through the data, and `steps` is not read.
     train.batch = batch  # Clips a step over all devices.
     train.accumulate = 1  # Equal parts of the batch that follow each other, for want of memory.
+    return train
+
+
+def epochs(count: int, batch: int, expected_steps: int) -> ConfigDict:
+    """`config.train`: a run of so many times through its data; how long it is on the published data is told beside."""
+    train = steps(expected_steps, batch)
+    train.epochs = count
     return train
 
 

@@ -1,18 +1,23 @@
-"""The decoders of paper 001 on video: in one go, frame by frame, stopped between, and of a single frame."""
+"""Decoders that look at frames before on video: in one go, frame by frame, stopped between, and of a single frame."""
+
+import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import memory_a, memory_b
 from tests.inference.test_memory import labels_in_batches, masks, predictor_of, source_of, video
 from tests.models import small_network
 from vspw_jax.inference import predict
 from vspw_jax.parallel import placement
 from vspw_jax.training import train_state
 
-RECIPES = {"memory_a": memory_a, "memory_b": memory_b}
+RECIPES = ("memory_a", "memory_b", "tmanet")
+"""Of decoders that remember."""
+OF_UPERNET = dict(memory_dim=8, level=0, pool_scales=(1, 2))
+FIELDS = {"memory_a": OF_UPERNET, "memory_b": OF_UPERNET, "tmanet": {}, "mcibi": dict(dilations=(1, 2))}
+"""Of decoders, beside those that all of them have."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,10 +29,10 @@ def known():
 
 def recipe(name):
     """The decoder behind the smallest encoder, which has one map."""
-    config = RECIPES[name].get_config("demo")
+    config = importlib.import_module(f"configs.{name}").get_config("demo")
     config.model.update(image_size=(32, 32), num_classes=5)
     config.model.encoder = small_network.config().encoder
-    config.model.decoder.update(dim=8, memory_dim=8, auxiliary_dim=4, auxiliary_level=0, level=0, pool_scales=(1, 2))
+    config.model.decoder.update(dim=8, auxiliary_dim=4, auxiliary_level=0, **FIELDS[name])
     config.evaluate.update(stride=(24, 24), batch=3, windows=4)
     return config
 

@@ -72,6 +72,15 @@ def tiny_fcn(code):
     return model
 
 
+def tiny_of_resnet(recipe):
+    """config.model of a decoder's recipe on the same ResNet."""
+    model = recipe.get_config("demo").model
+    model.encoder = tiny_resnet("mmseg").encoder
+    model.decoder.update(dim=16, auxiliary_dim=12)
+    model.update(image_size=(512, 512), num_classes=7)
+    return model
+
+
 def tiny_swin(**changes):
     """config.model of a small Swin with UperNet."""
     model = upernet_swin.get_config("demo").model

@@ -1,11 +1,12 @@
 """The decoders of paper 001 to files and back, the feature memory included."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from configs import memory_a, memory_b
-from tests.interop.conftest import drawn, variables
+from configs import mcibi, memory_a, memory_b, tmanet
+from tests.interop.conftest import drawn, tiny_of_resnet, variables
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert
 
@@ -28,16 +29,20 @@ def with_unseen_class(model):
     return model
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_file_gives_every_tensor_back_and_tells_the_network(name, tmp_path):
-    model = with_unseen_class(drawn(tiny(name)))
+@pytest.mark.parametrize(
+    ("name", "space"), [("memory_a", "bottleneck"), ("memory_a", "pyramid"), ("memory_b", "backbone")]
+)
+def test_a_file_gives_every_tensor_back_and_tells_the_network(name, space, tmp_path):
+    wanted = tiny(name)
+    wanted.decoder.update(memory_space=space, memory_dim=16 if space == "backbone" else 8)
+    model = with_unseen_class(drawn(wanted))
     convert.save_torch(model, tmp_path / "A.pth")
     found, config = convert.model_from_torch(tmp_path / "A.pth")
     ours, theirs = variables(found), variables(model)
     assert ours.keys() == theirs.keys() and not ours["decoder/feature_memory/valid_K"].all()
     for path, array in theirs.items():
         np.testing.assert_array_equal(ours[path], array, err_msg=path)
-    assert config.model.decoder.to_dict() == tiny(name).decoder.to_dict()
+    assert config.model.decoder.to_dict() == wanted.decoder.to_dict()
     convert.save_torch(found, tmp_path / "B.safetensors")
     first, second = (checkpoint_file.read(tmp_path / name).tensors for name in ("A.pth", "B.safetensors"))
     assert first.keys() == second.keys()
@@ -53,6 +58,33 @@ def test_a_memory_of_another_number_of_classes_is_refused(tmp_path):
     assert "decode_head.memory_module.memory (9, 1, 8) float32; wanted (7, 1, 8), for decoder/feature_memory" in str(
         raised.value
     )
+
+
+@pytest.mark.parametrize(("recipe", "naming"), [(tmanet, "mmseg"), (mcibi, "ssseg")])
+def test_files_of_public_code_are_read_and_written_bit_for_bit(recipe, naming, tmp_path, capsys):
+    """Their memory too; which of its classes were seen they say by rows that are not 0."""
+    wanted = tiny_of_resnet(recipe)
+    if recipe is mcibi:
+        wanted.decoder.dilations = (12, 24, 36)
+    model = drawn(wanted)
+    if recipe is mcibi:
+        memory = model.decoder.feature_memory
+        memory.valid_K[...] = jnp.arange(7) != 3
+        memory.rows_KC[...] = memory.rows_KC[...].at[3].set(0)
+    convert.save_torch(model, tmp_path / "A.pth", naming)
+    found, config = convert.model_from_torch(tmp_path / "A.pth")
+    assert config.model.to_dict() == wanted.to_dict()
+    ours, theirs = variables(found), variables(model)
+    assert ours.keys() == theirs.keys()
+    for path, array in theirs.items():
+        np.testing.assert_array_equal(ours[path], array, err_msg=path)
+    convert.save_torch(found, tmp_path / "B.safetensors", naming)
+    first, second = (checkpoint_file.read(tmp_path / name).tensors for name in ("A.pth", "B.safetensors"))
+    assert first.keys() == second.keys()
+    for tensor in first:
+        np.testing.assert_array_equal(first[tensor].read(), second[tensor].read(), err_msg=tensor)
+    said = "told from the memory's rows" if recipe is mcibi else "the first place in the past for the oldest frame"
+    assert said in capsys.readouterr().out
 
 
 def test_what_ssseg_has_too_has_its_names_and_shapes(tmp_path):

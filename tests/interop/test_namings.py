@@ -6,8 +6,18 @@ import itertools
 import numpy as np
 import pytest
 
-from configs import baseline, deeplabv3, upernet
-from tests.interop.conftest import drawn, listed, tiny_fcn, tiny_model, tiny_resnet, tiny_swin, tiny_upernet, variables
+from configs import baseline, deeplabv3, mcibi, tmanet, upernet
+from tests.interop.conftest import (
+    drawn,
+    listed,
+    tiny_fcn,
+    tiny_model,
+    tiny_of_resnet,
+    tiny_resnet,
+    tiny_swin,
+    tiny_upernet,
+    variables,
+)
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
@@ -71,6 +81,30 @@ def test_deeplabv3_has_the_released_tensors(name):
     assert round(millions(weights[0]), 3) == size
 
 
+def test_tmanet_has_the_released_tensors():
+    config = tmanet.get_config()
+    config.model.num_classes = 19
+    config.model.decoder.auxiliary_dim = 256
+    params, model_state = train_state.describe(config)[1:]
+    found = exported(config, (params, model_state), "mmseg")
+    beside = listed("mmseg_deeplabv3_r50v1c_d8_ade20k")
+    wanted = {name: shape for name, shape in beside.items() if not name.startswith("decode_head.")}
+    wanted |= {"auxiliary_head.conv_seg.weight": (19, 256, 1, 1), "auxiliary_head.conv_seg.bias": (19,)}
+    assert found == wanted | listed("tmanet_r50_cityscapes_head")
+    of_head = {name: part for name, part in params["decoder"].items() if name != "auxiliary"}
+    assert round(millions(of_head), 2) == 6.22
+
+
+def test_mcibi_has_the_released_tensors():
+    config = mcibi.get_config()
+    params, model_state = train_state.describe(config)[1:]
+    found = exported(config, (params, model_state), "ssseg")
+    assert found.keys() > {"backbone_net.stem.0.weight", "backbone_net.layer4.2.bn3.num_batches_tracked"}
+    of_head = {name: shape for name, shape in found.items() if not name.startswith("backbone_net.")}
+    assert of_head == listed("ssseg_mcibi_aspp_heads_k124")
+    assert round(millions(params["decoder"]), 1) == 67.8
+
+
 def test_resnet_50_is_the_encoder_and_a_head():
     wanted = {name: shape for name, shape in listed("torchvision_resnet50").items() if not name.startswith("fc.")}
     config, (params, model_state) = deeplabv3_of("torchvision", (3, 4, 6, 3), 21)
@@ -105,6 +139,8 @@ NETWORKS = {
     "torchvision: resnet, deeplabv3": tiny_resnet("torchvision"),
     "mmseg: resnet, fcn": tiny_fcn("mmseg"),
     "torchvision: resnet, fcn": tiny_fcn("torchvision"),
+    "resnet, tmanet": tiny_of_resnet(tmanet),
+    "resnet, mcibi": tiny_of_resnet(mcibi),
 }
 """config.model by name; a head that differs between two codes has one of them before its name."""
 

@@ -9,7 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from configs.parts import losses, models
 from vspw_jax.console.errors import UserError
-from vspw_jax.models.decoders import memory_decoder
+from vspw_jax.models import memory
+from vspw_jax.models.decoders import reads_memory
 from vspw_jax.models.decoders.decoder import Training
 from vspw_jax.models.decoders.memory_a import MemoryA
 from vspw_jax.models.encoders.encoder import FeatureMap
@@ -30,9 +31,9 @@ def config(**changes):
     return decoder
 
 
-def network(**changes):
+def network(maps=MAPS, **changes):
     """Random weights, statistics and memory; class 4 was never seen."""
-    make = lambda: MemoryA(MAPS, CLASSES, config(**changes), "none", dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+    make = lambda: MemoryA(maps, CLASSES, config(**changes), "none", dtype=jnp.float32, rngs=nnx.Rngs(params=0))
     graphdef, state = nnx.split(nnx.eval_shape(make))
     rng = np.random.default_rng(0)
 
@@ -44,6 +45,13 @@ def network(**changes):
         return jnp.asarray(np.abs(drawn) if path.endswith("var") else drawn, leaf.dtype)
 
     return graphdef, placement.map_with_path(draw, nnx.to_pure_dict(state))
+
+
+def settled(decoder):
+    """The decoder, once it has learned what its pass has seen."""
+    seen = nnx.to_pure_dict(nnx.state(decoder, memory.Seen))
+    memory.settle(decoder, jax.tree.map(lambda x: x[None], seen))
+    return decoder
 
 
 def drawn_maps(seed=0, count=CLIPS * FRAMES):
@@ -70,7 +78,7 @@ def trained(mask):
     def run(state, maps, labels, step):
         decoder = nnx.merge(graphdef, state)
         outputs = decoder(maps, Training(FRAMES, None, labels, progress=0.5, step=step))
-        return outputs, nnx.to_pure_dict(nnx.state(decoder.feature_memory))
+        return outputs, nnx.to_pure_dict(nnx.state(settled(decoder).feature_memory))
 
     mesh = make_mesh(devices=jax.devices()[:1])
     mapped = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False))
@@ -96,13 +104,13 @@ def test_in_the_first_steps_a_frame_reads_by_the_truth_of_the_one_before(trained
 
 
 def test_a_pass_in_training_learns_the_memory_and_gives_every_output(trained):
-    outputs, memory = trained(drawn_maps(), drawn_labels(), 2)
+    outputs, learned = trained(drawn_maps(), drawn_labels(), 2)
     assert outputs["logits_NHWC"].shape == (6, 8, 8, CLASSES) and outputs["features_NHWC"].shape == (6, 8, 8, 6)
     assert outputs["first_pass_logits_NHWC"].shape == (6, 4, 4, CLASSES)
     assert outputs["memory_logits_KC"].shape == (CLASSES, CLASSES)
     np.testing.assert_array_equal(outputs["memory_valid_K"], [True] * 4 + [False])
-    assert np.abs(memory["rows_KC"] - network()[1]["feature_memory"]["rows_KC"])[:4].max() > 0.05
-    np.testing.assert_array_equal(memory["valid_K"], [True] * 4 + [False])
+    assert np.abs(learned["rows_KC"] - network()[1]["feature_memory"]["rows_KC"])[:4].max() > 0.05
+    np.testing.assert_array_equal(learned["valid_K"], [True] * 4 + [False])
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +118,9 @@ def video(mask):
     """(decoder, [(outputs, memory before)]) of four frames of two views."""
     decoder = nnx.merge(*network(mask=mask))
     look, frames = jax.jit(decoder.look), []
-    memory = decoder.memory(drawn_maps(count=2))
+    remembered = decoder.memory(drawn_maps(count=2))
     for seed in range(4):
-        outputs, memory = look(drawn_maps(seed, count=2), memory)
+        outputs, remembered = look(drawn_maps(seed, count=2), remembered)
         frames.append(outputs)
     return decoder, frames
 
@@ -145,17 +153,33 @@ def test_frames_by_themselves_are_first_frames(video):
     np.testing.assert_allclose(alone, frames[0]["logits_NHWC"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("space", ["bottleneck", "pyramid", "backbone"])
+def test_what_the_memory_holds(space):
+    """The last map or all of them, with the size of the map at `level`, behind a convolution or as it is."""
+    maps = (FeatureMap(7, 4), FeatureMap(6, 8))
+    decoder = nnx.merge(*network(maps, memory_space=space, level=0))
+    fine, last = (x[:1] for x in reversed(drawn_maps()))
+    fine = jnp.asarray(np.asarray(fine).repeat(2, axis=1).repeat(2, axis=2))
+    last = jnp.asarray(np.asarray(last)[:, ::2, ::2])
+    read = jax.image.resize(last, (1, 8, 8, 6), "bilinear", antialias=False)
+    if space == "pyramid":
+        read = jnp.concatenate([fine, read], axis=-1)
+    expected = read if space == "backbone" else decoder.represent_conv(read, False)
+    np.testing.assert_allclose(decoder.represent([fine, last], False), expected, atol=1e-6)
+    assert expected.shape == (1, 8, 8, 6)
+
+
 def test_void_cells_of_a_mask_read_by_the_first_pass():
     mask = jnp.asarray([[[1, VOID], [VOID, 0]]], jnp.uint8)
-    weights = memory_decoder.weights_of(mask, jnp.asarray([[[2, 2], [1, 1]]], jnp.uint8), 3)
+    weights = reads_memory.weights_of(mask, jnp.asarray([[[2, 2], [1, 1]]], jnp.uint8), 3)
     np.testing.assert_array_equal(weights.argmax(axis=-1), [[[1, 2], [1, 0]]])
     label = jnp.asarray(np.arange(64).reshape(1, 8, 8), jnp.uint8)
-    np.testing.assert_array_equal(memory_decoder.mask_of_labels(label, 2, 2), [[[18, 22], [50, 54]]])
+    np.testing.assert_array_equal(reads_memory.mask_of_labels(label, 2, 2), [[[18, 22], [50, 54]]])
 
 
 def test_the_memorys_rows_are_normalised_among_themselves():
     """As a batch of the valid rows alone; the others have no part in it, and no running statistic changes."""
-    head = memory_decoder.Head(6, CLASSES, 0.0, dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0)))
+    head = reads_memory.Head(6, CLASSES, 0.0, dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0)))
     rng = np.random.default_rng(0)
     rows, valid = rng.normal(size=(CLASSES, 6)).astype(np.float32), np.array([True, False, True, True, False])
     graphdef, state = nnx.split(head)
@@ -199,6 +223,8 @@ def test_the_memorys_rows_are_classified_from_a_step_on():
     [
         ({"level": 2}, "model.decoder.level is 2: expected one of the encoder's maps, 0 to 1"),
         ({"memory_dim": 7}, "memory_dim is 7: expected an even number"),
+        ({"memory_space": "backbone"}, "memory_dim is 6: expected 7, the width of the encoder's last map.*bottleneck"),
+        ({"memory_space": "backbones"}, "model.decoder.memory_space is 'backbones': expected one of .*'backbone'"),
         ({"mask": "sotf"}, "model.decoder.mask is 'sotf': expected one of .*Did you mean 'soft'"),
         ({"first_sight": "median"}, "model.decoder.first_sight is 'median': expected one of .*mean"),
     ],

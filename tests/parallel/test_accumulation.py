@@ -73,12 +73,12 @@ def test_parts_are_averaged_in_order_and_see_their_own_clips_numbers():
 
     def loss(weight, count, batch, numbers, key, step):
         values = weight * (batch["image_BTHWC"] * (1 + numbers) * (1 + count))
-        return values.sum(), ({"sum": values.sum()}, count + 1)
+        return values.sum(), ({"sum": values.sum()}, count + 1, {})
 
     def mapped(batch):
         gradient_of = jax.grad(loss, has_aux=True)
         of_parts = train_step.accumulated(lambda weights, *rest: gradient_of(weights[0], *rest), parts=2)
-        gradient, (losses, count) = of_parts((1.0, None), 0.0, batch, None, None)
+        gradient, (losses, count, _) = of_parts((1.0, None), 0.0, batch, None, None)
         return jax.lax.psum((gradient, losses["sum"]), DATA_AXES), count
 
     run = jax.shard_map(mapped, mesh=mesh, in_specs=P(None, DATA_AXES), out_specs=P(), check_vma=False)

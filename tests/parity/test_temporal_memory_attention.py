@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vspw_jax.models.temporal.temporal_memory_attention import TemporalMemoryAttention, before
+from vspw_jax.models.temporal.temporal_memory_attention import (
+    TemporalMemoryAttention,
+    chosen,
+    drawn_before,
+    frames_before,
+)
 from vspw_jax.parallel import placement
 
 torch = pytest.importorskip("torch")
@@ -84,7 +89,7 @@ def pair():
     output, weights = theirs(video), torch.randn(video.shape, dtype=torch.float64)
     (output * weights).sum().backward()
     make = lambda: TemporalMemoryAttention(
-        DIM, PAST, KEY, VALUE, "full", dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0))
+        DIM, DIM, PAST, KEY, VALUE, "full", dtype=jnp.float32, rngs=nnx.Rngs(params=jax.random.key(0))
     )
     graphdef, params, rest = nnx.split(make(), nnx.Param, ...)
     named = dict(theirs.named_parameters())
@@ -95,8 +100,10 @@ def pair():
 def test_values_and_gradients_of_clips(pair):
     (graphdef, rest), params, named, video, theirs, weights = pair
 
+    numbers_BQP = jnp.broadcast_to(frames_before(FRAMES, PAST), (CLIPS, FRAMES, PAST))
+
     def loss(params, x_NHWC):
-        output = nnx.merge(graphdef, params, rest).in_clips(x_NHWC, FRAMES, train=False)
+        output = nnx.merge(graphdef, params, rest).in_clips(x_NHWC, numbers_BQP, train=False)
         return (output * last(weights)).sum(), output
 
     (of_params, of_video), ours = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, last(video))
@@ -123,7 +130,17 @@ def test_frame_by_frame_is_the_same(pair):
 
 
 def test_the_first_frame_of_a_clip_is_repeated():
+    np.testing.assert_array_equal(frames_before(4, 2), [[0, 0], [0, 0], [0, 1], [1, 2]])
+    np.testing.assert_array_equal(frames_before(4, 2, first=2), [[0, 1], [1, 2]])
     x = jnp.arange(6.0).reshape(6, 1, 1, 1)
-    np.testing.assert_array_equal(before(x, 3, 1).ravel(), [0, 0, 1, 3, 3, 4])
-    np.testing.assert_array_equal(before(x, 3, 2).ravel(), [0, 0, 0, 3, 3, 3])
-    np.testing.assert_array_equal(before(x, 1, 2).ravel(), x.ravel())
+    np.testing.assert_array_equal(chosen(x, jnp.asarray([[0, 2], [1, 1]])).ravel(), [0, 2, 4, 4])
+
+
+def test_drawn_frames_come_before_each_once_and_equally_often():
+    keys_BQ = jax.random.split(jax.random.key(0), (1000, 2))
+    drawn = np.asarray(drawn_before(keys_BQ, 5, 2))
+    assert drawn.shape == (1000, 2, 2) and (drawn[..., 0] < drawn[..., 1]).all()
+    for last, before in ((0, 3), (1, 4)):
+        assert set(drawn[:, last].ravel()) == set(range(before))
+        share = np.bincount(drawn[:, last].ravel()) / 1000
+        np.testing.assert_allclose(share, 2 / before, atol=0.06)

@@ -109,8 +109,18 @@ def test_pne_reads_a_query_decoders_scores_as_probabilities(monkeypatch):
     scores = jnp.asarray([[[[[3.0, 1.0, 0.0]]]]])
     monkeypatch.setattr(supervised.segmenter, "cell_scores", lambda outputs: scores)
     monkeypatch.setattr(supervised.pne, "batch_loss", lambda features, scores, *_: scores)
-    found = supervised.pne_term({"projection_BTHWC": None, "encoder": {0: None}}, batch(), KEYS, config.pne)
+    found = supervised.pne_term({"projection_BTHWC": scores, "encoder": {0: scores}}, batch(), KEYS, config.pne)
     np.testing.assert_allclose(found[0, 0, 0, 0], [0.75, 0.25, 0.0])
+
+
+def test_labels_are_those_of_the_frames_that_a_decoder_gives():
+    """Of a clip whose first frame has no outputs, its labels do not count."""
+    label = jnp.asarray(np.stack([np.full((8, 8), 1), np.zeros((8, 8))])[None], jnp.int32)
+    logits = jnp.zeros((1, 1, 8, 8, CLASSES)).at[..., 0].set(9.0)
+    config = upernet.get_config("demo").loss.segmentation
+    run = lambda logits: supervised.pixel_terms({"logits_BTHWC": logits}, label, KEYS, 0, config)
+    assert on_one_device(run, logits)["pixel"] < 0.01
+    assert on_one_device(run, logits.repeat(2, axis=1))["pixel"] > 4
 
 
 @pytest.mark.parametrize(

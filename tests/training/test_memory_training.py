@@ -1,16 +1,20 @@
-"""Training steps of the decoders of paper 001: the same on one device and on eight, every parameter moves."""
+"""Training steps of the decoders of paper 001 and of those that they are made of: on one device and on eight the same,
+and every parameter moves."""
 
 import functools
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from configs import memory_b
 from configs.parts import training
 from tests.inference.test_memory_decoders import recipe
 from tests.models import small_network
 from vspw_jax.console.errors import UserError
+from vspw_jax.models import layers
+from vspw_jax.models.temporal import feature_memory
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.tasks import task
@@ -24,29 +28,37 @@ def known():
         yield
 
 
-def trained(name, num_devices, steps=3):
-    """([metrics of each step], state before, state after), NumPy arrays."""
-    config = recipe(name)
-    config.optimizer = training.sgd(learning_rate=0.05)  # Adam's first update would be the sign of rounding errors.
-    config.schedule.warmup_steps = 0
-    config.train.update(batch=8, steps=10)
-    config.model.decoder.update(truth_steps=1, dropout=0.2)
-    config.loss.segmentation.memory_start_step = 1
+def batch_of(config):
     rng = np.random.default_rng(0)
     shape = (8, config.data.frames, 32, 32)
-    batch = {
+    return {
         "image_BTHWC": rng.normal(size=(*shape, 3)).astype(np.float32),
         "label_BTHW": rng.choice([0, 1, 2, 3, 255], shape).astype(np.int32),
         "is_clip_B": np.ones(8, bool),
     }
-    mesh = make_mesh(8, 0, jax.devices()[:num_devices])
+
+
+def trained(name, num_devices, steps=3, rate=0.05, parts=1, **changes):
+    """([metrics of each step], state before, state after), NumPy arrays."""
+    config = recipe(name)
+    config.optimizer = training.sgd(learning_rate=rate)  # Adam's first update would be the sign of rounding errors.
+    config.schedule.warmup_steps = 0
+    config.train.update(batch=8, steps=10, accumulate=parts)
+    config.model.decoder.update(changes)
+    config.model.decoder.dropout = 0.2
+    if name.startswith("memory"):
+        config.model.decoder.truth_steps = 1
+    if name != "tmanet":
+        config.loss.segmentation.memory_start_step = 1
+    batch = batch_of(config)
+    mesh = make_mesh(8, 0, jax.devices()[:num_devices], accumulate=parts)
     graphdef, params, _ = train_state.describe(config)
     optimizer = optimizers.build(config, params)
     state = train_state.new_state(config, optimizer, mesh)
     step = train_step.make_train_step(config, graphdef, optimizer, mesh)
     before, metrics = jax.tree.map(np.array, state), []
     for _ in range(steps):
-        state, values = step(state, placement.to_global(mesh, batch), train_step.seed_of(config))
+        state, values = step(state, placement.to_global(mesh, batch, parts), train_step.seed_of(config))
         metrics.append({name: float(value) for name, value in values.items()})
     return metrics, before, jax.tree.map(np.array, state)
 
@@ -57,17 +69,19 @@ def run(known):
     return functools.cache(trained)
 
 
-@pytest.mark.parametrize("name", ["memory_a", "memory_b"])
+@pytest.mark.parametrize("name", ["memory_a", "memory_b", "mcibi", "tmanet"])
 def test_every_term_is_there_and_every_parameter_moves(run, name):
     metrics, before, after = run(name, 8)
-    terms = {"pixel", "first_pass", "auxiliary", "memory"}
+    remembers_classes = name != "tmanet"
+    terms = {"pixel", "auxiliary"} | ({"first_pass", "memory"} if remembers_classes else set())
     assert metrics[0].keys() == terms | {"loss", "gradient_norm", "learning_rate", "bad_steps"}
     for step, values in enumerate(metrics):
         assert values["loss"] == pytest.approx(sum(values[term] for term in terms), rel=1e-5)
-        assert (values["memory"] > 0) == (step >= 1)
-    memory = after["model_state"]["decoder"]["feature_memory"]
-    np.testing.assert_array_equal(memory["valid_K"], [True] * 4 + [False])
-    assert np.abs(memory["rows_KC"][:4]).max(axis=1).all() and not memory["rows_KC"][4].any()
+        assert (values.get("memory", 0) > 0) == (step >= 1 and remembers_classes)
+    if remembers_classes:
+        memory = after["model_state"]["decoder"]["feature_memory"]
+        np.testing.assert_array_equal(memory["valid_K"], [True] * 4 + [False])
+        assert np.abs(memory["rows_KC"][:4]).max(axis=1).all() and not memory["rows_KC"][4].any()
     still = []
     placement.map_with_path(
         lambda path, pair: still.append(path) if np.array_equal(*pair) else None,
@@ -82,6 +96,24 @@ def test_eight_devices_learn_what_one_does(run):
         assert theirs == pytest.approx(ours, rel=2e-3, abs=1e-5)
     rows = lambda state: state["model_state"]["decoder"]["feature_memory"]["rows_KC"]
     np.testing.assert_allclose(rows(eight), rows(one), rtol=1e-3, atol=1e-4)
+
+
+def test_a_memory_learns_from_all_parts_of_a_batch_as_from_the_whole():
+    """Its rows are cells of the encoder's map, which no batch norm makes others in a part; no weight moves."""
+    given = dict(memory_space="backbone", momentum=0.8, momentum_power=1.0)
+    _, before, after = trained("memory_a", 1, steps=2, rate=0.0, parts=2, **given)
+    batch, config = batch_of(recipe("memory_a")), recipe("memory_a")
+    config.model.decoder.update(given)
+    graphdef, _, _ = train_state.describe(config)
+    model = nnx.merge(graphdef, before["params"], before["model_state"])
+    maps = model.encoder(batch["image_BTHWC"].reshape(-1, 32, 32, 3))[0]
+    features, labels = layers.resize_bilinear(maps, 32, 32).reshape(-1, 8), batch["label_BTHW"].reshape(-1)
+    first = np.stack([np.asarray(features)[labels == k].mean(axis=0) for k in range(4)] + [np.zeros(8)])
+    later = feature_memory.class_representations(features, labels, first)
+    expected = first + 0.8 * 0.9 * (later - first)
+    found = after["model_state"]["decoder"]["feature_memory"]["rows_KC"]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert np.abs(expected - first)[:4].max() > 1e-3
 
 
 def test_clips_that_are_too_short_to_look_back_are_refused():

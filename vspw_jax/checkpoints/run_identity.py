@@ -29,6 +29,7 @@ ONLY_CHOICES = {
     "schedule.name": "poly",
 }
 NEEDS = {
+    "train.epochs": ("train.epochs", 0),
     **{f"model.projection.{name}": ("model.projection.dim", 0) for name in ("dim", "hidden", "input", "level")},
     "optimizer.embeddings_at_layer_0": ("model.decoder.name", "upernet"),
 }
@@ -87,6 +88,16 @@ def model_of(workdir: pathlib.Path) -> ConfigDict:
     return ConfigDict(whole["model"])
 
 
+def steps_of(workdir: pathlib.Path) -> int | None:
+    """How many steps a workdir's run has; None where there is no run.
+
+    Raises:
+      UserError: its config.json is damaged.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    return int(_read_identity(path)["train.steps"]) if path.exists() else None
+
+
 def _identity(config):
     """The fields that decide a run's result, as JSON gives them back."""
     fields = flatten(json.loads(config.to_json_best_effort()))
@@ -121,6 +132,8 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
 def _with_effect(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields but those that another field makes have no effect."""
     without = [name for name, (by, off) in NEEDS.items() if fields.get(by) == off]
+    if fields.get("train.epochs"):
+        without.append("train.steps")  # The data decides it.
     return {name: value for name, value in fields.items() if name not in without}
 
 

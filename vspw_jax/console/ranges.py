@@ -160,12 +160,14 @@ RANGES: dict[str, Range] = {
     "model.decoder.auxiliary_dropout": SHARE_BELOW_1,
     "model.decoder.level": whole(0),
     "model.decoder.memory_dim": WIDTH,
+    "model.decoder.memory_space": TEXT,
     "model.decoder.mask": TEXT,
     "model.decoder.first_sight": TEXT,
     "model.decoder.momentum": SHARE,
     "model.decoder.momentum_power": number(0),
     "model.decoder.truth_steps": whole(0),
     "model.decoder.past": COUNT,
+    "model.decoder.past_frames": TEXT,
     "model.decoder.key_dim": WIDTH,
     "model.decoder.value_dim": WIDTH,
     "model.projection.dim": whole(0, 2**16),  # 0: no projection.
@@ -232,6 +234,7 @@ RANGES: dict[str, Range] = {
     "schedule.minimum": number(0),
     "schedule.power": number(0),
     "train.steps": whole(1),
+    "train.epochs": whole(0, 10**6),  # 0: train.steps tells.
     "train.batch": whole(1, 2**16),
     "train.accumulate": whole(1, 2**16),
     "sharding.fsdp": whole(0),  # 0: all devices.

@@ -51,9 +51,14 @@ def identity(members: Sequence[Member]) -> dict[str, str]:
     return {member.name: _describe(member.frames) for member in members}
 
 
+def clips_of_epoch(members: Sequence[Member], num_frames: int) -> float:
+    """How many clips of `num_frames` an epoch of the whole has."""
+    return sum(member.draws(num_frames) for member in members)
+
+
 def report(members: Sequence[Member], num_frames: int) -> str:
     """What a run on clips of `num_frames` draws from, a line for each member."""
-    total = sum(member.draws(num_frames) for member in members)
+    total = clips_of_epoch(members, num_frames)
     return "\n".join(
         f"{member.name}: {member.frames.dataset} {member.frames.split}, "
         f"{100 * member.draws(num_frames) / total:.1f} % of the clips; {member.frames.kept}"

@@ -7,9 +7,16 @@ from vspw_jax.evaluation.predicted_videos import PredictedVideo
 from vspw_jax.metrics.counts import VideoCounts, VideoMeter
 from vspw_jax.metrics.temporal_consistency import Flow
 
+Done = Callable[[str, VideoCounts | None], None]
+"""Function of a video's name and its counts, None where it has no masks; called when all of it was predicted."""
+
 
 def count_videos(
-    videos: Iterable[PredictedVideo], num_classes: int, total: int, flow_of: Callable[[str], Flow | None]
+    videos: Iterable[PredictedVideo],
+    num_classes: int,
+    total: int,
+    flow_of: Callable[[str], Flow | None],
+    done: Done = lambda *_: None,
 ) -> list[VideoCounts]:
     """The counts of videos, in one pass over them.
 
@@ -26,14 +33,16 @@ def count_videos(
             meter.add(*frame)
             bar.update()
         counts.append(meter.counts())
+        done(video, counts[-1])
     bar.close()
     return counts
 
 
-def run_through(videos: Iterable[PredictedVideo], total: int) -> None:
+def run_through(videos: Iterable[PredictedVideo], total: int, done: Done = lambda *_: None) -> None:
     """Takes the frames of videos that have no masks, so that nothing can be counted."""
     bar = progress(description="predicting", unit="frame", total=total)
-    for _, frames in videos:
+    for video, frames in videos:
         for _ in frames:
             bar.update()
+        done(video, None)
     bar.close()

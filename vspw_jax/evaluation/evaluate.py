@@ -10,7 +10,7 @@ import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -100,20 +100,25 @@ def predict_and_count(
     workdir: pathlib.Path,
     folder: pathlib.Path,
     masks: predictions.Folder | None = None,
+    left: Collection[str] | None = None,
+    done: counting.Done = lambda *_: None,
 ) -> list[VideoCounts]:
     """Predicts this process's share of a split and stores its masks.
 
     Args:
       folder: for the masks. Scores are saved of those that go to `predictions_folder`.
       masks: of an earlier stage, that the network is to read.
+      left: names of the videos to predict, into the folder as it is; by default all, into an empty one.
+      done: is called after each video of this process, whose masks are stored then.
 
     Returns:
-      The counts of all videos of all processes, in the videos' order; none where the split has no masks.
+      The counts of the videos of all processes, in the videos' order; none where the split has no masks.
     """
     with processes.first_alone("predictions"):
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and left is None:
             shutil.rmtree(folder, ignore_errors=True)
-    videos = predicted_videos.share(frames.videos, jax.process_count(), jax.process_index())
+    wanted = [video for video in frames.videos if left is None or video.name in left]
+    videos = predicted_videos.share(wanted, jax.process_count(), jax.process_index())
     scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
     is_last = folder == predictions_folder(config, workdir)
     recording = recorded(predictor, frames, videos, scores_folder) if is_last else contextlib.nullcontext(predictor)
@@ -121,15 +126,20 @@ def predict_and_count(
         predicted = predicted_videos.predict(recorder, frames, videos, config.data.threads, masks)
         predicted = predicted_videos.stored(predicted, folder, write, frames.classes)
         total = sum(video.count for video in videos)
+
+        def stored_and_done(video: str, counts: VideoCounts | None) -> None:
+            write.wait()
+            done(video, counts)
+
         if frames.has_masks:
             names = [video.name for video in frames.videos]
             flow_of = temporal_consistency.flow_of_first(names, temporal_consistency.DisFlow)
-            counts = counting.count_videos(predicted, config.model.num_classes, total, flow_of)
+            counts = counting.count_videos(predicted, config.model.num_classes, total, flow_of, stored_and_done)
         else:
-            counting.run_through(predicted, total)
+            counting.run_through(predicted, total, stored_and_done)
             counts = []
     by_video = collections.ChainMap(*processes.gathered({one.video: one.to_json() for one in counts}))
-    return [VideoCounts.from_json(by_video[video.name]) for video in frames.videos] if by_video else []
+    return [VideoCounts.from_json(by_video[video.name]) for video in wanted] if by_video else []
 
 
 def evaluate(

@@ -1,16 +1,19 @@
 """Evaluation in several stages: each reads the frames again, by the masks that the stage before it made of them.
 
     <workdir>/stages/<split>/<n>/<video>/<frame>.png    masks of every stage but the last, numbered from 0
-    <workdir>/stages/<split>/<n>.json                   whose masks these are, and what was counted; written last
+    <workdir>/stages/<split>/<n>/<video>.json           whose masks these are, and what was counted; written after them
 
-The last stage's masks are those of the evaluation. A stage that an earlier run has finished is not made again.
+The last stage's masks are those of the evaluation. Videos that an earlier run has finished in a stage are not predicted
+in it again.
 Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 4 and table 2: stage 0 gives 61.24 mIoU, stage 1
 61.43, more give no more.
 """
 
 import json
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -29,8 +32,8 @@ from vspw_jax.models import segmenter
 from vspw_jax.parallel import processes
 
 FOLDER = "stages"
-Predict = Callable[[pathlib.Path, Folder | None], list[VideoCounts]]
-"""Function that predicts the split into a folder, by masks where there are some, and counts."""
+Predict = Callable[..., list[VideoCounts]]
+"""`evaluate.predict_and_count` from its `folder` on."""
 
 
 def check(config: ConfigDict) -> None:
@@ -55,36 +58,56 @@ def masks_of(folder: pathlib.Path, frames: Frames) -> Folder:
     return masks
 
 
-def _kept(path: pathlib.Path, identity: dict[str, Any], frames: Frames) -> list[VideoCounts] | None:
-    """What an earlier run has counted in a stage, if it was of this model and all its masks are there."""
-    try:
-        found = json.loads(path.read_text())
-        if found["identity"] != identity:
-            return None
-        masks_of(path.with_suffix(""), frames)
-        return [VideoCounts.from_json(text) for text in found["counts"]]
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None
+def _record(folder: pathlib.Path, video: str) -> pathlib.Path:
+    return folder / f"{video}.json"
+
+
+def _kept(folder: pathlib.Path, identity: dict[str, Any], frames: Frames) -> dict[str, Any]:
+    """What an earlier run has counted of a stage's videos, those that were of this model and have all their masks."""
+    kept = {}
+    for video in RecordsTruth(frames).videos:
+        try:
+            found = json.loads(_record(folder, video.name).read_text())
+            there = set(os.listdir(folder / video.name))
+            if found["identity"] == identity and there >= {f"{frame}.png" for frame in video.frames}:
+                kept[video.name] = found["counts"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return kept
+
+
+def _clear(folder: pathlib.Path, kept: Collection[str]) -> None:
+    """Removes all of a stage but the videos that are kept; what says whose masks they are goes first."""
+    others = [path for path in folder.glob("*") if path.name.removesuffix(".json") not in kept]
+    for path in sorted(others, key=pathlib.Path.is_dir):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _make(
-    path: pathlib.Path, identity: dict[str, Any], frames: Frames, masks: Folder | None, predict: Predict
+    folder: pathlib.Path, identity: dict[str, Any], frames: Frames, masks: Folder | None, predict: Predict
 ) -> list[VideoCounts]:
     """Counts of a stage, of an earlier run or made now. All processes do the same."""
-    kept = _kept(path, identity, frames)
-    if all(processes.gathered(kept is not None)) and kept is not None:
-        print(f"Stage {path.stem} was made before: {path.with_suffix('')}", flush=True)
-        return kept
-    if jax.process_index() == 0:
-        path.unlink(missing_ok=True)  # From here on the folder's masks are others.
-    counts = predict(path.with_suffix(""), masks)
+    kept = _kept(folder, identity, frames)
+    agreed = set.intersection(*map(set, processes.gathered(list(kept))))
+    left = [video.name for video in frames.videos if video.name not in agreed]
+    if agreed:
+        print(
+            f"Stage {folder.name}: {len(agreed)} of {len(frames.videos)} videos were made before: {folder}", flush=True
+        )
     with processes.first_alone("stage"):
         if jax.process_index() == 0:
-            with whole_file(path) as partial:
-                partial.write_text(
-                    json.dumps({"identity": identity, "counts": [one.to_json() for one in counts]}) + "\n"
-                )
-    return counts
+            _clear(folder, agreed)
+
+    def done(video: str, counts: VideoCounts | None) -> None:
+        with whole_file(_record(folder, video)) as partial:
+            text = None if counts is None else counts.to_json()
+            partial.write_text(json.dumps({"identity": identity, "counts": text}) + "\n")
+
+    made = {counts.video: counts for counts in (predict(folder, masks, left, done) if left else ())}
+    if not frames.has_masks:
+        return []
+    of_video = lambda name: made[name] if name in made else VideoCounts.from_json(kept[name])
+    return [of_video(video.name) for video in frames.videos]
 
 
 def identity_of(config: ConfigDict, predictor: Predictor, frames: Frames) -> dict[str, Any]:
@@ -112,9 +135,9 @@ def run(
     by_stage, masks, stages = [], None, config.evaluate.stages
     identity = identity_of(config, predictor, frames) if stages else {}
     for stage in range(stages):
-        path = workdir / FOLDER / frames.split / f"{stage}.json"
-        by_stage.append(_make(path, identity, frames, masks, predict))
-        masks = masks_of(path.with_suffix(""), frames)
+        folder = workdir / FOLDER / frames.split / str(stage)
+        by_stage.append(_make(folder, identity, frames, masks, predict))
+        masks = masks_of(folder, frames)
     return [*by_stage, predict(last, masks)]
 
 

@@ -75,11 +75,16 @@ class WriteBehind:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            while self._under_way and kind is None:
-                self._under_way.popleft().result()
+            if kind is None:
+                self.wait()
         finally:
             if self._pool:
                 self._pool.shutdown(cancel_futures=True)
+
+    def wait(self) -> None:
+        """Until all that was begun is done."""
+        while self._under_way:
+            self._under_way.popleft().result()
 
     def __call__(self, function: Callable[..., R], *arguments: Any) -> concurrent.futures.Future[R]:
         """A future of function(*arguments)."""

@@ -116,7 +116,7 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
                 missing[row.theirs] = f"{row.theirs} {wanted}, for {row.ours}"
             continue
         rule = rule_for(row, tensor, wanted, file.tensors, config)
-        if rule is None or not _same_kind(tensor, leaf.dtype):
+        if rule is None or not (rule.derives or _same_kind(tensor, leaf.dtype)):
             found = f"{row.theirs} {tensor.shape} {tensor.dtype}"
             misshapen[row.theirs] = f"{found}; wanted {wanted}, for {row.ours}"
         else:

@@ -135,6 +135,14 @@ NAMINGS = {
             wrapper="state_dict",
         ),
         Naming(
+            "ssseg",
+            title="sssegmentation's (MCIBI on ResNet)",
+            encoder="backbone_net.",
+            decoder="",
+            marks=r"^backbone_net\.",
+            wrapper="model",
+        ),
+        Naming(
             "torchvision",
             title="torchvision's (DeepLabV3, FCN)",
             encoder="backbone.",

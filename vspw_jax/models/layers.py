@@ -142,6 +142,11 @@ def to_tokens(x_NHWC: Map) -> Tokens:
     return x_NHWC.reshape(x_NHWC.shape[0], -1, x_NHWC.shape[-1])
 
 
+def last_frames(x_N: Array, frames: int, count: int) -> Array:
+    """Of clips of `frames` images, which lie one after the other along the first axis, the last `count` images each."""
+    return x_N.reshape(-1, frames, *x_N.shape[1:])[:, frames - count :].reshape(-1, *x_N.shape[1:])
+
+
 def split_maps(tokens_NPC: Float[Array, "N P C"], shapes: Sequence[Size]) -> list[Map]:
     """Cuts the tokens of several maps, which follow each other, into maps (N, h, w, C)."""
     ends = np.cumsum([height * width for height, width in shapes])[:-1].tolist()

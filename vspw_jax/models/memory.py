@@ -5,7 +5,7 @@ have it, and rows of names take it to PyTorch files. What a decoder carries from
 inference is something else: `Decoder.memory` and `Decoder.look`.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flax import nnx
 from jax import lax
@@ -21,8 +21,31 @@ class Memory(nnx.Variable):
 
     A module changes it where `train` is true, in no loop and in no rematerialised part, by values behind
     `lax.stop_gradient`. Each device sees its clips alone, and all devices must write the same: what depends on clips
-    goes through `summed` first.
+    goes through `summed` first. Where it is more than a sum over clips, see `Seen`.
     """
+
+
+class Seen(nnx.Variable):
+    """What a pass in training has seen for a memory, where sums of several passes say more than their results.
+
+    A module whose memory is no sum keeps it as its attribute `seen` in place of changing the memory, and has a method
+    `settle`. A step then settles once, with what all parts of its batch have seen, along a new first axis. So the
+    memory learns the same whatever `train.accumulate` is.
+    """
+
+
+def settle(module: Any, seen: dict[str, Any]) -> None:
+    """Has the modules in a network change their memories by what was seen.
+
+    Args:
+      module: the network.
+      seen: nested dict of its `Seen`, those of a step's passes stacked.
+    """
+    for name, inner in seen.items():
+        if name == "seen":
+            module.settle(inner)
+        else:
+            settle(getattr(module, name), inner)
 
 
 def paths(model: nnx.Module) -> frozenset[str]:

@@ -20,8 +20,10 @@ from vspw_jax.models.decoders.decoder import Decoder, Training
 from vspw_jax.models.decoders.deeplabv3 import DeepLabV3
 from vspw_jax.models.decoders.fcn import Fcn
 from vspw_jax.models.decoders.mask2former import Mask2Former
+from vspw_jax.models.decoders.mcibi import Mcibi
 from vspw_jax.models.decoders.memory_a import MemoryA
 from vspw_jax.models.decoders.memory_b import MemoryB
+from vspw_jax.models.decoders.tmanet import TMANet
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
@@ -40,8 +42,10 @@ DECODERS: dict[str, type[Decoder]] = {
     "deeplabv3": DeepLabV3,
     "fcn": Fcn,
     "mask2former": Mask2Former,
+    "mcibi": Mcibi,
     "memory_b": MemoryB,
     "memory_a": MemoryA,
+    "tmanet": TMANet,
     "upernet": UperNet,
 }
 PROJECTION_INPUTS = ("encoder", "decoder")
@@ -143,7 +147,8 @@ class Segmenter(nnx.Module):
           layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet, DeepLabV3, FCN: `logits_BTHWC`,
           and with an auxiliary head `auxiliary_logits_BTHWC` with the size of its map. The features and logits of
           DeepLabV3 and FCN have the size of the coarsest map: losses resize logits of any size to the labels, and
-          `class_scores` to the finest map. With a projection head, in training: `projection_BTHWC`.
+          `class_scores` to the finest map. With a projection head, in training: `projection_BTHWC`. In training an
+          output may have fewer frames, the last ones of each clip; see `Decoder.decoded_frames`.
         """
         clips = image_BTHWC.shape[:2]
         keys_N = None
@@ -200,7 +205,7 @@ def _by_clip(name: str, x: Array, clips: tuple[int, ...]) -> tuple[str, Array]:
     if "N" not in axes:
         return name, x
     axis = axes.index("N")
-    return f"{stem}_{axes.replace('N', 'BT')}", x.reshape(*x.shape[:axis], *clips, *x.shape[axis + 1 :])
+    return f"{stem}_{axes.replace('N', 'BT')}", x.reshape(*x.shape[:axis], clips[0], -1, *x.shape[axis + 1 :])
 
 
 def build(config: ConfigDict, key: Key[Array, ""]) -> Segmenter:

@@ -85,11 +85,13 @@ class Rule:
       text: says what is done.
       apply: function of (theirs, fresh) that gives ours; `fresh()` gives our initial value.
       settles: whether the result does not depend on our initial value.
+      derives: whether the result is a number of another kind, such as a flag told from numbers.
     """
 
     text: str
     apply: Callable[[np.ndarray, Callable[[], np.ndarray]], np.ndarray]
     settles: bool = True
+    derives: bool = False
 
 
 AS_IT_IS = Rule("read as they are", lambda theirs, _: theirs)

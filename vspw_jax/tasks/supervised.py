@@ -31,6 +31,11 @@ def total(x: Array) -> Array:
     return lax.psum(x, DATA_AXES)
 
 
+def of_last(x_BTHW: Array, like_BT: Array) -> Array:
+    """Of each clip the last frames, as many as another array has: a decoder may give outputs of these alone."""
+    return x_BTHW[:, x_BTHW.shape[1] - like_BT.shape[1] :]
+
+
 def mask_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, step: Step, config: ConfigDict) -> Terms:
     """Loss terms of a query decoder."""
     frames = label_BTHW.shape[1]
@@ -45,6 +50,7 @@ def mask_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, step: Step, co
 
 def pixel_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, step: Step, config: ConfigDict) -> Terms:
     """Loss terms of a per-pixel decoder, and of its first pass and its auxiliary head where it has them."""
+    label_BTHW = of_last(label_BTHW, outputs["logits_BTHWC"])
     label_NHW = label_BTHW.reshape(-1, *label_BTHW.shape[2:])
     names = {
         "pixel": "logits_BTHWC",
@@ -88,10 +94,11 @@ def contrast_features(outputs: Outputs, level: int) -> Float[Array, "B T h w C"]
 
 def nce_term(outputs: Outputs, batch: Batch, key_B: Keys, config: ConfigDict) -> Float[Array, ""]:
     """The cross-frame contrastive loss, unweighted; patches of unrelated frames are not contrasted."""
+    features = contrast_features(outputs, config.level)
     label_BTHW = jnp.where(batch["is_clip_B"][:, None, None, None], batch["label_BTHW"], VOID)
     return cross_frame_nce.batch_loss(
-        contrast_features(outputs, config.level),
-        label_BTHW,
+        features,
+        of_last(label_BTHW, features),
         key_B,
         config,
         device=lax.axis_index(DATA_AXES),
@@ -104,7 +111,8 @@ def pne_term(outputs: Outputs, batch: Batch, key_B: Keys, config: ConfigDict) ->
     """The positive-negative equal loss, unweighted, on the predictions of the segmenter."""
     features, scores = contrast_features(outputs, config.level), segmenter.cell_scores(outputs)
     scores /= scores.sum(axis=-1, keepdims=True)  # A query decoder's do not add up to 1.
-    return pne.batch_loss(features, scores, batch["label_BTHW"], key_B, config, total)
+    features, label_BTHW = of_last(features, scores), of_last(batch["label_BTHW"], scores)
+    return pne.batch_loss(features, scores, label_BTHW, key_B, config, total)
 
 
 CONTRASTIVE_TERMS = {"nce": nce_term, "pne": pne_term}
@@ -147,12 +155,13 @@ class Supervised:
                 f"data.frames is {config.data.frames}: expected {least} or more, as {config.model.decoder.name} learns "
                 f"from a frame and those before it. Set --config.data.frames={least}."
             )
-        images = config.train.batch // config.train.accumulate * config.data.frames
+        decoded = decoder.decoded_frames(config.model.decoder, config.data.frames)
+        images = config.train.batch // config.train.accumulate * decoded
         if images < decoder.least_images(config.model.decoder):
             raise UserError(
                 f"A pass in training has {images} image (train.batch {config.train.batch}, train.accumulate "
-                f"{config.train.accumulate}, data.frames {config.data.frames}): expected 2 or more, as "
-                f"{config.model.decoder.name} normalises the means of images. Set --config.train.batch="
+                f"{config.train.accumulate}, {decoded} decoded of data.frames {config.data.frames}): expected 2 or "
+                f"more, as {config.model.decoder.name} normalises the means of images. Set --config.train.batch="
                 f"{2 * config.train.accumulate}."
             )
 

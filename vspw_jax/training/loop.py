@@ -27,7 +27,7 @@ from vspw_jax.observe.profiling import Trace
 from vspw_jax.observe.run_log import LOG, run_log
 from vspw_jax.parallel import placement, processes
 from vspw_jax.parallel.mesh import local_mesh
-from vspw_jax.training import checks, non_finite, optimizers, replay, train_state, train_step
+from vspw_jax.training import checks, length, non_finite, optimizers, replay, train_state, train_step
 from vspw_jax.training.first_state import first_state
 from vspw_jax.training.preemption import Stopped, StopRequest
 from vspw_jax.training.train_state import State
@@ -52,11 +52,13 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
     """
     goodput = Goodput()
     members = checks.check(config)
+    config = length.of_data(config, members)
     mesh = train_state.mesh_of_run(config)
     trace = Trace(config.run.profile_steps, workdir / "tensorboard")
     with processes.owned(workdir, "--workdir=DIR") as check_owner:
         checkpoints = claimed(config, workdir, members, check_owner)
         with run_log(workdir), contextlib.closing(checkpoints):
+            LOG.info("%s", length.described(config, members))
             graphdef, params, _ = train_state.describe(config)
             optimizer = optimizers.build(config, params)
             state = begun(config, workdir, optimizer, checkpoints, mesh)

@@ -24,13 +24,32 @@ from vspw_jax.tasks import task
 from vspw_jax.training import non_finite, optimizers, train_state, weight_average
 
 
+def _kept(models: dict[str, segmenter.Segmenter]) -> tuple[dict, dict]:
+    """(what is not trained, what memories have seen) of models, by their names, as nested dicts."""
+    kept, seen = {}, {}
+    for name, model in models.items():
+        _, seen[name], kept[name] = map(nnx.to_pure_dict, nnx.state(model, nnx.Param, memory.Seen, ...))
+    return kept, seen
+
+
+def settled(graphdef: nnx.GraphDef, weights: tuple, kept: dict, seen: dict) -> dict:
+    """What is kept after a step, given what memories have seen in its passes, stacked.
+
+    The weights, of the models in the order of `kept`, may be shards: nothing reads them.
+    """
+    models = {name: nnx.merge(graphdef, *pair) for name, *pair in zip(kept, weights, kept.values(), strict=False)}
+    for name, model in models.items():
+        memory.settle(model, seen[name])
+    return _kept(models)[0]
+
+
 def make_gradients(config: ConfigDict, graphdef: nnx.GraphDef) -> Callable:
     """A function of one device's (weights, kept, batch, numbers, key, step), inside a map over devices.
 
     `weights` is (the model's, the teacher's or None), which may be shards; `kept` has what is not trained of each, as
     model_state. It gives this device's part of (gradients, losses by name), to be added up over devices (those of
-    shards are already, among the devices that share the weight), and what is then kept. `numbers` are those of its
-    clips in the global batch: with key they decide all randomness.
+    shards are already, among the devices that share the weight), what is then kept, and what memories have seen.
+    `numbers` are those of its clips in the global batch: with key they decide all randomness.
     """
     the_task = task.build(config)
 
@@ -43,8 +62,8 @@ def make_gradients(config: ConfigDict, graphdef: nnx.GraphDef) -> Callable:
         if teacher_weights is not None:
             models["teacher"] = merged(lax.stop_gradient(teacher_weights), kept["teacher"])
         losses = the_task.losses(models["model"], models.get("teacher"), batch, key_B, step)
-        kept = {name: nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))) for name, model in models.items()}
-        return sum(losses.values()), (losses, kept)
+        kept, seen = _kept(models)
+        return sum(losses.values()), (losses, kept, seen)
 
     gradient = jax.grad(loss, has_aux=True)
     return lambda weights, *rest: gradient(*weights, *rest)
@@ -60,22 +79,23 @@ def clip_numbers(batch: dict[str, jax.Array], parts: int = 1, part: int | jax.Ar
 def accumulated(gradients_of: Callable, parts: int) -> Callable:
     """The means of what `gradients_of` gives for `parts` batches, one after the other: arrays have a leading axis.
 
-    Equal to one pass over all of them but for what a pass averages within itself: statistics of batch norms, memories
-    (each part moves them), and losses that are divided by a count of the labels (masks, labelled pixels) where parts
-    differ in it.
+    Equal to one pass over all of them but for what a pass averages within itself: statistics of batch norms, and losses
+    that are divided by a count of the labels (masks, labelled pixels) where parts differ in it. Memories see each part
+    and learn from all of them afterwards; what they have seen comes stacked.
     """
 
     def mean_over_parts(weights, kept, batches, key, step):
         def add(carry, inputs):
             part, batch = inputs
             summed, kept = carry
-            gradients, (losses, kept) = gradients_of(weights, kept, batch, clip_numbers(batch, parts, part), key, step)
+            numbers = clip_numbers(batch, parts, part)
+            gradients, (losses, kept, seen) = gradients_of(weights, kept, batch, numbers, key, step)
             gradients = jax.tree.map(lambda mean, gradient: mean + gradient / parts, summed, gradients)
-            return (gradients, kept), losses
+            return (gradients, kept), (losses, seen)
 
         carry = jax.tree.map(jnp.zeros_like, weights[0]), kept
-        (gradients, kept), losses = lax.scan(add, carry, (jnp.arange(parts), batches))
-        return gradients, (jax.tree.map(lambda loss: loss.mean(axis=0), losses), kept)
+        (gradients, kept), (losses, seen) = lax.scan(add, carry, (jnp.arange(parts), batches))
+        return gradients, (jax.tree.map(lambda loss: loss.mean(axis=0), losses), kept, seen)
 
     return mean_over_parts
 
@@ -90,13 +110,17 @@ def make_mapped_gradients(config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh
     parts, dtype = config.train.accumulate, segmenter.DTYPES[config.model.dtype]
     layout = train_state.layout(config, mesh)
     gradients_of = make_gradients(config, graphdef)
-    if parts == 1:
-        of_batch = lambda weights, kept, batch, *rest: gradients_of(weights, kept, batch, clip_numbers(batch), *rest)
-    else:
-        of_batch = accumulated(gradients_of, parts)
+
+    def of_whole_batch(weights, kept, batch, *rest):
+        gradients, (losses, kept, seen) = gradients_of(weights, kept, batch, clip_numbers(batch), *rest)
+        return gradients, (losses, kept, jax.tree.map(lambda x: x[None], seen))
+
+    of_batch = of_whole_batch if parts == 1 else accumulated(gradients_of, parts)
 
     def of_device(shapes, weights, *rest):
-        gradients, (losses, kept) = of_batch(layout.as_shards(weights, shapes, dtype), *rest)
+        shards = layout.as_shards(weights, shapes, dtype)
+        gradients, (losses, kept, seen) = of_batch(shards, *rest)
+        kept = settled(graphdef, shards, kept, seen)
         return placement.added_up(gradients), lax.psum(losses, DATA_AXES), kept
 
     def of_all(weights, *rest):

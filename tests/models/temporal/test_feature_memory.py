@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from vspw_jax.models import memory
 from vspw_jax.models.temporal import feature_memory
 from vspw_jax.models.temporal.feature_memory import FeatureMemory
 from vspw_jax.parallel.mesh import DATA_AXES, make_mesh
@@ -103,15 +104,20 @@ def batch(seed):
     return features.astype(np.float32), label.astype(np.int32)
 
 
-def learned(num_devices, first_sight):
-    """Rows and valid after one and after two batches of eight images."""
+def learned(num_devices, first_sight, parts=1):
+    """Rows and valid after one and after two batches of eight images, each in parts that follow each other."""
     mesh = make_mesh(devices=jax.devices()[:num_devices])
     graphdef, state = nnx.split(FeatureMemory(K, C))
 
-    def run(state, features, label, key):
-        memory = nnx.merge(graphdef, state)
-        memory.learn(features, label, 0.25, first_sight, key)
-        return nnx.state(memory)
+    def run(state, *batch):
+        seen = []
+        for part in zip(*(jnp.split(x, parts) for x in batch), strict=True):
+            module = nnx.merge(graphdef, state)
+            module.learn(*part[:2], 0.25, first_sight, part[2])
+            seen.append(nnx.to_pure_dict(nnx.state(module, memory.Seen)))
+        module = nnx.merge(graphdef, state)
+        memory.settle(module, jax.tree.map(lambda *x: jnp.stack(x), *seen))
+        return nnx.state(module)
 
     in_specs = (P(), *(P(DATA_AXES),) * 3)
     step = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=P(), check_vma=False))
@@ -154,6 +160,13 @@ def test_it_does_not_depend_on_how_images_lie_on_devices(by_mean, num_devices):
     for one, several in zip(by_mean[1], by_mean[num_devices], strict=True):
         np.testing.assert_allclose(several["rows_KC"], one["rows_KC"], rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(several["valid_K"], one["valid_K"])
+
+
+@pytest.mark.parametrize("first_sight", ["mean", "pixel"])
+def test_it_does_not_depend_on_the_parts_of_a_batch(first_sight):
+    for whole, parted in zip(learned(1, first_sight), learned(2, first_sight, parts=2), strict=True):
+        np.testing.assert_allclose(parted["rows_KC"], whole["rows_KC"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(parted["valid_K"], whole["valid_K"])
 
 
 def test_one_drawn_pixel_of_each_class_is_the_same_on_any_devices():

@@ -38,6 +38,11 @@ class Training:
     progress: float | Float[Array, ""] = 0.0
     step: int | Int[Array, ""] = 0
 
+    def of_last(self, count: int) -> "Training":
+        """What is known of the last `count` frames of each clip."""
+        cut = lambda x_N: None if x_N is None else layers.last_frames(x_N, self.frames, count)
+        return dataclasses.replace(self, frames=count, keys_N=cut(self.keys_N), label_NHW=cut(self.label_NHW))
+
     def keys(self, data: int) -> layers.Keys:
         """Keys of every image for one of several draws; None for none."""
         return layers.fold_keys(self.keys_N, data)
@@ -88,6 +93,11 @@ class Decoder(nnx.Module):
     def least_images(cls, config: ConfigDict) -> int:
         """The fewest images of a pass in training: of one alone, a batch norm of an image's mean has no variance."""
         return 1
+
+    @classmethod
+    def decoded_frames(cls, config: ConfigDict, frames: int) -> int:
+        """Of how many frames a pass in training gives outputs: the last ones of each clip of `frames`."""
+        return frames
 
     @classmethod
     def least_frames(cls, config: ConfigDict) -> int:

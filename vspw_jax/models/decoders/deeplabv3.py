@@ -40,24 +40,36 @@ VARIANTS = {"mmseg": Variant(True, 3, False), "torchvision": Variant(False, 1, T
 
 
 class Aspp(nnx.Module):
-    """Atrous spatial pyramid pooling: a 1x1 convolution, one 3x3 for each dilation and the mean, joined by another."""
+    """Atrous spatial pyramid pooling: a 1x1 convolution, one 3x3 for each dilation and the mean, joined by another.
+
+    Args:
+      mean_first, joining_size: see `Variant`.
+    """
 
     def __init__(
-        self, channels_in: int, dim: int, dilations: tuple[int, ...], variant: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        channels_in: int,
+        dim: int,
+        dilations: tuple[int, ...],
+        mean_first: bool,
+        joining_size: int,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
-        self.variant = variant
+        self.mean_first = mean_first
         self.branches = nnx.List([layers.ConvNormRelu(channels_in, dim, 1, **options)])
         for dilation in dilations:
             self.branches.append(layers.ConvNormRelu(channels_in, dim, 3, dilation=dilation, **options))
         self.mean = layers.ConvNormRelu(channels_in, dim, 1, **options)
         joined = (len(dilations) + 2) * dim
-        self.joining = layers.ConvNormRelu(joined, dim, VARIANTS[variant].joining_size, **options)
+        self.joining = layers.ConvNormRelu(joined, dim, joining_size, **options)
 
     def __call__(self, x_NHWC: layers.Map, train: bool) -> layers.Map:
         parts = [branch(x_NHWC, train) for branch in self.branches]
         mean = jnp.broadcast_to(self.mean(x_NHWC.mean(axis=(1, 2), keepdims=True), train), parts[0].shape)
-        parts = [mean, *parts] if VARIANTS[self.variant].mean_first else [*parts, mean]
+        parts = [mean, *parts] if self.mean_first else [*parts, mean]
         return self.joining(jnp.concatenate(parts, axis=-1), train)
 
 
@@ -109,8 +121,8 @@ class DeepLabV3(Decoder):
         self.check(config, maps)
         options = layers.Options(dtype=dtype, rngs=rngs)
         self.dropout, self.dropped = config.dropout, config.dropped
-        self.aspp = Aspp(maps[-1].width, config.dim, tuple(config.dilations), config.variant, **options)
-        refines = VARIANTS[config.variant].refines
+        mean_first, joining_size, refines = VARIANTS[config.variant]
+        self.aspp = Aspp(maps[-1].width, config.dim, tuple(config.dilations), mean_first, joining_size, **options)
         self.refining = layers.ConvNormRelu(config.dim, config.dim, 3, **options) if refines else None
         self.classifier = Classifier(
             config.dim, num_classes, 0.0 if refines else config.dropout, config.dropped, **options

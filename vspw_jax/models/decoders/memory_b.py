@@ -12,24 +12,21 @@ from ml_collections import ConfigDict
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import memory_rows
 from vspw_jax.models.decoders.decoder import Maps, Training, keys_of
+from vspw_jax.models.decoders.looks_back import LooksBack
 from vspw_jax.models.decoders.memory_decoder import Mask, MemoryDecoder
 from vspw_jax.models.encoders.encoder import FeatureMap
 from vspw_jax.models.temporal.temporal_memory_attention import TemporalMemoryAttention
 
 
-class MemoryB(MemoryDecoder):
-    """Each frame looks at the `past` frames before it; before a video's first frame that one is repeated.
+class MemoryB(LooksBack, MemoryDecoder):
+    """Each frame looks at the `past` frames before it, then reads the memory by its own first pass.
 
     Args:
-      config: the fields of `MemoryDecoder`, past, key_dim, value_dim.
+      config: the fields of `MemoryDecoder`, past, past_frames (one of `looks_back.PAST_FRAMES`), key_dim, value_dim.
     """
 
-    FIELDS = (*MemoryDecoder.FIELDS, "past", "key_dim", "value_dim")
+    FIELDS = (*MemoryDecoder.FIELDS, *LooksBack.PAST_FIELDS)
     TORCH_NAMES = memory_rows.NAMES_B
-
-    @classmethod
-    def least_frames(cls, config: ConfigDict) -> int:
-        return config.past + 1
 
     def __init__(
         self,
@@ -44,13 +41,14 @@ class MemoryB(MemoryDecoder):
         options = layers.Options(dtype=dtype, rngs=rngs)
         super().__init__(maps, num_classes, config, remat, **options)
         widths = config.key_dim, config.value_dim
-        self.temporal = TemporalMemoryAttention(config.memory_dim, config.past, *widths, remat, **options)
+        dim = config.memory_dim
+        self.temporal = TemporalMemoryAttention(dim, dim, config.past, *widths, remat, **options)
 
     def __call__(self, maps: Maps, training: Training | None = None) -> dict[str, Array]:
-        """As `MemoryA`'s. Without training no image is another's predecessor."""
-        train = training is not None
-        features = self.temporal.in_clips(self.represent(maps, train), training.frames if training else 1, train)
-        mask = self.blank(features)
+        """As `MemoryA`'s, in training of the frames of `decoded_frames`; else each image is a video's first."""
+        features = self.look_back(self.represent(maps, training is not None), training)
+        maps = [self.of_decoded(x, training) for x in maps]
+        training, mask = self.known_of_decoded(training), self.blank(features)
         if training:
             mask = self.or_truth(mask, self.truth(features, training), training)
         outputs = self._read_by(mask, maps, features, training)
@@ -67,14 +65,11 @@ class MemoryB(MemoryDecoder):
         return self.outputs(maps, joined, logits, first_pass, training)
 
     def memory(self, maps: Maps) -> PyTree:
-        level = maps[self.config.level]
-        return {"past": self.temporal.no_past(level), "is_first_N": jnp.ones(len(level), bool)}
+        return self.no_past(maps[self.config.level])
 
     def look(
         self, maps: Maps, memory: PyTree, mask_NHW: UInt8[Array, "N H W"] | None = None
     ) -> tuple[dict[str, Array], PyTree]:
-        is_first_N = memory["is_first_N"]
-        features, past = self.temporal.next_frame(self.represent(maps, False), memory["past"], is_first_N)
-        after = {"past": past, "is_first_N": jnp.zeros_like(is_first_N)}
+        features, after = self.next_frame(self.represent(maps, False), memory)
         mask = self.blank(features) if mask_NHW is None else self.given(mask_NHW, features)
         return self._read_by(mask, maps, features, None), after

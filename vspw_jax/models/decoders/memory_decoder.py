@@ -2,95 +2,50 @@
 
 Each pixel reads the memory by a mask, P in the paper. Where the mask has no class, as before a video's first frame or
 where a truth is void, the first pass takes its place: a head on the representations, trained for this.
-Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 3; SegmentationBLWX/sssegmentation
-ssseg/modules/models/segmentors/mcibi/mcibi.py for what the paper leaves open (the heads, the memory's classification).
+Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 3.
 Shapes: N images, H and W cells of the finest map, h and w of the memory's, C channels, K classes.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PyTree, UInt8
+from jaxtyping import Array, PyTree, UInt8
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.models import layers
 from vspw_jax.models.decoders import memory_rows
-from vspw_jax.models.decoders.classifier import Classifier
 from vspw_jax.models.decoders.decoder import Maps, Training
+from vspw_jax.models.decoders.reads_memory import Head, Mask, ReadsMemory, mask_of_labels, weights_of
 from vspw_jax.models.decoders.upernet import Pyramid
 from vspw_jax.models.encoders.encoder import FeatureMap
-from vspw_jax.models.temporal.feature_memory import FIRST_SIGHTS, FeatureMemory
+from vspw_jax.models.temporal.feature_memory import FeatureMemory
 from vspw_jax.models.temporal.memory_attention import MemoryAttention
 
-Mask = UInt8[Array, "N h w"] | Float[Array, "N h w K"]
-"""A class for each cell, `VOID` where there is none, or weights of the classes, zeros where there are none."""
+
+class Space(NamedTuple):
+    """What the representations are made of: all maps or the last alone, behind a 3x3 convolution or as they are."""
+
+    all_maps: bool
+    convolved: bool
 
 
-def hard(logits_NhwK: layers.Map) -> Mask:
-    """The best class: what a mask on disk has."""
-    return logits_NhwK.argmax(axis=-1).astype(jnp.uint8)
+SPACES = {"bottleneck": Space(False, True), "pyramid": Space(True, True), "backbone": Space(False, False)}
+"""By `model.decoder.memory_space`."""
 
 
-def soft(logits_NhwK: layers.Map) -> Mask:
-    """The probabilities of all classes."""
-    return jax.nn.softmax(logits_NhwK, axis=-1)
-
-
-MASKS = {"hard": hard, "soft": soft}
-"""How logits become a mask, by `model.decoder.mask`."""
-
-
-def weights_of(mask: Mask, first_pass: Mask, num_classes: int) -> layers.Map:
-    """Weights over the classes: the mask's, and the first pass's where the mask has no class."""
-    weights, otherwise = (
-        jax.nn.one_hot(x, num_classes) if jnp.issubdtype(x.dtype, jnp.integer) else x for x in (mask, first_pass)
-    )
-    return jnp.where(weights.sum(axis=-1, keepdims=True) > 0, weights, otherwise)
-
-
-def mask_of_labels(label_NHW: UInt8[Array, "N H W"], height: int, width: int) -> UInt8[Array, "N h w"]:
-    """The label in the middle of every cell."""
-    return jax.image.resize(label_NHW, (len(label_NHW), height, width), "nearest")
-
-
-class Head(nnx.Module):
-    """1x1 convolution, batch norm, ReLU, drop-out of channels, classifier."""
-
-    def __init__(self, dim: int, num_classes: int, dropout: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        options = layers.Options(dtype=dtype, rngs=rngs)
-        self.conv = layers.ConvNormRelu(dim, dim, 1, **options)
-        self.classifier = Classifier(dim, num_classes, dropout, **options)
-
-    def __call__(self, x_NHWC: layers.Map, train: bool, keys_N: layers.Keys = None) -> layers.Map:
-        return self.classifier(self.conv(x_NHWC, train), keys_N)
-
-    def of_rows(self, rows_KC: Float[Array, "K C"], valid_K: Bool[Array, " K"]) -> Float[Array, "K classes"]:
-        """Logits of a memory's rows in training.
-
-        The released code's batch norm takes its statistics from the rows, empty ones too, and remembers them for
-        inference, though they are no sample of what the head sees there. Here the valid rows' are taken, and none
-        remembered.
-        """
-        x_KC, norm = self.conv.conv(rows_KC).astype(jnp.float32), self.conv.norm
-        assert norm.scale is not None and norm.bias is not None
-        share_K1 = (valid_K / jnp.maximum(valid_K.sum(), 1))[:, None]
-        mean_C = (share_K1 * x_KC).sum(axis=0)
-        variance_C = (share_K1 * jnp.square(x_KC - mean_C)).sum(axis=0)
-        scaled_KC = (x_KC - mean_C) * jax.lax.rsqrt(variance_C + norm.epsilon) * norm.scale[...] + norm.bias[...]
-        return self.classifier(jax.nn.relu(scaled_KC).astype(rows_KC.dtype), None)
-
-
-class MemoryDecoder(Pyramid):
+class MemoryDecoder(ReadsMemory, Pyramid):
     """UperNet with a feature memory. A subclass says which mask a frame reads it by, and what reads it.
 
     Args:
       config: UperNet's fields, and
         level: the map whose size the memory's maps have;
         memory_dim: width of the representations and of what is classified;
+        memory_space: a key of `SPACES`, what the representations are: the last map behind a convolution, all maps
+          behind one, or the last map itself, whose width `memory_dim` must then be;
         mask: a key of `MASKS`;
         first_sight: a key of `FIRST_SIGHTS`;
         momentum, momentum_power: m of equation 1 at a share x of the training is momentum (1 - x)^momentum_power: with
@@ -100,9 +55,9 @@ class MemoryDecoder(Pyramid):
 
     FIELDS: ClassVar[tuple[str, ...]] = (
         *Pyramid.FIELDS,
-        *("level", "memory_dim", "mask", "first_sight", "momentum", "momentum_power", "truth_steps"),
+        *ReadsMemory.MEMORY_FIELDS,
+        *("level", "memory_dim", "memory_space", "truth_steps"),
     )
-    SEGMENTATION_LOSS = "memory_per_pixel"
     TORCH_NAMES = memory_rows.NAMES
     remembers = True
     reads_masks = True
@@ -110,8 +65,7 @@ class MemoryDecoder(Pyramid):
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         super().check(config, maps)
-        choose(MASKS, config.mask, "model.decoder.mask")
-        choose(FIRST_SIGHTS, config.first_sight, "model.decoder.first_sight")
+        choose(SPACES, config.memory_space, "model.decoder.memory_space")
         if config.level not in range(len(maps)):
             raise UserError(
                 f"model.decoder.level is {config.level}: expected one of the encoder's maps, 0 to {len(maps) - 1}, "
@@ -119,6 +73,13 @@ class MemoryDecoder(Pyramid):
             )
         if config.memory_dim % 2:
             raise UserError(f"model.decoder.memory_dim is {config.memory_dim}: expected an even number.")
+        if not SPACES[config.memory_space].convolved and config.memory_dim != maps[-1].width:
+            raise UserError(
+                f"model.decoder.memory_dim is {config.memory_dim}: expected {maps[-1].width}, the width of the "
+                f"encoder's last map, whose cells the memory holds with memory_space {config.memory_space!r}. Set "
+                f"--config.model.decoder.memory_dim={maps[-1].width}, or "
+                "--config.model.decoder.memory_space=bottleneck."
+            )
 
     @classmethod
     def features_width(cls, config: ConfigDict) -> int:
@@ -139,7 +100,10 @@ class MemoryDecoder(Pyramid):
         dim, heads = config.memory_dim, (num_classes, config.dropout)
         self.config, self.num_classes = FrozenConfigDict(config), num_classes
         self._add_pyramid(maps, config, **options)
-        self.represent_conv = layers.ConvNormRelu(sum(x.width for x in maps), dim, 3, **options)
+        read = maps if SPACES[config.memory_space].all_maps else maps[-1:]
+        convolved = SPACES[config.memory_space].convolved
+        width = sum(x.width for x in read)
+        self.represent_conv = layers.ConvNormRelu(width, dim, 3, **options) if convolved else None
         self.first_head = Head(dim, *heads, **options)
         self.feature_memory = FeatureMemory(num_classes, dim)
         self.attention = MemoryAttention(dim, remat, **options)
@@ -148,23 +112,20 @@ class MemoryDecoder(Pyramid):
         self._add_auxiliary(maps, num_classes, config, **options)
 
     def represent(self, maps: Maps, train: bool) -> layers.Map:
-        """R of the paper: all maps of an image, as large as one of them, as representations of its pixels.
+        """R of the paper: an image's representations of its pixels, with the size of the map at `level`.
 
-        MCIBI's bottleneck reads the last map alone, which a dilated ResNet has at 1/8. BEiT's last map is at 1/32.
+        MCIBI's bottleneck reads the last map, which a dilated ResNet has at 1/8. BEiT's is at 1/32.
         """
+        read = maps if SPACES[self.config.memory_space].all_maps else maps[-1:]
         size = maps[self.config.level].shape[1:3]
-        return self.represent_conv(jnp.concatenate([layers.resize_bilinear(x, *size) for x in maps], axis=-1), train)
+        x_NhwC = jnp.concatenate([layers.resize_bilinear(x, *size) for x in read], axis=-1)
+        return x_NhwC if self.represent_conv is None else self.represent_conv(x_NhwC, train)
 
     def blank(self, x_NhwC: layers.Map) -> Mask:
         """Masks of the size of a map, without a class anywhere."""
         if self.config.mask == "hard":
             return jnp.full(x_NhwC.shape[:3], VOID, jnp.uint8)
         return jnp.zeros((*x_NhwC.shape[:3], self.num_classes))
-
-    def masks(self, logits_NHWK: layers.Map, features_NhwC: layers.Map) -> Mask:
-        """The mask that these logits are, with the size of the memory's maps; no gradient passes."""
-        logits_NhwK = layers.resize_bilinear(jax.lax.stop_gradient(logits_NHWK), *features_NhwC.shape[1:3])
-        return MASKS[self.config.mask](logits_NhwK)
 
     def read(
         self,
@@ -184,9 +145,13 @@ class MemoryDecoder(Pyramid):
         """
         weights = weights_of(mask, self.masks(first_pass_NhwK, features_NhwC), self.num_classes)
         context = self.attention(features_NhwC, self.feature_memory.recall(weights, features_NhwC), train)
-        context = layers.resize_bilinear(context, *wide_NHWC.shape[1:3])
-        joined = self.join_conv(jnp.concatenate([wide_NHWC, context], axis=-1), train)
+        joined = self.join(wide_NHWC, context, train)
         return joined, self.head(joined, train, keys_N)
+
+    def join(self, wide_NHWC: layers.Map, context_NhwC: layers.Map, train: bool) -> layers.Map:
+        """What is classified: C_wi beside C_bi, which gets its size."""
+        context = layers.resize_bilinear(context_NhwC, *wide_NHWC.shape[1:3])
+        return self.join_conv(jnp.concatenate([wide_NHWC, context], axis=-1), train)
 
     def outputs(
         self, maps: Maps, joined: layers.Map, logits: layers.Map, first_pass: layers.Map, training: Training | None
@@ -198,11 +163,7 @@ class MemoryDecoder(Pyramid):
             "first_pass_logits_NHWC": first_pass,
             **self.auxiliary_outputs(maps, training),
         }
-        if training:
-            rows_KC, valid_K = jax.lax.stop_gradient(self.feature_memory.rows_KC[...]), self.feature_memory.valid_K[...]
-            outputs["memory_logits_KC"] = self.head.of_rows(rows_KC.astype(joined.dtype), valid_K)
-            outputs["memory_valid_K"] = valid_K
-        return outputs
+        return outputs | (self.row_outputs(joined.dtype) if training else {})
 
     def given(self, mask_NHW: UInt8[Array, "N H W"], features_NhwC: layers.Map) -> Mask:
         """Train ids as masks for the memory's maps."""
@@ -218,14 +179,6 @@ class MemoryDecoder(Pyramid):
     def or_truth(self, mask: Mask, truth: Mask | None, training: Training) -> Mask:
         """The mask that a frame in training reads by."""
         return mask if truth is None else jnp.where(training.step < self.config.truth_steps, truth, mask)
-
-    def learn(self, features_NhwC: layers.Map, training: Training) -> None:
-        """Equation 1, after the pass."""
-        if training.label_NHW is not None:
-            momentum = self.config.momentum * (1 - training.progress) ** self.config.momentum_power
-            self.feature_memory.learn(
-                features_NhwC, training.label_NHW, momentum, self.config.first_sight, training.keys(3)
-            )
 
     def memory(self, maps: Maps) -> PyTree:
         return {"mask": self.blank(maps[self.config.level])}

@@ -9,23 +9,24 @@ from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
-from vspw_jax.models.decoders import upernet_rows
+from vspw_jax.models.decoders import tmanet_rows, upernet_rows
 from vspw_jax.models.decoders.fcn_rows import AUXILIARY, auxiliary_sizes, classifier
 from vspw_jax.models.torch_names import DecoderNames, DecoderSizes, Names, Shapes
 from vspw_jax.models.torch_rows import CONV, CONV_1X1, SLOTS, Layout, Row, conv_norm
 
 MEMORY = "memory_module."
-ATTENTION = {"query/{}": "query_project.{}", "key/{}": "key_project.{}"}
+TEMPORAL_BOTTLENECK = "temporal_bottleneck"
+PROJECTIONS = {
+    **{f"{kind}/{number}": f"{kind}_project.{number}" for kind in ("query", "key") for number in range(2)},
+    "value": "value_project",
+    "out": "out_project",
+}
+"""Layers of a `MemoryAttention`, and of sssegmentation's SelfAttentionBlock."""
 
 
 def in_sequence(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:
     """Rows of a `ConvNormRelu` that is a Sequential there."""
     return conv_norm(ours, f"{theirs}.0", f"{theirs}.1", layout)
-
-
-def in_module(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:
-    """Rows of a `ConvNormRelu` that is mmcv's ConvModule there."""
-    return conv_norm(ours, f"{theirs}.conv", f"{theirs}.bn", layout)
 
 
 def head(ours: str, theirs: str) -> Iterator[Row]:
@@ -34,18 +35,20 @@ def head(ours: str, theirs: str) -> Iterator[Row]:
     yield from classifier(f"{ours}/classifier", f"{theirs}.4")
 
 
-def memory(ours: str, theirs: str) -> Iterator[Row]:
+def attention(ours: str, theirs: str) -> Iterator[Row]:
+    """Rows of a `MemoryAttention`."""
+    for here, there in PROJECTIONS.items():
+        yield from in_sequence(f"{ours}/{here}", f"{theirs}.{there}", CONV_1X1)
+
+
+def memory(ours: str, theirs: str, config: ConfigDict) -> Iterator[Row]:
     """Rows of the memory and of what reads it."""
     inside = theirs + MEMORY
     yield Row(f"{ours}/feature_memory/rows_KC", f"{inside}memory", SLOTS)
     yield Row(f"{ours}/feature_memory/valid_K", f"{inside}valid")
-    for number in range(2):
-        for here, there in ATTENTION.items():
-            name = f"{inside}self_attention.{there.format(number)}"
-            yield from in_sequence(f"{ours}/attention/{here.format(number)}", name, CONV_1X1)
-    for here, there in (("value", "value_project"), ("out", "out_project")):
-        yield from in_sequence(f"{ours}/attention/{here}", f"{inside}self_attention.{there}", CONV_1X1)
-    yield from in_sequence(f"{ours}/represent_conv", f"{inside}representations", CONV)
+    yield from attention(f"{ours}/attention", f"{inside}self_attention")
+    if config.memory_space != "backbone":
+        yield from in_sequence(f"{ours}/represent_conv", f"{inside}representations", CONV)
     yield from in_sequence(f"{ours}/join_conv", f"{inside}bottleneck", CONV)
     yield from head(f"{ours}/first_head", f"{theirs}decoder_stage1")
     yield from head(f"{ours}/head", f"{theirs}decoder_stage2")
@@ -57,33 +60,37 @@ def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
     for row in upernet_rows.mmseg(ours, theirs, config, names):
         if not row.ours.startswith(of_upernet):
             yield row
-    yield from memory(ours, theirs)
+    yield from memory(ours, theirs, config)
 
 
 def mmseg_b(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows of decoder B: those of decoder A, and TMANet's, but for its bottleneck, whose name is UperNet's here."""
     yield from mmseg(ours, theirs, config, names)
-    inside = f"{ours}/temporal"
-    for number, layout in enumerate((CONV_1X1, CONV)):
-        for kind in ("key", "value"):
-            yield from in_module(f"{inside}/query_{kind}/{number}", f"{theirs}query_{kind}_conv.{number}", layout)
-            for place in range(config.past):
-                name = f"{theirs}memory_{kind}_conv.{number}.{place}"
-                yield from in_module(f"{inside}/memory_{kind}/{place}/{number}", name, layout)
-    yield from in_module(f"{inside}/bottleneck", f"{theirs}temporal_bottleneck", CONV)
+    yield from tmanet_rows.attention(f"{ours}/temporal", theirs, config.past, TEMPORAL_BOTTLENECK)
+
+
+def _space(shapes: Shapes, theirs: str, dim: int, scales: tuple[int, ...]) -> str:
+    """`memory_space`, off the width of what the convolution before the memory reads."""
+    name = f"{theirs}{MEMORY}representations.0.weight"
+    if name not in shapes.tensors:
+        return "backbone"
+    last = shapes.size(f"{theirs}bottleneck.conv.weight", 1) - len(scales) * dim
+    return "bottleneck" if shapes.size(name, 1) == last else "pyramid"
 
 
 def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     """In files that we wrote. The masks, the momentum and the level are not in shapes."""
     scales, rows = (1, 2, 3, 6), f"{theirs}{MEMORY}memory"
     auxiliary, of_auxiliary = auxiliary_sizes(shapes, AUXILIARY + "conv_seg.weight")
+    dim = shapes.size(f"{theirs}bottleneck.conv.weight", 0)
     fields = dict(
-        dim=shapes.size(f"{theirs}bottleneck.conv.weight", 0),
+        dim=dim,
         pool_scales=scales,
         dropout=0.1,
         **auxiliary,
         level=1,
         memory_dim=shapes.size(rows, 2),
+        memory_space=_space(shapes, theirs, dim, scales),
         mask="hard",
         first_sight="mean",
         momentum=0.9,
@@ -98,13 +105,10 @@ def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
 def mmseg_b_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     """As `mmseg_sizes`, with the sizes of the attention over time."""
     fields, num_classes, assumed = mmseg_sizes(shapes, theirs)
-    first = f"{theirs}{{}}_conv.0.0.conv.weight"
-    past = shapes.count(f"{theirs}memory_key_conv.0.{{}}.conv.weight")
-    widths = {f"{kind}_dim": shapes.size(first.format(f"memory_{kind}"), 0) for kind in ("key", "value")}
-    return DecoderSizes(fields | {"past": past} | widths, num_classes, assumed)
+    return DecoderSizes(fields | tmanet_rows.attention_sizes(shapes, theirs), num_classes, assumed)
 
 
 NAMES: DecoderNames = {"mmseg": Names((MEMORY,), mmseg, mmseg_sizes)}
 """Of decoder A."""
-NAMES_B: DecoderNames = {"mmseg": Names(("memory_key_conv.",), mmseg_b, mmseg_b_sizes)}
+NAMES_B: DecoderNames = {"mmseg": Names((TEMPORAL_BOTTLENECK + ".",), mmseg_b, mmseg_b_sizes)}
 """Of decoder B; its files have all that decoder A's have, so it is listed before it."""

@@ -2,6 +2,7 @@
 
 Sources: pytorch/vision torchvision/models/resnet.py; open-mmlab/mmsegmentation mmseg/models/backbones/resnet.py, whose
 deep stem has names of its own; huggingface/pytorch-image-models timm/models/resnet.py (resnet50c) for a third form.
+SegmentationBLWX/sssegmentation ssseg/modules/backbones/resnet.py has mmsegmentation's names.
 """
 
 from collections.abc import Collection, Iterator
@@ -61,6 +62,7 @@ def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
 
 NAMES: EncoderNames = {
     "mmseg": Names(MARKS, resnet, sizes),
+    "ssseg": Names(MARKS, resnet, sizes),
     "torchvision": Names(MARKS, resnet, sizes),
     "torchvision_resnet": Names(MARKS, resnet, whole=False, left_out=LEFT_OUT),
 }

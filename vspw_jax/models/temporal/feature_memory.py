@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from vspw_jax.models import layers
-from vspw_jax.models.memory import Memory, largest, summed
+from vspw_jax.models.memory import Memory, Seen, largest, summed
 
 Rows = Float[Array, "K C"]
 
@@ -41,6 +41,14 @@ class Pick(NamedTuple):
 
     draw_K: UInt32[Array, " K"]
     row_KC: Rows
+
+
+class Lesson(NamedTuple):
+    """What the images of one pass, on all devices, teach: see `FeatureMemory.settle`."""
+
+    sums: Sums
+    first: Pick
+    momentum: Float[Array, ""]
 
 
 def _directions(x_PC: Float[Array, "P C"]) -> tuple[Float[Array, "P C"], Bool[Array, " P"]]:
@@ -107,6 +115,11 @@ def pick(
     return Pick(draws_PK.max(axis=0), features_PC[draws_PK.argmax(axis=0)].astype(jnp.float32))
 
 
+def _added(sums: Sums) -> Sums:
+    """The sum of several, stacked."""
+    return jax.tree.map(lambda x: x.sum(axis=0), sums)
+
+
 def _largest_of(picks: Pick) -> Pick:
     """Of several picks, stacked, the one with the largest draw for each class."""
     at_K = picks.draw_K.argmax(axis=0)[None]
@@ -116,11 +129,12 @@ def _largest_of(picks: Pick) -> Pick:
     )
 
 
-def _picked_of_all(mine: Pick) -> Rows:
-    """The picked rows of all devices; where two devices drew the same number, the mean of theirs."""
-    is_mine_K = (mine.draw_K == largest(mine.draw_K)).astype(jnp.float32)
+def _picked_of_all(mine: Pick) -> Pick:
+    """The picks of all devices; where two devices drew the same number, the mean of their rows."""
+    draw_K = largest(mine.draw_K)
+    is_mine_K = (mine.draw_K == draw_K).astype(jnp.float32)
     rows_KC, count_K = summed((is_mine_K[:, None] * mine.row_KC, is_mine_K))
-    return rows_KC / count_K[:, None]
+    return Pick(draw_K, rows_KC / count_K[:, None])
 
 
 class FeatureMemory(nnx.Module):
@@ -150,13 +164,13 @@ class FeatureMemory(nnx.Module):
         first_sight: str,
         keys_N: layers.Keys = None,
     ) -> None:
-        """Equation 1 with the images of all devices; only in training. A class's first sight sets its row.
+        """Sees the images of all devices, for `settle`; only in training.
 
         Args:
           features_NhwC: at any size; equation 2 reads them at the labels'.
           first_sight: a key of `FIRST_SIGHTS`. Without keys nothing is drawn, and "pixel" is "mean".
         """
-        memory_KC, valid_K = self.rows_KC[...], self.valid_K[...]
+        memory_KC = self.rows_KC[...]
         draws = first_sight == "pixel" and keys_N is not None
 
         def of_image(inputs: tuple[Array, ...]) -> tuple[Sums, Pick | None]:
@@ -169,11 +183,18 @@ class FeatureMemory(nnx.Module):
         # One image at a time: a batch of representations at the labels' size takes gigabytes.
         images = (lax.stop_gradient(features_NhwC).astype(jnp.float32), label_NHW, *((keys_N,) if draws else ()))
         sums, picks = lax.map(of_image, images)
-        sums = summed(jax.tree.map(lambda x: x.sum(axis=0), sums))
-        first_KC = (
-            _picked_of_all(_largest_of(picks)) if draws else sums.plain_KC / jnp.maximum(sums.pixels_K, 1)[:, None]
-        )
-        later_KC = update(memory_KC, _representations(sums, memory_KC), momentum)
+        sums = summed(_added(sums))
+        # Without draws none is larger than 0, and the means count.
+        first = _picked_of_all(_largest_of(picks)) if draws else Pick(jnp.zeros(len(memory_KC), jnp.uint32), memory_KC)
+        self.seen = Seen(Lesson(sums, first, jnp.asarray(momentum, jnp.float32)))
+
+    def settle(self, lessons: Lesson) -> None:
+        """Equation 1, with what the passes of a step have seen, stacked. A class's first sight sets its row."""
+        memory_KC, valid_K = self.rows_KC[...], self.valid_K[...]
+        sums, first = _added(lessons.sums), _largest_of(lessons.first)
+        mean_KC = sums.plain_KC / jnp.maximum(sums.pixels_K, 1)[:, None]
+        first_KC = jnp.where(first.draw_K[:, None] > 0, first.row_KC, mean_KC)
+        later_KC = update(memory_KC, _representations(sums, memory_KC), lessons.momentum[0])
         seen_K = sums.pixels_K > 0
         self.rows_KC[...] = jnp.where(valid_K[:, None], later_KC, jnp.where(seen_K[:, None], first_KC, memory_KC))
         self.valid_K[...] = valid_K | seen_K

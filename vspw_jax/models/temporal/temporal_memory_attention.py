@@ -4,14 +4,18 @@ Source: Temporal Memory Attention for Video Semantic Segmentation (Wang et al., 
 mmseg/models/decode_heads/tma_head.py. Each place in the past, 0 for the oldest frame, has layers of its own. Before a
 video's first frame that frame is repeated, as the authors advise (TMANet, issue 23). What a frame gives for each place
 is computed once, whatever number of later frames looks at it.
-Shapes: N images, H and W cells, S cells of a map, Q frames in a queue, C channels.
+Shapes: N images, B clips, F frames of a clip, H and W cells, S cells of a map, Q frames in a queue or frames that look
+back, P places in the past, C channels.
 """
 
 import functools
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from vspw_jax.models import layers
 from vspw_jax.models.temporal.memory_attention import attend
@@ -22,34 +26,61 @@ Queue = tuple[Float[Array, "N Q H W C"], ...]
 """Keys and values of the last frames for one place in the past, the oldest first; Q is how far back the place is."""
 
 
-def before(x_NHWC: layers.Map, frames: int, steps: int) -> layers.Map:
-    """For each image of clips of `frames` images the one `steps` before it, or the clip's first."""
-    numbers = jnp.maximum(jnp.arange(frames) - steps, 0)
-    return x_NHWC.reshape(-1, frames, *x_NHWC.shape[1:])[:, numbers].reshape(x_NHWC.shape)
+def frames_before(frames: int, past: int, first: int = 0) -> Int[np.ndarray, "Q P"]:
+    """Numbers of the `past` frames before each frame of a clip from `first` on, the oldest first; none is below 0."""
+    return np.maximum(np.arange(first, frames)[:, None] + np.arange(-past, 0), 0)
+
+
+def drawn_before(keys_BQ: Key[Array, "B Q"], frames: int, past: int) -> Int[Array, "B Q P"]:
+    """Numbers of `past` frames, drawn from all those before it in its clip, for each of the last Q frames of clips.
+
+    As TMANet's random_select over its sequence_range, but drawn anew in every pass. None comes twice; oldest first.
+    """
+
+    def of_frame(key: Key[Array, ""], number: Int[Array, ""]) -> Int[Array, " P"]:
+        draw_F = jnp.where(jnp.arange(frames) < number, jax.random.uniform(key, (frames,)), -1.0)
+        return jnp.sort(lax.top_k(draw_F, past)[1])
+
+    numbers_Q = jnp.arange(frames - keys_BQ.shape[1], frames)
+    return jax.vmap(jax.vmap(of_frame), (0, None))(keys_BQ, numbers_Q)
+
+
+def chosen(x_NHWC: layers.Map, numbers_BQ: Int[Array, "B Q"]) -> layers.Map:
+    """Images of clips by their numbers in their clip."""
+    clips = x_NHWC.reshape(len(numbers_BQ), -1, *x_NHWC.shape[1:])
+    return jax.vmap(lambda clip, numbers: clip[numbers])(clips, numbers_BQ).reshape(-1, *x_NHWC.shape[1:])
 
 
 class TemporalMemoryAttention(nnx.Module):
-    """Maps of frames, `dim` wide, to maps of the same size and width that know the frames before.
+    """Maps of frames to maps of the same size that know the frames before.
 
     Args:
+      width, dim: widths of the maps that are read and made.
       past: T.
       key_dim, value_dim: widths of keys and values.
       remat: a key of `layers.REMAT_POLICIES`, for the attention's weights of every pair of cells.
     """
 
     def __init__(
-        self, dim: int, past: int, key_dim: int, value_dim: int, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        width: int,
+        dim: int,
+        past: int,
+        key_dim: int,
+        value_dim: int,
+        remat: str,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
         self.widths, self.remat, self.dtype = (key_dim, value_dim), remat, dtype
 
-        def stack(width: int) -> nnx.List:
-            return nnx.List(
-                [layers.ConvNormRelu(dim, width, 1, **options), layers.ConvNormRelu(width, width, 3, **options)]
-            )
+        def stack(to: int) -> nnx.List:
+            return nnx.List([layers.ConvNormRelu(width, to, 1, **options), layers.ConvNormRelu(to, to, 3, **options)])
 
         self.query_key, self.query_value = map(stack, self.widths)
-        self.memory_key, self.memory_value = (nnx.List([stack(width) for _ in range(past)]) for width in self.widths)
+        self.memory_key, self.memory_value = (nnx.List([stack(to) for _ in range(past)]) for to in self.widths)
         self.bottleneck = layers.ConvNormRelu(2 * value_dim, dim, 3, **options)
 
     def _run(self, stack: nnx.List, x_NHWC: layers.Map, train: bool) -> layers.Map:
@@ -77,12 +108,16 @@ class TemporalMemoryAttention(nnx.Module):
         seen = unscaled(layers.to_tokens(query), keys, values)
         return self.bottleneck(jnp.concatenate([own, seen.reshape(own.shape)], axis=-1), train)
 
-    def in_clips(self, x_NHWC: layers.Map, frames: int, train: bool) -> layers.Map:
-        """All frames of clips of `frames` images, each given those before it in its clip."""
-        places = self.for_places(x_NHWC, train)
-        past = len(places)
-        shifted = [tuple(before(x, frames, past - place) for x in pair) for place, pair in enumerate(places)]
-        return self.attend(x_NHWC, shifted, train)
+    def in_clips(self, x_NHWC: layers.Map, past_BQP: Int[Array, "B Q P"], train: bool) -> layers.Map:
+        """The last Q frames of B clips, each given the frames of its clip that stand at its places in the past.
+
+        Args:
+          past_BQP: their numbers, as `frames_before` or `drawn_before` gives them.
+        """
+        clips, count, _ = past_BQP.shape
+        at_place = enumerate(self.for_places(x_NHWC, train))
+        places: list[Place] = [(chosen(k, past_BQP[..., p]), chosen(v, past_BQP[..., p])) for p, (k, v) in at_place]
+        return self.attend(layers.last_frames(x_NHWC, len(x_NHWC) // clips, count), places, train)
 
     def no_past(self, x_NHWC: layers.Map) -> list[Queue]:
         """Queues before a first frame, in float32, as files have them; of the map only the shape counts."""
