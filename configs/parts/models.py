@@ -46,6 +46,20 @@ def resnet_101() -> ConfigDict:
     return encoder
 
 
+def hrnet_w48() -> ConfigDict:
+    """HRNetV2-W48: every value is mmseg's, configs/_base_/models/fcn_hr18.py and configs/hrnet/fcn_hr48_*.py."""
+    encoder = ConfigDict()
+    encoder.name = "hrnet"
+    encoder.width = 48  # Of the finest map; the others are 2, 4 and 8 times as wide. HRNet-W18: 18.
+    encoder.stem_width = 64
+    encoder.bottleneck_width = 64  # Of the first stage's 3x3 convolutions; its map is 4 times as wide.
+    encoder.bottlenecks = 4  # Blocks of the first stage.
+    encoder.modules = (1, 4, 3)  # Of the stages of two, three and four branches.
+    encoder.blocks = 4  # Of a branch in a module.
+    encoder.upsampling = "bilinear"  # Or "aligned", as HRNet's own code, or "nearest": see models/encoders/hrnet.py.
+    return encoder
+
+
 def swin_base() -> ConfigDict:
     """Swin-B: SwinTransformer/Swin-Transformer-Semantic-Segmentation configs/swin/upernet_swin_base_*.py."""
     encoder = ConfigDict()
@@ -197,10 +211,41 @@ def fcn() -> ConfigDict:
     """FCN with an auxiliary head, another FCN: every value is mmseg's."""
     decoder = ConfigDict()
     decoder.name = "fcn"
+    decoder.inputs = "coarsest"  # Of the encoder's maps; or "all", joined with the size of the finest.
+    decoder.align_corners = False  # Of the resizes that join maps; HRNet's own code: True.
     decoder.dim = 512
     decoder.num_convs = 2
+    decoder.conv_size = 3  # Or 1.
     decoder.concat_input = True  # One more convolution reads the encoder's map beside what the others give.
     return _auxiliary_fcn(decoder)
+
+
+def joined_fcn(encoder: ConfigDict) -> ConfigDict:
+    """HRNetV2's head, an FCN on all maps of an `hrnet` encoder: every value is mmseg's fcn_hr48.py."""
+    decoder = fcn()
+    decoder.inputs = "all"
+    decoder.dim = 15 * encoder.width  # As wide as the maps together.
+    decoder.update(num_convs=1, conv_size=1, concat_input=False, dropout=0.0)
+    decoder.auxiliary_dim = 0
+    return decoder
+
+
+def ocrnet(encoder: ConfigDict) -> ConfigDict:
+    """OCRNet on all maps of an `hrnet` encoder: every value is mmseg's, configs/ocrnet/ocrnet_hr48_*.py."""
+    decoder = ConfigDict()
+    decoder.name = "ocrnet"
+    decoder.inputs = "all"  # Of the encoder's maps; or "coarsest", as mmseg over a ResNet.
+    decoder.align_corners = False  # Of the resizes that join maps; HRNet's own code: True.
+    decoder.dim = 512
+    decoder.key_dim = 256  # Of keys, queries and values.
+    decoder.dropout = 0.0  # Before the classifier; over a ResNet 0.1, HRNet's own code 0.05.
+    decoder.dropped = "channels"  # Of drop-out in both heads: whole channels; or "elements".
+    # The auxiliary head: over an HRNet as wide as the maps together, over a ResNet a 3x3 convolution, 256 wide.
+    decoder.auxiliary_dim = 15 * encoder.width
+    decoder.auxiliary_size = 1
+    decoder.auxiliary_level = 2  # The map that it reads where inputs is "coarsest".
+    decoder.auxiliary_dropout = 0.0  # Over a ResNet 0.1.
+    return decoder
 
 
 def projection() -> ConfigDict:

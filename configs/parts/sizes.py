@@ -61,6 +61,21 @@ def shrink_deeplabv3(config: ConfigDict) -> None:
     config.model.decoder.update(dim=96, dilations=(2, 4, 6), auxiliary_dim=32)  # Twelve cells a side.
 
 
+def shrink_hrnet(config: ConfigDict) -> None:
+    """The demo of an HRNet with its own head: narrow, with few blocks, from random weights."""
+    shrink_run(config)
+    config.optimizer.update(learning_rate=0.05)
+    config.model.encoder.update(width=12, stem_width=24, bottleneck_width=12)
+    config.model.encoder.update(bottlenecks=1, modules=(1, 1, 1), blocks=2)
+    config.model.decoder.dim = 96
+
+
+def shrink_ocrnet(config: ConfigDict) -> None:
+    """The demo of an HRNet with OCRNet."""
+    shrink_hrnet(config)
+    config.model.decoder.update(key_dim=48, auxiliary_dim=48)
+
+
 def shrink_swin(config: ConfigDict) -> None:
     """The demo of a Swin with UperNet: narrow, shallow, from random weights."""
     shrink_run(config)

@@ -11,6 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import baseline, deeplabv3, upernet, upernet_swin
+from configs.parts import models
 from tests.conftest import TINY
 from vspw_jax.models import segmenter
 
@@ -67,6 +68,7 @@ def tiny_fcn(code):
     """The same with the FCN of "mmseg" or "torchvision"."""
     model, is_mmseg = tiny_resnet(code), code == "mmseg"
     model.decoder = ConfigDict(dict(name="fcn", dim=16, num_convs=2 if is_mmseg else 1, concat_input=is_mmseg))
+    model.decoder.update(inputs="coarsest", align_corners=False, conv_size=3)
     model.decoder.update(dropout=0.1, dropped="channels" if is_mmseg else "elements")
     model.decoder.update(auxiliary_dim=12, auxiliary_level=2, auxiliary_dropout=0.1)
     return model
@@ -78,6 +80,26 @@ def tiny_of_resnet(recipe):
     model.encoder = tiny_resnet("mmseg").encoder
     model.decoder.update(dim=16, auxiliary_dim=12)
     model.update(image_size=(512, 512), num_classes=7)
+    return model
+
+
+def tiny_hrnet(code="mmseg", **changes):
+    """config.model of a small HRNet with the head of all maps, as mmseg or as HRNet's own code has it."""
+    model = tiny_resnet("mmseg", image_size=(64, 64))
+    model.encoder = models.hrnet_w48()
+    model.encoder.update(width=4, stem_width=6, bottleneck_width=3, bottlenecks=2, modules=(1, 2, 1), blocks=2)
+    model.encoder.upsampling = "bilinear" if code == "mmseg" else "aligned"
+    model.encoder.update(changes)
+    model.decoder = models.joined_fcn(model.encoder)
+    model.decoder.align_corners = code != "mmseg"
+    return model
+
+
+def tiny_ocrnet():
+    """The same with the OCRNet of mmseg."""
+    model = tiny_hrnet()
+    model.decoder = models.ocrnet(model.encoder)
+    model.decoder.update(dim=12, key_dim=6)
     return model
 
 

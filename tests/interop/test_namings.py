@@ -6,12 +6,14 @@ import itertools
 import numpy as np
 import pytest
 
-from configs import baseline, deeplabv3, mcibi, tmanet, upernet
+from configs import baseline, deeplabv3, hrnet, mcibi, ocrnet, tmanet, upernet
 from tests.interop.conftest import (
     drawn,
     listed,
     tiny_fcn,
+    tiny_hrnet,
     tiny_model,
+    tiny_ocrnet,
     tiny_of_resnet,
     tiny_resnet,
     tiny_swin,
@@ -112,6 +114,22 @@ def test_resnet_50_is_the_encoder_and_a_head():
     assert round(millions({"encoder": params["encoder"]}) + (2048 + 1) * 1000 / 1e6, 3) == 25.557
 
 
+def test_hrnet_and_ocrnet_have_the_released_tensors():
+    """And mmsegmentation's numbers of parameters, in millions: of the backbone, and with either head."""
+    found = {}
+    for name, recipe in (("fcn", hrnet), ("ocrnet", ocrnet)):
+        config = recipe.get_config()
+        config.model.num_classes = 150
+        found[name] = (config, train_state.describe(config)[1:])
+    assert exported(*found["ocrnet"], "mmseg") == listed("mmseg_ocrnet_hrnetv2_w48_ade20k")
+    heads = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
+    wanted = {name: shape for name, shape in listed("timm_hrnet_w48").items() if not name.startswith(heads)}
+    assert exported(*found["fcn"], "hrnet_alone") == wanted
+    sizes = {name: round(millions(weights[0]), 3) for name, (_, weights) in found.items()}
+    assert sizes == {"fcn": 65.953, "ocrnet": 70.533}
+    assert round(millions({"encoder": found["fcn"][1][0]["encoder"]}), 3) == 65.325
+
+
 def test_beitv2_is_the_encoder_and_a_head():
     wanted = {name: shape for name, shape in listed("beitv2_large").items() if not name.startswith(("fc_norm", "head"))}
     assert exported(*full_size(224), "unilm") == wanted
@@ -141,6 +159,8 @@ NETWORKS = {
     "torchvision: resnet, fcn": tiny_fcn("torchvision"),
     "resnet, tmanet": tiny_of_resnet(tmanet),
     "resnet, mcibi": tiny_of_resnet(mcibi),
+    "hrnet, fcn": tiny_hrnet(),
+    "hrnet, ocrnet": tiny_ocrnet(),
 }
 """config.model by name; a head that differs between two codes has one of them before its name."""
 

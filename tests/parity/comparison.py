@@ -1,13 +1,18 @@
 """What tests of parity with PyTorch share."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from vspw_jax.models import segmenter
+from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.tasks import supervised
+from vspw_jax.training import train_state
 
 
 def relative_error(ours, theirs):
@@ -26,6 +31,69 @@ def fill(arrays, rows, tensors):
         place = row.view(arrays[row.ours])
         assert place.shape == tensors[row.theirs].shape, row
         place[...] = tensors[row.theirs]
+
+
+def filled(trees, rows, tensors):
+    """Arrays by path, of the shapes of some trees, filled with tensors; every one is."""
+    arrays = {}
+    for tree in trees:
+        placement.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
+    fill(arrays, rows, tensors)
+    assert not [path for path, array in arrays.items() if np.isnan(array).any()]
+    return arrays
+
+
+def largest_error(ours, rows, tensors):
+    """The largest relative error of a tree against tensors in PyTorch's names."""
+    expected, errors = {}, {}
+    placement.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), ours)
+    fill(expected, [row for row in rows if row.theirs in tensors], tensors)
+    placement.map_with_path(lambda path, leaf: errors.__setitem__(path, relative_error(leaf, expected[path])), ours)
+    return max(errors.values())
+
+
+def loaded(config, rows, tensors):
+    """(graphdef, params, model_state) in float64, filled with tensors."""
+    graphdef, *shapes = train_state.describe(config)
+    arrays = filled(shapes, rows, tensors)
+    as_array = lambda path, leaf: jnp.asarray(arrays[path], None if leaf.dtype == jnp.float32 else leaf.dtype)
+    return graphdef, *(placement.map_with_path(as_array, tree) for tree in shapes)
+
+
+def encoder_rows(kind, naming, config, names):
+    """Rows of an encoder's class in a kind of file, whose paths are those in the encoder."""
+    rows = kind.TORCH_NAMES[naming].rows("encoder", "", config, names)
+    return [dataclasses.replace(row, ours=row.ours.removeprefix("encoder/")) for row in rows]
+
+
+def load_encoder(make, rows, theirs, dtype):
+    """(graphdef, params, statistics) of the encoder that make() gives, with a module's weights."""
+    graphdef, *shapes = jax.eval_shape(lambda: nnx.split(make(), nnx.Param, ...))
+    shapes = [nnx.to_pure_dict(tree) for tree in shapes]
+    arrays = filled(shapes, rows, {name: tensor.numpy() for name, tensor in theirs.state_dict().items()})
+    kind = lambda leaf: dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+    as_type = lambda path, leaf: jnp.asarray(arrays[path], kind(leaf))
+    return graphdef, *(placement.map_with_path(as_type, tree) for tree in shapes)
+
+
+def encoder_in_training(state, image, weights):
+    """((gradients of parameters and of the image), (maps, statistics afterwards)) of the maps' weighted means."""
+    graphdef, params, statistics = state
+
+    def loss(params, image):
+        model = nnx.merge(graphdef, params, statistics)
+        maps = model(image, train=True)
+        value = sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True))
+        return value, (maps, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    mapped = jax.shard_map(
+        lambda params, image: jax.grad(loss, (0, 1), has_aux=True)(params, image),
+        mesh=make_mesh(devices=jax.devices()[:1]),
+        in_specs=(P(), P()),
+        out_specs=P(),
+        check_vma=False,
+    )
+    return jax.jit(mapped)(params, image)
 
 
 def training_gradients(config, state, batch):

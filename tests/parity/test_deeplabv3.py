@@ -12,11 +12,9 @@ from flax import nnx
 
 from configs import deeplabv3
 from tests.interop.conftest import listed
-from tests.parity.comparison import channels_last, fill, relative_error, training_gradients
+from tests.parity.comparison import channels_last, largest_error, loaded, relative_error, training_gradients
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
-from vspw_jax.parallel import placement
-from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 
@@ -127,23 +125,7 @@ def test_loss_and_gradients_of_a_training_step(variant, monkeypatch):
     their_loss.backward()
     assert float(loss) == pytest.approx(their_loss.item(), rel=1e-5)
     wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
-    expected, errors = {}, {}
-    placement.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), gradients)
-    fill(expected, [row for row in rows if row.theirs in wanted], wanted)
-    placement.map_with_path(lambda path, x: errors.__setitem__(path, relative_error(x, expected[path])), gradients)
-    assert max(errors.values()) < GRADIENT, {path: error for path, error in errors.items() if error >= GRADIENT}
-
-
-def loaded(config, rows, tensors):
-    """(graphdef, params, model_state) in float64, filled with tensors; every variable is."""
-    graphdef, *shapes = train_state.describe(config)
-    arrays = {}
-    for tree in shapes:
-        placement.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
-    fill(arrays, rows, tensors)
-    assert not [path for path, array in arrays.items() if np.isnan(array).any()]
-    as_array = lambda path, leaf: jnp.asarray(arrays[path], None if leaf.dtype == jnp.float32 else leaf.dtype)
-    return graphdef, *(placement.map_with_path(as_array, tree) for tree in shapes)
+    assert largest_error(gradients, rows, wanted) < GRADIENT
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,22 @@
 """ResNet against PyTorch with the same random weights: every stage, batch statistics and gradients, either stem."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from tests.interop.conftest import listed
-from tests.parity.comparison import channels_last, fill, relative_error
+from tests.parity.comparison import (
+    channels_last,
+    encoder_in_training,
+    encoder_rows,
+    largest_error,
+    load_encoder,
+    relative_error,
+)
 from vspw_jax.models.encoders.resnet import ResNet
-from vspw_jax.parallel import placement
-from vspw_jax.parallel.mesh import make_mesh
 
 torch = pytest.importorskip("torch")
 
@@ -38,25 +40,12 @@ def encoder_config(stem, output_stride, width=WIDTH, depths=DEPTHS):
 
 
 def load(config, theirs, dtype):
-    """(graphdef, params, statistics) of our encoder with their weights; every variable is filled."""
-    make = lambda: nnx.split(ResNet(config, (64, 64), "none", dtype=dtype, rngs=nnx.Rngs(0)), nnx.Param, ...)
-    graphdef, *shapes = jax.eval_shape(make)
-    shapes = [nnx.to_pure_dict(tree) for tree in shapes]
-    arrays = {}
-    for tree in shapes:
-        placement.map_with_path(lambda path, leaf: arrays.__setitem__(path, np.full(leaf.shape, np.nan)), tree)
-    tensors = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-    fill(arrays, rows_of(config, tensors), tensors)
-    assert not [path for path, array in arrays.items() if np.isnan(array).any()]
-    kind = lambda leaf: dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
-    as_type = lambda path, leaf: jnp.asarray(arrays[path], kind(leaf))
-    return graphdef, *(placement.map_with_path(as_type, tree) for tree in shapes)
+    make = lambda: ResNet(config, (64, 64), "none", dtype=dtype, rngs=nnx.Rngs(0))
+    return load_encoder(make, rows_of(config, theirs.state_dict()), theirs, dtype)
 
 
 def rows_of(config, names):
-    """Rows whose paths are those in the encoder."""
-    rows = ResNet.TORCH_NAMES["torchvision_resnet"].rows("encoder", "", config, names)
-    return [dataclasses.replace(row, ours=row.ours.removeprefix("encoder/")) for row in rows]
+    return encoder_rows(ResNet, "torchvision_resnet", config, names)
 
 
 def random_image(size, dtype):
@@ -91,24 +80,10 @@ def test_statistics_and_gradients_in_training(remat):
     theirs = torch_resnet.draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).double().train()
     image = random_image(size, np.float64)
     with jax.enable_x64(True):
-        graphdef, params, statistics = load(config, theirs, jnp.float64)
-        graphdef = with_remat(graphdef, params, statistics, remat)
+        graphdef, *arrays = load(config, theirs, jnp.float64)
+        graphdef = with_remat(graphdef, *arrays, remat)
         weights = [np.random.default_rng(i).normal(size=x.width) for i, x in enumerate(ResNet.maps(config))]
-
-        def loss(params, image):
-            model = nnx.merge(graphdef, params, statistics)
-            maps = model(image, train=True)
-            value = sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True))
-            return value, (maps, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
-
-        mapped = jax.shard_map(
-            lambda params, image: jax.grad(loss, (0, 1), has_aux=True)(params, image),
-            mesh=make_mesh(devices=jax.devices()[:1]),
-            in_specs=(P(), P()),
-            out_specs=P(),
-            check_vma=False,
-        )
-        (gradients, of_image), (maps, after) = jax.jit(mapped)(params, image)
+        (gradients, of_image), (maps, after) = encoder_in_training((graphdef, *arrays), image, weights)
     rows = rows_of(config, theirs.state_dict())
     their_image = channels_first(image).requires_grad_()
     wanted = theirs(their_image)
@@ -125,15 +100,6 @@ def with_remat(graphdef, params, statistics, remat):
     model = nnx.merge(graphdef, params, statistics)
     model.remat = remat
     return nnx.graphdef(model)
-
-
-def largest_error(ours, rows, tensors):
-    """The largest relative error of a tree against tensors in PyTorch's names."""
-    expected, errors = {}, {}
-    placement.map_with_path(lambda path, leaf: expected.__setitem__(path, np.zeros(leaf.shape)), ours)
-    fill(expected, [row for row in rows if row.theirs in tensors], tensors)
-    placement.map_with_path(lambda path, leaf: errors.__setitem__(path, relative_error(leaf, expected[path])), ours)
-    return max(errors.values())
 
 
 def test_torchvisions_list_of_tensors_is_the_references():

@@ -43,10 +43,10 @@ class MmsegAspp(nn.Module):
 
 
 class MmsegFcn(nn.Module):
-    def __init__(self, channels_in, dim, num_classes, num_convs, concat_input):
+    def __init__(self, channels_in, dim, num_classes, num_convs, concat_input, size=3):
         super().__init__()
         inputs = [channels_in, *[dim] * (num_convs - 1)]
-        self.convs = nn.Sequential(*(ConvModule(width, dim, 3) for width in inputs))
+        self.convs = nn.Sequential(*(ConvModule(width, dim, size) for width in inputs))
         if concat_input:
             self.conv_cat = ConvModule(channels_in + dim, dim, 3)
         self.conv_seg = nn.Conv2d(dim, num_classes, 1)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -37,11 +37,11 @@ def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
             yield value.jaxpr
 
 
-def matrix_flops(jaxpr: Any) -> int:
+def matrix_flops(jaxpr: Any, leave_out: Collection[str] = ()) -> int:
     """Floating point operations of a jaxpr's matrix products and convolutions, those in scans times their length.
 
     XLA's own count takes the body of a scan once. What is recomputed in the backward pass counts; a while loop
-    (the assignment's) counts once.
+    (the assignment's) counts once. Functions that were traced under a name in `leave_out` do not count.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -52,9 +52,9 @@ def matrix_flops(jaxpr: Any) -> int:
         elif equation.primitive.name == "conv_general_dilated":
             out_channels = shapes[1][equation.params["dimension_numbers"].rhs_spec[0]]
             total += 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) // out_channels
-        else:
+        elif equation.params.get("name") not in leave_out:
             times = equation.params["length"] if equation.primitive.name == "scan" else 1
-            total += times * sum(matrix_flops(inner) for inner in inner_jaxprs(equation.params))
+            total += times * sum(matrix_flops(inner, leave_out) for inner in inner_jaxprs(equation.params))
     return total
 
 

@@ -126,6 +126,7 @@ NAMINGS = {
             decoder="decode_head.",
             marks=r"^decode_head\.classifier\.",
         ),
+        Naming("hrnet", title="HRNet's (HRNet, OCRNet)", decoder="", marks=r"^(last_layer|cls_head)\."),
         Naming(
             "mmseg",
             title="mmsegmentation's",
@@ -159,6 +160,7 @@ NAMINGS = {
                 r"^criterion\.empty_weight$": "class weights of the loss; here config.loss.segmentation has them",
             },
         ),
+        Naming("hrnet_alone", title="HRNet's, timm's and mmsegmentation's (HRNet without a head)"),
         Naming("torchvision_resnet", title="torchvision's, timm's and mmsegmentation's (ResNet)"),
         Naming("hugging_face_swin", title="Hugging Face's (Swin)"),
         Naming("microsoft_swin", title="Microsoft's, timm's and mmsegmentation's (Swin)", wrapper="model"),

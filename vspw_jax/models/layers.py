@@ -3,6 +3,7 @@
 Shapes: N images, H and W cells, S tokens, C channels. Keys are one typed JAX key an image.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, TypeVar
@@ -49,9 +50,15 @@ fan_out_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 def stack_modules(make: Callable[[nnx.Rngs], Module], count: int, rngs: nnx.Rngs) -> Module:
     """`count` modules made by make(rngs) as one whose variables have a leading axis of `count`, for `scan_modules`."""
-    keys = jax.random.split(rngs.params(), count)
-    graphdef = nnx.graphdef(nnx.eval_shape(make, nnx.Rngs(params=keys[0])))
-    return nnx.merge(graphdef, jax.vmap(lambda key: nnx.state(make(nnx.Rngs(params=key))))(keys))
+    graphdefs = []  # One trace gives it beside the variables; stacks within stacks would double the traces each time.
+
+    def variables(key: Key[Array, ""]) -> nnx.State:
+        graphdef, state = nnx.split(make(nnx.Rngs(params=key)))
+        graphdefs.append(graphdef)
+        return state
+
+    stacked = jax.vmap(variables)(jax.random.split(rngs.params(), count))
+    return nnx.merge(graphdefs[0], stacked)
 
 
 def scan_modules(
@@ -135,6 +142,24 @@ def resize_bilinear(x_NHWC: Map, height: int, width: int) -> Map:
     """Bilinear resize as torch's F.interpolate(mode="bilinear", align_corners=False): no antialiasing."""
     shape = (x_NHWC.shape[0], height, width, x_NHWC.shape[3])
     return jax.image.resize(x_NHWC, shape, "bilinear", antialias=False)
+
+
+def aligned_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
+    """Matrix that resizes one axis linearly; the centres of the first cells meet, and so do those of the last."""
+    places = np.linspace(0, source - 1, target)[:, None]
+    return np.maximum(0, 1 - np.abs(places - np.arange(source)))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))  # A name in traces, as jax.image.resize has one.
+def resize_aligned(x_NHWC: Map, height: int, width: int) -> Map:
+    """Bilinear resize as torch's F.interpolate(mode="bilinear", align_corners=True)."""
+    sizes = zip(x_NHWC.shape[1:3], (height, width), strict=True)
+    rows, columns = (aligned_matrix(*size).astype(x_NHWC.dtype) for size in sizes)
+    return jnp.einsum("nhwc,ih,jw->nijc", x_NHWC, rows, columns)
+
+
+RESIZES: dict[bool, Callable[[Map, int, int], Map]] = {False: resize_bilinear, True: resize_aligned}
+"""Bilinear resizes by what torch calls align_corners."""
 
 
 def to_tokens(x_NHWC: Map) -> Tokens:

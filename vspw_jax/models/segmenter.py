@@ -23,10 +23,12 @@ from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.decoders.mcibi import Mcibi
 from vspw_jax.models.decoders.memory_a import MemoryA
 from vspw_jax.models.decoders.memory_b import MemoryB
+from vspw_jax.models.decoders.ocrnet import OcrNet
 from vspw_jax.models.decoders.tmanet import TMANet
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
+from vspw_jax.models.encoders.hrnet import HRNet
 from vspw_jax.models.encoders.resnet import ResNet
 from vspw_jax.models.encoders.swin import Swin
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
@@ -34,6 +36,7 @@ from vspw_jax.models.projection_head import ProjectionHead
 
 ENCODERS: dict[str, type[Encoder]] = {
     "beit": BeitPyramid,
+    "hrnet": HRNet,
     "resnet": ResNet,
     "swin": Swin,
     "vit_adapter": ViTAdapter,
@@ -45,6 +48,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "mcibi": Mcibi,
     "memory_b": MemoryB,
     "memory_a": MemoryA,
+    "ocrnet": OcrNet,
     "tmanet": TMANet,
     "upernet": UperNet,
 }
@@ -144,11 +148,12 @@ class Segmenter(nnx.Module):
           A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives, with the size of
           the finest map unless said otherwise. Every decoder: `features_BTHWC`, of which its masks or logits are made.
           Mask2Former: `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW`, and both after every decoder
-          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet, DeepLabV3, FCN: `logits_BTHWC`,
-          and with an auxiliary head `auxiliary_logits_BTHWC` with the size of its map. The features and logits of
-          DeepLabV3 and FCN have the size of the coarsest map: losses resize logits of any size to the labels, and
-          `class_scores` to the finest map. With a projection head, in training: `projection_BTHWC`. In training an
-          output may have fewer frames, the last ones of each clip; see `Decoder.decoded_frames`.
+          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet, DeepLabV3, FCN, OCRNet:
+          `logits_BTHWC`, and with an auxiliary head `auxiliary_logits_BTHWC` with the size of its map. The features
+          and logits of DeepLabV3, and of FCN and OCRNet unless they join all maps, have the size of the coarsest map:
+          losses resize logits of any size to the labels, and `class_scores` to the finest map. With a projection head,
+          in training: `projection_BTHWC`. In training an output may have fewer frames, the last ones of each clip; see
+          `Decoder.decoded_frames`.
         """
         clips = image_BTHWC.shape[:2]
         keys_N = None

@@ -1,7 +1,8 @@
-"""FCN: a few convolutions of one map and a classifier of its cells, alone or as another decoder's auxiliary head.
+"""FCN: a few convolutions of a map and a classifier of its cells, alone or as another decoder's auxiliary head.
 
-Sources: Fully Convolutional Networks, arXiv 1411.4038; open-mmlab/mmsegmentation mmseg/models/decode_heads/fcn_head.py;
-pytorch/vision torchvision/models/segmentation/fcn.py.
+Sources: Fully Convolutional Networks, arXiv 1411.4038; HRNetV2, arXiv 1908.07919, section 3.3, for all maps joined;
+open-mmlab/mmsegmentation mmseg/models/decode_heads/fcn_head.py; pytorch/vision
+torchvision/models/segmentation/fcn.py.
 Shapes: N images, H and W cells, C channels or classes.
 """
 
@@ -15,6 +16,7 @@ from vspw_jax.models import layers
 from vspw_jax.models.decoders import fcn_rows
 from vspw_jax.models.decoders.classifier import Classifier
 from vspw_jax.models.decoders.decoder import Decoder, Maps, Training, keys_of
+from vspw_jax.models.decoders.map_inputs import INPUTS
 from vspw_jax.models.encoders.encoder import FeatureMap
 
 
@@ -27,13 +29,20 @@ def check_auxiliary(config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
         )
 
 
+def check_conv_size(field: str, size: int) -> None:
+    """Raises UserError where a field is no size that a head's convolutions have in files."""
+    if size not in fcn_rows.LAYOUTS:
+        raise UserError(f"{field} is {size}: expected 1 or 3.")
+
+
 class FcnHead(nnx.Module):
-    """3x3 convolutions with batch norm and ReLU, perhaps one more of input and output together, and a classifier.
+    """Convolutions with batch norm and ReLU, perhaps one more of input and output together, and a classifier.
 
     Args:
       channels_in: width of the map.
       dim: width of the convolutions.
       num_convs: how many there are.
+      conv_size: their size.
       concat_input: whether there is one more, which reads the map beside what the others give.
       dropout, dropped: see `Classifier`.
     """
@@ -43,6 +52,7 @@ class FcnHead(nnx.Module):
         channels_in: int,
         dim: int,
         num_convs: int,
+        conv_size: int,
         concat_input: bool,
         num_classes: int,
         dropout: float,
@@ -53,8 +63,8 @@ class FcnHead(nnx.Module):
     ) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
         inputs = [channels_in, *[dim] * (num_convs - 1)]
-        self.convs = nnx.List([layers.ConvNormRelu(width, dim, 3, **options) for width in inputs])
-        self.conv_joined = layers.ConvNormRelu(channels_in + dim, dim, 3, **options) if concat_input else None
+        self.convs = nnx.List([layers.ConvNormRelu(width, dim, conv_size, **options) for width in inputs])
+        self.conv_joined = layers.ConvNormRelu(channels_in + dim, dim, conv_size, **options) if concat_input else None
         self.classifier = Classifier(dim, num_classes, dropout, dropped, **options)
 
     def __call__(self, x_NHWC: layers.Map, train: bool, keys_N: layers.Keys) -> tuple[layers.Map, layers.Map]:
@@ -84,6 +94,7 @@ class AuxiliaryHead(FcnHead):
             maps[self.level].width,
             config.auxiliary_dim,
             1,
+            3,
             False,
             num_classes,
             config.auxiliary_dropout,
@@ -99,19 +110,20 @@ class AuxiliaryHead(FcnHead):
 
 
 class Fcn(Decoder):
-    """The encoder's coarsest map to logits of every cell of it; an auxiliary head gives more logits for training.
+    """The encoder's coarsest map, or all, to logits of every cell; an auxiliary head gives more logits for training.
 
     Nothing here is rematerialised: the pass itself updates the batch norms' running means.
 
     Args:
-      maps: of any number, width and stride; all but the last and the auxiliary head's are left out.
+      maps: of any number, width and stride.
       num_classes: real classes.
-      config: dim, num_convs, concat_input, dropout, dropped (see `FcnHead`), auxiliary_dim (0 for no auxiliary head),
+      config: inputs (a key of `map_inputs.INPUTS`), align_corners (whether maps that are joined are resized so), dim,
+        num_convs, conv_size, concat_input, dropout, dropped (see `FcnHead`), auxiliary_dim (0 for no auxiliary head),
         auxiliary_level (the map that it reads), auxiliary_dropout.
     """
 
     FIELDS = (
-        *("dim", "num_convs", "concat_input", "dropout", "dropped"),
+        *("inputs", "align_corners", "dim", "num_convs", "conv_size", "concat_input", "dropout", "dropped"),
         *("auxiliary_dim", "auxiliary_level", "auxiliary_dropout"),
     )
     SEGMENTATION_LOSS = "per_pixel"
@@ -119,6 +131,8 @@ class Fcn(Decoder):
 
     @classmethod
     def check(cls, config: ConfigDict, maps: tuple[FeatureMap, ...]) -> None:
+        choose(INPUTS, config.inputs, "model.decoder.inputs")
+        check_conv_size("model.decoder.conv_size", config.conv_size)
         choose(layers.DROPPED, config.dropped, "model.decoder.dropped")
         check_auxiliary(config, maps)
 
@@ -139,10 +153,12 @@ class Fcn(Decoder):
         del remat
         self.check(config, maps)
         options = layers.Options(dtype=dtype, rngs=rngs)
+        self.inputs, self.align_corners = config.inputs, config.align_corners
         self.head = FcnHead(
-            maps[-1].width,
+            INPUTS[config.inputs].width(maps),
             config.dim,
             config.num_convs,
+            config.conv_size,
             config.concat_input,
             num_classes,
             config.dropout,
@@ -152,9 +168,10 @@ class Fcn(Decoder):
         self.auxiliary = AuxiliaryHead(maps, num_classes, config, **options) if config.auxiliary_dim else None
 
     def __call__(self, maps: Maps, training: Training | None = None) -> dict[str, Array]:
-        """`logits_NHWC` and the `features_NHWC` of which they are made, with the size of the coarsest map, and
+        """`logits_NHWC` and the `features_NHWC` of which they are made, with the size of what is read, and
         `auxiliary_logits_NHWC`."""
-        features, logits = self.head(maps[-1], training is not None, keys_of(training, 0))
+        x = INPUTS[self.inputs].read(maps, self.align_corners)
+        features, logits = self.head(x, training is not None, keys_of(training, 0))
         outputs = {"features_NHWC": features.astype(jnp.float32), "logits_NHWC": logits}
         if self.auxiliary is not None:
             outputs |= self.auxiliary.outputs(maps, training)

@@ -1,7 +1,7 @@
 """Names of FCN's tensors in PyTorch files, and its sizes off their shapes; see `torch_rows.py`.
 
 Sources: open-mmlab/mmsegmentation mmseg/models/decode_heads/fcn_head.py; pytorch/vision
-torchvision/models/segmentation/fcn.py.
+torchvision/models/segmentation/fcn.py; HRNet/HRNet-Semantic-Segmentation lib/models/seg_hrnet.py.
 """
 
 from collections.abc import Collection, Iterator
@@ -10,12 +10,17 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
+from vspw_jax.models import folded_bias
 from vspw_jax.models.torch_names import DecoderNames, DecoderSizes, Names, Shapes
-from vspw_jax.models.torch_rows import CLASSES, Row, class_head, conv_1x1, conv_norm
+from vspw_jax.models.torch_rows import CLASSES, CONV, CONV_1X1, Row, class_head, conv_1x1, conv_norm
 
 AUXILIARY = "auxiliary_head."
 TORCHVISION_AUXILIARY = "aux_classifier."
 """Where the auxiliary head stands in these files: beside the other, not in it."""
+
+
+LAYOUTS = {1: CONV_1X1, 3: CONV}
+"""By the size of convolutions."""
 
 
 def classifier(ours: str, theirs: str) -> Iterator[Row]:
@@ -23,13 +28,14 @@ def classifier(ours: str, theirs: str) -> Iterator[Row]:
     return class_head(conv_1x1(f"{ours}/conv", theirs), CLASSES)
 
 
-def mmseg_head(ours: str, theirs: str, num_convs: int = 1, concat_input: bool = False) -> Iterator[Row]:
+def mmseg_head(
+    ours: str, theirs: str, num_convs: int = 1, conv_size: int = 3, concat_input: bool = False
+) -> Iterator[Row]:
     """Rows of an `FcnHead` in mmsegmentation's checkpoints."""
-    for number in range(num_convs):
-        there = f"{theirs}convs.{number}"
-        yield from conv_norm(f"{ours}/convs/{number}", f"{there}.conv", f"{there}.bn")
-    if concat_input:
-        yield from conv_norm(f"{ours}/conv_joined", f"{theirs}conv_cat.conv", f"{theirs}conv_cat.bn")
+    names = {f"convs/{number}": f"{theirs}convs.{number}" for number in range(num_convs)}
+    names |= {"conv_joined": f"{theirs}conv_cat"} if concat_input else {}
+    for here, there in names.items():
+        yield from conv_norm(f"{ours}/{here}", f"{there}.conv", f"{there}.bn", LAYOUTS[conv_size])
     yield from classifier(f"{ours}/classifier", f"{theirs}conv_seg")
 
 
@@ -41,21 +47,41 @@ def torchvision_head(ours: str, theirs: str) -> Iterator[Row]:
 
 def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in mmsegmentation's checkpoints."""
-    yield from mmseg_head(f"{ours}/head", theirs, config.num_convs, config.concat_input)
+    yield from mmseg_head(f"{ours}/head", theirs, config.num_convs, config.conv_size, config.concat_input)
     if config.auxiliary_dim:
         yield from mmseg_head(f"{ours}/auxiliary", AUXILIARY)
 
 
 def torchvision(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in torchvision's checkpoints; UserError for a head that torchvision does not have."""
-    if config.num_convs != 1 or config.concat_input:
-        raise UserError(
-            f"An FCN with model.decoder.num_convs={config.num_convs} and concat_input={config.concat_input} has no "
-            "names in torchvision's files, where it has 1 and False. Choose another naming, such as mmseg."
-        )
+    _check_form(config, "torchvision", inputs="coarsest", num_convs=1, conv_size=3, concat_input=False)
     yield from torchvision_head(f"{ours}/head", theirs)
     if config.auxiliary_dim:
         yield from torchvision_head(f"{ours}/auxiliary", TORCHVISION_AUXILIARY)
+
+
+def hrnet_head(ours: str, theirs: str, dim: int, conv_size: int = 1) -> Iterator[Row]:
+    """Rows of an `FcnHead` of one convolution in HRNet's own files."""
+    names = (f"{ours}/convs/0", f"{theirs}.0", f"{theirs}.1")
+    yield from folded_bias.conv_bias_norm(*names, dim, LAYOUTS[conv_size])
+    yield from classifier(f"{ours}/classifier", f"{theirs}.3")
+
+
+def hrnet(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in HRNet's own checkpoints; UserError for a head that HRNet does not have."""
+    _check_form(config, "hrnet", inputs="all", num_convs=1, conv_size=1, concat_input=False, auxiliary_dim=0)
+    yield from hrnet_head(f"{ours}/head", f"{theirs}last_layer", config.dim)
+
+
+def _check_form(config: ConfigDict, naming: str, **form: Any) -> None:
+    """Raises UserError where a head has not the one form that a code has."""
+    ours = {name: config[name] for name in form}
+    if ours != form:
+        listed = lambda fields: ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        raise UserError(
+            f"An FCN with model.decoder.{listed(ours)} has no names in files of the kind {naming}, where it has "
+            f"{listed(form)}. Choose another naming, such as mmseg."
+        )
 
 
 def auxiliary_sizes(shapes: Shapes, weight: str) -> tuple[dict[str, Any], list[str]]:
@@ -71,28 +97,43 @@ def auxiliary_sizes(shapes: Shapes, weight: str) -> tuple[dict[str, Any], list[s
 def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     """In mmsegmentation's checkpoints."""
     auxiliary, assumed = auxiliary_sizes(shapes, f"{AUXILIARY}conv_seg.weight")
+    joins = any(".fuse_layers." in name for name in shapes.tensors)  # Over an HRNet.
+    dropout = 0.0 if joins else 0.1
     fields = dict(
+        inputs="all" if joins else "coarsest",
+        align_corners=False,
         dim=shapes.size(f"{theirs}conv_seg.weight", 1),
         num_convs=shapes.count(theirs + "convs.{}.conv.weight"),
+        conv_size=shapes.size(f"{theirs}convs.0.conv.weight", 2),
         concat_input=f"{theirs}conv_cat.conv.weight" in shapes.tensors,
-        dropout=0.1,
+        dropout=dropout,
         dropped="channels",
         auxiliary_dropout=0.1,
     )
     num_classes = shapes.size(f"{theirs}conv_seg.weight", 0)
-    return DecoderSizes(fields | auxiliary, num_classes, [*assumed, "drop-out 0.1 of channels in training"])
+    return DecoderSizes(fields | auxiliary, num_classes, [*assumed, f"drop-out {dropout} of channels in training"])
 
 
 def torchvision_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     """In torchvision's checkpoints."""
     auxiliary, assumed = auxiliary_sizes(shapes, f"{TORCHVISION_AUXILIARY}4.weight")
     dim = shapes.size(f"{theirs}4.weight", 1)
-    fields = dict(dim=dim, num_convs=1, concat_input=False, dropout=0.1, dropped="elements", auxiliary_dropout=0.1)
+    fields = dict(inputs="coarsest", align_corners=False, dim=dim, num_convs=1, conv_size=3, concat_input=False)
+    fields |= dict(dropout=0.1, dropped="elements", auxiliary_dropout=0.1)
     num_classes = shapes.size(f"{theirs}4.weight", 0)
     return DecoderSizes(fields | auxiliary, num_classes, [*assumed, "drop-out 0.1 of elements in training"])
 
 
+def hrnet_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
+    """In HRNet's own checkpoints."""
+    num_classes, dim = (shapes.size(f"{theirs}last_layer.3.weight", axis) for axis in (0, 1))
+    fields = dict(inputs="all", align_corners=True, dim=dim, num_convs=1, conv_size=1, concat_input=False)
+    fields |= dict(dropout=0.0, dropped="channels", auxiliary_dim=0, auxiliary_level=2, auxiliary_dropout=0.1)
+    return DecoderSizes(fields, num_classes, ["corners aligned where maps are resized", "no drop-out in training"])
+
+
 NAMES: DecoderNames = {
+    "hrnet": Names(("last_layer.",), hrnet, hrnet_sizes, left_out=folded_bias.left_out(r"last_layer\.0")),
     "mmseg": Names(("convs.",), mmseg, mmseg_sizes),
     "torchvision": Names(("0.weight",), torchvision, torchvision_sizes),
 }

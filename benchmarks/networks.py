@@ -1,0 +1,186 @@
+"""Every encoder and decoder: its parameters, and the multiplications of a forward pass, as docs/networks.md lists them.
+
+    python -m benchmarks.networks
+
+It prints that page; nothing is run. A multiplication with its addition (MAC) counts once, in convolutions and matrix
+products; resizes, which are matrix products here, do not count, nor does sampling at offsets. Published "FLOPs" are
+such MACs. Networks have ADE20K's 150 classes and a crop of 512, as the published figures.
+
+Published: parameters of backbones by mmsegmentation's code, operations by its and the authors' code, counted in the
+same way.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from configs.parts import models
+from vspw_jax.console.errors import run_program
+from vspw_jax.inspection import step_cost
+from vspw_jax.models import segmenter
+
+CROP, CLASSES = (512, 512), 150
+RESIZES = ("_resize", "resize_aligned")
+"""Names of the traced functions that resize."""
+
+
+class Published(NamedTuple):
+    """Millions of parameters and thousand millions of MACs; None where none is known."""
+
+    parameters: float | None = None
+    macs: float | None = None
+
+
+class Network(NamedTuple):
+    """An encoder or a decoder of a name, with the encoder that gives a decoder its maps."""
+
+    title: str
+    encoder: ConfigDict
+    decoder: ConfigDict | None = None
+    published: Published = Published()
+
+
+class Cost(NamedTuple):
+    """As `Published`."""
+
+    parameters: float
+    macs: float
+
+
+def changed(config: ConfigDict, **fields: object) -> ConfigDict:
+    """The section with other fields."""
+    config.update(fields)
+    return config
+
+
+def swin(**fields: object) -> ConfigDict:
+    """Swin of another size."""
+    return changed(models.swin_base(), **fields)
+
+
+def encoders() -> list[Network]:
+    """Those that released weights have."""
+    r50 = changed(models.resnet_101(), depths=(3, 4, 6, 3))
+    return [
+        Network("BEiT-L", models.beit_large()),
+        Network("BEiT-L with ViT-Adapter", models.vit_adapter_large()),
+        Network("ResNet-50 (V1c, stride 8)", r50, published=Published(23.527, 100.9)),
+        Network("ResNet-101 (V1c, stride 8)", models.resnet_101(), published=Published(42.519, 178.5)),
+        Network("HRNetV2-W18", changed(models.hrnet_w48(), width=18)),
+        Network("HRNetV2-W48", models.hrnet_w48(), published=Published(65.325, 84.7)),
+        Network("Swin-T", swin(dim=96, depths=(2, 2, 6, 2)), published=Published(27.521, 25.5)),
+        Network("Swin-S", swin(dim=96), published=Published(48.839, 49.2)),
+        Network("Swin-B", models.swin_base(), published=Published(86.745, 86.8)),
+        Network("Swin-L, windows of 12", swin(dim=192, window=12), published=Published(195.201, 205.6)),
+    ]
+
+
+def decoders() -> list[Network]:
+    """Those of the recipes, with their auxiliary heads, on the encoders that the recipes give them."""
+    hrnet, beit, resnet = models.hrnet_w48(), models.beit_large(), models.resnet_101()
+    upernet = changed(models.upernet(), dim=512)
+    return [
+        Network("Mask2Former", models.vit_adapter_large(), models.mask2former()),
+        Network("UperNet, 1024 wide", beit, models.upernet()),
+        Network("UperNet, 512 wide", models.swin_base(), upernet),
+        Network("Decoder A", beit, models.memory_a()),
+        Network("Decoder B", beit, models.memory_b(models.memory_a())),
+        Network("DeepLabV3", resnet, models.deeplabv3(), Published(42.288 + 2.398)),
+        Network("FCN", resnet, models.fcn()),
+        Network("FCN on all maps", hrnet, models.joined_fcn(hrnet), Published(0.628, 10.3)),
+        Network("OCRNet", hrnet, models.ocrnet(hrnet), Published(5.208, 82.4)),
+    ]
+
+
+def millions(tree: PyTree) -> float:
+    """Millions of numbers in the arrays of a tree."""
+    return sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(tree)) / 1e6
+
+
+def cost(make: Callable[[], nnx.Module], call: Callable, *inputs: PyTree) -> tuple[Cost, PyTree]:
+    """(the cost of call(make(), *inputs), the shapes that it gives); `inputs` are shapes."""
+    graphdef, params, others = nnx.split(nnx.eval_shape(make), nnx.Param, ...)
+    run = lambda params, others, *inputs: call(nnx.merge(graphdef, params, others), *inputs)
+    jaxpr, outputs = jax.make_jaxpr(run, return_shape=True)(params, others, *inputs)
+    macs = step_cost.matrix_flops(jaxpr.jaxpr, leave_out=RESIZES) / 2
+    return Cost(millions(params), macs / 1e9), outputs
+
+
+def cost_of_encoder(config: ConfigDict) -> tuple[Cost, PyTree]:
+    """(of one image, shapes of its maps)."""
+    kind, options = segmenter.ENCODERS[config.name], dict(dtype=jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *CROP, 3), jnp.float32)
+    return cost(
+        lambda: kind(config, CROP, "none", **options, rngs=nnx.Rngs(0)), lambda encoder, image: encoder(image), image
+    )
+
+
+def cost_of_decoder(network: Network) -> Cost:
+    """Of one image; a decoder that remembers takes a video's second frame."""
+    assert network.decoder is not None
+    kind, maps = segmenter.DECODERS[network.decoder.name], cost_of_encoder(network.encoder)[1]
+    described = segmenter.ENCODERS[network.encoder.name].maps(network.encoder)
+    make = lambda: kind(described, CLASSES, network.decoder, "none", dtype=jnp.float32, rngs=nnx.Rngs(0))
+    if not kind.remembers:
+        return cost(make, lambda decoder, maps: decoder(maps), maps)[0]
+    memory = cost(make, lambda decoder, maps: decoder.memory(maps), maps)[1]
+    return cost(make, lambda decoder, maps, memory: decoder.look(maps, memory), maps, memory)[0]
+
+
+def row(network: Network, found: Cost) -> str:
+    """A line of a table."""
+    parameters, macs = network.published
+    known = [f"{parameters:.2f}" if parameters else "-", f"{macs:.1f}" if macs else "-"]
+    on = [network.encoder.name] if network.decoder is not None else []
+    cells = [network.title, (network.decoder or network.encoder).name, *on]
+    return f"| {' | '.join([*cells, f'{found.parameters:.2f}', f'{found.macs:.1f}', *known])} |"
+
+
+def page() -> str:
+    """docs/networks.md."""
+    lines = [
+        "# Encoders and decoders",
+        "",
+        "    python -m benchmarks.networks",
+        "",
+        "This command prints this page. It counts a forward pass of one image of 512x512 with 150 classes: millions",
+        "of parameters (M), and thousand millions of multiplications with their additions (GMAC), in convolutions and",
+        "matrix products. Where a paper says FLOPs it mostly means these. The names are those of `model.encoder.name`",
+        "and `model.decoder.name`; `configs/parts/models.py` has the other fields.",
+        "",
+        "Swin's figures are 2 % below the published ones: the projection behind the attention of a window leaves out",
+        "the cells that pad a map.",
+        "",
+        "| encoder | name | M | GMAC | published M | published GMAC |",
+        "|---|---|---|---|---|---|",
+        *(row(network, cost_of_encoder(network.encoder)[0]) for network in encoders()),
+        "",
+        "A decoder's figures have its auxiliary head, which predicting does without but for OCRNet.",
+        "",
+        "| decoder | name | on | M | GMAC | published M | published GMAC |",
+        "|---|---|---|---|---|---|---|",
+        *(row(network, cost_of_decoder(network)) for network in decoders()),
+    ]
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, without an option."""
+    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def main() -> None:
+    """Command line."""
+    parser().parse_args()
+    print(page())
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,41 @@
+"""The page of encoders and decoders: nothing is left out, and what is counted is what is published."""
+
+import pathlib
+
+import pytest
+
+from benchmarks import networks
+from vspw_jax.models import segmenter
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "networks.md"
+
+
+def test_every_encoder_and_decoder_is_listed():
+    """In the tables and on the page, which the command wrote."""
+    page = PAGE.read_text()
+    for listed, kinds in ((networks.encoders(), segmenter.ENCODERS), (networks.decoders(), segmenter.DECODERS)):
+        names = {(network.decoder or network.encoder).name for network in listed}
+        assert names == set(kinds)
+        assert all(f"| {network.title} | {(network.decoder or network.encoder).name} |" in page for network in listed)
+
+
+def test_a_resnet_costs_what_is_published():
+    """Parameters to the last digit, operations to 1 %; and the page has what is counted."""
+    network = next(network for network in networks.encoders() if network.title.startswith("ResNet-50"))
+    found, _ = networks.cost_of_encoder(network.encoder)
+    assert round(found.parameters, 3) == network.published.parameters
+    assert found.macs == pytest.approx(network.published.macs, rel=0.01)
+    assert networks.row(network, found) in PAGE.read_text()
+
+
+def test_the_page_agrees_with_what_is_published():
+    """Parameters to the last digit, operations to 1 %, but for Swin, which leaves out work on padding."""
+    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    compared = 0
+    for _, name, *_, parameters, macs, published_parameters, published_macs in (row for row in rows if len(row) > 5):
+        if "." in published_parameters:
+            assert parameters == published_parameters
+        if "." in published_macs:
+            assert float(macs) == pytest.approx(float(published_macs), rel=0.03 if name == "swin" else 0.01)
+            compared += 1
+    assert compared > 5

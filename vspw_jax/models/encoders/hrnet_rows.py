@@ -1,0 +1,94 @@
+"""Names of HRNet's tensors in PyTorch files, and its sizes off their shapes; see `torch_rows.py`.
+
+HRNet's own codes, mmsegmentation and timm have the same names.
+
+Sources: HRNet/HRNet-Semantic-Segmentation lib/models/seg_hrnet_ocr.py; open-mmlab/mmsegmentation
+mmseg/models/backbones/hrnet.py; huggingface/pytorch-image-models timm/models/hrnet.py.
+"""
+
+import functools
+from collections.abc import Collection, Iterator
+
+from ml_collections import ConfigDict
+
+from vspw_jax.models.encoders import resnet_rows
+from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shapes
+from vspw_jax.models.torch_rows import CONV_1X1, Row, conv_norm
+
+MARKS = ("stage4.0.branches.",)
+LEFT_OUT = {
+    r"^(incre_modules|downsamp_modules|final_layer|classifier)\.": (
+        "of an image classification head, which a segmentation network does not have"
+    )
+}
+
+
+def numbered(ours: str, theirs: str, index: tuple[int, ...] = ()) -> Iterator[Row]:
+    """Rows of a 3x3 convolution and a norm that are numbers 0 and 1 of a sequence."""
+    return conv_norm(ours, f"{theirs}.0", f"{theirs}.1", index=index)
+
+
+def bottlenecks(ours: str, theirs: str, config: ConfigDict) -> Iterator[Row]:
+    """Rows of the first stage, a ResNet's."""
+    has_shortcut = config.stem_width != 4 * config.bottleneck_width
+    yield from resnet_rows.block(f"{ours}/first", f"{theirs}.0", (), has_shortcut)
+    for number in range(1, config.bottlenecks):
+        yield from resnet_rows.block(f"{ours}/rest", f"{theirs}.{number}", (number - 1,), has_shortcut=False)
+
+
+def fusion(ours: str, theirs: str, number: int, branches: int, index: tuple[int, ...]) -> Iterator[Row]:
+    """Rows of what makes the branch of a number of all."""
+    for other in range(number):
+        here, last = f"{ours}/finer/{other}", number - other - 1
+        for step in range(last):
+            yield from numbered(f"{here}/convs/{step}", f"{theirs}.{other}.{step}", index)
+        yield from numbered(f"{here}/last", f"{theirs}.{other}.{last}", index)
+    for other in range(number + 1, branches):
+        here, there = f"{ours}/coarser/{other - number - 1}", f"{theirs}.{other}"
+        yield from conv_norm(f"{here}/conv", f"{there}.0", f"{there}.1", CONV_1X1, index)
+
+
+def exchange(ours: str, theirs: str, branches: int, blocks: int, module: int) -> Iterator[Row]:
+    """Rows of a module of a stage, which is one of several that are stacked."""
+    for number in range(branches):
+        for block in range(blocks):
+            here, there = f"{ours}/branches/{number}", f"{theirs}.branches.{number}.{block}"
+            for conv in (1, 2):
+                names = (f"{there}.conv{conv}", f"{there}.bn{conv}")
+                yield from conv_norm(f"{here}/conv{conv}", *names, index=(module, block))
+        here, there = f"{ours}/fusions/{number}", f"{theirs}.fuse_layers.{number}"
+        yield from fusion(here, there, number, branches, (module,))
+
+
+def hrnet(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows of an HRNet, whatever network it stands in."""
+    for number in (1, 2):
+        yield from conv_norm(f"{ours}/stem/{number - 1}", f"{theirs}conv{number}", f"{theirs}bn{number}")
+    yield from bottlenecks(f"{ours}/bottlenecks", f"{theirs}layer1", config)
+    yield from numbered(f"{ours}/finest", f"{theirs}transition1.0")
+    for stage, modules in enumerate(config.modules):
+        yield from numbered(f"{ours}/halvings/{stage}", f"{theirs}transition{stage + 1}.{stage + 1}.0")
+        for module in range(modules):
+            there = f"{theirs}stage{stage + 2}.{module}"
+            yield from exchange(f"{ours}/stages/{stage}", there, stage + 2, config.blocks, module)
+
+
+def sizes(shapes: Shapes, theirs: str, upsampling: str) -> EncoderSizes:
+    """In files of whole networks of a code with this upsampling."""
+    fields = dict(
+        width=shapes.size(f"{theirs}stage4.0.branches.0.0.conv1.weight", 0),
+        stem_width=shapes.size(f"{theirs}conv1.weight", 0),
+        bottleneck_width=shapes.size(f"{theirs}layer1.0.conv1.weight", 0),
+        bottlenecks=shapes.count(theirs + "layer1.{}.conv1.weight"),
+        modules=tuple(shapes.count(f"{theirs}stage{stage}." + "{}.branches.0.0.conv1.weight") for stage in (2, 3, 4)),
+        blocks=shapes.count(theirs + "stage2.0.branches.0.{}.conv1.weight"),
+        upsampling=upsampling,
+    )
+    return EncoderSizes(fields, (512, 512), [f"upsampling {upsampling!r}", "a crop of 512x512"])
+
+
+NAMES: EncoderNames = {
+    "mmseg": Names(MARKS, hrnet, functools.partial(sizes, upsampling="bilinear")),
+    "hrnet": Names(MARKS, hrnet, functools.partial(sizes, upsampling="aligned")),
+    "hrnet_alone": Names(MARKS, hrnet, whole=False, left_out=LEFT_OUT),
+}
