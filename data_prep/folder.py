@@ -7,17 +7,18 @@ The source, a folder, .zip or .tar, holds images/ and masks/ (or annotations/, l
 
     images/[train|val|test/][<video>/]<frame>.jpg        masks/[train|val|test/][<video>/]<frame>.png
 
-A folder below the split is a video; files directly in the split are single images. Without folders of splits, train.txt
-and val.txt may name the videos or images of each, one a line; without these, --val-share of them are drawn. VSPW's
-layout (train.txt, val.txt, data/<video>/{origin,mask}) is taken too.
+or [train|val|test]/images/ beside masks/. A folder below the split is a video; files directly in the split are single
+images. Without folders of splits, train.txt and val.txt may name the videos or images of each, one a line; without
+these, --val-share of them are drawn. VSPW's layout (train.txt, val.txt, data/<video>/{origin,mask}) is taken too.
 
 classes.csv has a line for each class, after a first line with the columns' names: name, id (the value of its pixels in
 masks), and colour (#rrggbb) or r, g, b. JSON does as well: a list of such rows, or {"id": "name", ...}. Masks are PNGs
 of ids (grey or palette) or of colours; the conversion finds out which, and prints it. Values or colours that mean no
-class are named with --void=0,#000000; 255 is void where no class has it.
+class are named with --void=0,#000000; 255 is void where no class has it. Where ids and colours both fit, and mean
+different classes, the conversion asks for --masks-hold=ids or colours.
 
-The classes go with the records: the network then has as many outputs, and reports, pictures and exports their names and
-colours. Any labelled frame that cannot be used stops the conversion; see data_prep.vspw.
+The classes go with the records: the network then has as many outputs, and reports and pictures their names and colours.
+Any labelled frame that cannot be used stops the conversion; see data_prep.vspw.
 """
 
 import argparse
@@ -25,68 +26,45 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from data_prep.conversion import builder, class_files, command_line, video_folders
-from data_prep.conversion.class_files import Meaning, Row
+from data_prep.conversion import builder, class_files, command_line, labelled_folders, masks_hold, video_folders
 from data_prep.conversion.frames import Form, Frame
-from data_prep.conversion.labelled_folders import Layout
-from vspw_jax.console.errors import UserError, run_program
-from vspw_jax.files import mask_png
+from vspw_jax.console.errors import UserError, choose, run_program
 from vspw_jax.files.sources import Source, open_source
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions  # Its import takes two seconds.
 
 DATASET = "folder"
-SAMPLED = 32
-"""Masks read to find out what they hold."""
-VAL_SHARE = 0.2
+AUTO = "auto"
+"""Of --masks-hold: found from the masks."""
 
 
 class Folder(builder.Builder):
     """A user's own data set; see the module."""
 
 
-def read_splits(
-    source: Source, mask_suffix: str = "", single_images: bool = False, val_share: float = VAL_SHARE, seed: int = 0
-) -> dict[str, list[Frame]]:
-    """Frames by split, in VSPW's layout or in that of `labelled_folders`."""
-    if any(name.split("/")[-1] == "train.txt" for name in source.sizes) and any(
-        "/origin/" in name for name in source.sizes
-    ):
-        prefix, splits = video_folders.read_splits(source)
-        return {s: video_folders.split_frames(source, prefix, videos, s) for s, videos in splits.items()}
-    return Layout(source, mask_suffix, single_images).splits(val_share, seed)
+def read_splits(source: Source, options: labelled_folders.Options) -> dict[str, list[Frame]]:
+    """Frames by split, in VSPW's layout or in those of `labelled_folders`.
 
-
-def _sampled_masks(source: Source, frames: Sequence[Frame]) -> Iterator[bytes]:
-    masks = [frame.mask for frame in frames if frame.mask in source.sizes]
-    for mask in masks[:: max(len(masks) // SAMPLED, 1)][:SAMPLED]:
-        yield source.read(str(mask))
-
-
-def meaning_of_masks(
-    source: Source, frames: Sequence[Frame], rows: Sequence[Row], void: Sequence[str]
-) -> tuple[Meaning, str]:
-    """What masks hold, found from some of them, and a sentence that says it.
-
-    Ids are meant where all masks hold ids that the list has. Colours are, where they do not and the list has colours.
+    Raises:
+      UserError: neither layout, or options that VSPW's does not have.
     """
-    ids = class_files.of_ids(DATASET, rows, void)
-    strange = set[int]()
-    for png in _sampled_masks(source, frames):
-        try:
-            strange |= {int(v) for v in set(mask_png.decode(png).ravel().tolist()) if not ids.labels.allowed[v]}
-        except UserError as error:
-            if any(row.colour for row in rows):
-                return class_files.of_colours(DATASET, rows, void), "Masks hold colours."
-            if "holds colours" in str(error):
-                raise UserError(
-                    f"The masks of {source.path} hold colours, and the list of classes has none. Add a column colour "
-                    "(#rrggbb), or r, g and b."
-                ) from error
-    if strange and all(row.colour for row in rows):
-        return class_files.of_colours(DATASET, rows, void), "Masks hold colours, in a palette."
-    return ids, "Masks hold ids."
+    names = [name.split("/") for name in source.sizes]
+    if not any(parts[-2:-1] == ["origin"] for parts in names) or not any(p[-1] == "train.txt" for p in names):
+        return labelled_folders.read_splits(source, options)
+    if options != labelled_folders.DEFAULT:
+        raise UserError(
+            f"{source.path} is in VSPW's layout, whose lists and folders say all: leave out --mask-suffix, "
+            "--single-images, --val-share and --seed."
+        )
+    prefix, splits = video_folders.read_splits(source)
+    return {split: video_folders.split_frames(source, prefix, videos, split) for split, videos in splits.items()}
+
+
+def _sampled_masks(source: Source, splits: dict[str, list[Frame]]) -> Iterator[bytes]:
+    masks = [frame.mask for frames in splits.values() for frame in frames if frame.mask in source.sizes]
+    for mask in masks[:: max(len(masks) // masks_hold.SAMPLED, 1)][: masks_hold.SAMPLED]:
+        yield source.read(str(mask))
 
 
 def convert(
@@ -95,7 +73,8 @@ def convert(
     output: pathlib.Path | str,
     max_bad: int = 0,
     void: Sequence[str] = (),
-    layout: dict[str, Any] | None = None,
+    hold: str = AUTO,
+    layout: labelled_folders.Options = labelled_folders.DEFAULT,
     beam: "PipelineOptions | None" = None,
     **options: Any,
 ) -> list[str]:
@@ -107,7 +86,7 @@ def convert(
       output: where the records go.
       max_bad: how many bad frames may be left out.
       void: ids, or colours as "#rrggbb", of pixels without a class.
-      layout: options of `read_splits`.
+      hold: what masks hold, "ids" or "colours"; AUTO finds out.
       beam: Beam's PipelineOptions; None converts in this process.
       options: further ones of `builder.Builder`.
 
@@ -115,13 +94,16 @@ def convert(
       The messages about frames left out.
 
     Raises:
-      UserError: no such layout or list, bad frames beyond max_bad, no room, or other data at `output`.
+      UserError: no such layout or list, masks that leave open what they hold, bad frames beyond max_bad, no room, or
+        other data at `output`.
     """
     source, rows = open_source(source), class_files.read(classes)
-    splits = read_splits(source, **(layout or {}))
-    frames = [frame for own in splits.values() for frame in own]
-    meaning, found = meaning_of_masks(source, frames, rows, void)
-    print(found)
+    splits = read_splits(source, layout)
+    if hold == AUTO:
+        meaning, found = masks_hold.judged(_sampled_masks(source, splits), DATASET, rows, void)
+        print(found)
+    else:
+        meaning = choose(masks_hold.STATED, hold, "--masks-hold")(DATASET, rows, void)
     form = Form(meaning.labels, mask_colours=meaning.mask_colours)
     made = Folder(splits=splits, source=source, form=form, max_bad=max_bad, data_dir=pathlib.Path(output), **options)
     return command_line.prepare(made, beam)
@@ -130,16 +112,20 @@ def convert(
 def parser() -> argparse.ArgumentParser:
     """The command line; what it does not know is Beam's."""
     result = command_line.parser(DATASET, __doc__)
+    default = labelled_folders.DEFAULT
     result.add_argument("--classes", required=True, metavar="FILE", help="CSV or JSON that lists the classes")
     result.add_argument("--void", default="", help="ids or colours (#rrggbb) without a class, such as 0,#000000")
+    result.add_argument(
+        "--masks-hold", default=AUTO, choices=(AUTO, *masks_hold.STATED), help="ids or colours (default: found)"
+    )
     result.add_argument("--mask-suffix", default="", help="after the frame's name in its mask's: _mask for a_mask.png")
     result.add_argument(
         "--single-images", action="store_true", help="files of a folder are images by themselves, not a video's frames"
     )
     result.add_argument(
-        "--val-share", type=float, default=VAL_SHARE, help="of the videos, where no split is stated (default 0.2)"
+        "--val-share", type=float, default=default.val_share, help="of the videos, where no split is stated (0.2)"
     )
-    result.add_argument("--seed", type=int, default=0, help="of drawing that share (default 0)")
+    result.add_argument("--seed", type=int, default=default.seed, help="of drawing that share (default 0)")
     return result
 
 
@@ -147,10 +133,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options, rest = parser().parse_known_args(argv)
     source = open_source(options.source)
-    layout = {name: getattr(options, name) for name in ("mask_suffix", "single_images", "val_share", "seed")}
+    layout = labelled_folders.Options(options.mask_suffix, options.single_images, options.val_share, options.seed)
     beam = command_line.beam_options(options, rest, source)
     void = [text.strip() for text in options.void.split(",") if text.strip()]
-    bad = convert(source, options.classes, options.output, options.max_bad, void, layout, beam)
+    bad = convert(source, options.classes, options.output, options.max_bad, void, options.masks_hold, layout, beam)
     command_line.report(options.output, bad)
 
 

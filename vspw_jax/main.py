@@ -255,7 +255,8 @@ def adopt_classes(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Gives the recipe as many classes as its data, or the run in the workdir, has of its own."""
     checks.check_parts(config)
     stated = config_flags.get_override_values(flags.FLAGS["config"])
-    run_classes.adopt(config, run_classes.of_run(config, workdir), "model.num_classes" in stated)
+    known = run_classes.of_run(config, workdir, trains=_MODE.value in ("train", "replay"))
+    run_classes.adopt(config, known, "model.num_classes" in stated)
 
 
 def main(_: Sequence[str]) -> None:

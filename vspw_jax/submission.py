@@ -103,7 +103,7 @@ def check(
     Raises:
       UserError: files are missing, too many or wrong; it lists them.
     """
-    if data.classes != vspw.classes():
+    if not vspw.are(data.classes):
         raise UserError(
             f"{data.path} has classes of its own ({listed(data.classes.names, 3)}): expected VSPW, whose challenge "
             "takes entries."

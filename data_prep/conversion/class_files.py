@@ -20,8 +20,6 @@ EXPECTED = (
     "Expected CSV with the columns name, id (its value in masks; without it the row's number from 0) and, where masks "
     'hold colours, colour (#rrggbb) or r, g and b; or JSON: a list of such rows, or {"id": "name", ...}'
 )
-
-
 FIRST_COLOUR = (128, 64, 128)
 """From which the others are far, where none is stated."""
 
@@ -52,7 +50,7 @@ def read(path: pathlib.Path | str) -> list[Row]:
     """The classes of a file, in order.
 
     Raises:
-      UserError: there is no such file, it holds no such list, or ids, names or colours that clash.
+      UserError: there is no such file, it holds no such list, or ids, names or colours that clash or lack in part.
     """
     path = pathlib.Path(path)
     try:
@@ -61,48 +59,74 @@ def read(path: pathlib.Path | str) -> list[Row]:
         raise UserError(f"--classes={path} cannot be read ({error}). {EXPECTED}.") from error
     try:
         rows = _json_rows(text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text)
+        _check_columns(rows)
         found = [_row(number, row) for number, row in enumerate(rows)]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"--classes={path}: {error}. {EXPECTED}.") from error
     _check(path, found)
     return found
 
 
-def _json_rows(text: str) -> list[Mapping[str, Any]]:
+def _json_rows(text: str) -> list[dict[str, Any]]:
     stated = json.loads(text)
     if isinstance(stated, dict) and isinstance(stated.get("classes"), list):
         stated = stated["classes"]
     if isinstance(stated, dict):
-        return [{"id": number, "name": name} for number, name in stated.items()]
-    return [{"name": row} if isinstance(row, str) else row for row in stated]
+        stated = [{"id": number, **(row if isinstance(row, dict) else {"name": row})} for number, row in stated.items()]
+    rows = [{"name": row} if isinstance(row, str) else row for row in stated]
+    if strange := [row for row in rows if not isinstance(row, dict)]:
+        raise ValueError(f"{strange[0]!r} is no class")
+    return [{str(column).lower(): value for column, value in row.items()} for row in rows]
 
 
-def _csv_rows(text: str) -> list[Mapping[str, Any]]:
-    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    names = [name.strip().lower() for name in rows.fieldnames or ()]
-    if "name" not in names:
-        raise ValueError(f"its first line is {','.join(rows.fieldnames or ())!r}, in which there is no column 'name'")
-    rows.fieldnames = names
-    return [row for row in rows if any((value or "").strip() for value in row.values() if isinstance(value, str))]
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
+    rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
+    if "name" not in rows.fieldnames:
+        raise ValueError(f"its first line is {','.join(rows.fieldnames)!r}, in which there is no column 'name'")
+    found = [row for row in rows if any(map(_is_stated, row.values()))]
+    for row in found:
+        if None in row or None in row.values():
+            raise ValueError(f"the line of {row['name']!r} has more or fewer cells than the first line")
+    return found
+
+
+def _is_stated(value: Any) -> bool:
+    return value is not None and str(value).strip() != ""
+
+
+def _check_columns(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ValueError where a column means nothing, or where only some classes have an id or a colour."""
+    columns = {column for row in rows for column in row}
+    if strange := sorted(columns - set(COLUMNS)):
+        raise ValueError(f"it has {', '.join(map(repr, strange))}, which means nothing here")
+    for column in ("id", "colour", "color", "r", "g", "b"):
+        without = [row.get("name") for row in rows if not _is_stated(row.get(column))]
+        if 0 < len(without) < len(rows):
+            raise ValueError(f"{without[0]!r} has no {column}, while other classes have one")
 
 
 def _row(number: int, row: Mapping[str, Any]) -> Row:
-    name, stated = str(row.get("name") or "").strip(), row.get("id")
-    if not name:
-        raise ValueError(f"class {number} has no name")
-    is_stated = stated is not None and str(stated).strip() != ""
-    value = int(str(stated)) if is_stated else number
+    name = row.get("name")
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise ValueError(f"class {number} is called {name!r}, which is no name on one line")
+    name, stated = name.strip(), row.get("id")
+    try:
+        value = int(str(stated)) if _is_stated(stated) else number
+        colour = _colour_of(row)
+    except ValueError as error:
+        raise ValueError(f"class {name!r}: {error}") from error
     if not 0 <= value <= VOID:
-        raise ValueError(f"{name!r} has the id {value}: ids are 0 to {VOID}")
-    return Row(name, value, _colour_of(row))
+        raise ValueError(f"class {name!r} has the id {value}: ids are 0 to {VOID}")
+    return Row(name, value, colour)
 
 
 def _colour_of(row: Mapping[str, Any]) -> Colour | None:
     given = [row.get(channel) for channel in "rgb"]
-    if all(value is not None and str(value).strip() for value in given):
+    if any(map(_is_stated, given)):
         return colour(given)
     stated = row.get("colour", row.get("color"))
-    return colour(stated) if stated not in (None, "") else None
+    return colour(stated) if stated is not None and stated != "" else None
 
 
 def colour(stated: Any) -> Colour:
@@ -113,7 +137,10 @@ def colour(stated: Any) -> Colour:
             stated = bytes.fromhex(text.removeprefix("#"))
         else:
             stated = re.split("[ ,;]+", text.strip("()[]"))
-    channels = [int(str(value)) for value in stated]
+    try:
+        channels = [int(str(value)) for value in stated]
+    except (TypeError, ValueError):
+        channels = []
     if len(channels) != 3 or not all(0 <= value <= 255 for value in channels):
         raise ValueError(f"{stated!r} is no colour: expected #rrggbb or three numbers from 0 to 255")
     return channels[0], channels[1], channels[2]

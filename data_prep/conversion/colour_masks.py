@@ -9,6 +9,7 @@ from PIL import Image
 
 from vspw_jax.classes.class_list import Colour
 from vspw_jax.console.errors import UserError
+from vspw_jax.files import mask_png
 
 LISTED = 4
 """How many unknown colours are named."""
@@ -28,12 +29,9 @@ def to_values(png: bytes, values: Sequence[tuple[Colour, int]]) -> bytes:
       values: by colour.
 
     Raises:
-      UserError: it is no PNG, is transparent in part, or holds a colour without a value.
+      UserError: it is no PNG, is damaged, is transparent in part, or holds a colour without a value.
     """
-    with Image.open(io.BytesIO(png)) as image:
-        if image.format != "PNG":
-            raise UserError(f"is a {image.format} file: expected PNG, as a format that loses bits changes colours")
-        rgba_HW4 = np.asarray(image.convert("RGBA"))
+    rgba_HW4, _ = mask_png.whole(png, "RGBA")
     if (rgba_HW4[..., 3] != 255).any():
         raise UserError("holds transparent pixels, whose class is not told: expected opaque colours alone")
     code_HW = _codes(rgba_HW4[..., :3])
@@ -45,7 +43,7 @@ def to_values(png: bytes, values: Sequence[tuple[Colour, int]]) -> bytes:
         codes, counts = np.unique(code_HW[~is_known_HW], return_counts=True)
         most = codes[np.argsort(-counts)][:LISTED]
         shown = ", ".join(f"#{code:06x}" for code in most) + (", ..." if len(codes) > LISTED else "")
-        raise UserError(f"holds {len(codes)} colours that the list of classes does not have: {shown}")
+        raise UserError(f"holds colours that the list of classes does not have, {len(codes)} of them: {shown}")
     value_of = np.array([value for _, value in values], np.uint8)[order]
     buffer = io.BytesIO()
     Image.fromarray(value_of[place_HW]).save(buffer, "PNG")

@@ -7,12 +7,14 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import scipy.sparse
 import tensorflow_datasets as tfds
 
 from data_prep.conversion import units
 from data_prep.conversion.builder import Builder
 from vspw_jax.classes import label_maps
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, listed, warn
 from vspw_jax.data import class_pixels, records
 from vspw_jax.files.sources import Source
 
@@ -153,9 +155,26 @@ def report(output: pathlib.Path | str, bad: Iterable[str], fits: Sequence[str] =
     labels = label_maps.from_metadata(metadata)
     for split, videos in metadata["videos"].items():
         frames = sum(count for _, count in videos)
-        if len(labels.sources) == len(labels.classes):
+        if labels.numbering == label_maps.OWN:
+            print(f"{split}: {len(videos)} videos and single images, {frames} frames")
+            shown_classes(labels, class_pixels.load(records.find(output), split, frames), split)
+            continue
+        if labels.dataset == "vspw":
             print(f"{split}: {len(videos)} videos, {frames} frames")
             continue
         pixels_N256 = class_pixels.load(records.find(output), split, frames)
         kept = class_pixels.count_kept(pixels_N256, labels.lookup(fits), labels.labelled, PUBLISHED_SHARE)
         print(f"{split}: {kept}")
+
+
+def shown_classes(labels: label_maps.LabelMap, pixels_N256: scipy.sparse.csr_array, split: str) -> None:
+    """Prints each class's share of a split's labelled pixels, and warns of those that never occur."""
+    pixels_V = np.asarray(pixels_N256.astype(np.int64).sum(axis=0)).ravel()
+    if not pixels_V.any():
+        return
+    share = {source.name: 100 * pixels_V[source.value] / pixels_V.sum() for source in labels.sources}
+    for name, value in sorted(share.items(), key=lambda item: -item[1]):
+        print(f"  {value:6.2f} %  {name}")
+    print(f"  {100 - sum(share.values()):6.2f} %  no class")
+    if missing := [name for name, value in share.items() if not value]:
+        warn(f"No mask of split {split} has {listed(missing)}. Does the list of classes say how masks name them?")

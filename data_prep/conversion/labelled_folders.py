@@ -1,14 +1,20 @@
-"""Images or videos beside their masks: images/[<split>/][<video>/]<frame>.jpg with masks/ of the same layout.
+"""Images or videos beside their masks, in the layouts that people have.
+
+    images/[<split>/][<video>/]<frame>.jpg    with masks/ of the same folders and names
+    <split>/images/[<video>/]<frame>.jpg      with <split>/masks/
 
 Files of a folder below the split are the frames of a video, in the order of their numbers; files directly in the split
 are single images, each a "video" of its own.
 """
 
 import collections
+import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
+from data_prep.conversion import video_folders
 from data_prep.conversion.frames import Frame
 from vspw_jax.console.errors import UserError, listed, warn
 from vspw_jax.files import frame_names, pictures
@@ -18,135 +24,222 @@ IMAGES = ("images", "frames", "img")
 MASKS = ("masks", "annotations", "labels", "gt")
 """Names of the two folders."""
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""Names of their folders."""
+"""Names of their folders, which a year may follow (train2017)."""
+DEEPEST = 2
+"""Folders that may stand above images/: an archive's own and a split's."""
+VAL_SHARE = 0.2
 
 
-def _root(source: Source) -> tuple[str, str, str | None]:
-    """(prefix, folder of images, folder of masks or None)."""
-    for prefix in ("", *sorted({f"{name.split('/')[0]}/" for name in source.sizes if "/" in name})):
-        for images in IMAGES:
-            if any(name.startswith(f"{prefix}{images}/") for name in source.sizes):
-                there = [m for m in MASKS if any(name.startswith(f"{prefix}{m}/") for name in source.sizes)]
-                return prefix, images, there[0] if there else None
-    found = sorted({name.split("/")[0] for name in source.sizes})[:8]
-    raise UserError(
-        f"{source.path} has no folder of images: expected {' or '.join(f'{name}/' for name in IMAGES)} beside "
-        f"{' or '.join(f'{name}/' for name in MASKS)}, or VSPW's layout (train.txt, data/<video>/origin and mask); "
-        f"found {found}."
-    )
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a layout is read.
 
-
-def _split_of(folder: str) -> str | None:
-    return next((split for split, names in SPLITS.items() if folder.lower() in names), None)
-
-
-class Layout:
-    """The images of a source and where their masks are.
-
-    Args:
+    Attributes:
       mask_suffix: what stands between a frame's name and .png in the name of its mask.
       single_images: whether files of a folder are images by themselves, not the frames of a video.
-
-    Raises:
-      UserError: there is no folder of images, no image in it, or names clash.
+      val_share: of the videos, single images included, that go to val where nothing states the splits.
+      seed: of drawing them.
     """
 
-    def __init__(self, source: Source, mask_suffix: str = "", single_images: bool = False) -> None:
-        self._source, self._suffix, self._single = source, mask_suffix, single_images
-        self._prefix, images, self._masks = _root(source)
-        start = f"{self._prefix}{images}/"
-        files = [name.removeprefix(start) for name in source.sizes if name.startswith(start)]
-        self._files = [name for name in files if name.lower().endswith(pictures.SUFFIXES)]
-        self._images = start
-        if strange := [name for name in files if not name.lower().endswith(pictures.SUFFIXES)]:
-            warn(
-                f"{len(strange)} files of {source.where(start)} are left out: {listed(strange, 3)}. Expected: images "
-                f"end in {', '.join(pictures.SUFFIXES)}."
-            )
-        if not self._files:
-            raise UserError(f"{source.where(start)} holds no image: expected {', '.join(pictures.SUFFIXES)}.")
+    mask_suffix: str = ""
+    single_images: bool = False
+    val_share: float = VAL_SHARE
+    seed: int = 0
 
-    def _mask(self, image: str) -> str | None:
-        if self._masks is None:
-            return None
-        return f"{self._prefix}{self._masks}/{pathlib.PurePosixPath(image).with_suffix('')}{self._suffix}.png"
 
-    def _frames(self, files: Sequence[str], below: int, needs_masks: bool) -> list[Frame]:
-        """Frames of files whose first `below` folders are the split's."""
-        by_video: dict[str, list[str]] = collections.defaultdict(list)
-        for file in files:
-            folders = file.split("/")[below:-1]
-            by_video["-".join(folders)].append(file)
-        frames = []
-        for video in sorted(by_video, key=frame_names.natural):
-            place = self._source.where(f"{self._images}{video or ''}")
-            by_stem = frame_names.by_stem(by_video[video], place)
-            for stem in frame_names.in_order(by_stem, place):
-                is_alone = not video or self._single
-                name = f"{video}-{stem}" if video and self._single else stem
-                mask = self._mask(by_stem[stem])
-                has_mask = mask is not None and (needs_masks or mask in self._source.sizes)
-                frames.append(
-                    Frame(name if is_alone else video, name, self._images + by_stem[stem], mask if has_mask else None)
-                )
-        self._check_names(frames)
-        return frames
+DEFAULT = Options()
 
-    def _check_names(self, frames: Sequence[Frame]) -> None:
-        twice = [n for n, count in collections.Counter((f.video, f.name) for f in frames).items() if count > 1]
-        if twice:
-            raise UserError(
-                f"Two frames of {self._source.path} would be called {twice[0][0]}/{twice[0][1]}. Rename one of them."
-            )
 
-    def splits(self, val_share: float, seed: int) -> dict[str, list[Frame]]:
-        """Frames by split: by folders or lists that are there; else a share of the videos is drawn for val.
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """A folder of images and the folder of their masks, which may be missing; `above` is what they stand in."""
 
-        Args:
-          val_share: of the videos, single images included; at least one of either split.
-          seed: of the drawing.
+    above: str
+    images: str
+    masks: str | None
 
-        Raises:
-          UserError: a list names what is not there; too few videos to draw from.
-        """
-        folders = {file.split("/")[0] for file in self._files if "/" in file}
-        if folders and all(map(_split_of, folders)):
-            by_split: dict[str, list[str]] = collections.defaultdict(list)
-            for file in self._files:
-                if "/" in file:
-                    by_split[str(_split_of(file.split("/")[0]))].append(file)
-            return {s: self._frames(by_split[s], 1, s != "test") for s in SPLITS if s in by_split}
-        frames = self._frames(self._files, 0, needs_masks=False)
-        lists = {split: f"{self._prefix}{split}.txt" for split in SPLITS}
-        stated = {split: name for split, name in lists.items() if name in self._source.sizes}
-        chosen = self._listed(stated, frames) if stated else drawn(frames, val_share, seed)
-        if self._masks is None:
-            raise UserError(
-                f"{self._source.path} has no masks: expected {' or '.join(f'{name}/' for name in MASKS)} beside the "
-                "images."
-            )
+    def path(self, kind: str) -> str:
+        """The path of a folder in it, with / at the end."""
+        return f"{self.above}/{kind}/" if self.above else f"{kind}/"
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """An image: its path in the source, its folders below the split, its split if a folder states it, its mask."""
+
+    image: str
+    folders: tuple[str, ...]
+    split: str | None
+    mask: str | None
+
+
+def split_of(folder: str) -> str | None:
+    """The split that a folder's name means, or None."""
+    name = re.sub(r"\d{4}$", "", folder.lower())
+    return next((split for split, names in SPLITS.items() if name in names), None)
+
+
+def _roots(source: Source) -> list[Root]:
+    """All folders of images; UserError where there is none, or one beside another."""
+    found = collections.defaultdict[str, set[str]](set)
+    there = set()
+    for name in source.sizes:
+        parts = name.split("/")[:-1]
+        there |= {("/".join(parts[:depth]), part) for depth, part in enumerate(parts[: DEEPEST + 1])}
+        depth = next((n for n, part in enumerate(parts[: DEEPEST + 1]) if part in (*IMAGES, *MASKS)), None)
+        if depth is not None and parts[depth] in IMAGES:
+            found["/".join(parts[:depth])].add(parts[depth])
+    if not found:
+        top = sorted({name.split("/")[0] for name in source.sizes})
+        raise UserError(
+            f"{source.path} has no folder of images: expected {' or '.join(f'{name}/' for name in IMAGES)} beside "
+            f"{' or '.join(f'{name}/' for name in MASKS)}, or VSPW's layout (train.txt, data/<video>/origin and mask); "
+            f"found {listed(top)}."
+        )
+    roots = []
+    for above, names in sorted(found.items()):
+        if len(names) > 1:
+            raise UserError(f"{source.where(above)} has {' and '.join(sorted(names))}: expected one folder of images.")
+        masks = [name for name in MASKS if (above, name) in there]
+        roots.append(Root(above, names.pop(), masks[0] if masks else None))
+    return roots
+
+
+def _files(source: Source, root: Root, suffix: str) -> Iterator[File]:
+    """The images of a root; its split is that of the folder that it stands in, if that is one."""
+    start = root.path(root.images)
+    names = [name.removeprefix(start) for name in source.sizes if name.startswith(start)]
+    images = [name for name in names if name.lower().endswith(pictures.SUFFIXES)]
+    if strange := sorted(set(names) - set(images)):
+        warn(
+            f"{len(strange)} files of {source.where(start)} are left out: {listed(strange, 3)}. Expected: images end "
+            f"in {', '.join(pictures.SUFFIXES)}."
+        )
+    split = split_of(pathlib.PurePosixPath(root.above).name)
+    for name in images:
+        stem = pathlib.PurePosixPath(name).with_suffix("")
+        mask = f"{root.path(root.masks)}{stem}{suffix}.png" if root.masks else None
+        yield File(start + name, tuple(name.split("/")[:-1]), split, mask)
+
+
+def _with_splits(source: Source, files: Sequence[File]) -> list[File]:
+    """The same, with the splits that their first folders state, if they state any."""
+    tops = {file.folders[0] if file.folders else "" for file in files}
+    states = {top for top in tops if split_of(top)}
+    if not states:
+        return list(files)
+    if others := sorted(tops - states):
+        odd = " and ".join(name or "files beside them" for name in others)
+        raise UserError(
+            f"The images of {source.path} have folders of splits, {listed(sorted(states))}, and {odd}: expected all in "
+            f"folders called {', '.join(SPLITS)}, or none."
+        )
+    return [dataclasses.replace(file, folders=file.folders[1:], split=split_of(file.folders[0])) for file in files]
+
+
+def _all_files(source: Source, suffix: str) -> list[File]:
+    roots = _roots(source)
+    files = [file for root in roots for file in _files(source, root, suffix)]
+    if len(roots) == 1:
+        files = _with_splits(source, files)
+    elif not all(file.split for file in files):
+        raise UserError(
+            f"{source.path} has several folders of images, in {listed([root.above or '.' for root in roots])}: "
+            f"expected one, or one in each of {', '.join(SPLITS)}."
+        )
+    if not files:
+        raise UserError(f"{source.path} holds no image: expected {', '.join(pictures.SUFFIXES)}.")
+    if all(file.mask is None for file in files if file.split != "test"):
+        raise UserError(
+            f"{source.path} has no masks: expected {' or '.join(f'{name}/' for name in MASKS)} beside "
+            f"{roots[0].images}/."
+        )
+    return files
+
+
+def _frames(source: Source, files: Sequence[File], single_images: bool) -> list[Frame]:
+    """Frames in order: videos by name, with single images among them."""
+    by_folder = collections.defaultdict[tuple[str, ...], list[File]](list)
+    for file in files:
+        by_folder[file.folders].append(file)
+    videos: dict[str, list[Frame]] = {}
+    for folders, own in by_folder.items():
+        place = source.where("/".join((*own[0].image.split("/")[:-1],)))
+        of_image = {file.image: file for file in own}
+        by_stem = frame_names.by_stem(of_image, place)
+        name = "-".join(folders)
+        if name and not single_images:
+            frames = [_frame(name, stem, of_image[by_stem[stem]]) for stem in frame_names.in_order(by_stem, place)]
+            _add(videos, name, frames, source)
+            continue
+        for stem, image in by_stem.items():
+            frame_names.check(stem, place)
+            alone = "-".join((*folders, stem))
+            _add(videos, alone, [_frame(alone, alone, of_image[image])], source)
+    if complaint := frame_names.open_order((name, [frame.name for frame in own]) for name, own in videos.items()):
+        warn(complaint)
+    return [frame for name in sorted(videos, key=frame_names.natural) for frame in videos[name]]
+
+
+def _frame(video: str, name: str, file: File) -> Frame:
+    return Frame(video, name, file.image, file.mask)
+
+
+def _add(videos: dict[str, list[Frame]], name: str, frames: list[Frame], source: Source) -> None:
+    if name in videos:
+        raise UserError(
+            f"{videos[name][0].image} and {frames[0].image} of {source.path} would both be called {name}. Rename one."
+        )
+    videos[name] = frames
+
+
+def read_splits(source: Source, options: Options) -> dict[str, list[Frame]]:
+    """Frames by split: by folders or lists that are there; else a share of the videos is drawn for val, and said.
+
+    Frames of the test split whose masks are not there have none; of others the conversion says it.
+
+    Raises:
+      UserError: no such layout, no masks, names that clash, a list of what is not there, too few videos to draw from.
+    """
+    files = _all_files(source, options.mask_suffix)
+    if files[0].split:
         return {
-            split: [self._labelled(frame) for frame in own] if split != "test" else own for split, own in chosen.items()
+            split: _frames(source, own, options.single_images)
+            for split in SPLITS
+            if (own := [_tested(source, file) for file in files if file.split == split])
         }
+    frames = _frames(source, files, options.single_images)
+    lists = {split: name for split in SPLITS for name in source.sizes if name.split("/")[-1] == f"{split}.txt"}
+    if lists:
+        return _listed(source, lists, frames)
+    splits = drawn(frames, options.val_share, options.seed)
+    counts = {split: len({frame.video for frame in own}) for split, own in splits.items()}
+    print(
+        f"No folders or lists state the splits: of {sum(counts.values())} videos and single images {counts['val']} "
+        f"were drawn for val (--val-share={options.val_share:g}, --seed={options.seed})."
+    )
+    return splits
 
-    def _labelled(self, frame: Frame) -> Frame:
-        """The frame with a mask, which may be missing: the conversion then says so."""
-        return Frame(frame.video, frame.name, frame.image, self._mask(frame.image.removeprefix(self._images)))
 
-    def _listed(self, lists: Mapping[str, str], frames: Sequence[Frame]) -> dict[str, list[Frame]]:
-        """Frames of the videos, or single images, that lists name, one a line."""
-        result = {}
-        for split, file in lists.items():
-            names = [line.strip() for line in self._source.read(file).decode("utf-8-sig").splitlines() if line.strip()]
-            known = {frame.video for frame in frames}
-            wanted = {name if name in known else str(pathlib.PurePosixPath(name).with_suffix("")) for name in names}
-            if unknown := sorted(wanted - known):
-                raise UserError(
-                    f"{self._source.where(file)} names {listed(unknown, 3)}, which {self._images} does not hold. "
-                    "Expected the name of a video's folder, or of a single image, on each line."
-                )
-            result[split] = [frame for frame in frames if frame.video in wanted]
-        return result
+def _tested(source: Source, file: File) -> File:
+    """The file, without a mask that a test image does not have."""
+    return dataclasses.replace(file, mask=None) if file.split == "test" and file.mask not in source.sizes else file
+
+
+def _listed(source: Source, lists: Mapping[str, str], frames: Sequence[Frame]) -> dict[str, list[Frame]]:
+    """Frames of the videos, or single images, that lists name."""
+    result, known = {}, {frame.video for frame in frames}
+    for split, file in lists.items():
+        names = video_folders.read_list(source, file)
+        wanted = {name if name in known else pathlib.PurePosixPath(name).stem for name in names}
+        if unknown := sorted(wanted - known):
+            raise UserError(
+                f"{source.where(file)} names {listed(unknown, 3)}, which is not among the images. Expected the name of "
+                "a video's folder, or of a single image, on each line."
+            )
+        result[split] = [frame for frame in frames if frame.video in wanted]
+    video_folders.warn_of_shared(source, {split: {f.video for f in own} for split, own in result.items()})
+    return result
 
 
 def drawn(frames: Sequence[Frame], val_share: float, seed: int) -> dict[str, list[Frame]]:
@@ -154,9 +247,9 @@ def drawn(frames: Sequence[Frame], val_share: float, seed: int) -> dict[str, lis
     videos = list(dict.fromkeys(frame.video for frame in frames))
     if len(videos) < 2 or not 0 < val_share < 1:
         raise UserError(
-            f"There are {len(videos)} videos or single images, of which --val-share={val_share:g} go to val: expected "
-            "two or more, and a share between 0 and 1. Or name the splits: images/train and images/val, or train.txt "
-            "and val.txt."
+            f"Nothing states the splits of {len(videos)} videos and single images, of which --val-share={val_share:g} "
+            "would go to val: expected two or more, and a share between 0 and 1. Or state the splits: images/train and "
+            "images/val, or train.txt and val.txt."
         )
     order = sorted(videos, key=lambda video: hashlib.sha256(f"{seed} {video}".encode()).digest())
     chosen = set(order[: min(max(round(val_share * len(videos)), 1), len(videos) - 1)])

@@ -6,7 +6,7 @@ Frames may be pictures of any kind that `pictures` takes.
 import codecs
 import collections
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.conversion.frames import Frame
 from vspw_jax.console.errors import UserError, listed, warn
@@ -31,14 +31,19 @@ def read_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
     prefix = min(found, key=lambda name: name.count("/")).rpartition("/")[0]
     prefix += "/" if prefix else ""
     lists = {split: f"{prefix}{split}.txt" for split in SPLITS}
-    splits = {split: _read_list(source, name) for split, name in lists.items() if name in source.sizes}
-    for split in ("val", "test"):
-        if shared := sorted(set(splits.get("train", ())) & set(splits.get(split, ()))):
-            warn(f"{source.path} lists {listed(shared)} in train.txt and in {split}.txt: scores will look too good.")
+    splits = {split: read_list(source, name) for split, name in lists.items() if name in source.sizes}
+    warn_of_shared(source, splits)
     return prefix, splits
 
 
-def _read_list(source: Source, name: str) -> list[str]:
+def warn_of_shared(source: Source, splits: Mapping[str, Iterable[str]]) -> None:
+    """Warns where lists name a video for training and for another split."""
+    for split in ("val", "test"):
+        if shared := sorted(set(splits.get("train", ())) & set(splits.get(split, ()))):
+            warn(f"{source.path} lists {listed(shared)} in train.txt and in {split}.txt: scores will look too good.")
+
+
+def read_list(source: Source, name: str) -> list[str]:
     """The names in a list: one a line, which may hold spaces; empty lines say nothing."""
     lines = _text(source, name).replace("\r", "\n").split("\n")
     videos = [line.strip() for line in lines if line.strip()]

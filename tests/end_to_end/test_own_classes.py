@@ -36,14 +36,20 @@ def test_the_classes_go_with_the_data(own, small_network, small_flags, command_l
     flags = [*small_flags, workdir, "--config.train.steps=2", f"--config.data.records={own}"]
     status, _, err = command_line(*flags, "--config.run.afterwards=('evaluate',)")
     assert status == 0, err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model.num_classes"] == 3
     scores = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert set(scores["IoU"]) == set(NAMES) and scores["commonest_class"]["class"] in NAMES
     assert all(f'"name":"{name}"' in (tmp_path / "run" / "report.html").read_text() for name in NAMES)
 
     status, _, err = command_line(*small_flags, workdir, "--config.train.steps=2", "--mode=evaluate")
-    assert status == 2 and "The network tells 3 classes (field, hedge, gate)" in err
+    assert status == 2 and "The network tells apart 3 classes (field, hedge, gate)" in err
     status, _, err = command_line(*flags, "--mode=evaluate", "--config.model.num_classes=124")
-    assert status == 2 and "the data has 3 classes: field, hedge, gate. Leave the flag out." in err
+    assert status == 2 and "has 3 classes: field, hedge, gate. Leave the flag out." in err
+
+    status, _, err = command_line(*small_flags, workdir, "--config.train.steps=2")
+    assert status == 2 and "has a run that tells apart 3 classes (field, hedge, gate)" in err
+    status, _, err = command_line(*flags, "--config.train.steps=2")
+    assert status == 0, err
 
     shutil.rmtree(own)
     video = tmp_path / "mine" / "images" / "val" / "val0"
@@ -51,3 +57,5 @@ def test_the_classes_go_with_the_data(own, small_network, small_flags, command_l
     assert status == 0, err
     with (tmp_path / "out" / "palette.csv").open(newline="") as file:
         assert tuple(row["name"] for row in csv.DictReader(file)) == NAMES
+    with Image.open(tmp_path / "out" / "masks" / "0.png") as mask:
+        assert set(np.unique(mask)) <= {0, 1, 2}

@@ -1,10 +1,15 @@
-"""The classes of a run: those of the records that it began with. Its workdir keeps them, so that it needs no data."""
+"""The classes of a run: those of the records that it began with. Its workdir keeps them, so that it needs no data.
+
+A workdir without such a file has a run on VSPW's.
+"""
 
 import json
 import pathlib
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from vspw_jax.checkpoints import run_identity
 from vspw_jax.classes import vspw
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.classes.label_maps import from_metadata
@@ -15,38 +20,59 @@ from vspw_jax.files.whole_files import whole_file
 FILE = "classes.json"
 
 
+class Known(NamedTuple):
+    """Classes, and where they come from."""
+
+    classes: ClassList
+    place: str
+
+
 def note(workdir: pathlib.Path, classes: ClassList) -> None:
-    """Writes them into a workdir."""
+    """Writes them into a workdir, if they are not VSPW's."""
+    if vspw.are(classes):
+        (workdir / FILE).unlink(missing_ok=True)
+        return
     with whole_file(workdir / FILE) as path:
         path.write_text(json.dumps(classes.to_json(), indent=1) + "\n")
 
 
-def _kept(workdir: pathlib.Path) -> ClassList | None:
+def _kept(workdir: pathlib.Path) -> ClassList:
     path = workdir / FILE
     if not path.exists():
-        return None
+        return vspw.classes()
     try:
         return ClassList.from_json(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(
-            f"{path} is damaged ({error}). Delete it, and name the data that the run began with: "
-            "--config.data.records=DIR."
+            f"{path} is damaged ({error}). Delete the workdir, or bring the file back: it names the classes that the "
+            "run tells apart."
         ) from error
 
 
-def of_run(config: ConfigDict, workdir: pathlib.Path) -> ClassList:
-    """The classes that a workdir keeps; where it keeps none those of `config.data.records`, or VSPW's without data.
+def of_run(config: ConfigDict, workdir: pathlib.Path, trains: bool = False) -> Known:
+    """The classes of the run in a workdir; where there is none yet those of `config.data.records`, or VSPW's.
+
+    Args:
+      trains: whether the run goes on with these records, whose classes it must then have.
 
     Raises:
-      UserError: the file in the workdir is damaged, or the records are of an older layout.
+      UserError: the workdir's run has other classes than the data that it is to train on; the file in the workdir is
+        damaged; the records are of an older layout.
     """
-    if kept := _kept(workdir):
-        return kept
     path = config.data.records
-    return from_metadata(records.read_metadata(path)).classes if records.exist(path) else vspw.classes()
+    of_data = from_metadata(records.read_metadata(path)).classes if records.exist(path) else None
+    if not run_identity.has_run(workdir):
+        return Known(of_data or vspw.classes(), path if of_data else "the recipe")
+    kept = _kept(workdir)
+    if trains and of_data and of_data.names != kept.names:
+        raise UserError(
+            f"{workdir} has a run that tells apart {len(kept)} classes ({listed(kept.names, 3)}), {path} has "
+            f"{len(of_data)} others ({listed(of_data.names, 3)}). Choose another --workdir=DIR for these data."
+        )
+    return Known(kept, str(workdir))
 
 
-def adopt(config: ConfigDict, classes: ClassList, is_stated: bool) -> None:
+def adopt(config: ConfigDict, known: Known, is_stated: bool) -> None:
     """Gives a recipe as many classes as its data set's own.
 
     A recipe of VSPW's data may have a head of another number of classes, such as ADE20K's 150.
@@ -58,12 +84,12 @@ def adopt(config: ConfigDict, classes: ClassList, is_stated: bool) -> None:
     Raises:
       UserError: the user asked for another number.
     """
-    number = config.model.num_classes
-    if classes == vspw.classes() or number == len(classes):
+    number, classes = config.model.num_classes, known.classes
+    if vspw.are(classes) or number == len(classes):
         return
     if is_stated:
         raise UserError(
-            f"--config.model.num_classes={number}, but the data has {len(classes)} classes: "
+            f"--config.model.num_classes={number}, but {known.place} has {len(classes)} classes: "
             f"{listed(classes.names)}. Leave the flag out."
         )
     with config.unlocked():
@@ -74,6 +100,7 @@ def check_same(of_network: ClassList, of_data: ClassList, path: pathlib.Path | s
     """Raises UserError where a network is to be scored on data of other classes; `path` is the data's."""
     if of_network.names != of_data.names:
         raise UserError(
-            f"The network tells {len(of_network)} classes ({listed(of_network.names, 3)}), {path} has {len(of_data)} "
-            f"others ({listed(of_data.names, 3)}): expected data of the same classes in --config.data.records."
+            f"The network tells apart {len(of_network)} classes ({listed(of_network.names, 3)}), {path} has "
+            f"{len(of_data)} others ({listed(of_data.names, 3)}): expected data of the same classes in "
+            "--config.data.records."
         )

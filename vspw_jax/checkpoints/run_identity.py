@@ -37,6 +37,11 @@ NEEDS = {
 fields that recipes had though another field made them have no effect: (that field, its value)."""
 
 
+def has_run(workdir: pathlib.Path) -> bool:
+    """Whether a workdir is some run's."""
+    return (pathlib.Path(workdir) / "config.json").exists()
+
+
 def claim_workdir(workdir: pathlib.Path, config: ConfigDict, data: dict[str, Any]) -> None:
     """Makes the workdir this config's and this data's, or checks that it is.
 

@@ -1,7 +1,7 @@
 """The classes that a network tells apart: their names and their colours, by train id.
 
-VSPW's are `vspw.CLASSES`. Another data set's own come with its records, see `data_prep/folder.py`, and from there into
-the workdirs of its runs.
+VSPW's are `vspw.classes()`. Another data set's own come with its records, see `data_prep/folder.py`, and from there
+into the workdirs of its runs.
 """
 
 import dataclasses

@@ -53,6 +53,11 @@ def classes() -> ClassList:
     return ClassList(names, tuple(colour_of[name] for name in names), in_files)
 
 
+def are(others: ClassList) -> bool:
+    """Whether classes are VSPW's, however they are coloured."""
+    return others.names == classes().names
+
+
 def from_raw(raw: Integer[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     """Raw ids to train ids: 1..124 to 0..123; 0, 255 and every stray value (252 to 254 occur) to void."""
     lookup = np.full(256, VOID, np.uint8)

@@ -165,7 +165,7 @@ class Frames:
       dataset, numbering: which data set this is, and how its masks number their classes.
       classes: those that the train ids count: VSPW's, or the data set's own.
       lookup: train ids (256,) by source value.
-      fingerprint: SHA-256 of the split's content, in hex.
+      fingerprint: SHA-256 of the split's content, in hex; of what its masks mean too, where its classes are its own.
       kept: how many frames pass the filter, by each denominator.
     """
 
@@ -196,8 +196,11 @@ class Frames:
             raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}.")
         self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
         _check_shards(self.path, builder.info.splits[split], self.dataset)
-        self.fingerprint = metadata["fingerprint"][split]
         self._labels = label_maps.from_metadata(metadata)
+        self.fingerprint = metadata["fingerprint"][split]
+        if self.numbering == label_maps.OWN:  # The same masks may be converted with another list of classes.
+            meaning = json.dumps(label_maps.to_metadata(self._labels))
+            self.fingerprint = hashlib.sha256((self.fingerprint + meaning).encode()).hexdigest()
         self.classes, self.lookup = self._labels.classes, self._labels.lookup(fits)
         self._num_records = builder.info.splits[split].num_examples
         self._choose(metadata["videos"][split], min_mapped, denominator)

@@ -1,4 +1,4 @@
-"""Masks of ids as PNG files: read whatever the depth of their pixels, written with 8 bits and VSPW's palette."""
+"""Masks of ids as PNG files: read whatever the depth of their pixels, written with 8 bits and a palette."""
 
 import io
 import pathlib
@@ -56,6 +56,23 @@ def _check_rows(png: bytes) -> None:
         raise UserError(f"is cut off: it has {100 * found // expected} % of the pixels that its header tells of")
 
 
+def whole(png: bytes, mode: str = "") -> tuple[UInt8[np.ndarray, "H W *C"], str]:
+    """(pixels, mode) of a PNG of which nothing is missing: as Pillow gives them, or turned into a mode of Pillow's.
+
+    Raises:
+      UserError: it is no PNG, or is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            if image.format != "PNG":
+                raise UserError(f"is a {image.format} file: expected PNG, as a format that loses bits changes ids")
+            values, found = np.asarray(image.convert(mode) if mode else image), image.mode
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's.
+        raise UserError(f"cannot be read as a PNG ({error})") from error
+    _check_rows(png)
+    return values, mode or found
+
+
 def decode(png: bytes) -> UInt8[np.ndarray, "H W"]:
     """The ids that a PNG holds. Of a palette the indices count, never the colours; grey levels are ids.
 
@@ -64,15 +81,8 @@ def decode(png: bytes) -> UInt8[np.ndarray, "H W"]:
     Raises:
       UserError: it is no PNG, is damaged, or its pixels are no ids.
     """
-    try:
-        with Image.open(io.BytesIO(png)) as image:
-            if image.format != "PNG":
-                raise UserError(f"is a {image.format} file: expected PNG, as a format that loses bits changes ids")
-            values, mode = np.asarray(image), image.mode
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's.
-        raise UserError(f"cannot be read as a PNG ({error})") from error
+    values, mode = whole(png)
     bits, kind = _header(png)
-    _check_rows(png)
     if is_plain(png):
         return values
     if kind != GREY:

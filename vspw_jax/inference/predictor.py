@@ -205,7 +205,7 @@ class Predictor:
         options = dataclasses.asdict(self._needed())
         del options["windows"]  # It changes no result.
         top = {"top_classes": self.top_classes} if self.options.save_scores else {}
-        own = {} if self.classes == vspw.classes() else {"class_list": self.classes.to_json()}
+        own = {} if vspw.are(self.classes) else {"class_list": self.classes.to_json()}
         return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **own, **options, **top}
 
     def start(

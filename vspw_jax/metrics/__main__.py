@@ -18,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, report, scores, table, temporal_consistency, truth
@@ -79,6 +80,11 @@ def check(options: argparse.Namespace, opened: truth.Truth) -> None:
     """Raises UserError for what is wrong with the options; the predictions are read later."""
     if not opened.labelled:
         raise UserError(f"Split {options.split!r} of {options.data} has no masks: nothing to score against.")
+    if options.masks_are == predictions.RAW_IDS and not vspw.are(opened.classes):
+        raise UserError(
+            f"--masks-are=raw_ids is VSPW's numbering, and {options.data} has classes of its own: expected masks that "
+            f"hold 0..{len(opened.classes) - 1}, in the order of the list of classes."
+        )
     for path in (options.output, options.report):
         if path and not pathlib.Path(path).absolute().parent.is_dir():
             raise UserError(f"The folder of {path} does not exist. Make it, or name another file.")

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int64
 
+from vspw_jax.classes import vspw
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.metrics.confusion import class_sums
 from vspw_jax.metrics.counts import VideoCounts
 
 MOST_NAMED = 6
+RAW_IDS_HINT = ", as if they were the raw ids 1..124 of VSPW's masks: give --masks-are=raw_ids"
 
 SHIFT_FACTOR = 2
 """Ids one higher or lower must agree with the labels so many times as often before a sentence says so."""
@@ -93,8 +95,8 @@ def _one_class(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassL
 def _shifted(counts: Sequence[VideoCounts], matrix_KK: Matrix, classes: ClassList) -> Iterator[str]:
     total, right = matrix_KK.sum(), np.trace(matrix_KK)
     for offset, what in (
-        (1, "one too high, as if they were the raw ids 1..124 of VSPW's masks: give --masks-are=raw_ids"),
-        (-1, "one too low, as if 1 had been taken off twice: the predictions should hold train ids 0..123"),
+        (1, "one too high" + (RAW_IDS_HINT if vspw.are(classes) else "")),
+        (-1, f"one too low, as if 1 had been taken off twice: they should be train ids 0..{len(classes) - 1}"),
     ):
         moved = np.trace(matrix_KK, offset=offset)
         if moved > SHIFT_FACTOR * right and moved > total / 4:

@@ -59,5 +59,5 @@ def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Pr
         origin["init_from"] = pathlib.Path(config.init_from).name
         if config.init_from_key:
             origin["init_from_key"] = config.init_from_key
-    classes = run_classes.of_run(config, workdir)
+    classes = run_classes.of_run(config, workdir).classes
     return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin, classes)
