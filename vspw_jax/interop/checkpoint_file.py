@@ -10,6 +10,7 @@ from vspw_jax.console.errors import UserError, listed
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.files.writable import check_folder
 from vspw_jax.interop import (
+    array_pickles,
     compressed_files,
     foreign_files,
     safetensors_files,
@@ -21,7 +22,9 @@ from vspw_jax.interop import (
 from vspw_jax.interop.stored_networks import Network, Tensor
 from vspw_jax.interop.stored_tensors import NewTensor
 
-EXPECTED = "Expected a file of torch.save (.pth, .bin) or of safetensors, with a network's weights."
+EXPECTED = (
+    "Expected a file of torch.save (.pth, .bin), of safetensors or of detectron2 (.pkl), with a network's weights."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,9 @@ def _content_of_file(path: pathlib.Path) -> Any:
         raise UserError(f"{path} is no checkpoint: it is {what}. {EXPECTED}")
     if safetensors_files.is_safetensors(path):
         return safetensors_files.read(path)
-    return torch_files.read_zip(path) if torch_files.is_zip(path) else torch_files.read_legacy(path)
+    if torch_files.is_zip(path):
+        return torch_files.read_zip(path)
+    return array_pickles.read(path) if array_pickles.is_array_pickle(path) else torch_files.read_legacy(path)
 
 
 def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
@@ -88,8 +93,8 @@ def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
 
 
 def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
-    """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, an index of several files, a folder with one of
-    these, or a workdir of our own. Its first bytes say which it is.
+    """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, .pkl, an index of several files, a folder with
+    one of these, or a workdir of our own. Its first bytes say which it is.
 
     Args:
       key: of the network that is taken, such as "state_dict_ema", where there are several; empty for the first that

@@ -64,13 +64,9 @@ class Plan:
         return array
 
     def unsettled(self) -> list[str]:
-        """Our paths that predicting needs and whose values the file alone does not give.
-
-        Predicting does not need counts of batches, which old files lack.
-        """
+        """Our paths that predicting needs and whose values the file alone does not give."""
         partial = [path for path, pieces in self.pieces.items() if not all(piece.rule.settles for piece in pieces)]
-        needless = lambda path: path.endswith("/count") or path.startswith(TRAINING_ALONE)
-        return partial + [path for path in self.fresh if not needless(path)]
+        return partial + [path for path in self.fresh if not _needless(path)]
 
     def report(self) -> str:
         """Lines on what is read, changed, left out and left fresh."""
@@ -88,6 +84,11 @@ class Plan:
         if self.fresh:
             lines.append(f"  {len(self.fresh):4d} variables stay as initialised, as the file has none: {modules}")
         return "\n".join(lines)
+
+
+def _needless(path: str) -> bool:
+    """Whether predicting does not need what is at a path, such as counts of batches, which old files lack."""
+    return path.endswith("/count") or path.startswith(TRAINING_ALONE)
 
 
 def _same_kind(tensor: Tensor, dtype: np.dtype) -> bool:
@@ -124,7 +125,7 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
     unread = file.tensors.keys() - {row.theirs for row in rows}
     left_out, extra = _left_out(unread, file, functools.partial(naming.why_left_out, config))
     named = {row.ours for row in rows}
-    nameless = [path for path in shapes if path not in named and not path.startswith(TRAINING_ALONE)]
+    nameless = [path for path in shapes if path not in named and not _needless(path)]
     problems = {
         "missing from the file": list(missing.values()),
         "in the file, but not in the network": [f"{name} {file.tensors[name].shape}" for name in extra],
