@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from tests.interop.conftest import drawn, tiny_mask2former, tiny_resnet, tiny_swin, variables
+from tests.interop.conftest import assert_reads, drawn, tiny_mask2former, tiny_resnet, tiny_swin, variables
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import checkpoint_file, convert, namings, sizes
+from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.interop.stored_tensors import NewTensor
 
 
@@ -30,18 +30,6 @@ def exported(request, tmp_path_factory):
 
 def arrays_of(path):
     return {name: tensor.read() for name, tensor in checkpoint_file.read(path).tensors.items()}
-
-
-def assert_reads(path, config):
-    """The sizes are read off the file, and its tensors are those of the rows."""
-    file = checkpoint_file.read(path)
-    read, _ = sizes.read(file)
-    for section in ("encoder", "decoder"):
-        assert read[section].to_dict() == config[section].to_dict()
-    assert read.num_classes == 9
-    naming = namings.recognise(file.tensors, path)
-    read = {row.theirs for row in naming.rows(config, file.tensors)}
-    assert read == {name for name in file.tensors if not naming.why_left_out(config, name)}
 
 
 def test_the_zoos_pickles(exported, tmp_path):

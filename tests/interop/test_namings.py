@@ -47,12 +47,20 @@ def test_the_896_network_has_the_released_tensors(num_classes):
     assert exported(*full_size(896, num_classes), "mmseg") == wanted
 
 
-def test_plain_beit_with_upernet_has_the_released_tensors():
+@pytest.mark.parametrize(
+    ("name", "naming", "number"),
+    [("upernet_640_ade20k", "mmseg", 504), ("mmseg1_upernet_beit_base_640_ade20k", "mmseg_1", 300)],
+)
+def test_plain_beit_with_upernet_has_the_released_tensors(name, naming, number):
+    """BEiT-L in the names of unilm's mmseg, BEiT-B in those of mmsegmentation 1."""
     config = upernet.get_config()
     config.model.update(image_size=(640, 640), num_classes=150)
-    wanted = listed("upernet_640_ade20k")
-    assert len(wanted) == 504
-    assert exported(config, train_state.describe(config)[1:], "mmseg") == wanted
+    if naming == "mmseg_1":
+        config.model.encoder.update(dim=768, depth=12, heads=12, out_blocks=(4, 6, 8, 12))
+        config.model.decoder.dim = 768
+    wanted = listed(name)
+    assert len(wanted) == number
+    assert exported(config, train_state.describe(config)[1:], naming) == wanted
 
 
 def deeplabv3_of(code, depths, num_classes):

@@ -129,6 +129,15 @@ NAMINGS = {
             marks=r"^decode_head\.classifier\.",
         ),
         Naming(
+            "mmseg_1",
+            title="mmsegmentation's, version 1 (BEiT with UperNet, Mask2Former)",
+            encoder="backbone.",
+            decoder="decode_head.",
+            # What version 1 or its model zoo names otherwise; all else has the names of "mmseg".
+            marks=r"^(neck\.upsample_4x\.|decode_head\.transformer_decoder\.layers\.0\.cross_attn\.)",
+            wrapper="state_dict",
+        ),
+        Naming(
             "mmseg",
             title="mmsegmentation's",
             encoder="backbone.",

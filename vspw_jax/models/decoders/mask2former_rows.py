@@ -1,6 +1,7 @@
 """Names of Mask2Former's tensors in PyTorch files, and its sizes off their shapes; see `torch_rows.py`.
 
 Sources: czczup/ViT-Adapter segmentation/mmseg_custom/models/decode_heads/mask2former_head.py (the names of mmdet 2);
+open-mmlab/mmdetection mmdet/models/layers/{msdeformattn_pixel_decoder,transformer/mask2former_layers}.py (mmdet 3);
 facebookresearch/Mask2Former mask2former/modeling/{pixel_decoder/msdeformattn,meta_arch/mask_former_head}.py and
 transformer_decoder/mask2former_transformer_decoder.py; huggingface/transformers
 models/mask2former/modeling_mask2former.py.
@@ -84,6 +85,12 @@ class Form:
 
 
 MMDET_2 = Form()
+MMDET_3 = Form(
+    pixel=PixelForm(attn="self_attn", fc=("ffn.layers.0.0", "ffn.layers.1")),
+    cross_attn="{}.cross_attn.attn",
+    self_attn="{}.self_attn.attn",
+    fc=("{}.ffn.layers.0.0", "{}.ffn.layers.1"),
+)
 HUGGING_FACE = Form(
     pixels="model.pixel_level_module.decoder.",
     pixel=PixelForm(
@@ -235,6 +242,7 @@ def _names(marks: tuple[str, ...], form: Form, left_out: Mapping[str, str] | Non
 
 NAMES: DecoderNames = {
     "mmseg": _names(("pixel_decoder.",), MMDET_2, {r"^conv_seg\.": "a layer that older releases held and never used"}),
+    "mmseg_1": _names(("pixel_decoder.",), MMDET_3),
     "hugging_face_mask2former": _names((HUGGING_FACE.pixels,), HUGGING_FACE),
     "detectron2": _names(("predictor.",), DETECTRON_2),
 }

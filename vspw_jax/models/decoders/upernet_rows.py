@@ -90,6 +90,7 @@ def hugging_face_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
 
 NAMES: DecoderNames = {
     "mmseg": Names(("psp_modules.",), mmseg, mmseg_sizes),
+    "mmseg_1": Names(("psp_modules.",), mmseg, mmseg_sizes),
     "hugging_face_backbone_upernet": Names(("psp_modules.",), hugging_face_over_backbone, hugging_face_sizes),
     "hugging_face_upernet": Names(("psp_modules.",), hugging_face, hugging_face_sizes),
 }

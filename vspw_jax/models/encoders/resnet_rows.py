@@ -116,6 +116,7 @@ def sizes(shapes: Shapes, theirs: str, form: Form = TORCHVISION) -> EncoderSizes
 
 NAMES: EncoderNames = {
     "mmseg": Names(MARKS, resnet, sizes),
+    "mmseg_1": Names(MARKS, resnet, sizes),
     "torchvision": Names(MARKS, resnet, sizes),
     "detectron2": Names(DETECTRON_2_MARKS, detectron_2, functools.partial(sizes, form=DETECTRON_2)),
     "torchvision_resnet": Names((*MARKS, *DETECTRON_2_MARKS), alone, whole=False, left_out=LEFT_OUT),

@@ -202,6 +202,7 @@ detectron_2_sizes = functools.partial(sizes, form=MICROSOFT)
 MARKS, HUGGING_FACE_MARKS = ("stages.0.blocks.", "layers.0.blocks."), ("encoder.layers.0.blocks.",)
 NAMES: EncoderNames = {
     "mmseg": Names(MARKS, segmentation, sizes, left_out=LEFT_OUT),
+    "mmseg_1": Names(MARKS, segmentation, sizes, left_out=LEFT_OUT),
     "hugging_face_backbone_upernet": Names(
         HUGGING_FACE_MARKS, hugging_face, hugging_face_sizes, left_out=LEFT_OUT | CLASSIFIER
     ),
