@@ -18,7 +18,9 @@ from tests.interop.conftest import (
     tiny_upernet,
     variables,
 )
-from vspw_jax.interop import convert, namings
+from vspw_jax.interop import convert, namings, sizes
+from vspw_jax.interop.checkpoint_file import CheckpointFile
+from vspw_jax.interop.stored_tensors import NewTensor
 from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
 
@@ -113,6 +115,45 @@ def test_the_published_sizes():
     config.model.encoder.update(dim=768, depth=12, heads=12, adapter_heads=12)
     config.model.decoder.update(dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=2048, num_queries=100)
     assert round(millions(train_state.describe(config)[1]), 1) == 120.2
+
+
+SWIN_B = dict(name="swin", dim=128, depths=(2, 2, 18, 2), head_dim=32, mlp_ratio=4.0)
+SIZES = {
+    "hf_mask2former_swin_base_ade_semantic": (
+        SWIN_B | dict(window=12),
+        dict(name="mask2former", dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=2048, encoder_layers=6)
+        | dict(decoder_layers=9, num_queries=100),
+    ),
+    "mask2former_896_ade20k": (
+        dict(name="vit_adapter", dim=1024, depth=24, heads=16, adapter_channels=64),
+        dict(name="mask2former", dim=1024, heads=32, encoder_ffn_dim=4096, ffn_dim=4096, num_queries=200),
+    ),
+    "mmseg_upernet_swin_b_w7_ade20k": (SWIN_B | dict(window=7), dict(name="upernet", dim=512, auxiliary_dim=256)),
+    "mmseg1_upernet_beit_base_640_ade20k": (
+        dict(name="beit", dim=768, depth=12, heads=12, out_blocks=(4, 6, 8, 12)),
+        dict(name="upernet", dim=768, auxiliary_dim=256),
+    ),
+    "mmseg_deeplabv3_r101v1c_d8_ade20k": (
+        dict(name="resnet", stem="deep", width=64, depths=(3, 4, 23, 3), output_stride=8),
+        dict(name="deeplabv3", variant="mmseg", dim=512, dilations=(12, 24, 36)),
+    ),
+}
+"""Some fields of the encoder's and the decoder's config of released networks of 150 classes."""
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_are_read_off_the_released_tensors(name):
+    tensors = {tensor: NewTensor(shape, np.dtype(np.float32), None) for tensor, shape in listed(name).items()}
+    config, _ = sizes.read(CheckpointFile(name, tensors))
+    for section, expected in zip((config.encoder, config.decoder), SIZES[name], strict=True):
+        assert {field: section[field] for field in expected} == expected
+    assert config.num_classes == 150
+    naming = namings.recognise(tensors, name)
+    assert {row.theirs for row in naming.rows(config, tensors)} <= tensors.keys()
+    assert all(
+        naming.why_left_out(config, name)
+        for name in tensors.keys() - {row.theirs for row in naming.rows(config, tensors)}
+    )
 
 
 NETWORKS = {
