@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import namings
+from vspw_jax.interop import differences, namings
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import rule_for
 from vspw_jax.interop.stored_networks import Tensor
@@ -132,7 +132,7 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
         "of another shape or type": list(misshapen.values()),
         "in the network, but without a name in such files": nameless if naming.whole(config) else [],
     }
-    _refuse(file, naming, problems)
+    _refuse(config, file, naming, problems)
     return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces])
 
 
@@ -149,13 +149,14 @@ def _left_out(
     return dict(by_reason), others
 
 
-def _refuse(file: CheckpointFile, naming: namings.Naming, problems: dict[str, list[str]]) -> None:
+def _refuse(config: ConfigDict, file: CheckpointFile, naming: namings.Naming, problems: dict[str, list[str]]) -> None:
     found = {kind: lines for kind, lines in problems.items() if lines}
     if found:
         parts = "\n".join(f"{kind} ({len(lines)}):\n  " + "\n  ".join(lines) for kind, lines in found.items())
         notes = "".join(f"In the file {note}.\n" for note in file.notes)
+        others = "".join(f"{sentence}\n" for sentence in differences.sentences(config, file, naming))
         raise UserError(
-            f"{file.path} does not fit the network of this config. Its names are {naming.title}.\n{parts}\n"
+            f"{file.path} does not fit the network of this config. Its names are {naming.title}.\n{others}{parts}\n"
             f"{notes}Set the config's sizes to the checkpoint's (--mode=inspect --config.init_from=PATH shows them), "
             "or choose the recipe that it was trained with."
         )

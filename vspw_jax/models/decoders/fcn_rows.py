@@ -92,7 +92,8 @@ def torchvision_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     return DecoderSizes(fields | auxiliary, num_classes, [*assumed, "drop-out 0.1 of elements in training"])
 
 
+TOLD = ("dim", "num_convs", "concat_input", "auxiliary_dim")
 NAMES: DecoderNames = {
-    "mmseg": Names(("convs.",), mmseg, mmseg_sizes),
-    "torchvision": Names(("0.weight",), torchvision, torchvision_sizes),
+    "mmseg": Names(("convs.",), mmseg, mmseg_sizes, TOLD),
+    "torchvision": Names(("0.weight",), torchvision, torchvision_sizes, TOLD),
 }

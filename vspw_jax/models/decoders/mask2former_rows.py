@@ -27,6 +27,7 @@ from vspw_jax.models.torch_rows import (
 )
 
 LEVELS = 3
+TOLD = ("dim", "heads", "encoder_ffn_dim", "ffn_dim", "encoder_layers", "decoder_layers", "num_queries")
 
 
 def separate_attention(ours: str, theirs: str) -> Iterator[Row]:
@@ -233,11 +234,12 @@ def sizes(shapes: Shapes, theirs: str, form: Form) -> DecoderSizes:
         f"{fields['heads']} heads in the transformer decoder, as in the pixel decoder",
         f"{fields['norm_groups']} groups in its group norms",
     ]
-    return DecoderSizes(fields, shapes.size(f"{theirs}{form.cls_embed}.weight", 0) - 1, assumed)
+    num_classes = shapes.size(f"{theirs}{form.cls_embed}.weight", 0) - 1
+    return DecoderSizes(fields, num_classes, assumed)
 
 
 def _names(marks: tuple[str, ...], form: Form, left_out: Mapping[str, str] | None = None) -> Names[DecoderSizes]:
-    return Names(marks, rows(form), functools.partial(sizes, form=form), left_out=left_out or {})
+    return Names(marks, rows(form), functools.partial(sizes, form=form), TOLD, left_out=left_out or {})
 
 
 NAMES: DecoderNames = {

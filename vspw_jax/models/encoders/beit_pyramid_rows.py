@@ -76,11 +76,12 @@ def hugging_face_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
     return _sizes(*beit_rows.hugging_face_sizes(shapes, theirs))
 
 
+TOLD = beit_rows.TOLD
 NAMES: EncoderNames = {
-    "mmseg": Names(("fpn1.",), mmseg, mmseg_sizes, left_out=beit_rows.INDEX_LEFT_OUT),
-    "mmseg_1": Names((beit_rows.MMSEG_1_MARK,), mmseg_1, mmseg_sizes, left_out=beit_rows.INDEX_LEFT_OUT),
+    "mmseg": Names(("fpn1.",), mmseg, mmseg_sizes, TOLD, left_out=beit_rows.INDEX_LEFT_OUT),
+    "mmseg_1": Names((beit_rows.MMSEG_1_MARK,), mmseg_1, mmseg_sizes, TOLD, left_out=beit_rows.INDEX_LEFT_OUT),
     "hugging_face_upernet": Names(
-        (beit_rows.CLASS_TOKEN,), hugging_face, hugging_face_sizes, left_out=beit_rows.INDEX_LEFT_OUT
+        (beit_rows.CLASS_TOKEN,), hugging_face, hugging_face_sizes, TOLD, left_out=beit_rows.INDEX_LEFT_OUT
     ),
     **beit_rows.alone(places),
 }

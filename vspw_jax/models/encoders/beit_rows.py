@@ -23,6 +23,7 @@ from vspw_jax.models.torch_rows import LINEAR, SAME, Row, conv, linear, norm
 Places = Callable[[str, ConfigDict], list[tuple[str, tuple[int, ...]]]]
 """Function of (ours, config) that gives the path and the index of every block, in order."""
 
+TOLD = ("dim", "depth", "heads", "mlp_ratio")
 TABLE = "relative_position_bias_table"
 CLASS_TOKEN = "embeddings.cls_token"
 """Hugging Face's name; in files of larger models more stands before it."""
@@ -168,12 +169,16 @@ def alone(places: Places) -> dict[str, Names[EncoderSizes]]:
         "unilm": Names(
             marks=("blocks.", MMSEG_1_MARK),
             rows=unilm(places),
+            sizes=lambda shapes, theirs: EncoderSizes(*unilm_sizes(shapes, theirs), []),
+            told=TOLD,
             whole=False,
             left_out=INDEX_LEFT_OUT | {r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": _PRETRAINING},
         ),
         "hugging_face_beit": Names(
             marks=(CLASS_TOKEN, f"beit.{CLASS_TOKEN}"),
             rows=hugging_face(places),
+            sizes=lambda shapes, theirs: EncoderSizes(*hugging_face_sizes(shapes, theirs), []),
+            told=TOLD,
             whole=False,
             left_out=INDEX_LEFT_OUT
             | {r"^(beit\.)?(pooler\.layernorm|layernorm|classifier|lm_head)\.|embeddings\.mask_token$": _PRETRAINING},
@@ -203,8 +208,9 @@ def sizes(shapes: Shapes, token: str, table: str, fc1: str, block: str) -> tuple
 def unilm_sizes(shapes: Shapes, theirs: str) -> tuple[dict[str, Any], tuple[int, int]]:
     """`sizes` of a BEiT as its own code or mmsegmentation names it."""
     form = unilm_form(shapes.tensors, theirs)
-    first = theirs + form.block.format(0)
-    names = (f"{theirs}cls_token", f"{first}.attn.{TABLE}", f"{first}.{form.fc1}.weight")
+    first, shared = theirs + form.block.format(0), f"{theirs}rel_pos_bias.{TABLE}"
+    table = shared if shared in shapes.tensors else f"{first}.attn.{TABLE}"
+    names = (f"{theirs}cls_token", table, f"{first}.{form.fc1}.weight")
     return sizes(shapes, *names, f"{theirs}{form.block}.{form.norms[0]}.weight")
 
 

@@ -16,6 +16,7 @@ from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shape
 from vspw_jax.models.torch_rows import CONV, CONV_1X1, Row, conv_norm
 
 MARKS, DETECTRON_2_MARKS = ("layer2.",), ("res2.0.conv1.",)
+TOLD = ("stem", "width", "depths")
 LEFT_OUT = {r"^(stem\.)?fc\.": "the classifier of whole images, which a segmentation network does not have"}
 
 
@@ -95,9 +96,15 @@ def detectron_2(ours: str, theirs: str, config: ConfigDict, names: Collection[st
     return resnet(ours, theirs, config, names, DETECTRON_2)
 
 
+def form_of(names: Collection[str], theirs: str) -> Form:
+    """The form by the names in a file of a ResNet alone; without names torchvision's."""
+    is_detectron_2 = any(name.startswith(theirs + DETECTRON_2_MARKS[0]) for name in names)
+    return DETECTRON_2 if is_detectron_2 else TORCHVISION
+
+
 def alone(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in files of a ResNet alone."""
-    is_detectron_2 = any(name.startswith(theirs + DETECTRON_2_MARKS[0]) for name in names)
+    is_detectron_2 = form_of(names, theirs) is DETECTRON_2
     return (detectron_2 if is_detectron_2 else resnet)(ours, theirs, config, names)
 
 
@@ -111,13 +118,19 @@ def sizes(shapes: Shapes, theirs: str, form: Form = TORCHVISION) -> EncoderSizes
         depths=tuple(shapes.count(stage + ".{}.conv1.weight") for stage in stages),
         output_stride=32 if fuses else 8,
     )
-    return EncoderSizes(fields, (512, 512), [f"output stride {fields['output_stride']}", "a crop of 512x512"])
+    assumed = [f"output stride {fields['output_stride']}", "a crop of 512x512"]
+    return EncoderSizes(fields, (512, 512), assumed)
+
+
+def alone_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
+    """In files of a ResNet alone."""
+    return sizes(shapes, theirs, form_of(shapes.tensors, theirs))
 
 
 NAMES: EncoderNames = {
-    "mmseg": Names(MARKS, resnet, sizes),
-    "mmseg_1": Names(MARKS, resnet, sizes),
-    "torchvision": Names(MARKS, resnet, sizes),
-    "detectron2": Names(DETECTRON_2_MARKS, detectron_2, functools.partial(sizes, form=DETECTRON_2)),
-    "torchvision_resnet": Names((*MARKS, *DETECTRON_2_MARKS), alone, whole=False, left_out=LEFT_OUT),
+    "mmseg": Names(MARKS, resnet, sizes, TOLD),
+    "mmseg_1": Names(MARKS, resnet, sizes, TOLD),
+    "torchvision": Names(MARKS, resnet, sizes, TOLD),
+    "detectron2": Names(DETECTRON_2_MARKS, detectron_2, functools.partial(sizes, form=DETECTRON_2), TOLD),
+    "torchvision_resnet": Names((*MARKS, *DETECTRON_2_MARKS), alone, alone_sizes, TOLD, whole=False, left_out=LEFT_OUT),
 }
