@@ -75,6 +75,7 @@ SLOW = (
     "models/test_resnet.py",
     "interop/test_namings.py",
     "interop/test_detectron2.py",
+    "interop/test_recipe_of_file.py",
     "interop/test_memory.py",
     "models/test_relative_attention.py",
     "losses/test_segmentation.py",

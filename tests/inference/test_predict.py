@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.inputs import films, workdirs
-from vspw_jax.classes import vspw
+from vspw_jax.classes import class_set, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference import predict, prediction_folder, scores, sources, video
 
@@ -21,6 +21,7 @@ class Stub:
     """A predictor whose class is a frame's red level over 8; `stops_at` frames it is interrupted."""
 
     batch, num_classes, top_classes, remembers = 3, 124, 2, False
+    classes = class_set.VSPW
 
     def __init__(self, weights="w", stops_at=None, save_scores=False):
         self.options = types.SimpleNamespace(save_scores=save_scores)

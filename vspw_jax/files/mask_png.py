@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from vspw_jax.classes import vspw
+from vspw_jax.classes.class_set import VSPW, ClassSet
 from vspw_jax.console.errors import UserError
 from vspw_jax.files.whole_files import whole_file
 
@@ -101,17 +101,17 @@ def is_plain(png: bytes) -> bool:
     return kind == PALETTE or (kind, bits) == (GREY, 8)
 
 
-def encode(label_HW: UInt8[np.ndarray, "H W"]) -> bytes:
-    """The bytes of a PNG of train ids: one channel of 8 bits, VSPW's colours as palette."""
+def encode(label_HW: UInt8[np.ndarray, "H W"], classes: ClassSet = VSPW) -> bytes:
+    """The bytes of a PNG of train ids: one channel of 8 bits, the classes' colours as palette."""
     image = Image.fromarray(label_HW)
-    image.putpalette(vspw.palette().tobytes())
+    image.putpalette(classes.palette.tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 
-def save(label_HW: UInt8[np.ndarray, "H W"], path: pathlib.Path) -> None:
+def save(label_HW: UInt8[np.ndarray, "H W"], path: pathlib.Path, classes: ClassSet = VSPW) -> None:
     """Writes train ids as a file, whole or not at all, and makes its folder if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
-        partial.write_bytes(encode(label_HW))
+        partial.write_bytes(encode(label_HW, classes))

@@ -11,6 +11,7 @@ from jaxtyping import Bool, UInt8
 from numpy.typing import ArrayLike
 
 from vspw_jax.classes import vspw
+from vspw_jax.classes.class_set import VSPW, ClassSet
 from vspw_jax.console.errors import UserError
 
 LEGEND_WIDTH = 200
@@ -27,7 +28,7 @@ Labels = UInt8[np.ndarray, "H W"]
 """Train ids, void 255."""
 
 
-def drawing(opacity: float) -> dict[str, Any]:
+def drawing(opacity: float, classes: ClassSet = VSPW) -> dict[str, Any]:
     """What decides how classes are drawn, as JSON values.
 
     Raises:
@@ -35,17 +36,17 @@ def drawing(opacity: float) -> dict[str, Any]:
     """
     if not 0 <= opacity <= 1:
         raise UserError(f"--opacity is {opacity}: expected 0, which shows the frame alone, to 1, which hides it.")
-    return {"opacity": opacity, "colours": hashlib.sha256(vspw.picture_colours().tobytes()).hexdigest()[:16]}
+    return {"opacity": opacity, "colours": hashlib.sha256(classes.colours.tobytes()).hexdigest()[:16]}
 
 
-def overlay(image_HWC: Picture, label_HW: Labels, opacity: float = OPACITY) -> Picture:
+def overlay(image_HWC: Picture, label_HW: Labels, opacity: float = OPACITY, classes: ClassSet = VSPW) -> Picture:
     """The frame with its classes' colours over it, and a line where classes meet; void pixels stay as they are."""
-    colour = vspw.picture_colours()[label_HW]
+    colour = classes.colours[label_HW]
     mixed = ((1 - opacity) * image_HWC + opacity * colour).round().astype(np.uint8)
     mixed = np.where((label_HW == vspw.VOID)[..., None], image_HWC, mixed)
     if opacity:
         borders = _borders(label_HW)
-        mixed[borders] = _line_colours()[label_HW[borders]]
+        mixed[borders] = _line_colours(classes)[label_HW[borders]]
     return mixed
 
 
@@ -58,17 +59,17 @@ def _borders(label_HW: Labels) -> Bool[np.ndarray, "H W"]:
 
 
 @functools.cache
-def _line_colours() -> UInt8[np.ndarray, "256 3"]:
+def _line_colours(classes: ClassSet) -> UInt8[np.ndarray, "256 3"]:
     """A darker tone of light classes' colours, a lighter one of dark classes'."""
-    colours = vspw.picture_colours().astype(np.float32)
+    colours = classes.colours.astype(np.float32)
     is_light = colours @ np.array([0.299, 0.587, 0.114], np.float32) > 128
     return np.where(is_light[:, None], colours * 0.4, 255 - (255 - colours) * 0.4).round().astype(np.uint8)
 
 
-def legend(class_ids: Iterable[int], height: int) -> UInt8[np.ndarray, "height 200 3"]:
+def legend(class_ids: Iterable[int], height: int, classes: ClassSet = VSPW) -> UInt8[np.ndarray, "height 200 3"]:
     """A panel with colour and name of classes: the first ones, as many as fit."""
     panel = np.full((height, LEGEND_WIDTH, 3), 255, np.uint8)
-    names, palette = vspw.names(), vspw.picture_colours()
+    names, palette = classes.names, classes.colours
     for line, class_id in enumerate(list(class_ids)[: height // LINE_HEIGHT]):
         top = line * LINE_HEIGHT
         cv2.rectangle(panel, (6, top + 5), (20, top + 18), palette[class_id].tolist(), -1)
@@ -77,9 +78,9 @@ def legend(class_ids: Iterable[int], height: int) -> UInt8[np.ndarray, "height 2
     return panel
 
 
-def commonest(label: ArrayLike, most: int = 20) -> list[int]:
+def commonest(label: ArrayLike, most: int = 20, classes: ClassSet = VSPW) -> list[int]:
     """The class ids that occur in labels, commonest first; at most `most`."""
-    counts = np.bincount(np.asarray(label).ravel(), minlength=256)[: vspw.NUM_CLASSES]
+    counts = np.bincount(np.asarray(label).ravel(), minlength=256)[: len(classes.names)]
     return [int(class_id) for class_id in np.argsort(-counts)[:most] if counts[class_id]]
 
 
@@ -101,21 +102,21 @@ def scaled(image: UInt8[np.ndarray, "H W *C"], about: int) -> UInt8[np.ndarray, 
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT)
 
 
-def _beside_legend(pictures: Sequence[Picture], class_ids: Iterable[int]) -> Picture:
+def _beside_legend(pictures: Sequence[Picture], class_ids: Iterable[int], classes: ClassSet = VSPW) -> Picture:
     """Pictures of one size and the legend of classes beside each other; low ones have grey below."""
     row = np.concatenate(pictures, axis=1)
     row = np.pad(row, [(0, max(LEAST_HEIGHT - len(row), 0)), (0, 0), (0, 0)], constant_values=128)
-    return np.concatenate([row, legend(class_ids, len(row))], axis=1)
+    return np.concatenate([row, legend(class_ids, len(row), classes)], axis=1)
 
 
-def with_legend(_: Picture, coloured: Picture, class_ids: Iterable[int]) -> Picture:
+def with_legend(_: Picture, coloured: Picture, class_ids: Iterable[int], classes: ClassSet = VSPW) -> Picture:
     """An overlay with the legend of classes beside it."""
-    return _beside_legend([coloured], class_ids)
+    return _beside_legend([coloured], class_ids, classes)
 
 
-def beside(frame: Picture, coloured: Picture, class_ids: Iterable[int]) -> Picture:
+def beside(frame: Picture, coloured: Picture, class_ids: Iterable[int], classes: ClassSet = VSPW) -> Picture:
     """Frame, overlay and the legend of classes beside each other."""
-    return _beside_legend([frame, coloured], class_ids)
+    return _beside_legend([frame, coloured], class_ids, classes)
 
 
 def comparison(image: Picture, label: Labels, prediction: Labels, height: int = 240) -> Picture:

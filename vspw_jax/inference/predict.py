@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from vspw_jax.classes.class_set import ClassSet
 from vspw_jax.console.progress import progress
 from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
@@ -66,15 +67,21 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _draw(
-    item: Item, label: np.ndarray, opacity: float, shown: tuple[int, ...], path: pathlib.Path, films: Sequence[str]
+    item: Item,
+    label: np.ndarray,
+    opacity: float,
+    classes: ClassSet,
+    shown: tuple[int, ...],
+    path: pathlib.Path,
+    films: Sequence[str],
 ) -> list[np.ndarray]:
     """The pictures of a frame for `films`; writes its overlay."""
     frame = overlay.scaled(item.image, OVERLAY_HEIGHT)
-    coloured = overlay.overlay(frame, overlay.scaled(label, OVERLAY_HEIGHT), opacity)
+    coloured = overlay.overlay(frame, overlay.scaled(label, OVERLAY_HEIGHT), opacity, classes)
     if not path.exists():
         with whole_file(path) as partial:
-            Image.fromarray(overlay.with_legend(frame, coloured, shown)).save(partial, quality=92)
-    return [FILMS[film](frame, coloured, shown) for film in films]
+            Image.fromarray(overlay.with_legend(frame, coloured, shown, classes)).save(partial, quality=92)
+    return [FILMS[film](frame, coloured, shown, classes) for film in films]
 
 
 class _Output:
@@ -84,6 +91,7 @@ class _Output:
       source: of the frames.
       films: names in FILMS.
       opacity: of the classes' colours over the frame.
+      classes: of the labels.
       most: frames that may be waiting; 0 for none, and no threads.
     """
 
@@ -94,10 +102,12 @@ class _Output:
         store: scores.Writer | None,
         films: Sequence[str],
         opacity: float,
+        classes: ClassSet,
         most: int,
     ) -> None:
         self._folder, self._source, self._store, self._films = folder, source, store, films
-        self._opacity, self._most, self._stack = opacity, most, contextlib.ExitStack()
+        self._opacity, self._classes, self._most = opacity, classes, most
+        self._stack = contextlib.ExitStack()
         self._shown: tuple[int, ...] = ()
         self._remembered, self._masks = 0, list[Future[None]]()
 
@@ -119,12 +129,13 @@ class _Output:
         if self._store and compact:
             self._write(self._store.save, self._source.name, item.name, compact)
         # A class that has appeared keeps its line in the legend.
-        self._shown += tuple(class_id for class_id in overlay.commonest(label) if class_id not in self._shown)
+        shown = overlay.commonest(label, classes=self._classes)
+        self._shown += tuple(class_id for class_id in shown if class_id not in self._shown)
         path = self._folder.overlay_path(item.name)
-        pictures = self._write(_draw, item, label, self._opacity, self._shown, path, self._films)
+        pictures = self._write(_draw, item, label, self._opacity, self._classes, self._shown, path, self._films)
         self._film(self._append_pictures, pictures, item.time)
         if item.label is None:
-            self._masks.append(self._write(mask_png.save, label, self._folder.mask_path(item.name)))
+            self._masks.append(self._write(mask_png.save, label, self._folder.mask_path(item.name), self._classes))
 
     def remember(self, kept: memory_file.KeptMemory) -> None:
         """Keeps what is remembered after the frames that were added, once all their masks are there."""
@@ -210,7 +221,8 @@ def predict_source(
       UserError: the folder holds predictions of another model or input; nothing can be read; no room for scores.
     """
     identity = {"input": source.name, "fingerprint": source.fingerprint, **predictor.identity()}
-    folder, films = PredictionFolder(output, identity, overlay.drawing(opacity)), list(FILMS)[: 1 + side_by_side]
+    classes, films = predictor.classes, list(FILMS)[: 1 + side_by_side]
+    folder = PredictionFolder(output, identity, overlay.drawing(opacity, classes), classes)
     if folder.is_whole(films):
         source.complaints.extend(folder.complaints)
         return 0
@@ -230,7 +242,7 @@ def predict_source(
     with (
         contextlib.closing(bar),
         read_ahead(_items(source, folder, store, most_kept), most) as items,
-        _Output(folder, source, store, films, opacity, most) as written,
+        _Output(folder, source, store, films, opacity, classes, most) as written,
     ):
         batches = _checked(_batches(items, predictor.batch), predictor, source, store)
         for batch, result in (one_ahead if overlap else map)(begin, batches):

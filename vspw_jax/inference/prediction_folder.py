@@ -1,7 +1,7 @@
 """A folder of predictions of one video: what it says of itself, and the masks that an earlier run has left in it.
 
 prediction.json                  from which model and input, and how it is drawn; the number of frames once all is done
-masks/<frame>.png                train ids 0..123, VSPW's colours as palette
+masks/<frame>.png                train ids from 0 on, the classes' colours as palette
 overlays/<frame>.jpg             the frame with its classes' colours over it, and a legend
 overlay.mp4, side_by_side.mp4    the same as videos
 palette.csv                      the classes' names, and their colours in masks and in overlays
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vspw_jax.classes import vspw
+from vspw_jax.classes.class_set import VSPW, ClassSet
 from vspw_jax.console.errors import UserError, differing
 from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
@@ -40,13 +40,13 @@ def wrote(path: pathlib.Path) -> bool:
     return bool(inside) and all(map(wrote, inside))
 
 
-def _save_palette(path: pathlib.Path) -> None:
+def _save_palette(path: pathlib.Path, classes: ClassSet) -> None:
     columns = ("id", "name", "r", "g", "b", "overlay_r", "overlay_g", "overlay_b")
-    of_masks, of_overlays = vspw.palette().tolist(), vspw.picture_colours().tolist()
+    of_masks, of_overlays = classes.palette.tolist(), classes.colours.tolist()
     with whole_file(path) as partial, partial.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(columns)
-        for number, name in enumerate(vspw.names()):
+        for number, name in enumerate(classes.names):
             rows.writerow((number, name, *of_masks[number], *of_overlays[number]))
 
 
@@ -57,6 +57,7 @@ class PredictionFolder:
       path: the folder.
       identity: of model and input, JSON values.
       drawing: how pictures are drawn, JSON values; pictures that were drawn otherwise are deleted, masks are kept.
+      classes: of the masks.
 
     Attributes:
       frames: how many it holds if an earlier run has finished it, else None.
@@ -66,8 +67,11 @@ class PredictionFolder:
       UserError: it holds something else.
     """
 
-    def __init__(self, path: pathlib.Path, identity: dict[str, Any], drawing: dict[str, Any]) -> None:
+    def __init__(
+        self, path: pathlib.Path, identity: dict[str, Any], drawing: dict[str, Any], classes: ClassSet = VSPW
+    ) -> None:
         self.path, self._identity, self._drawing = path, json.loads(json.dumps(identity)), drawing
+        self._classes = classes
         self.complaints: list[str] = []
         advice = f"Choose another with --output=DIR, or delete {path} to start anew."
         if (path / CLAIM).exists():
@@ -82,7 +86,7 @@ class PredictionFolder:
         for folder in ("masks", "overlays"):
             check_folder(self.path / folder, "--output=DIR")
             (self.path / folder).mkdir(parents=True, exist_ok=True)
-        _save_palette(self.path / "palette.csv")
+        _save_palette(self.path / "palette.csv", self._classes)
         self.finish(None)
 
     def _delete_pictures(self) -> None:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from vspw_jax.classes.class_set import ClassSet
 from vspw_jax.console.errors import UserError, listed
+from vspw_jax.data.transforms import Normalisation
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.files.writable import check_folder
 from vspw_jax.interop import (
@@ -15,7 +17,9 @@ from vspw_jax.interop import (
     foreign_files,
     safetensors_files,
     split_files,
+    stored_classes,
     stored_networks,
+    stored_normalisation,
     torch_files,
     workdirs,
 )
@@ -35,6 +39,8 @@ class CheckpointFile:
       wrapper: the keys and prefix that they stood under, joined by dots; None at the top.
       others: the keys at the top beside that.
       notes: sentences on what else there is, and was not taken.
+      classes: those that it names; None where it names none.
+      normalisation: of images for its network, where that is not ImageNet's.
     """
 
     path: pathlib.Path
@@ -42,6 +48,8 @@ class CheckpointFile:
     wrapper: str | None = None
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    classes: ClassSet | None = None
+    normalisation: Normalisation | None = None
 
     @property
     def nbytes(self) -> int:
@@ -111,8 +119,15 @@ def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
     taken, others = stored_networks.take(path, content, key)
     first = taken.label.split(".")[0]
     beside = tuple(str(name) for name in stored_networks.entries(content) if name not in (first, *taken.tensors))
+    classes = stored_classes.in_content(content) or stored_classes.in_config(path)
     return CheckpointFile(
-        path, taken.tensors, taken.label or None, beside if taken.label else (), _notes(taken, others)
+        path,
+        taken.tensors,
+        taken.label or None,
+        beside if taken.label else (),
+        _notes(taken, others),
+        classes,
+        stored_normalisation.in_preprocessor(path),
     )
 
 
