@@ -35,6 +35,13 @@ MASK2FORMER = (
 """By mmdet's mask2former_head.py, msdeformattn_pixel_decoder.py and mask2former_layers.py."""
 
 
+def test_a_resnet_under_upernet_has_the_names_of_version_0(tmp_path):
+    config = tiny_resnet("mmseg")
+    config.encoder.output_stride, config.decoder = 32, tiny_upernet().decoder
+    convert.save_torch(drawn(config), tmp_path / "A.pth")
+    assert assert_reads(tmp_path / "A.pth", config) == "mmseg"
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_file_says_its_sizes(network, tmp_path):
     config = NETWORKS[network]

@@ -64,7 +64,9 @@ def stem(ours: str, theirs: str, config: ConfigDict, names: Collection[str], for
             yield from conv_norm(f"{ours}/stem/{number}", f"{there}{3 * number}", f"{there}{3 * number + 1}")
 
 
-def block(ours: str, theirs: str, index: tuple[int, ...], has_shortcut: bool, form: Form) -> Iterator[Row]:
+def block(
+    ours: str, theirs: str, index: tuple[int, ...], has_shortcut: bool, form: Form = TORCHVISION
+) -> Iterator[Row]:
     """Rows of a block."""
     for number, layout in ((1, CONV_1X1), (2, CONV), (3, CONV_1X1)):
         conv, norm = f"{theirs}.conv{number}", f"{theirs}.{form.norm.format(number)}"
