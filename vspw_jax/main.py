@@ -8,6 +8,7 @@
     python -m vspw_jax.main --config=configs/nce.py:demo --mode=replay                    look into a step gone wrong
     python -m vspw_jax.main --config=configs/nce.py --config.init_from=X.pth              start from PyTorch's weights
     python -m vspw_jax.main --config=configs/nce.py --mode=export --output=Y.pth          give them back
+    python -m vspw_jax.main --mode=predict --input=clip.mp4 --config.init_from=X.pth      with no recipe: X's network
 
 --mode=evaluate, predict and export take --config.init_from too, in a workdir that has no checkpoint of its own.
 
@@ -36,7 +37,7 @@ from vspw_jax.inference import overlay, sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
-from vspw_jax.interop import checkpoint_file, convert, namings
+from vspw_jax.interop import checkpoint_file, convert, namings, recipe_of_file
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
@@ -77,6 +78,9 @@ OUTPUT_FLAG = "--output=DIR"
 ABSL_HELPED = 1
 """absl's exit status after --help."""
 
+WITHOUT_RECIPE = ("predict", "export", "inspect")
+"""Modes for which a file's network is enough."""
+
 READ_BY = {
     "input": ("predict", "replay"),
     "output": ("predict", "export"),
@@ -97,9 +101,11 @@ def recipe_name() -> str:
     return pathlib.Path(_config_flag()).name
 
 
-def default_workdir(config_flag: str) -> pathlib.Path:
-    """runs/nce_demo for configs/nce.py:demo."""
+def default_workdir(config_flag: str, init_from: str = "") -> pathlib.Path:
+    """runs/nce_demo for configs/nce.py:demo; where the network is a file's, runs/X for X.pth."""
     path, _, size = config_flag.partition(":")
+    if recipe_of_file.is_named(config_flag) and init_from:
+        path = pathlib.Path(init_from).name.split(".")[0]
     return pathlib.Path("runs") / "_".join(filter(None, (pathlib.Path(path).stem, size)))
 
 
@@ -194,8 +200,8 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     if not _OUTPUT.value:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
     checkpoint_file.check_output(_OUTPUT.value)
-    _, weights, _ = trained.weights(config, workdir, make_mesh())
-    convert.save_weights(config.model, weights.values(), _OUTPUT.value, _NAMING.value)
+    found = trained.weights(config, workdir, make_mesh())
+    convert.save_weights(config.model, found.weights.values(), _OUTPUT.value, _NAMING.value)
     return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
 
 
@@ -263,8 +269,14 @@ def main(_: Sequence[str]) -> None:
     """Runs the chosen mode and prints its report."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value or default_workdir(_config_flag()))
-    adopt_classes(config, workdir)
+    config = _CONFIG.value
+    is_of_file = recipe_of_file.is_named(_config_flag()) and bool(config.init_from)
+    if is_of_file:
+        config = recipe_of_file.fitted(config, config_flags.get_override_values(flags.FLAGS["config"]))
+    config.lock()
+    workdir = pathlib.Path(_WORKDIR.value or default_workdir(_config_flag(), config.init_from))
+    if not is_of_file:
+        adopt_classes(config, workdir)
     checks.check_recipe(config)
     check_flags(config, _MODE.value)
     if _DISTRIBUTED.value:
@@ -278,8 +290,19 @@ def main(_: Sequence[str]) -> None:
         preemption.leave(stopped)
 
 
+def check_without_recipe() -> None:
+    """Raises UserError where a recipe is needed, or a video, and only a file of weights is named."""
+    if _MODE.value not in WITHOUT_RECIPE:
+        raise UserError(
+            f"--mode={_MODE.value} needs a recipe, such as --config=configs/upernet_swin.py, beside --config.init_from."
+        )
+    if _MODE.value == "predict" and not _INPUT.value:
+        raise UserError("Without a recipe there is no video to predict: name one with --input=VIDEO.")
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line and loads the recipe; UserError for what is wrong with either."""
+    given, argv = argv, recipe_of_file.added(argv)
     try:
         recipe_file.check_flags(argv[1:])
         unused = flags.FLAGS(argv)[1:]
@@ -289,6 +312,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(0 if ended.code == ABSL_HELPED else ended.code)
     if unused:
         raise UserError(f"Unexpected arguments: {' '.join(unused)}. Every option begins with --, as in --mode=train.")
+    if argv is not given:
+        check_without_recipe()
     return argv[:1]
 
 

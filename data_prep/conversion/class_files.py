@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vspw_jax.classes import colours, label_maps, vspw
-from vspw_jax.classes.class_list import VOID, ClassList, Colour
+from vspw_jax.classes import label_maps, vspw
+from vspw_jax.classes.class_list import VOID, ClassList, Colour, coloured
 from vspw_jax.classes.label_maps import LabelMap
 from vspw_jax.console.errors import UserError
 
@@ -20,8 +20,6 @@ EXPECTED = (
     "Expected CSV with the columns name, id (its value in masks; without it the row's number from 0) and, where masks "
     'hold colours, colour (#rrggbb) or r, g and b; or JSON: a list of such rows, or {"id": "name", ...}'
 )
-FIRST_COLOUR = (128, 64, 128)
-"""From which the others are far, where none is stated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +159,8 @@ def _check(path: pathlib.Path, rows: Sequence[Row]) -> None:
 
 def class_list(rows: Sequence[Row]) -> ClassList:
     """Names and colours; a class without a colour gets one that everybody expects, or that differs from all others."""
-    stated = [row.colour or vspw.EXPECTED_COLOURS.get(row.name) for row in rows]
-    first = [colour for colour in stated if colour] or [FIRST_COLOUR]
-    others = (tuple(colour) for colour in colours.spread(len(rows) + 1, first).tolist()[len(first) :])
-    chosen = tuple(colour or next(others) for colour in stated)
-    return ClassList(tuple(row.name for row in rows), chosen, chosen)
+    stated = {row.name: colour for row in rows if (colour := row.colour or vspw.EXPECTED_COLOURS.get(row.name))}
+    return coloured([row.name for row in rows], stated)
 
 
 def _void(stated: Iterable[str], rows: Sequence[Row]) -> tuple[list[int], list[Colour]]:

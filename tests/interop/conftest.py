@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from configs import baseline, deeplabv3, upernet, upernet_swin
 from configs.parts import models
 from tests.conftest import TINY
+from vspw_jax.interop import checkpoint_file, namings, sizes
 from vspw_jax.models import segmenter
 
 KEYS = pathlib.Path(__file__).parent / "keys"
@@ -111,6 +112,30 @@ def tiny_swin(**changes):
     model.update(image_size=(64, 64), num_classes=7)
     model.encoder.update(changes)
     return model
+
+
+def tiny_mask2former(model):
+    """The network with a small Mask2Former of 9 classes in place of its decoder; a ResNet is not dilated under it."""
+    model.decoder = tiny_model().decoder
+    model.decoder.update(dim=32, heads=2, norm_groups=32, decoder_layers=4)
+    model.num_classes = 9
+    if "output_stride" in model.encoder:
+        model.encoder.output_stride = 32
+    return model
+
+
+def assert_reads(path, config):
+    """The sizes of a network are read off a file of it, and the file's tensors are those of the rows."""
+    file = checkpoint_file.read(path)
+    read, _ = sizes.read(file)
+    for section in ("encoder", "decoder"):
+        expected = config[section].to_dict() | dict(layer_scale=None, drop_path=None)  # Which tensors do not tell.
+        assert {name: expected[name] or value for name, value in read[section].items()} == read[section].to_dict()
+    assert read.num_classes == config.num_classes
+    naming = namings.recognise(file.tensors, path)
+    rows = {row.theirs for row in naming.rows(config, file.tensors)}
+    assert rows == {name for name in file.tensors if not naming.why_left_out(config, name)}
+    return naming.name
 
 
 @functools.cache

@@ -171,5 +171,6 @@ def test_another_backbone_is_refused(tmp_path):
     torch.save(transformers.Mask2FormerForUniversalSegmentation(config).state_dict(), tmp_path / "A.pth")
     with pytest.raises(UserError) as error:
         convert.load_torch(drawn(tiny_model(image_size=(64, 64))), tmp_path / "A.pth")
+    assert "Its encoder is a swin, the recipe's is a vit_adapter." in str(error.value)
     for part in ("missing from the file", "cls_token", "in the file, but not in the network", "relative_position_bias"):
         assert part in str(error.value)

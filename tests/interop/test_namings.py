@@ -12,6 +12,7 @@ from tests.interop.conftest import (
     listed,
     tiny_fcn,
     tiny_hrnet,
+    tiny_mask2former,
     tiny_model,
     tiny_ocrnet,
     tiny_of_resnet,
@@ -20,7 +21,9 @@ from tests.interop.conftest import (
     tiny_upernet,
     variables,
 )
-from vspw_jax.interop import convert, namings
+from vspw_jax.interop import convert, namings, sizes
+from vspw_jax.interop.checkpoint_file import CheckpointFile
+from vspw_jax.interop.stored_tensors import NewTensor
 from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
 
@@ -49,12 +52,20 @@ def test_the_896_network_has_the_released_tensors(num_classes):
     assert exported(*full_size(896, num_classes), "mmseg") == wanted
 
 
-def test_plain_beit_with_upernet_has_the_released_tensors():
+@pytest.mark.parametrize(
+    ("name", "naming", "number"),
+    [("upernet_640_ade20k", "mmseg", 504), ("mmseg1_upernet_beit_base_640_ade20k", "mmseg_1", 300)],
+)
+def test_plain_beit_with_upernet_has_the_released_tensors(name, naming, number):
+    """BEiT-L in the names of unilm's mmseg, BEiT-B in those of mmsegmentation 1."""
     config = upernet.get_config()
     config.model.update(image_size=(640, 640), num_classes=150)
-    wanted = listed("upernet_640_ade20k")
-    assert len(wanted) == 504
-    assert exported(config, train_state.describe(config)[1:], "mmseg") == wanted
+    if naming == "mmseg_1":
+        config.model.encoder.update(dim=768, depth=12, heads=12, out_blocks=(4, 6, 8, 12))
+        config.model.decoder.dim = 768
+    wanted = listed(name)
+    assert len(wanted) == number
+    assert exported(config, train_state.describe(config)[1:], naming) == wanted
 
 
 def deeplabv3_of(code, depths, num_classes):
@@ -149,6 +160,45 @@ def test_the_published_sizes():
     assert round(millions(train_state.describe(config)[1]), 1) == 120.2
 
 
+SWIN_B = dict(name="swin", dim=128, depths=(2, 2, 18, 2), head_dim=32, mlp_ratio=4.0)
+SIZES = {
+    "hf_mask2former_swin_base_ade_semantic": (
+        SWIN_B | dict(window=12),
+        dict(name="mask2former", dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=2048, encoder_layers=6)
+        | dict(decoder_layers=9, num_queries=100),
+    ),
+    "mask2former_896_ade20k": (
+        dict(name="vit_adapter", dim=1024, depth=24, heads=16, adapter_channels=64),
+        dict(name="mask2former", dim=1024, heads=32, encoder_ffn_dim=4096, ffn_dim=4096, num_queries=200),
+    ),
+    "mmseg_upernet_swin_b_w7_ade20k": (SWIN_B | dict(window=7), dict(name="upernet", dim=512, auxiliary_dim=256)),
+    "mmseg1_upernet_beit_base_640_ade20k": (
+        dict(name="beit", dim=768, depth=12, heads=12, out_blocks=(4, 6, 8, 12)),
+        dict(name="upernet", dim=768, auxiliary_dim=256),
+    ),
+    "mmseg_deeplabv3_r101v1c_d8_ade20k": (
+        dict(name="resnet", stem="deep", width=64, depths=(3, 4, 23, 3), output_stride=8),
+        dict(name="deeplabv3", variant="mmseg", dim=512, dilations=(12, 24, 36)),
+    ),
+}
+"""Some fields of the encoder's and the decoder's config of released networks of 150 classes."""
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_are_read_off_the_released_tensors(name):
+    tensors = {tensor: NewTensor(shape, np.dtype(np.float32), None) for tensor, shape in listed(name).items()}
+    config, _ = sizes.read(CheckpointFile(name, tensors))
+    for section, expected in zip((config.encoder, config.decoder), SIZES[name], strict=True):
+        assert {field: section[field] for field in expected} == expected
+    assert config.num_classes == 150
+    naming = namings.recognise(tensors, name)
+    assert {row.theirs for row in naming.rows(config, tensors)} <= tensors.keys()
+    assert all(
+        naming.why_left_out(config, name)
+        for name in tensors.keys() - {row.theirs for row in naming.rows(config, tensors)}
+    )
+
+
 NETWORKS = {
     "vit_adapter, mask2former": tiny_model(),
     "beit, upernet": tiny_upernet(),
@@ -161,6 +211,8 @@ NETWORKS = {
     "resnet, mcibi": tiny_of_resnet(mcibi),
     "hrnet, fcn": tiny_hrnet(),
     "hrnet, ocrnet": tiny_ocrnet(),
+    "swin, mask2former": tiny_mask2former(tiny_swin()),
+    "resnet, mask2former": tiny_mask2former(tiny_resnet("torchvision")),
 }
 """config.model by name; a head that differs between two codes has one of them before its name."""
 
@@ -188,4 +240,5 @@ def test_every_place_of_a_variable_has_one_name(network, naming):
     assert {int(array.max(initial=0)) for array in filled.values()} <= {0, 1}
     assert all(array.min() == array.max() for array in filled.values())
     if namings.NAMINGS[naming].whole(config):
-        assert all(array.min() == 1 for array in filled.values())
+        frozen = naming == "detectron2"  # Whose norms count no batches.
+        assert all(array.min() == 1 for path, array in filled.items() if not (frozen and path.endswith("/count")))

@@ -1,5 +1,6 @@
 """Mask2Former's decoder, matching and loss, and BEiT's block, against Hugging Face's with the same numbers."""
 
+import dataclasses
 import warnings
 
 import jax
@@ -72,9 +73,11 @@ def exported(ours, rows, prefix):
     return {name: torch.tensor(np.concatenate(x) if len(x) > 1 else x[0]) for name, x in parts.items()}
 
 
+# The modules stand alone here, without the names of those around them.
+FORM = dataclasses.replace(mask2former_rows.HUGGING_FACE, layers="decoder.layers.", head="")
 ROWS = {
-    "pixels.": list(mask2former_rows.hugging_face_pixel_decoder("decoder/pixel_decoder", "pixels", CONFIG)),
-    "transformer.": list(mask2former_rows.hugging_face_transformer("decoder", "transformer", CONFIG)),
+    "pixels.": list(mask2former_rows.pixel_decoder("decoder/pixel_decoder", "pixels.", CONFIG, FORM.pixel)),
+    "transformer.": list(mask2former_rows.transformer("decoder", "transformer.", CONFIG, FORM)),
 }
 
 

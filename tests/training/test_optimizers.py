@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import baseline, deeplabv3, upernet
+from configs import baseline, deeplabv3, upernet, upernet_swin
 from configs.parts import training
 from vspw_jax.console.errors import UserError
 from vspw_jax.parallel import placement
@@ -85,6 +85,34 @@ def test_layer_decay_of_plain_beit():
     np.testing.assert_allclose(scales["encoder"]["blocks"]["mlp"]["fc1"]["kernel"], 0.9 ** (8 - numbers), rtol=1e-6)
     assert scales["encoder"]["cls_token"] == pytest.approx(0.9**9)
     assert scales["encoder"]["fpn1"]["norm"]["scale"] == scales["decoder"]["classifier"]["conv"]["kernel"] == 1
+
+
+def test_layer_decay_of_swin():
+    """Eighteen blocks in four stages, two a pair; a merging is in the block before it, the norms in none."""
+    pairs = {stage: np.ones((depth // 2, 4)) for stage, depth in enumerate((2, 4, 6, 6))}
+    params = {
+        "encoder": {
+            "patch_embed": {"norm": {"scale": np.ones(4)}},
+            "stages": {stage: {"plain": {"a": x}, "shifted": {"a": x}} for stage, x in pairs.items()},
+            "mergings": {stage: {"reduction": {"kernel": np.ones((4, 2))}} for stage in range(3)},
+            "norms": {0: {"scale": np.ones(4)}},
+        },
+        "decoder": {"classifier": {"conv": {"kernel": np.ones((4, 8))}}},
+    }
+    config = with_options(upernet_swin, layer_decay=0.9)
+    config.model.encoder.depths = (2, 4, 6, 6)
+    optimizers.check(config)
+    scales = optimizers.layer_scales(params, config)
+    layer = lambda scale: 19 - np.log(np.ravel(scale)) / np.log(0.9)
+    found = [
+        np.stack([layer(stage[kind]["a"]) for kind in ("plain", "shifted")], axis=1).ravel()
+        for stage in scales["encoder"]["stages"].values()
+    ]
+    np.testing.assert_allclose(np.concatenate(found), np.arange(1, 19), rtol=1e-4)
+    mergings = [layer(x["reduction"]["kernel"]).item() for x in scales["encoder"]["mergings"].values()]
+    np.testing.assert_allclose(mergings, [2, 6, 12], rtol=1e-4)
+    assert scales["encoder"]["patch_embed"]["norm"]["scale"] == pytest.approx(0.9**19)
+    assert scales["encoder"]["norms"][0]["scale"] == scales["decoder"]["classifier"]["conv"]["kernel"] == 1
 
 
 def test_layer_decay_of_an_encoder_without_layers_is_refused():

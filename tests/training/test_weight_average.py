@@ -97,7 +97,7 @@ def check_who_reads(config, workdir, state):
     """`evaluate.weights` picks what is scored and exported."""
     for name, expected in (("trained", state), ("ema", state["ema"])):
         config.evaluate.weights = name
-        _, weights, step = trained.weights(config, workdir, make_mesh())
+        _, weights, step, *_ = trained.weights(config, workdir, make_mesh())
         assert step == STEPS and weights.keys() == {"params", "model_state"}
         for part in weights:
             for one, other in zip(jax.tree.leaves(weights[part]), jax.tree.leaves(expected[part]), strict=True):
@@ -124,7 +124,7 @@ def test_the_recipe_begins_with_a_copy_of_released_weights(tiny_config, tmp_path
     for part in ("params", "model_state"):
         for one, other in zip(jax.tree.leaves(state["ema"][part]), jax.tree.leaves(source[part]), strict=True):
             np.testing.assert_array_equal(one, other)
-    _, weights, _ = trained.weights(config, tmp_path / "run", make_mesh(devices=jax.devices()[:1]))
+    _, weights, *_ = trained.weights(config, tmp_path / "run", make_mesh(devices=jax.devices()[:1]))
     convert.save_weights(config.model, weights.values(), tmp_path / "B.safetensors")
     before, after = (checkpoint_file.read(tmp_path / name).tensors for name in ("A.safetensors", "B.safetensors"))
     for name, tensor in before.items():

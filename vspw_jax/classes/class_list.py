@@ -6,18 +6,22 @@ into the workdirs of its runs.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import UInt8
 
+from vspw_jax.classes import colours
 from vspw_jax.console.errors import UserError
 
 VOID = 255
 """The train id of pixels without a class."""
 MOST = 255
 """Classes, as train ids are bytes and one of them is void."""
+
+FIRST_COLOUR = (225, 30, 50)
+"""Of classes of which nothing is known."""
 
 Colour = tuple[int, int, int]
 """RGB."""
@@ -80,8 +84,33 @@ class ClassList:
         return cls(tuple(values["names"]), as_colours(values["colours"]), as_colours(values["file_colours"]))
 
 
-def _by_id(colours: Sequence[Colour]) -> UInt8[np.ndarray, "256 3"]:
+def coloured(
+    names: Sequence[str], stated: Mapping[str, Colour] | None = None, file_colours: Sequence[Colour] | None = None
+) -> ClassList:
+    """Classes of which colours may be known.
+
+    Args:
+      stated: of pictures, by name; the others get colours that are far from these and from each other.
+      file_colours: of mask files; None where they have those of pictures.
+    """
+    first = list((stated or {}).values())
+    spread = colours.spread(max(len(names), len(first), 1), first or [FIRST_COLOUR]).tolist()
+    others = iter(spread[len(first) :])
+    chosen = tuple((stated or {}).get(name) or tuple(next(others)) for name in names)
+    return ClassList(tuple(names), chosen, tuple(file_colours or chosen))
+
+
+def told_apart(names: Iterable[str]) -> list[str]:
+    """The names, with a number behind those that came before."""
+    result: list[str] = []
+    for name in names:
+        again = sum(other == name or other.startswith(f"{name} (") for other in result)
+        result.append(f"{name} ({again + 1})" if again else name)
+    return result
+
+
+def _by_id(colours_K3: Sequence[Colour]) -> UInt8[np.ndarray, "256 3"]:
     result = np.zeros((256, 3), np.uint8)
-    result[: len(colours)] = colours
+    result[: len(colours_K3)] = colours_K3
     result.setflags(write=False)  # All callers share it.
     return result

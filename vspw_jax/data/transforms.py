@@ -9,6 +9,7 @@ Shapes: T frames, H and W pixels. Images are uint8 RGB until normalised; labels 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,9 +18,17 @@ from ml_collections import ConfigDict
 
 from vspw_jax.classes.vspw import VOID
 
-IMAGE_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
-IMAGE_STD = np.array([58.395, 57.12, 57.375], np.float32)
-"""ImageNet's statistics in 0..255, RGB, which all released checkpoints expect."""
+
+class Normalisation(NamedTuple):
+    """What is subtracted from RGB levels of 0 to 255, and what they are divided by then."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Which nearly all released checkpoints expect."""
+IMAGE_MEAN, IMAGE_STD = (np.array(values, np.float32) for values in IMAGENET)
 
 CROP_TRIES = 10
 

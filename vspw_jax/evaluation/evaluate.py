@@ -159,7 +159,7 @@ def evaluate(
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
-    run_classes.check_same(predictor.classes, frames.classes, frames.path)
+    run_classes.check_same(run_classes.of_run(config, workdir).classes, frames.classes, frames.path)
     if frames.has_masks and not frames.max_classes:
         raise UserError(
             f"All masks of split {frames.split!r} of {frames.path} are void: there is nothing to score. "

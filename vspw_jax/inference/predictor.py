@@ -18,10 +18,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
-from vspw_jax.classes import vspw
+from vspw_jax.classes import unnamed, vspw
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
-from vspw_jax.data import transforms
+from vspw_jax.data.transforms import IMAGENET, Normalisation
 from vspw_jax.inference import augmentation, scores
 from vspw_jax.models import segmenter
 from vspw_jax.parallel import placement
@@ -69,10 +69,6 @@ def check_options(options: ConfigDict, crop: tuple[int, int], num_classes: int) 
         )
 
 
-def _normalised(frame_NHWC: UInt8[Array, "N H W 3"]) -> Float[Array, "N H W 3"]:
-    return (frame_NHWC.astype(jnp.float32) - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
-
-
 class Predictor:
     """Frames of any size to train ids; compiles once for each frame size.
 
@@ -83,7 +79,8 @@ class Predictor:
         must follow each other, takes one of them.
       weights: params and model_state; may be set anew as `predictor.weights`.
       origin: where the weights come from, JSON values.
-      classes: those that train ids count; None stands for VSPW's.
+      classes: those that it predicts; None where their number alone tells.
+      normalisation: of frames for the network.
     """
 
     def __init__(
@@ -94,14 +91,15 @@ class Predictor:
         weights: dict[str, PyTree[Array]] | None = None,
         origin: dict[str, Any] | None = None,
         classes: ClassList | None = None,
+        normalisation: Normalisation = IMAGENET,
     ) -> None:
-        self.classes = classes or vspw.classes()
         self.remembers = segmenter.decoder_of(config.model).remembers
         if self.remembers:  # Its frames follow each other: devices cannot share them.
             mesh = make_mesh(devices=mesh.local_devices[:1])
         self.batch = -(-config.evaluate.batch // mesh.size) * mesh.size
         self.num_classes, self.options = config.model.num_classes, config.evaluate
-        self._mesh, self.origin = mesh, origin or {}
+        self.classes = classes or unnamed.by_number(self.num_classes)[0]
+        self._mesh, self.origin, self._normalisation = mesh, origin or {}, normalisation
         self.weights = weights or {}
         self._crop = tuple(config.model.image_size)
         check_options(self.options, self._crop, self.num_classes)
@@ -121,6 +119,10 @@ class Predictor:
         first_memory = functools.partial(self._first_memory, graphdef)
         self._memory = jax.jit(first_memory, static_argnums=0, out_shardings=everywhere)
 
+    def _normalised(self, frame_NHWC: UInt8[Array, "N H W 3"]) -> Float[Array, "N H W 3"]:
+        mean, std = (np.array(values, np.float32) for values in self._normalisation)
+        return (frame_NHWC.astype(jnp.float32) - mean) / std
+
     def _finish(self, score_HWK: Float[Array, "H W K"]) -> dict[str, Array]:
         label = {"label": score_HWK.argmax(axis=-1).astype(jnp.uint8)}
         return label | (scores.compress(score_HWK, self.top_classes) if self.options.save_scores else {})
@@ -132,7 +134,7 @@ class Predictor:
         def score(window_JHWC: Float[Array, "J H W 3"]) -> Float[Array, "J h w K"]:
             return segmenter.class_scores(model(window_JHWC[:, None]))[:, 0]
 
-        return augmentation.map_scores(score, _normalised(frame_NHWC), self._crop, self._needed(), self._finish)
+        return augmentation.map_scores(score, self._normalised(frame_NHWC), self._crop, self._needed(), self._finish)
 
     def _in_order(
         self,
@@ -155,7 +157,7 @@ class Predictor:
             outputs, memory = model.look(window_JHWC, memory, *mask)
             return segmenter.class_scores(outputs)[:, 0], memory
 
-        image = _normalised(frame_NHWC)
+        image = self._normalised(frame_NHWC)
         options = self._crop, self._needed(), self._finish
         return augmentation.scan_scores(look, memory, image, count, *options, mask_NHW)
 
@@ -206,7 +208,9 @@ class Predictor:
         del options["windows"]  # It changes no result.
         top = {"top_classes": self.top_classes} if self.options.save_scores else {}
         own = {} if vspw.are(self.classes) else {"class_list": self.classes.to_json()}
-        return {**self.origin, "weights": digest.hexdigest(), "classes": self.num_classes, **own, **options, **top}
+        other = {} if self._normalisation == IMAGENET else {"normalisation": self._normalisation}
+        made = {"weights": digest.hexdigest(), "classes": self.num_classes}
+        return {**self.origin, **made, **own, **options, **top, **other}
 
     def start(
         self,

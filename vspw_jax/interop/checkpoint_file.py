@@ -6,22 +6,29 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, listed
+from vspw_jax.data.transforms import Normalisation
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.files.writable import check_folder
 from vspw_jax.interop import (
+    array_pickles,
     compressed_files,
     foreign_files,
     safetensors_files,
     split_files,
+    stored_classes,
     stored_networks,
+    stored_normalisation,
     torch_files,
     workdirs,
 )
 from vspw_jax.interop.stored_networks import Network, Tensor
 from vspw_jax.interop.stored_tensors import NewTensor
 
-EXPECTED = "Expected a file of torch.save (.pth, .bin) or of safetensors, with a network's weights."
+EXPECTED = (
+    "Expected a file of torch.save (.pth, .bin), of safetensors or of detectron2 (.pkl), with a network's weights."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,8 @@ class CheckpointFile:
       wrapper: the keys and prefix that they stood under, joined by dots; None at the top.
       others: the keys at the top beside that.
       notes: sentences on what else there is, and was not taken.
+      classes: those that it names; None where it names none.
+      normalisation: of images for its network, where that is not ImageNet's.
     """
 
     path: pathlib.Path
@@ -39,6 +48,8 @@ class CheckpointFile:
     wrapper: str | None = None
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    classes: ClassList | None = None
+    normalisation: Normalisation | None = None
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +79,9 @@ def _content_of_file(path: pathlib.Path) -> Any:
         raise UserError(f"{path} is no checkpoint: it is {what}. {EXPECTED}")
     if safetensors_files.is_safetensors(path):
         return safetensors_files.read(path)
-    return torch_files.read_zip(path) if torch_files.is_zip(path) else torch_files.read_legacy(path)
+    if torch_files.is_zip(path):
+        return torch_files.read_zip(path)
+    return array_pickles.read(path) if array_pickles.is_array_pickle(path) else torch_files.read_legacy(path)
 
 
 def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
@@ -88,8 +101,8 @@ def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
 
 
 def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
-    """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, an index of several files, a folder with one of
-    these, or a workdir of our own. Its first bytes say which it is.
+    """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, .pkl, an index of several files, a folder with
+    one of these, or a workdir of our own. Its first bytes say which it is.
 
     Args:
       key: of the network that is taken, such as "state_dict_ema", where there are several; empty for the first that
@@ -106,8 +119,15 @@ def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
     taken, others = stored_networks.take(path, content, key)
     first = taken.label.split(".")[0]
     beside = tuple(str(name) for name in stored_networks.entries(content) if name not in (first, *taken.tensors))
+    classes = stored_classes.in_content(content) or stored_classes.in_config(path)
     return CheckpointFile(
-        path, taken.tensors, taken.label or None, beside if taken.label else (), _notes(taken, others)
+        path,
+        taken.tensors,
+        taken.label or None,
+        beside if taken.label else (),
+        _notes(taken, others),
+        classes,
+        stored_normalisation.in_preprocessor(path),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import namings
+from vspw_jax.interop import differences, namings
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import rule_for
 from vspw_jax.interop.stored_networks import Tensor
@@ -64,13 +64,9 @@ class Plan:
         return array
 
     def unsettled(self) -> list[str]:
-        """Our paths that predicting needs and whose values the file alone does not give.
-
-        Predicting does not need counts of batches, which old files lack.
-        """
+        """Our paths that predicting needs and whose values the file alone does not give."""
         partial = [path for path, pieces in self.pieces.items() if not all(piece.rule.settles for piece in pieces)]
-        needless = lambda path: path.endswith("/count") or path.startswith(TRAINING_ALONE)
-        return partial + [path for path in self.fresh if not needless(path)]
+        return partial + [path for path in self.fresh if not _needless(path)]
 
     def report(self) -> str:
         """Lines on what is read, changed, left out and left fresh."""
@@ -88,6 +84,11 @@ class Plan:
         if self.fresh:
             lines.append(f"  {len(self.fresh):4d} variables stay as initialised, as the file has none: {modules}")
         return "\n".join(lines)
+
+
+def _needless(path: str) -> bool:
+    """Whether predicting does not need what is at a path, such as counts of batches, which old files lack."""
+    return path.endswith("/count") or path.startswith(TRAINING_ALONE)
 
 
 def _same_kind(tensor: Tensor, dtype: np.dtype) -> bool:
@@ -124,14 +125,14 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
     unread = file.tensors.keys() - {row.theirs for row in rows}
     left_out, extra = _left_out(unread, file, functools.partial(naming.why_left_out, config))
     named = {row.ours for row in rows}
-    nameless = [path for path in shapes if path not in named and not path.startswith(TRAINING_ALONE)]
+    nameless = [path for path in shapes if path not in named and not _needless(path)]
     problems = {
         "missing from the file": list(missing.values()),
         "in the file, but not in the network": [f"{name} {file.tensors[name].shape}" for name in extra],
         "of another shape or type": list(misshapen.values()),
         "in the network, but without a name in such files": nameless if naming.whole(config) else [],
     }
-    _refuse(file, naming, problems)
+    _refuse(config, file, naming, problems)
     return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces])
 
 
@@ -148,13 +149,14 @@ def _left_out(
     return dict(by_reason), others
 
 
-def _refuse(file: CheckpointFile, naming: namings.Naming, problems: dict[str, list[str]]) -> None:
+def _refuse(config: ConfigDict, file: CheckpointFile, naming: namings.Naming, problems: dict[str, list[str]]) -> None:
     found = {kind: lines for kind, lines in problems.items() if lines}
     if found:
         parts = "\n".join(f"{kind} ({len(lines)}):\n  " + "\n  ".join(lines) for kind, lines in found.items())
         notes = "".join(f"In the file {note}.\n" for note in file.notes)
+        others = "".join(f"{sentence}\n" for sentence in differences.sentences(config, file, naming))
         raise UserError(
-            f"{file.path} does not fit the network of this config. Its names are {naming.title}.\n{parts}\n"
+            f"{file.path} does not fit the network of this config. Its names are {naming.title}.\n{others}{parts}\n"
             f"{notes}Set the config's sizes to the checkpoint's (--mode=inspect --config.init_from=PATH shows them), "
             "or choose the recipe that it was trained with."
         )

@@ -21,6 +21,8 @@ from vspw_jax.models.torch_rows import Row
 COUNTERS = {r"^(n_averaged|steps|num_updates|decay)$": "a counter of an average of weights"}
 """What averages have beside the weights: torch's AveragedModel, mmengine's, Lightning's."""
 
+CLASS_WEIGHTS = {r"^criterion\.empty_weight$": "class weights of the loss; here config.loss.segmentation has them"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -128,6 +130,15 @@ NAMINGS = {
         ),
         Naming("hrnet", title="HRNet's (HRNet, OCRNet)", decoder="", marks=r"^(last_layer|cls_head)\."),
         Naming(
+            "mmseg_1",
+            title="mmsegmentation's, version 1 (BEiT with UperNet, Mask2Former)",
+            encoder="backbone.",
+            decoder="decode_head.",
+            # What version 1 or its model zoo names otherwise; all else has the names of "mmseg".
+            marks=r"^(neck\.upsample_4x\.|decode_head\.transformer_decoder\.layers\.0\.cross_attn\.)",
+            wrapper="state_dict",
+        ),
+        Naming(
             "mmseg",
             title="mmsegmentation's",
             encoder="backbone.",
@@ -151,17 +162,24 @@ NAMINGS = {
             marks=r"^classifier\.4\.",
         ),
         Naming(
+            "detectron2",
+            title="detectron2's (Mask2Former)",
+            encoder="backbone.",
+            decoder="sem_seg_head.",
+            marks=r"^sem_seg_head\.predictor\.",
+            wrapper="model",
+            left_out=CLASS_WEIGHTS | {r"^pixel_(mean|std)$": "what images are normalised by"},
+        ),
+        Naming(
             "hugging_face_mask2former",
             title="Hugging Face's (Mask2Former)",
             encoder="model.pixel_level_module.encoder.",
-            decoder="model.",
+            decoder="",
             marks=r"^model\.(pixel_level_module|transformer_module)\.",
-            left_out={
-                r"^criterion\.empty_weight$": "class weights of the loss; here config.loss.segmentation has them",
-            },
+            left_out=CLASS_WEIGHTS,
         ),
         Naming("hrnet_alone", title="HRNet's, timm's and mmsegmentation's (HRNet without a head)"),
-        Naming("torchvision_resnet", title="torchvision's, timm's and mmsegmentation's (ResNet)"),
+        Naming("torchvision_resnet", title="torchvision's, timm's, mmsegmentation's and detectron2's (ResNet)"),
         Naming("hugging_face_swin", title="Hugging Face's (Swin)"),
         Naming("microsoft_swin", title="Microsoft's, timm's and mmsegmentation's (Swin)", wrapper="model"),
         Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),

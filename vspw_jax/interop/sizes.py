@@ -22,11 +22,19 @@ def _part_alone(file: CheckpointFile, naming: namings.Naming) -> UserError:
     )
 
 
-def _choose(candidates: Mapping[str, Names], theirs: str, file: CheckpointFile) -> str:
-    """Which encoder or decoder a file has, by its marks."""
+def kind_of(candidates: Mapping[str, Names], theirs: str, file: CheckpointFile) -> str | None:
+    """Which of some encoders or decoders a file has, by its marks; None if none of them."""
     for name, names in candidates.items():
         if any(tensor.startswith(names.starts(theirs)) for tensor in file.tensors):
             return name
+    return None
+
+
+def _choose(candidates: Mapping[str, Names], theirs: str, file: CheckpointFile) -> str:
+    """Which encoder or decoder a file has."""
+    name = kind_of(candidates, theirs, file)
+    if name is not None:
+        return name
     marks = " or ".join(start for names in candidates.values() for start in names.starts(theirs))
     raise UserError(f"{file.path}: none of its names starts with {marks}, so its network is not known.")
 

@@ -76,6 +76,7 @@ class Names(Generic[Sizes]):
         another that is listed after it: a part that has another's tensors and more is listed before it.
       rows: see `Rows`.
       sizes: function of (shapes, theirs) that reads its config, all fields but the name; None where shapes do not tell.
+      told: the fields of these that shapes tell; the others it assumes.
       whole: whether such files hold all of it. What they lack stays as initialised.
       left_out: patterns of names, after `theirs`, that are not read, each with the reason.
     """
@@ -83,6 +84,7 @@ class Names(Generic[Sizes]):
     marks: tuple[str, ...]
     rows: Rows
     sizes: Callable[[Shapes, str], Sizes] | None = None
+    told: tuple[str, ...] = ()
     whole: bool = True
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

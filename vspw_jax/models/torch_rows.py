@@ -222,18 +222,21 @@ def upsample(ours: str, theirs: str) -> Iterator[Row]:
     return layer(ours, theirs, (), UPSAMPLE)
 
 
-def batch_norm(ours: str, theirs: str, index: tuple[int, ...] = ()) -> Iterator[Row]:
-    """Rows of a batch norm, with its running statistics."""
+def batch_norm(ours: str, theirs: str, index: tuple[int, ...] = (), counts: bool = True) -> Iterator[Row]:
+    """Rows of a batch norm, with its running statistics; frozen ones have no count of batches."""
     yield from norm(ours, theirs, index)
     yield Row(f"{ours}/mean", f"{theirs}.running_mean", SAME, index)
     yield Row(f"{ours}/var", f"{theirs}.running_var", SAME, index)
-    yield Row(f"{ours}/count", f"{theirs}.num_batches_tracked", SAME, index)
+    if counts:
+        yield Row(f"{ours}/count", f"{theirs}.num_batches_tracked", SAME, index)
 
 
-def conv_norm(ours: str, conv: str, norm: str, layout: Layout = CONV, index: tuple[int, ...] = ()) -> Iterator[Row]:
+def conv_norm(
+    ours: str, conv: str, norm: str, layout: Layout = CONV, index: tuple[int, ...] = (), counts: bool = True
+) -> Iterator[Row]:
     """Rows of a convolution `conv` and a batch norm `norm`, as of a `ConvNormRelu`; `layout` is CONV_1X1 for size 1."""
     yield from layer(f"{ours}/conv", conv, index, layout, bias=False)
-    yield from batch_norm(f"{ours}/norm", norm, index)
+    yield from batch_norm(f"{ours}/norm", norm, index, counts)
 
 
 def class_head(rows: Iterable[Row], counts: str) -> Iterator[Row]:

@@ -79,7 +79,8 @@ def torchvision_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     return _sizes(shapes, *names, "torchvision", 0.5, "elements")
 
 
+TOLD = ("dim", "auxiliary_dim")
 NAMES: DecoderNames = {
-    "mmseg": Names(("aspp_modules.",), mmseg, mmseg_sizes),
-    "torchvision": Names(("0.convs.",), torchvision, torchvision_sizes),
+    "mmseg": Names(("aspp_modules.",), mmseg, mmseg_sizes, TOLD),
+    "torchvision": Names(("0.convs.",), torchvision, torchvision_sizes, TOLD),
 }

@@ -132,8 +132,9 @@ def hrnet_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     return DecoderSizes(fields, num_classes, ["corners aligned where maps are resized", "no drop-out in training"])
 
 
+TOLD = ("dim", "num_convs", "concat_input", "auxiliary_dim")
 NAMES: DecoderNames = {
-    "hrnet": Names(("last_layer.",), hrnet, hrnet_sizes, left_out=folded_bias.left_out(r"last_layer\.0")),
-    "mmseg": Names(("convs.",), mmseg, mmseg_sizes),
-    "torchvision": Names(("0.weight",), torchvision, torchvision_sizes),
+    "hrnet": Names(("last_layer.",), hrnet, hrnet_sizes, TOLD, left_out=folded_bias.left_out(r"last_layer\.0")),
+    "mmseg": Names(("convs.",), mmseg, mmseg_sizes, TOLD),
+    "torchvision": Names(("0.weight",), torchvision, torchvision_sizes, TOLD),
 }

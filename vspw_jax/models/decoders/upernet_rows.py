@@ -88,8 +88,10 @@ def hugging_face_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     return _sizes(shapes, theirs, HUGGING_FACE_4)
 
 
+TOLD = ("dim", "auxiliary_dim")
 NAMES: DecoderNames = {
-    "mmseg": Names(("psp_modules.",), mmseg, mmseg_sizes),
-    "hugging_face_backbone_upernet": Names(("psp_modules.",), hugging_face_over_backbone, hugging_face_sizes),
-    "hugging_face_upernet": Names(("psp_modules.",), hugging_face, hugging_face_sizes),
+    "mmseg": Names(("psp_modules.",), mmseg, mmseg_sizes, TOLD),
+    "mmseg_1": Names(("psp_modules.",), mmseg, mmseg_sizes, TOLD),
+    "hugging_face_backbone_upernet": Names(("psp_modules.",), hugging_face_over_backbone, hugging_face_sizes, TOLD),
+    "hugging_face_upernet": Names(("psp_modules.",), hugging_face, hugging_face_sizes, TOLD),
 }

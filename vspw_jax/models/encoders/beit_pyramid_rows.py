@@ -1,7 +1,8 @@
 """Names of the plain BEiT's tensors in PyTorch files; see `beit_rows.py`.
 
-Sources: microsoft/unilm beit/semantic_segmentation/backbone/beit.py; huggingface/transformers
-models/beit/modeling_beit.py (BeitForSemanticSegmentation).
+Sources: microsoft/unilm beit/semantic_segmentation/backbone/beit.py; open-mmlab/mmsegmentation
+mmseg/models/necks/featurepyramid.py; huggingface/transformers models/beit/modeling_beit.py
+(BeitForSemanticSegmentation).
 """
 
 import math
@@ -17,6 +18,8 @@ from vspw_jax.models.torch_rows import Row, batch_norm, upsample
 UPSAMPLING = ("fpn1.0", "fpn1.1", "fpn1.3", "fpn2.0")
 UPSAMPLING_5 = ("fpn.fpn1.conv_transpose1", "fpn.fpn1.normalization", "fpn.fpn1.conv_transpose2", "fpn.fpn2")
 """The layers before the maps at 1/4 and 1/8; in memory of version 5 of transformers they have other names."""
+NECK = ("neck.upsample_4x.0", "neck.upsample_4x.1", "neck.upsample_4x.3", "neck.upsample_2x.0")
+"""In mmsegmentation 1.x they stand beside the BEiT."""
 
 
 def places(ours: str, config: ConfigDict) -> list[tuple[str, tuple[int, ...]]]:
@@ -39,6 +42,12 @@ def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
     yield from upsampling(ours, *(theirs + name for name in UPSAMPLING))
 
 
+def mmseg_1(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in the checkpoints of mmsegmentation's own model zoo."""
+    yield from beit_rows.unilm(places, beit_rows.MMSEG_1)(ours, theirs, config, names)
+    yield from upsampling(ours, *NECK)
+
+
 def hugging_face(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in Hugging Face's BeitForSemanticSegmentation. The upsampling stands beside the BEiT, not in it."""
     yield from beit_rows.hugging_face(places)(ours, theirs, config, names)
@@ -58,7 +67,7 @@ def _sizes(fields: dict[str, Any], image_size: tuple[int, int]) -> EncoderSizes:
 
 
 def mmseg_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
-    """In microsoft/unilm's mmseg checkpoints."""
+    """In microsoft/unilm's mmseg checkpoints, and in mmsegmentation's."""
     return _sizes(*beit_rows.unilm_sizes(shapes, theirs))
 
 
@@ -67,10 +76,12 @@ def hugging_face_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
     return _sizes(*beit_rows.hugging_face_sizes(shapes, theirs))
 
 
+TOLD = beit_rows.TOLD
 NAMES: EncoderNames = {
-    "mmseg": Names(("fpn1.",), mmseg, mmseg_sizes, left_out=beit_rows.INDEX_LEFT_OUT),
+    "mmseg": Names(("fpn1.",), mmseg, mmseg_sizes, TOLD, left_out=beit_rows.INDEX_LEFT_OUT),
+    "mmseg_1": Names((beit_rows.MMSEG_1_MARK,), mmseg_1, mmseg_sizes, TOLD, left_out=beit_rows.INDEX_LEFT_OUT),
     "hugging_face_upernet": Names(
-        (beit_rows.CLASS_TOKEN,), hugging_face, hugging_face_sizes, left_out=beit_rows.INDEX_LEFT_OUT
+        (beit_rows.CLASS_TOKEN,), hugging_face, hugging_face_sizes, TOLD, left_out=beit_rows.INDEX_LEFT_OUT
     ),
     **beit_rows.alone(places),
 }

@@ -2,7 +2,8 @@
 
 An encoder tells the `Places` of its blocks. Hugging Face's files have the names of version 4 of transformers; version 5
 still writes these, but has other names in memory.
-Sources: microsoft/unilm beit/semantic_segmentation/backbone/beit.py (mmsegmentation has the same names);
+Sources: microsoft/unilm beit/semantic_segmentation/backbone/beit.py, whose names czczup/ViT-Adapter has too;
+open-mmlab/mmsegmentation mmseg/models/backbones/beit.py and tools/model_converters/beit2mmseg.py;
 huggingface/transformers models/beit/modeling_beit.py.
 """
 
@@ -22,6 +23,7 @@ from vspw_jax.models.torch_rows import LINEAR, SAME, Row, conv, linear, norm
 Places = Callable[[str, ConfigDict], list[tuple[str, tuple[int, ...]]]]
 """Function of (ours, config) that gives the path and the index of every block, in order."""
 
+TOLD = ("dim", "depth", "heads", "mlp_ratio")
 TABLE = "relative_position_bias_table"
 CLASS_TOKEN = "embeddings.cls_token"
 """Hugging Face's name; in files of larger models more stands before it."""
@@ -31,6 +33,22 @@ WITHOUT_INDEX = RelativeTables(beit.PATCH, keeps_index=False)
 
 INDEX_LEFT_OUT = {r"relative_position_index$": "position indices follow from the crop; export makes them anew"}
 _PRETRAINING = "of a pretraining or image classification head, which a segmentation network does not have"
+
+
+@dataclasses.dataclass(frozen=True)
+class Unilm:
+    """The names of unilm's code, or of mmsegmentation's, after the BEiT's or the block's; {} is the block's number."""
+
+    patch: str = "patch_embed.proj"
+    block: str = "blocks.{}"
+    norms: tuple[str, str] = ("norm1", "norm2")
+    fc1: str = "mlp.fc1"
+    fc2: str = "mlp.fc2"
+
+
+UNILM = Unilm()
+MMSEG_1 = Unilm("patch_embed.projection", "layers.{}", ("ln1", "ln2"), "ffn.layers.0.0", "ffn.layers.1")
+MMSEG_1_MARK = "layers.0.ln1."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,19 +95,18 @@ def start(theirs: str, names: Collection[str]) -> str:
     return next(tokens, theirs + CLASS_TOKEN).removesuffix(CLASS_TOKEN)
 
 
-def unilm_block(ours: str, theirs: str, index: tuple[int, ...], table: str) -> Iterator[Row]:
+def unilm_block(ours: str, theirs: str, index: tuple[int, ...], table: str, form: Unilm) -> Iterator[Row]:
     """Rows of a block; `table` is the whole name of its relative position table."""
-    yield from norm(f"{ours}/norm1", f"{theirs}.norm1", index)
     yield from linear(f"{ours}/attn/qkv", f"{theirs}.attn.qkv", index, bias=False)
     for name in ("q_bias", "v_bias"):
         yield Row(f"{ours}/attn/{name}", f"{theirs}.attn.{name}", SAME, index)
     yield Row(f"{ours}/attn/{TABLE}", table, SAME, index, fit=WITH_INDEX)
     yield from linear(f"{ours}/attn/proj", f"{theirs}.attn.proj", index)
-    yield from norm(f"{ours}/norm2", f"{theirs}.norm2", index)
-    yield from linear(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1", index)
-    yield from linear(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2", index)
-    for name in ("gamma_1", "gamma_2"):
-        yield Row(f"{ours}/{name}", f"{theirs}.{name}", SAME, index)
+    yield from linear(f"{ours}/mlp/fc1", f"{theirs}.{form.fc1}", index)
+    yield from linear(f"{ours}/mlp/fc2", f"{theirs}.{form.fc2}", index)
+    for number, name in enumerate(form.norms, start=1):
+        yield from norm(f"{ours}/norm{number}", f"{theirs}.{name}", index)
+        yield Row(f"{ours}/gamma_{number}", f"{theirs}.gamma_{number}", SAME, index)
 
 
 def hugging_face_block(ours: str, theirs: str, index: tuple[int, ...], table: str, names: HuggingFace) -> Iterator[Row]:
@@ -108,16 +125,23 @@ def hugging_face_block(ours: str, theirs: str, index: tuple[int, ...], table: st
         yield Row(f"{ours}/gamma_{number}", f"{theirs}.lambda_{number}", SAME, index)
 
 
-def unilm(places: Places) -> Rows:
-    """Rows of a BEiT as its own code and mmsegmentation name it. The blocks may share one table."""
+def unilm_form(names: Collection[str], theirs: str, default: Unilm = UNILM) -> Unilm:
+    """The form in a file that is not Hugging Face's; without names `default`."""
+    if not names:
+        return default
+    return MMSEG_1 if any(name.startswith(theirs + MMSEG_1_MARK) for name in names) else UNILM
+
+
+def unilm(places: Places, default: Unilm = UNILM) -> Rows:
+    """Rows of a BEiT as its own code or mmsegmentation names it. The blocks may share one table."""
 
     def rows(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
-        shared = f"{theirs}rel_pos_bias.{TABLE}"
+        form, shared = unilm_form(names, theirs, default), f"{theirs}rel_pos_bias.{TABLE}"
         yield Row(f"{ours}/cls_token", f"{theirs}cls_token")
-        yield from conv(f"{ours}/patch_embed/proj", f"{theirs}patch_embed.proj")
+        yield from conv(f"{ours}/patch_embed/proj", theirs + form.patch)
         for number, (here, index) in enumerate(places(ours, config)):
-            there = f"{theirs}blocks.{number}"
-            yield from unilm_block(here, there, index, shared if shared in names else f"{there}.attn.{TABLE}")
+            there = theirs + form.block.format(number)
+            yield from unilm_block(here, there, index, shared if shared in names else f"{there}.attn.{TABLE}", form)
 
     return rows
 
@@ -143,14 +167,18 @@ def alone(places: Places) -> dict[str, Names[EncoderSizes]]:
     """Names in files that hold a BEiT and nothing else of a segmentation network."""
     return {
         "unilm": Names(
-            marks=("blocks.",),
+            marks=("blocks.", MMSEG_1_MARK),
             rows=unilm(places),
+            sizes=lambda shapes, theirs: EncoderSizes(*unilm_sizes(shapes, theirs), []),
+            told=TOLD,
             whole=False,
             left_out=INDEX_LEFT_OUT | {r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": _PRETRAINING},
         ),
         "hugging_face_beit": Names(
             marks=(CLASS_TOKEN, f"beit.{CLASS_TOKEN}"),
             rows=hugging_face(places),
+            sizes=lambda shapes, theirs: EncoderSizes(*hugging_face_sizes(shapes, theirs), []),
+            told=TOLD,
             whole=False,
             left_out=INDEX_LEFT_OUT
             | {r"^(beit\.)?(pooler\.layernorm|layernorm|classifier|lm_head)\.|embeddings\.mask_token$": _PRETRAINING},
@@ -178,10 +206,12 @@ def sizes(shapes: Shapes, token: str, table: str, fc1: str, block: str) -> tuple
 
 
 def unilm_sizes(shapes: Shapes, theirs: str) -> tuple[dict[str, Any], tuple[int, int]]:
-    """`sizes` of a BEiT as its own code and mmsegmentation name it."""
-    first = f"{theirs}blocks.0"
-    names = (f"{theirs}cls_token", f"{first}.attn.{TABLE}", f"{first}.mlp.fc1.weight")
-    return sizes(shapes, *names, theirs + "blocks.{}.norm1.weight")
+    """`sizes` of a BEiT as its own code or mmsegmentation names it."""
+    form = unilm_form(shapes.tensors, theirs)
+    first, shared = theirs + form.block.format(0), f"{theirs}rel_pos_bias.{TABLE}"
+    table = shared if shared in shapes.tensors else f"{first}.attn.{TABLE}"
+    names = (f"{theirs}cls_token", table, f"{first}.{form.fc1}.weight")
+    return sizes(shapes, *names, f"{theirs}{form.block}.{form.norms[0]}.weight")
 
 
 def hugging_face_sizes(shapes: Shapes, theirs: str) -> tuple[dict[str, Any], tuple[int, int]]:

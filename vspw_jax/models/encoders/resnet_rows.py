@@ -1,25 +1,61 @@
 """Names of ResNet's tensors in PyTorch files, and its sizes off their shapes; see `torch_rows.py`.
 
 Sources: pytorch/vision torchvision/models/resnet.py; open-mmlab/mmsegmentation mmseg/models/backbones/resnet.py, whose
-deep stem has names of its own; huggingface/pytorch-image-models timm/models/resnet.py (resnet50c) for a third form.
+deep stem has names of its own; huggingface/pytorch-image-models timm/models/resnet.py (resnet50c) for a third form;
+facebookresearch/detectron2 detectron2/modeling/backbone/resnet.py and tools/convert-torchvision-to-d2.py.
 SegmentationBLWX/sssegmentation ssseg/modules/backbones/resnet.py has mmsegmentation's names.
 """
 
+import dataclasses
+import functools
 from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
+from vspw_jax.console.errors import UserError
 from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shapes
-from vspw_jax.models.torch_rows import CONV_1X1, Row, conv_norm
+from vspw_jax.models.torch_rows import CONV, CONV_1X1, Row, conv_norm
 
-MARKS = ("layer2.",)
-LEFT_OUT = {r"^fc\.": "the classifier of whole images, which a segmentation network does not have"}
+MARKS, DETECTRON_2_MARKS = ("layer2.",), ("res2.0.conv1.",)
+TOLD = ("stem", "width", "depths")
+LEFT_OUT = {r"^(stem\.)?fc\.": "the classifier of whole images, which a segmentation network does not have"}
 
 
-def stem(ours: str, theirs: str, config: ConfigDict, names: Collection[str]) -> Iterator[Row]:
-    """Rows of the stem: torchvision's, or the deep one in mmseg's names or, where a file has them, timm's."""
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How a code names the parts of a ResNet.
+
+    Attributes:
+      stem: convolution and norm of the plain stem.
+      stage: {} is the stage's number, the first one's `first_stage`.
+      norm: of the convolution {} in a block.
+      shortcut: convolution and norm.
+      counts: whether its norms count batches.
+    """
+
+    stem: tuple[str, str] = ("conv1", "bn1")
+    stage: str = "layer{}"
+    first_stage: int = 1
+    norm: str = "bn{}"
+    shortcut: tuple[str, str] = ("downsample.0", "downsample.1")
+    counts: bool = True
+
+
+TORCHVISION = Form()
+DETECTRON_2 = Form(
+    stem=("stem.conv1", "stem.conv1.norm"),
+    stage="res{}",
+    first_stage=2,
+    norm="conv{}.norm",
+    shortcut=("shortcut", "shortcut.norm"),
+    counts=False,
+)
+
+
+def stem(ours: str, theirs: str, config: ConfigDict, names: Collection[str], form: Form) -> Iterator[Row]:
+    """Rows of the stem: the form's, or the deep one in mmseg's names or, where a file has them, timm's."""
     if config.stem == "plain":
-        yield from conv_norm(f"{ours}/stem/0", f"{theirs}conv1", f"{theirs}bn1")
+        yield from conv_norm(f"{ours}/stem/0", theirs + form.stem[0], theirs + form.stem[1], counts=form.counts)
     elif f"{theirs}conv1.0.weight" in names:
         for number, norm in enumerate(("conv1.1", "conv1.4", "bn1")):
             yield from conv_norm(f"{ours}/stem/{number}", f"{theirs}conv1.{3 * number}", theirs + norm)
@@ -29,40 +65,76 @@ def stem(ours: str, theirs: str, config: ConfigDict, names: Collection[str]) -> 
             yield from conv_norm(f"{ours}/stem/{number}", f"{there}{3 * number}", f"{there}{3 * number + 1}")
 
 
-def block(ours: str, theirs: str, index: tuple[int, ...], has_shortcut: bool) -> Iterator[Row]:
+def block(
+    ours: str, theirs: str, index: tuple[int, ...], has_shortcut: bool, form: Form = TORCHVISION
+) -> Iterator[Row]:
     """Rows of a block."""
-    yield from conv_norm(f"{ours}/conv1", f"{theirs}.conv1", f"{theirs}.bn1", CONV_1X1, index)
-    yield from conv_norm(f"{ours}/conv2", f"{theirs}.conv2", f"{theirs}.bn2", index=index)
-    yield from conv_norm(f"{ours}/conv3", f"{theirs}.conv3", f"{theirs}.bn3", CONV_1X1, index)
+    for number, layout in ((1, CONV_1X1), (2, CONV), (3, CONV_1X1)):
+        conv, norm = f"{theirs}.conv{number}", f"{theirs}.{form.norm.format(number)}"
+        yield from conv_norm(f"{ours}/conv{number}", conv, norm, layout, index, form.counts)
     if has_shortcut:
-        yield from conv_norm(f"{ours}/shortcut", f"{theirs}.downsample.0", f"{theirs}.downsample.1", CONV_1X1, index)
+        conv, norm = (f"{theirs}.{name}" for name in form.shortcut)
+        yield from conv_norm(f"{ours}/shortcut", conv, norm, CONV_1X1, index, form.counts)
 
 
-def resnet(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+def resnet(
+    ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (), form: Form = TORCHVISION
+) -> Iterator[Row]:
     """Rows of a ResNet, whatever network it stands in."""
-    yield from stem(ours, theirs, config, names)
+    yield from stem(ours, theirs, config, names, form)
     for stage, depth in enumerate(config.depths):
-        there = f"{theirs}layer{stage + 1}"
-        yield from block(f"{ours}/stages/{stage}/first", f"{there}.0", (), has_shortcut=True)
+        there = theirs + form.stage.format(stage + form.first_stage)
+        yield from block(f"{ours}/stages/{stage}/first", f"{there}.0", (), True, form)
         for number in range(1, depth):
-            yield from block(f"{ours}/stages/{stage}/rest", f"{there}.{number}", (number - 1,), has_shortcut=False)
+            yield from block(f"{ours}/stages/{stage}/rest", f"{there}.{number}", (number - 1,), False, form)
 
 
-def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
+def detectron_2(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in detectron2's files; UserError for a deep stem, of which its code has none of these layers."""
+    if config.stem != "plain":
+        raise UserError(
+            f"A ResNet with model.encoder.stem={config.stem!r} has no names in files of the kind detectron2: set "
+            "--config.model.encoder.stem=plain to read such a file, or choose another naming, such as mmseg."
+        )
+    return resnet(ours, theirs, config, names, DETECTRON_2)
+
+
+def form_of(names: Collection[str], theirs: str) -> Form:
+    """The form by the names in a file of a ResNet alone; without names torchvision's."""
+    is_detectron_2 = any(name.startswith(theirs + DETECTRON_2_MARKS[0]) for name in names)
+    return DETECTRON_2 if is_detectron_2 else TORCHVISION
+
+
+def alone(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in files of a ResNet alone."""
+    is_detectron_2 = form_of(names, theirs) is DETECTRON_2
+    return (detectron_2 if is_detectron_2 else resnet)(ours, theirs, config, names)
+
+
+def sizes(shapes: Shapes, theirs: str, form: Form = TORCHVISION) -> EncoderSizes:
     """In files of whole networks. A decoder that fuses maps of four strides reads a ResNet without dilation."""
-    fuses = any(".lateral_convs." in name for name in shapes.tensors)
+    fuses = form is DETECTRON_2 or any(".lateral_convs." in name for name in shapes.tensors)
+    stages = [theirs + form.stage.format(stage + form.first_stage) for stage in range(4)]
     fields = dict(
-        stem="plain" if f"{theirs}bn1.weight" in shapes.tensors else "deep",
-        width=shapes.size(f"{theirs}layer1.0.conv1.weight", 0),
-        depths=tuple(shapes.count(f"{theirs}layer{stage}." + "{}.conv1.weight") for stage in (1, 2, 3, 4)),
+        stem="plain" if f"{theirs}{form.stem[0]}.weight" in shapes.tensors else "deep",
+        width=shapes.size(f"{stages[0]}.0.conv1.weight", 0),
+        depths=tuple(shapes.count(stage + ".{}.conv1.weight") for stage in stages),
         output_stride=32 if fuses else 8,
     )
-    return EncoderSizes(fields, (512, 512), [f"output stride {fields['output_stride']}", "a crop of 512x512"])
+    assumed = [f"output stride {fields['output_stride']}", "a crop of 512x512"]
+    return EncoderSizes(fields, (512, 512), assumed)
+
+
+def alone_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
+    """In files of a ResNet alone."""
+    return sizes(shapes, theirs, form_of(shapes.tensors, theirs))
 
 
 NAMES: EncoderNames = {
-    "mmseg": Names(MARKS, resnet, sizes),
-    "ssseg": Names(MARKS, resnet, sizes),
-    "torchvision": Names(MARKS, resnet, sizes),
-    "torchvision_resnet": Names(MARKS, resnet, whole=False, left_out=LEFT_OUT),
+    "mmseg": Names(MARKS, resnet, sizes, TOLD),
+    "mmseg_1": Names(MARKS, resnet, sizes, TOLD),
+    "ssseg": Names(MARKS, resnet, sizes, TOLD),
+    "torchvision": Names(MARKS, resnet, sizes, TOLD),
+    "detectron2": Names(DETECTRON_2_MARKS, detectron_2, functools.partial(sizes, form=DETECTRON_2), TOLD),
+    "torchvision_resnet": Names((*MARKS, *DETECTRON_2_MARKS), alone, alone_sizes, TOLD, whole=False, left_out=LEFT_OUT),
 }

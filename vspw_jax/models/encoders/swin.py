@@ -7,6 +7,7 @@ Shapes: N images, H and W pixels or cells, C channels.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -108,6 +109,27 @@ class Swin(Encoder):
                 f"model.encoder.depths is {depths}: expected four even counts of blocks, such as (2, 2, 6, 2), as "
                 "every second block shifts its windows."
             )
+
+    @classmethod
+    def num_layers(cls, config: ConfigDict) -> int:
+        return sum(config.depths)
+
+    @classmethod
+    def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
+        """0 for patches, i + 1 for block i, counted over all stages; a merging is in the block before it.
+
+        The norms of the maps have the full rate. Source: microsoft/SimMIM optimizer.py (get_swin_layer).
+        """
+        part, _, rest = path.partition("/")
+        if part == "patch_embed":
+            return 0
+        if part == "mergings":
+            return sum(config.depths[: int(rest.split("/")[0]) + 1])
+        if part != "stages":
+            return None
+        stage, kind, *_ = rest.split("/")
+        blocks = 2 * np.arange(shape[0]) + (kind == "shifted")
+        return (sum(config.depths[: int(stage)]) + blocks + 1).reshape(-1, *(1,) * (len(shape) - 1))
 
     def __init__(
         self, config: ConfigDict, image_size: layers.Size, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs

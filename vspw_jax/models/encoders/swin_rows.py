@@ -3,7 +3,8 @@
 Sources: SwinTransformer/Swin-Transformer-Semantic-Segmentation mmseg/models/backbones/swin_transformer.py;
 open-mmlab/mmsegmentation mmseg/models/backbones/swin.py and tools/model_converters/swin2mmseg.py;
 huggingface/pytorch-image-models timm/models/swin_transformer.py; huggingface/transformers
-models/swin/modeling_swin.py, in the names of files.
+models/swin/modeling_swin.py, in the names of files; facebookresearch/Mask2Former
+mask2former/modeling/backbone/swin.py, which has Microsoft's names.
 """
 
 import dataclasses
@@ -165,6 +166,11 @@ def alone(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
     return swin(ours, theirs, config, form_of(names, theirs, MICROSOFT), has_norms)
 
 
+def detectron_2(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in detectron2's checkpoints of Mask2Former."""
+    return swin(ours, theirs, config, MICROSOFT)
+
+
 def hugging_face(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in Hugging Face's files."""
     has_norms = not names or f"{theirs}hidden_states_norms.stage1.weight" in names
@@ -188,19 +194,26 @@ def sizes(shapes: Shapes, theirs: str, form: Form | None = None) -> EncoderSizes
         mlp_ratio=shapes.size(f"{first}.{form.fc1}.weight", 0) / dim,
         drop_path=0.3,
     )
-    return EncoderSizes(fields, (512, 512), ["stochastic depth 0.3 in training", "a crop of 512x512"])
+    assumed = ["stochastic depth 0.3 in training", "a crop of 512x512"]
+    return EncoderSizes(fields, (512, 512), assumed)
 
 
 hugging_face_sizes = functools.partial(sizes, form=HUGGING_FACE)
+detectron_2_sizes = functools.partial(sizes, form=MICROSOFT)
+TOLD = ("dim", "depths", "head_dim", "window", "mlp_ratio")
 MARKS, HUGGING_FACE_MARKS = ("stages.0.blocks.", "layers.0.blocks."), ("encoder.layers.0.blocks.",)
 NAMES: EncoderNames = {
-    "mmseg": Names(MARKS, segmentation, sizes, left_out=LEFT_OUT),
+    "mmseg": Names(MARKS, segmentation, sizes, TOLD, left_out=LEFT_OUT),
+    "mmseg_1": Names(MARKS, segmentation, sizes, TOLD, left_out=LEFT_OUT),
     "hugging_face_backbone_upernet": Names(
-        HUGGING_FACE_MARKS, hugging_face, hugging_face_sizes, left_out=LEFT_OUT | CLASSIFIER
+        HUGGING_FACE_MARKS, hugging_face, hugging_face_sizes, TOLD, left_out=LEFT_OUT | CLASSIFIER
     ),
     "hugging_face_mask2former": Names(
-        HUGGING_FACE_MARKS, hugging_face, hugging_face_sizes, left_out=LEFT_OUT | CLASSIFIER
+        HUGGING_FACE_MARKS, hugging_face, hugging_face_sizes, TOLD, left_out=LEFT_OUT | CLASSIFIER
     ),
-    "microsoft_swin": Names(MARKS, alone, whole=False, left_out=LEFT_OUT | CLASSIFIER),
-    "hugging_face_swin": Names(HUGGING_FACE_MARKS, hugging_face, whole=False, left_out=LEFT_OUT | CLASSIFIER),
+    "detectron2": Names(MARKS[1:], detectron_2, detectron_2_sizes, TOLD, left_out=LEFT_OUT),
+    "microsoft_swin": Names(MARKS, alone, sizes, TOLD, whole=False, left_out=LEFT_OUT | CLASSIFIER),
+    "hugging_face_swin": Names(
+        HUGGING_FACE_MARKS, hugging_face, hugging_face_sizes, TOLD, whole=False, left_out=LEFT_OUT | CLASSIFIER
+    ),
 }

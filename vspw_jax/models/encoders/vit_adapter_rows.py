@@ -93,10 +93,14 @@ def mmseg_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
     return EncoderSizes(fields, image_size, assumed)
 
 
+TOLD = (
+    *beit_rows.TOLD,
+    *("adapter_channels", "adapter_heads", "adapter_value_ratio", "adapter_ffn_ratio", "extra_extractors"),
+)
 _PYRAMID_LEFT_OUT = {r"^fpn": "the plain BEiT's pyramid; the adapter takes its place"}
 
 NAMES: EncoderNames = {
-    "mmseg": Names(("spm.",), mmseg, mmseg_sizes, left_out=beit_rows.INDEX_LEFT_OUT),
+    "mmseg": Names(("spm.",), mmseg, mmseg_sizes, TOLD, left_out=beit_rows.INDEX_LEFT_OUT),
     "hugging_face_mask2former": Names(
         (beit_rows.CLASS_TOKEN, f"beit.{beit_rows.CLASS_TOKEN}"),
         beit_rows.hugging_face(places),

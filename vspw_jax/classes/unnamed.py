@@ -1,0 +1,18 @@
+"""The classes of a network of which only the number is known: those of the data set that has so many."""
+
+from vspw_jax.classes import class_list, label_maps, vspw
+from vspw_jax.classes.class_list import ClassList
+
+BY_NUMBER = {150: ("ADE20K", "ade20k", "reduced_0_149"), 171: ("COCO-Stuff", "coco_stuff", "trainid_0_170")}
+"""Number of classes: the data set that has so many, and its name and numbering in `label_maps`."""
+
+
+def by_number(num_classes: int) -> tuple[ClassList, str]:
+    """The classes of the data set that has so many, and what is said of them; else they are numbered."""
+    if num_classes == vspw.NUM_CLASSES:
+        return vspw.classes(), "named as VSPW's, which are as many"
+    if num_classes not in BY_NUMBER:
+        return class_list.coloured([f"class {number}" for number in range(num_classes)]), "not named"
+    title, dataset, numbering = BY_NUMBER[num_classes]
+    names = [source.name.split(";")[0] for source in label_maps.of(dataset, numbering).sources]
+    return class_list.coloured(class_list.told_apart(names)), f"named as {title}'s, which are as many"
