@@ -257,12 +257,13 @@ def check_flags(config: ConfigDict, mode: str) -> None:
             )
 
 
-def adopt_classes(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Gives the recipe as many classes as its data, or the run in the workdir, has of its own."""
+def fit_to_command(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Gives the recipe the classes of its data, or of the run in the workdir, and the length that flags ask for."""
     checks.check_parts(config)
     stated = config_flags.get_override_values(flags.FLAGS["config"])
     known = run_classes.of_run(config, workdir, trains=_MODE.value in ("train", "replay"))
     run_classes.adopt(config, known, "model.num_classes" in stated)
+    length.heed_flags(config, stated)
 
 
 def main(_: Sequence[str]) -> None:
@@ -276,7 +277,7 @@ def main(_: Sequence[str]) -> None:
     config.lock()
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(_config_flag(), config.init_from))
     if not is_of_file:
-        adopt_classes(config, workdir)
+        fit_to_command(config, workdir)
     checks.check_recipe(config)
     check_flags(config, _MODE.value)
     if _DISTRIBUTED.value:

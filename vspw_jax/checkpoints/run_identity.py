@@ -28,13 +28,19 @@ ONLY_CHOICES = {
     "optimizer.decayed": "kernels",
     "schedule.name": "poly",
 }
+ADDED: dict[str, dict[str, Any]] = {
+    "memory_a": {"model.decoder.memory_space": "pyramid"},
+    "memory_b": {"model.decoder.memory_space": "pyramid", "model.decoder.past_frames": "last"},
+    "fcn": {"model.decoder.inputs": "coarsest", "model.decoder.align_corners": False, "model.decoder.conv_size": 3},
+}
 NEEDS = {
     "train.epochs": ("train.epochs", 0),
     **{f"model.projection.{name}": ("model.projection.dim", 0) for name in ("dim", "hidden", "input", "level")},
     "optimizer.embeddings_at_layer_0": ("model.decoder.name", "upernet"),
 }
-"""How workdirs from before November 2026 differ: names of fields, what had no field as there was no other choice, and
-fields that recipes had though another field made them have no effect: (that field, its value)."""
+"""How workdirs of earlier versions differ: names of fields, what had no field as there was no other choice (of all
+recipes, and by decoder), and fields that recipes had though another field made them have no effect: (that field, its
+value)."""
 
 
 def has_run(workdir: pathlib.Path) -> bool:
@@ -100,7 +106,12 @@ def steps_of(workdir: pathlib.Path) -> int | None:
       UserError: its config.json is damaged.
     """
     path = pathlib.Path(workdir) / "config.json"
-    return int(_read_identity(path)["train.steps"]) if path.exists() else None
+    if not path.exists():
+        return None
+    steps = _read_identity(path).get("train.steps")
+    if not isinstance(steps, int):
+        raise UserError(f"{path} is damaged: its train.steps is {steps!r}, expected a number. Bring it back.")
+    return steps
 
 
 def _identity(config):
@@ -129,9 +140,9 @@ def _read_identity(path):
 
 def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
-    if "task.name" in fields:
-        return fields
-    return {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
+    if "task.name" not in fields:
+        fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
+    return {**ADDED.get(fields.get("model.decoder.name", ""), {}), **fields}
 
 
 def _with_effect(fields: dict[str, Any]) -> dict[str, Any]:
@@ -151,5 +162,10 @@ def _check_same(path, found, expected):
         advice += (
             "\nTo go on with it give back the data that it had: --config.data.records=DIR, or "
             "--config.data.mixture.NAME.records=DIR. Evaluating takes any data: --mode=evaluate."
+        )
+    if found.get("train.steps") and not found.get("train.epochs") and expected.get("train.epochs"):
+        advice += (
+            "\nIts length was counted in steps. To go on with it: --config.train.epochs=0 "
+            f"--config.train.steps={found['train.steps']}."
         )
     raise UserError(f"The workdir {path.parent} holds a run of another config or on other data:\n{lines}\n{advice}")

@@ -155,7 +155,7 @@ def resize_aligned(x_NHWC: Map, height: int, width: int) -> Map:
     """Bilinear resize as torch's F.interpolate(mode="bilinear", align_corners=True)."""
     sizes = zip(x_NHWC.shape[1:3], (height, width), strict=True)
     rows, columns = (aligned_matrix(*size).astype(x_NHWC.dtype) for size in sizes)
-    return jnp.einsum("nhwc,ih,jw->nijc", x_NHWC, rows, columns)
+    return jnp.einsum("nhwc,ih,jw->nijc", x_NHWC, rows, columns, precision="highest")
 
 
 RESIZES: dict[bool, Callable[[Map, int, int], Map]] = {False: resize_bilinear, True: resize_aligned}

@@ -7,7 +7,7 @@ whose `train.steps` is the number.
 import copy
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ml_collections import ConfigDict
 
@@ -21,6 +21,27 @@ def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
     config = copy.deepcopy(config).unlock()
     config.train.steps = steps
     return config.lock()
+
+
+def heed_flags(config: ConfigDict, stated: Collection[str]) -> None:
+    """Counts in steps where the user asks for steps, though the recipe counts in epochs.
+
+    Args:
+      config: the whole config, locked.
+      stated: names of the fields that flags set.
+
+    Raises:
+      UserError: flags ask for both.
+    """
+    if "train.steps" not in stated or not config.train.epochs:
+        return
+    if "train.epochs" in stated:
+        raise UserError(
+            f"--config.train.steps={config.train.steps} and --config.train.epochs={config.train.epochs} both say how "
+            "long the run is. Leave one out."
+        )
+    with config.unlocked():
+        config.train.epochs = 0
 
 
 def of_data(config: ConfigDict, members: Sequence[mixture.Member]) -> ConfigDict:

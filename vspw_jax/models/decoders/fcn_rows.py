@@ -46,7 +46,8 @@ def torchvision_head(ours: str, theirs: str) -> Iterator[Row]:
 
 
 def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
-    """Rows in mmsegmentation's checkpoints."""
+    """Rows in mmsegmentation's checkpoints; UserError for a head that resizes otherwise."""
+    check_form(config, "mmseg", align_corners=False)
     yield from mmseg_head(f"{ours}/head", theirs, config.num_convs, config.conv_size, config.concat_input)
     if config.auxiliary_dim:
         yield from mmseg_head(f"{ours}/auxiliary", AUXILIARY)
@@ -54,7 +55,7 @@ def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
 
 def torchvision(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in torchvision's checkpoints; UserError for a head that torchvision does not have."""
-    _check_form(config, "torchvision", inputs="coarsest", num_convs=1, conv_size=3, concat_input=False)
+    check_form(config, "torchvision", inputs="coarsest", num_convs=1, conv_size=3, concat_input=False)
     yield from torchvision_head(f"{ours}/head", theirs)
     if config.auxiliary_dim:
         yield from torchvision_head(f"{ours}/auxiliary", TORCHVISION_AUXILIARY)
@@ -69,18 +70,22 @@ def hrnet_head(ours: str, theirs: str, dim: int, conv_size: int = 1) -> Iterator
 
 def hrnet(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in HRNet's own checkpoints; UserError for a head that HRNet does not have."""
-    _check_form(config, "hrnet", inputs="all", num_convs=1, conv_size=1, concat_input=False, auxiliary_dim=0)
+    check_form(
+        config, "hrnet", inputs="all", align_corners=True, num_convs=1, conv_size=1, concat_input=False, auxiliary_dim=0
+    )
     yield from hrnet_head(f"{ours}/head", f"{theirs}last_layer", config.dim)
 
 
-def _check_form(config: ConfigDict, naming: str, **form: Any) -> None:
+def check_form(config: ConfigDict, naming: str, **form: Any) -> None:
     """Raises UserError where a head has not the one form that a code has."""
     ours = {name: config[name] for name in form}
     if ours != form:
         listed = lambda fields: ", ".join(f"{name}={value!r}" for name, value in fields.items())
         raise UserError(
-            f"An FCN with model.decoder.{listed(ours)} has no names in files of the kind {naming}, where it has "
-            f"{listed(form)}. Choose another naming, such as mmseg."
+            f"A decoder {config.name} with model.decoder.{listed(ours)} has no names in files of the kind {naming}, "
+            f"where it has {listed(form)}. To read such a file set "
+            f"{' '.join(f'--config.model.decoder.{name}={value}' for name, value in form.items())}; to write one "
+            "choose another --naming."
         )
 
 

@@ -43,7 +43,8 @@ class LooksBack(Decoder):
 
     @classmethod
     def least_frames(cls, config: ConfigDict) -> int:
-        return config.past + 1
+        # Of as many frames as the past has places there is nothing to draw.
+        return config.past + (2 if config.past_frames == "drawn" else 1)
 
     def of_decoded(self, x_N: Array, training: Training | None) -> Array:
         """Of all images those that are decoded."""

@@ -38,6 +38,7 @@ HRNET_PARTS = {
 
 def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in mmsegmentation's checkpoints, where the auxiliary head is the first of a cascade."""
+    fcn_rows.check_form(config, "mmseg", align_corners=False)
     yield from fcn_rows.mmseg_head(f"{ours}/auxiliary", f"{theirs}0.", conv_size=config.auxiliary_size)
     bottleneck = f"{theirs}1.bottleneck"
     yield from conv_norm(f"{ours}/bottleneck", f"{bottleneck}.conv", f"{bottleneck}.bn")
@@ -48,7 +49,8 @@ def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
 
 
 def hrnet(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
-    """Rows in HRNet's own checkpoints."""
+    """Rows in HRNet's own checkpoints; UserError for a head that HRNet does not have."""
+    fcn_rows.check_form(config, "hrnet", inputs="all", align_corners=True, auxiliary_size=1)
     yield from fcn_rows.hrnet_head(
         f"{ours}/auxiliary", f"{theirs}aux_head", config.auxiliary_dim, config.auxiliary_size
     )
@@ -100,9 +102,10 @@ def hrnet_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     return DecoderSizes(fields, num_classes, assumed)
 
 
+TOLD = ("dim", "key_dim", "auxiliary_dim", "auxiliary_size")
 NAMES: DecoderNames = {
     "hrnet": Names(
-        ("ocr_distri_head.",), hrnet, hrnet_sizes, left_out=folded_bias.left_out(r"aux_head\.0|conv3x3_ocr\.0")
+        ("ocr_distri_head.",), hrnet, hrnet_sizes, TOLD, left_out=folded_bias.left_out(r"aux_head\.0|conv3x3_ocr\.0")
     ),
-    "mmseg": Names(("1.object_context_block.",), mmseg, mmseg_sizes),
+    "mmseg": Names(("1.object_context_block.",), mmseg, mmseg_sizes, TOLD),
 }

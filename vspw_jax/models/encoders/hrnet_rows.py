@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
+from vspw_jax.console.errors import UserError
 from vspw_jax.models.encoders import resnet_rows
 from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shapes
 from vspw_jax.models.torch_rows import CONV_1X1, Row, conv_norm
 
 MARKS = ("stage4.0.branches.",)
+TOLD = ("width", "stem_width", "bottleneck_width", "bottlenecks", "modules", "blocks")
 LEFT_OUT = {
     r"^(incre_modules|downsamp_modules|final_layer|classifier)\.": (
         "of an image classification head, which a segmentation network does not have"
@@ -73,6 +75,19 @@ def hrnet(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
             yield from exchange(f"{ours}/stages/{stage}", there, stage + 2, config.blocks, module)
 
 
+def of_network(
+    ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (), *, naming: str, upsampling: str
+) -> Iterator[Row]:
+    """Rows of an HRNet in a network of a code that has one upsampling; UserError for another: maps would differ."""
+    if config.upsampling != upsampling:
+        raise UserError(
+            f"An HRNet with model.encoder.upsampling={config.upsampling!r} has no names in files of the kind {naming}, "
+            f"where it is {upsampling!r}. To read such a file set --config.model.encoder.upsampling={upsampling}; to "
+            "write one choose another --naming."
+        )
+    yield from hrnet(ours, theirs, config, names)
+
+
 def sizes(shapes: Shapes, theirs: str, upsampling: str) -> EncoderSizes:
     """In files of whole networks of a code with this upsampling."""
     fields = dict(
@@ -88,7 +103,14 @@ def sizes(shapes: Shapes, theirs: str, upsampling: str) -> EncoderSizes:
 
 
 NAMES: EncoderNames = {
-    "mmseg": Names(MARKS, hrnet, functools.partial(sizes, upsampling="bilinear")),
-    "hrnet": Names(MARKS, hrnet, functools.partial(sizes, upsampling="aligned")),
+    naming: Names(
+        MARKS,
+        functools.partial(of_network, naming=naming, upsampling=upsampling),
+        functools.partial(sizes, upsampling=upsampling),
+        TOLD,
+    )
+    for naming, upsampling in (("mmseg", "bilinear"), ("hrnet", "aligned"))
+} | {
+    # The upsampling is not told by such a file, and any is trained from it.
     "hrnet_alone": Names(MARKS, hrnet, whole=False, left_out=LEFT_OUT),
 }

@@ -90,10 +90,14 @@ class TemporalMemoryAttention(nnx.Module):
 
     def for_places(self, x_NHWC: layers.Map, train: bool) -> list[Place]:
         """What frames give to later ones, for each place in their past."""
-        return [
-            (self._run(key, x_NHWC, train), self._run(value, x_NHWC, train))
-            for key, value in zip(self.memory_key, self.memory_value, strict=True)
-        ]
+        return [self._at_place(place, x_NHWC, train) for place in range(len(self.memory_key))]
+
+    def _at_place(self, place: int, x_NHWC: layers.Map, train: bool) -> Place:
+        """What frames give where they stand at a place in the past."""
+        return (
+            self._run(self.memory_key[place], x_NHWC, train),
+            self._run(self.memory_value[place], x_NHWC, train),
+        )
 
     def attend(self, x_NHWC: layers.Map, places: list[Place], train: bool) -> layers.Map:
         """What frames become, given what stands at each place in their past.
@@ -114,9 +118,9 @@ class TemporalMemoryAttention(nnx.Module):
         Args:
           past_BQP: their numbers, as `frames_before` or `drawn_before` gives them.
         """
-        clips, count, _ = past_BQP.shape
-        at_place = enumerate(self.for_places(x_NHWC, train))
-        places: list[Place] = [(chosen(k, past_BQP[..., p]), chosen(v, past_BQP[..., p])) for p, (k, v) in at_place]
+        clips, count, past = past_BQP.shape
+        # Chosen first: a place's batch norms see no frame that does not stand there, as in TMANet.
+        places = [self._at_place(place, chosen(x_NHWC, past_BQP[..., place]), train) for place in range(past)]
         return self.attend(layers.last_frames(x_NHWC, len(x_NHWC) // clips, count), places, train)
 
     def no_past(self, x_NHWC: layers.Map) -> list[Queue]:
