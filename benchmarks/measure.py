@@ -3,8 +3,9 @@
 import ctypes
 import os
 import pathlib
-import statistics
 import sys
+
+import numpy as np
 
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
 """By these glibc keeps freed memory: by default it goes back to the system after every pass, which costs PyTorch more
@@ -22,17 +23,22 @@ def plain_environment():
     return {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
 
 
-def take_turns(functions, rounds, clock):
-    """Median seconds by `clock` of each function, called in turn after one call to warm up."""
+def turns(functions, rounds, clock):
+    """Seconds by `clock`, an array (functions, rounds), of functions called in turn after one call to warm up."""
     for function in functions:
         function()
-    seconds = [[] for _ in functions]
-    for _ in range(rounds):
-        for function, times in zip(functions, seconds, strict=True):
+    seconds = np.zeros((len(functions), rounds))
+    for round_number in range(rounds):
+        for number, function in enumerate(functions):
             started = clock()
             function()
-            times.append(clock() - started)
-    return [statistics.median(times) for times in seconds]
+            seconds[number, round_number] = clock() - started
+    return seconds
+
+
+def take_turns(functions, rounds, clock):
+    """The medians of `turns`."""
+    return np.median(turns(functions, rounds, clock), axis=1).tolist()
 
 
 def process_memory(field):

@@ -101,10 +101,14 @@ STUDIES: dict[str, Study] = {
         "attention over past frames (decoder B) (Memory Based Video Scene Parsing, table 1: 60.02, 61.24, 61.18).",
         decides="mIoU",
         arms={
-            # 24 images a step in every arm. UperNet has decoder A's clips, so that the two differ in the memory alone.
+            # 24 decoded images a step in every arm; decoder B decodes one of each clip. UperNet has the clips of A, so
+            # that the two differ in the memory alone.
             "upernet": Arm("configs/upernet.py:demo", {"data.frames": 2, "train.batch": 12}),
             "memory_a": Arm("configs/memory_a.py:demo", {"train.batch": 12}),
-            "memory_b": Arm("configs/memory_b.py:demo", {"train.batch": 8}),
+            "memory_a_pyramid": Arm(
+                "configs/memory_a.py:demo", {"train.batch": 12, "model.decoder.memory_space": "pyramid"}
+            ),
+            "memory_b": Arm("configs/memory_b.py:demo", {"train.batch": 24}),
         },
         fields={**DRAWN, "run.picture_every": 100_000},
     ),

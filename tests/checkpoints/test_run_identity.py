@@ -94,6 +94,35 @@ def test_a_workdir_that_cannot_be_one_says_so(tmp_path):
         run_identity.claim_workdir(tmp_path / "file" / "run", nce.get_config("demo"), DATA)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "decoder", "since"),
+    [
+        ("memory_a", {"memory_space": "pyramid"}, ("memory_space",)),
+        ("memory_b", {"memory_space": "pyramid"}, ("memory_space", "past_frames")),
+    ],
+)
+def test_a_workdir_from_before_a_field_is_known(tmp_path, recipe, decoder, since):
+    config = importlib.import_module(f"configs.{recipe}").get_config("demo")
+    config.model.decoder.update(decoder)
+    run_identity.claim_workdir(tmp_path, config, {})
+    path = tmp_path / "config.json"
+    then = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in then.items() if k.rpartition(".")[2] not in (*since, "epochs")}))
+    run_identity.claim_workdir(tmp_path, config, {})
+    config.model.decoder.memory_space = "bottleneck"
+    with pytest.raises(UserError, match="memory_space: pyramid there, bottleneck now"):
+        run_identity.claim_workdir(tmp_path, config, {})
+
+
+def test_a_run_that_was_counted_in_steps_says_how_to_go_on(tmp_path):
+    config = importlib.import_module("configs.upernet").get_config()
+    config.train.update(steps=42_000, epochs=0)
+    run_identity.claim_workdir(tmp_path, config, {})
+    config.train.update(steps=42_090, epochs=240)
+    with pytest.raises(UserError, match=r"--config.train.epochs=0 --config.train.steps=42000"):
+        run_identity.claim_workdir(tmp_path, config, {})
+
+
 @pytest.mark.parametrize("path", sorted(BEFORE_TASKS.glob("*.json")), ids=lambda path: path.stem)
 def test_a_workdir_from_before_tasks_is_known_and_another_one_refused(tmp_path, path):
     config = importlib.import_module(f"configs.{path.stem}").get_config("demo")

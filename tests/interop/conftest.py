@@ -96,11 +96,12 @@ def tiny_hrnet(code="mmseg", **changes):
     return model
 
 
-def tiny_ocrnet():
-    """The same with the OCRNet of mmseg."""
-    model = tiny_hrnet()
+def tiny_ocrnet(code="mmseg"):
+    """The same with OCRNet."""
+    model = tiny_hrnet(code)
+    align_corners = model.decoder.align_corners
     model.decoder = models.ocrnet(model.encoder)
-    model.decoder.update(dim=12, key_dim=6)
+    model.decoder.update(dim=12, key_dim=6, align_corners=align_corners)
     return model
 
 

@@ -21,6 +21,7 @@ from tests.interop.conftest import (
     tiny_upernet,
     variables,
 )
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert, namings, sizes
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.stored_tensors import NewTensor
@@ -209,8 +210,10 @@ NETWORKS = {
     "torchvision: resnet, fcn": tiny_fcn("torchvision"),
     "resnet, tmanet": tiny_of_resnet(tmanet),
     "resnet, mcibi": tiny_of_resnet(mcibi),
-    "hrnet, fcn": tiny_hrnet(),
-    "hrnet, ocrnet": tiny_ocrnet(),
+    "mmseg: hrnet, fcn": tiny_hrnet(),
+    "hrnet: hrnet, fcn": tiny_hrnet("hrnet"),
+    "mmseg: hrnet, ocrnet": tiny_ocrnet(),
+    "hrnet: hrnet, ocrnet": tiny_ocrnet("hrnet"),
     "swin, mask2former": tiny_mask2former(tiny_swin()),
     "resnet, mask2former": tiny_mask2former(tiny_resnet("torchvision")),
 }
@@ -222,8 +225,23 @@ def fits(network, naming):
     config, (code, _, of_one_code) = NETWORKS[network], network.partition(": ")
     parts = [segmenter.encoder_of(config)]
     parts += [segmenter.decoder_of(config)] if namings.NAMINGS[naming].decoder is not None else []
-    is_anothers = of_one_code and naming in ("mmseg", "torchvision") and naming != code
+    is_anothers = of_one_code and naming in ("mmseg", "torchvision", "hrnet") and naming != code
     return all(naming in part.TORCH_NAMES for part in parts) and not is_anothers
+
+
+@pytest.mark.parametrize(
+    ("code", "naming", "field"),
+    [("mmseg", "hrnet", "encoder.upsampling=aligned"), ("hrnet", "mmseg", "encoder.upsampling=bilinear")],
+)
+@pytest.mark.parametrize("tiny", [tiny_hrnet, tiny_ocrnet])
+def test_an_hrnet_that_resizes_otherwise_has_no_names_in_files_of_another_code(tiny, code, naming, field):
+    """The tensors would fit, but the network of that code would compute other maps."""
+    with pytest.raises(UserError, match=f"To read such a file set --config.model.{field}"):
+        list(namings.NAMINGS[naming].rows(tiny(code), ()))
+    config = tiny(code)
+    config.encoder.upsampling = "bilinear" if naming == "mmseg" else "aligned"
+    with pytest.raises(UserError, match=r"a file set .*--config.model.decoder.align_corners="):
+        list(namings.NAMINGS[naming].rows(config, ()))
 
 
 @pytest.mark.parametrize(

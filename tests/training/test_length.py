@@ -72,3 +72,13 @@ def test_more_steps_than_can_be_counted_are_refused(config):
     many = [members[0]] * 1000
     with pytest.raises(UserError, match="train.epochs is 1000000: .* expected at most 2147483647"):
         length.of_data(config, many)
+
+
+def test_steps_that_a_flag_asks_for_are_made_though_the_recipe_counts_epochs(config):
+    config.lock()
+    length.heed_flags(config, {"train.batch"})
+    assert config.train.epochs == 11
+    with pytest.raises(UserError, match="both say how long the run is. Leave one out"):
+        length.heed_flags(config, {"train.steps", "train.epochs"})
+    length.heed_flags(config, {"train.steps"})
+    assert (config.train.epochs, config.train.steps) == (0, 1)
