@@ -168,9 +168,9 @@ def test_another_backbone_is_refused(tmp_path):
     """Files on the hub have a Swin: its tensors are extra, those of a BEiT missing."""
     swin = transformers.SwinConfig(embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, out_indices=[1, 2, 3, 4])
     config = transformers.Mask2FormerConfig(backbone_config=swin, **HEAD)
-    torch.save(transformers.Mask2FormerForUniversalSegmentation(config).state_dict(), tmp_path / "A.pth")
+    transformers.Mask2FormerForUniversalSegmentation(config).save_pretrained(tmp_path)
     with pytest.raises(UserError) as error:
-        convert.load_torch(drawn(tiny_model(image_size=(64, 64))), tmp_path / "A.pth")
+        convert.load_torch(drawn(tiny_model(image_size=(64, 64))), tmp_path / "model.safetensors")
     assert "Its encoder is a swin, the recipe's is a vit_adapter." in str(error.value)
     for part in ("missing from the file", "cls_token", "in the file, but not in the network", "relative_position_bias"):
         assert part in str(error.value)
