@@ -78,7 +78,7 @@ class FromFiner(nnx.Module):
         self.convs = nnx.List([layers.ConvNormRelu(width, width, 3, 2, **options) for _ in range(halvings - 1)])
         self.last = layers.ConvNorm(width, target, 3, 2, **options)
 
-    def __call__(self, x_NHWC: layers.Map, size: layers.Size, train: bool) -> layers.Map:
+    def __call__(self, x_NHWC: layers.Map, train: bool) -> layers.Map:
         for conv in self.convs:
             x_NHWC = conv(x_NHWC, train)
         return self.last(x_NHWC, train)
@@ -103,11 +103,10 @@ class Fusion(nnx.Module):
         )
 
     def __call__(self, maps: Sequence[layers.Map], train: bool) -> layers.Map:
-        own = maps[self.number]
-        others = (*maps[: self.number], *maps[self.number + 1 :])
-        summands = [
-            module(x, own.shape[1:3], train) for module, x in zip((*self.finer, *self.coarser), others, strict=True)
-        ]
+        own, finer, coarser = maps[self.number], maps[: self.number], maps[self.number + 1 :]
+        summands = [module(x, train) for module, x in zip(self.finer, finer, strict=True)]
+        size = own.shape[1], own.shape[2]
+        summands += [module(x, size, train) for module, x in zip(self.coarser, coarser, strict=True)]
         return jax.nn.relu(sum(summands, own))
 
 
