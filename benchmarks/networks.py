@@ -4,10 +4,10 @@
 
 It prints that page; nothing is run. A multiplication with its addition (MAC) counts once, in convolutions and matrix
 products; resizes, which are matrix products here, do not count, nor does sampling at offsets. Published "FLOPs" are
-such MACs. Networks have ADE20K's 150 classes and a crop of 512, as the published figures.
+such MACs. Networks have ADE20K's 150 classes and a crop of 512, as is usual.
 
-Published: parameters of backbones by mmsegmentation's code, operations by its and the authors' code, counted in the
-same way.
+Beside them stand the figures of public code, counted in the same way: parameters of backbones by mmsegmentation's code,
+operations by its and the authors'.
 """
 
 import argparse
@@ -31,8 +31,8 @@ RESIZES = ("_resize", "resize_aligned")
 """Names of the traced functions that resize."""
 
 
-class Published(NamedTuple):
-    """Millions of parameters and thousand millions of MACs; None where none is known."""
+class Cost(NamedTuple):
+    """Millions of parameters and thousand millions of MACs; None where nobody counted."""
 
     parameters: float | None = None
     macs: float | None = None
@@ -44,14 +44,7 @@ class Network(NamedTuple):
     title: str
     encoder: ConfigDict
     decoder: ConfigDict | None = None
-    published: Published = Published()
-
-
-class Cost(NamedTuple):
-    """As `Published`."""
-
-    parameters: float
-    macs: float
+    public: Cost = Cost()
 
 
 def changed(config: ConfigDict, **fields: object) -> ConfigDict:
@@ -71,14 +64,14 @@ def encoders() -> list[Network]:
     return [
         Network("BEiT-L", models.beit_large()),
         Network("BEiT-L with ViT-Adapter", models.vit_adapter_large()),
-        Network("ResNet-50 (V1c, stride 8)", r50, published=Published(23.527, 100.9)),
-        Network("ResNet-101 (V1c, stride 8)", models.resnet_101(), published=Published(42.519, 178.5)),
+        Network("ResNet-50 (V1c, stride 8)", r50, public=Cost(23.527, 100.9)),
+        Network("ResNet-101 (V1c, stride 8)", models.resnet_101(), public=Cost(42.519, 178.5)),
         Network("HRNetV2-W18", changed(models.hrnet_w48(), width=18)),
-        Network("HRNetV2-W48", models.hrnet_w48(), published=Published(65.325, 84.7)),
-        Network("Swin-T", swin(dim=96, depths=(2, 2, 6, 2)), published=Published(27.521, 25.5)),
-        Network("Swin-S", swin(dim=96), published=Published(48.839, 49.2)),
-        Network("Swin-B", models.swin_base(), published=Published(86.745, 86.8)),
-        Network("Swin-L, windows of 12", swin(dim=192, window=12), published=Published(195.201, 205.6)),
+        Network("HRNetV2-W48", models.hrnet_w48(), public=Cost(65.325, 84.7)),
+        Network("Swin-T", swin(dim=96, depths=(2, 2, 6, 2)), public=Cost(27.521, 25.5)),
+        Network("Swin-S", swin(dim=96), public=Cost(48.839, 49.2)),
+        Network("Swin-B", models.swin_base(), public=Cost(86.745, 86.8)),
+        Network("Swin-L, windows of 12", swin(dim=192, window=12), public=Cost(195.201, 205.6)),
     ]
 
 
@@ -92,10 +85,12 @@ def decoders() -> list[Network]:
         Network("UperNet, 512 wide", models.swin_base(), upernet),
         Network("Decoder A", beit, models.memory_a()),
         Network("Decoder B", beit, models.memory_b(models.memory_a())),
-        Network("DeepLabV3", resnet, models.deeplabv3(), Published(42.288 + 2.398)),
+        Network("DeepLabV3", resnet, models.deeplabv3(), Cost(42.288 + 2.398)),
         Network("FCN", resnet, models.fcn()),
-        Network("FCN on all maps", hrnet, models.joined_fcn(hrnet), Published(0.628, 10.3)),
-        Network("OCRNet", hrnet, models.ocrnet(hrnet), Published(5.208, 82.4)),
+        Network("MCIBI", resnet, models.mcibi()),
+        Network("TMANet", changed(models.resnet_101(), depths=(3, 4, 6, 3)), models.tmanet()),
+        Network("FCN on all maps", hrnet, models.joined_fcn(hrnet), Cost(0.628, 10.3)),
+        Network("OCRNet", hrnet, models.ocrnet(hrnet), Cost(5.208, 82.4)),
     ]
 
 
@@ -136,7 +131,7 @@ def cost_of_decoder(network: Network) -> Cost:
 
 def row(network: Network, found: Cost) -> str:
     """A line of a table."""
-    parameters, macs = network.published
+    parameters, macs = network.public
     known = [f"{parameters:.2f}" if parameters else "-", f"{macs:.1f}" if macs else "-"]
     on = [network.encoder.name] if network.decoder is not None else []
     cells = [network.title, (network.decoder or network.encoder).name, *on]
@@ -155,16 +150,16 @@ def page() -> str:
         "matrix products. Where a paper says FLOPs it mostly means these. The names are those of `model.encoder.name`",
         "and `model.decoder.name`; `configs/parts/models.py` has the other fields.",
         "",
-        "Swin's figures are 2 % below the published ones: the projection behind the attention of a window leaves out",
-        "the cells that pad a map.",
+        "Swin's figures are 2 % below those of public code, counted in the same way: the projection behind the attention",
+        "of a window leaves out the cells that pad a map.",
         "",
-        "| encoder | name | M | GMAC | published M | published GMAC |",
+        "| encoder | name | M | GMAC | public code: M | GMAC |",
         "|---|---|---|---|---|---|",
         *(row(network, cost_of_encoder(network.encoder)[0]) for network in encoders()),
         "",
         "A decoder's figures have its auxiliary head, which predicting does without but for OCRNet.",
         "",
-        "| decoder | name | on | M | GMAC | published M | published GMAC |",
+        "| decoder | name | on | M | GMAC | public code: M | GMAC |",
         "|---|---|---|---|---|---|---|",
         *(row(network, cost_of_decoder(network)) for network in decoders()),
     ]
