@@ -115,6 +115,16 @@ def test_a_stage_that_was_stopped_goes_on_with_the_next_video(config, tmp_path):
         assert masks == {path: (tmp_path / "whole" / path).read_bytes() for path in masks} and len(masks) == 30
 
 
+@pytest.mark.parametrize("counts", [None, "{}", 3])
+def test_a_video_whose_record_is_damaged_is_made_again(config, tmp_path, counts):
+    evaluate.evaluate(config, Predictor(), tmp_path)
+    path = min((tmp_path / "stages/val/0").glob("*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"counts": counts}))
+    again = Predictor()
+    evaluate.evaluate(config, again, tmp_path)
+    assert again.given.count(None) > 0 and 0 not in again.given
+
+
 def test_what_a_stage_that_was_stopped_left_is_nobodys(config, tmp_path):
     """Its masks may be all there, but they are not those of the evaluation before."""
 

@@ -62,16 +62,19 @@ def _record(folder: pathlib.Path, video: str) -> pathlib.Path:
     return folder / f"{video}.json"
 
 
-def _kept(folder: pathlib.Path, identity: dict[str, Any], frames: Frames) -> dict[str, Any]:
-    """What an earlier run has counted of a stage's videos, those that were of this model and have all their masks."""
-    kept = {}
+def _kept(folder: pathlib.Path, identity: dict[str, Any], frames: Frames) -> dict[str, VideoCounts | None]:
+    """What an earlier run has counted of a stage's videos, those that were of this model and have all their masks.
+
+    Of a split without masks nothing was counted. A record that is damaged is none.
+    """
+    kept: dict[str, VideoCounts | None] = {}
     for video in RecordsTruth(frames).videos:
         try:
             found = json.loads(_record(folder, video.name).read_text())
             there = set(os.listdir(folder / video.name))
             if found["identity"] == identity and there >= {f"{frame}.png" for frame in video.frames}:
-                kept[video.name] = found["counts"]
-        except (OSError, ValueError, KeyError, TypeError):
+                kept[video.name] = VideoCounts.from_json(found["counts"]) if frames.has_masks else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return kept
 
@@ -104,10 +107,8 @@ def _make(
             partial.write_text(json.dumps({"identity": identity, "counts": text}) + "\n")
 
     made = {counts.video: counts for counts in (predict(folder, masks, left, done) if left else ())}
-    if not frames.has_masks:
-        return []
-    of_video = lambda name: made[name] if name in made else VideoCounts.from_json(kept[name])
-    return [of_video(video.name) for video in frames.videos]
+    counts = (made.get(video.name) or kept.get(video.name) for video in frames.videos)
+    return [of_video for of_video in counts if of_video is not None]
 
 
 def identity_of(config: ConfigDict, predictor: Predictor, frames: Frames) -> dict[str, Any]:
