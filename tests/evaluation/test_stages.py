@@ -142,8 +142,8 @@ def test_what_a_stage_that_was_stopped_left_is_nobodys(config, tmp_path):
 
 def test_the_picture_shows_what_was_scored(config, tmp_path, monkeypatch):
     shown = []
-    comparison = lambda image, label, prediction: shown.append(set(np.unique(prediction))) or image
-    monkeypatch.setattr(overlay, "comparison", comparison)
+    comparison = lambda _, image, label, prediction: shown.append(set(np.unique(prediction))) or image
+    monkeypatch.setattr(overlay.Painter, "comparison", comparison)
     evaluate.evaluate(config, Predictor(), tmp_path)
     assert shown and all(labels == {2} for labels in shown)
 
