@@ -64,7 +64,8 @@ def row(frames, video, folders):
     label = frames.label(record)
     image = frames.image(record, label)
     large = overlay.scaled(image, HEIGHT)
-    coloured = lambda ids: overlay.overlay(large, overlay.scaled(ids, HEIGHT), opacity=0.75)
+    painter = overlay.Painter(frames.classes, opacity=0.75)
+    coloured = lambda ids: painter.overlay(large, overlay.scaled(ids, HEIGHT))
     parts = [with_line(large, "frame"), with_line(coloured(label), "truth")]
     for name, folder in folders:
         mask = folder.mask(video.name, record["frame"])

@@ -22,7 +22,8 @@ def masks(generated_records, tmp_path):
             record = frames[number]
             label = frames.label(record)
             for name, mask in (("right", label), ("one", np.full_like(label, 3))):
-                mask_png.save(mask, predictions.path_of(tmp_path / name, video.name, record["frame"]))
+                path = predictions.path_of(tmp_path / name, video.name, record["frame"])
+                mask_png.save(mask, path, frames.classes)
     return tmp_path
 
 
