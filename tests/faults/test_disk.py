@@ -18,7 +18,10 @@ from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
 from vspw_jax.files import mask_png
 from vspw_jax.inference import prediction_folder, video
+from vspw_jax.inference.overlay import Painter
 from vspw_jax.observe.observer import Observer
+
+CLASSES = vspw_classes.classes()
 
 FULL = ["no room left on the disk", "Free some space"]
 
@@ -130,7 +133,7 @@ def writes_fail(monkeypatch):
 class Constant:
     """A predictor of one class."""
 
-    batch, num_classes, top_classes, remembers = 4, 124, 124, False
+    batch, num_classes, top_classes, remembers, classes = 4, 124, 124, False, CLASSES
     options = types.SimpleNamespace(save_scores=False)
 
     def start(self, frames):
@@ -147,8 +150,8 @@ def test_scores_are_written_whole_or_not_at_all(program_refused, tiny_config, tm
 
 def test_predictions_are_written_whole_or_not_at_all(program_refused, tmp_path, writes_fail):
     writes_fail()
-    program_refused(FULL, prediction_folder.PredictionFolder, tmp_path / "out", {}, {})
-    program_refused(FULL, mask_png.save, np.zeros((16, 16), np.uint8), tmp_path / "a.png", vspw_classes.classes())
+    program_refused(FULL, prediction_folder.PredictionFolder, tmp_path / "out", {}, Painter(CLASSES))
+    program_refused(FULL, mask_png.save, np.zeros((16, 16), np.uint8), tmp_path / "a.png", CLASSES)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tests.inputs import frames
+from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.inference import prediction_folder, sources, video
+from vspw_jax.inference.overlay import Painter
 
 
 def picture(path, level=0):
@@ -140,7 +142,7 @@ def test_what_predictions_wrote_is_no_input(tmp_path, output):
     patterns = ["", "*", "*.mp4", "**/*.mp4"]
     find = lambda: [[source.name for source in sources.find(f"{tmp_path}/{pattern}")] for pattern in patterns]
     before = find()
-    folder = prediction_folder.PredictionFolder(tmp_path / output, {}, {})
+    folder = prediction_folder.PredictionFolder(tmp_path / output, {}, Painter(vspw.classes()))
     clip(tmp_path / output / "overlay.mp4")
     clip(tmp_path / output / "partial-side_by_side.mp4")
     picture(folder.mask_path("1"))
