@@ -94,7 +94,7 @@ def _roots(source: Source) -> list[Root]:
         raise UserError(
             f"{source.path} has no folder of images: expected {' or '.join(f'{name}/' for name in IMAGES)} beside "
             f"{' or '.join(f'{name}/' for name in MASKS)}, or VSPW's layout (train.txt, data/<video>/origin and mask); "
-            f"found {listed(top)}."
+            f"found {listed(top) or 'nothing'}."
         )
     roots = []
     for above, names in sorted(found.items()):
