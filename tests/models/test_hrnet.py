@@ -97,6 +97,7 @@ def test_sizes_are_read_off_an_mmseg_file(tmp_path):
     _, config = convert.model_from_torch(tmp_path / "A.pth")
     assert config.model.encoder.to_dict() == model.encoder.to_dict()
     assert config.model.decoder.to_dict() == model.decoder.to_dict()
+    model = tiny_hrnet("hrnet")
     model.decoder.inputs = "coarsest"
     with pytest.raises(UserError, match="inputs='coarsest', .*no names in files of the kind hrnet"):
         convert.save_torch(drawn(model), tmp_path / "B.pth", "hrnet")
