@@ -90,6 +90,7 @@ def training_batches(*args, batches=pipeline.training_batches):
 def predict(*args, videos=predicted_videos.predict):
     if stops("evaluating"):
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(NOTICED_SECONDS)  # Else a busy machine may be done before it has seen the signal.
     yield from videos(*args)
 
 
