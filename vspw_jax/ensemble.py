@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from vspw_jax.checkpoints import run_classes
+from vspw_jax.classes.class_list import check_same
 from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.data import records
@@ -103,7 +103,7 @@ def labels(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Itera
                 f"fingerprint is {reader.identity.get('fingerprint')}, this one's {split.fingerprint}. Name the right "
                 "--records=DIR and --split=NAME, or leave --records out."
             )
-    run_classes.check_same(readers[0].classes, split.classes, flags.records)
+    check_same(readers[0].classes, split.classes, flags.records)
     for video in split.videos:
         for number in range(video.start, video.start + video.count):
             record = split[number]

@@ -13,7 +13,7 @@ from typing import Any
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.classes.class_list import VOID, ClassList, Colour, coloured
 from vspw_jax.classes.label_maps import LabelMap
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, listed
 
 COLUMNS = ("id", "name", "colour", "color", "r", "g", "b")
 EXPECTED = (
@@ -124,7 +124,7 @@ def _colour_of(row: Mapping[str, Any]) -> Colour | None:
     if any(map(_is_stated, given)):
         return colour(given)
     stated = row.get("colour", row.get("color"))
-    return colour(stated) if stated is not None and stated != "" else None
+    return colour(stated) if _is_stated(stated) else None
 
 
 def colour(stated: Any) -> Colour:
@@ -197,11 +197,10 @@ def of_colours(dataset: str, rows: Sequence[Row], void: Sequence[str]) -> Meanin
     Raises:
       UserError: a class has no colour.
     """
-    missing = [row.name for row in rows if row.colour is None]
-    if missing:
+    if missing := [row.name for row in rows if row.colour is None]:
         raise UserError(
-            f"The masks hold colours, and the list of classes has none for {', '.join(missing[:4])}"
-            f"{', ...' if len(missing) > 4 else ''}: expected a colour for each class."
+            f"The masks hold colours, and the list of classes has none for {listed(missing, 4)}: expected a colour for "
+            "each class."
         )
     _, of_void = _void(void, rows)
     of_classes = [(row.colour, number) for number, row in enumerate(rows) if row.colour]

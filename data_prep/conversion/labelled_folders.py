@@ -27,7 +27,6 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"),
 """Names of their folders, which a year may follow (train2017)."""
 DEEPEST = 2
 """Folders that may stand above images/: an archive's own and a split's."""
-VAL_SHARE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Options:
 
     mask_suffix: str = ""
     single_images: bool = False
-    val_share: float = VAL_SHARE
+    val_share: float = 0.2
     seed: int = 0
 
 
@@ -149,10 +148,10 @@ def _all_files(source: Source, suffix: str) -> list[File]:
         )
     if not files:
         raise UserError(f"{source.path} holds no image: expected {', '.join(pictures.SUFFIXES)}.")
-    if all(file.mask is None for file in files if file.split != "test"):
+    if without := [file for file in files if file.mask is None and file.split != "test"]:
+        expected = " or ".join(f"{name}/" for name in MASKS)
         raise UserError(
-            f"{source.path} has no masks: expected {' or '.join(f'{name}/' for name in MASKS)} beside "
-            f"{roots[0].images}/."
+            f"{source.path} has no masks for {without[0].image}: expected {expected} beside its {roots[0].images}/."
         )
     return files
 
@@ -164,7 +163,7 @@ def _frames(source: Source, files: Sequence[File], single_images: bool) -> list[
         by_folder[file.folders].append(file)
     videos: dict[str, list[Frame]] = {}
     for folders, own in by_folder.items():
-        place = source.where("/".join((*own[0].image.split("/")[:-1],)))
+        place = source.where(str(pathlib.PurePosixPath(own[0].image).parent))
         of_image = {file.image: file for file in own}
         by_stem = frame_names.by_stem(of_image, place)
         name = "-".join(folders)

@@ -50,3 +50,10 @@ def test_names_that_stand_twice_are_told_apart():
 def test_every_known_number_of_classes_has_names():
     for number in (*unnamed.BY_NUMBER, vspw.NUM_CLASSES, 7):
         assert len(unnamed.by_number(number)[0]) == number
+
+
+def test_a_network_is_scored_on_its_own_classes_alone():
+    own = class_list.coloured(["road", "car"])
+    class_list.check_same(own, own, "data")
+    with pytest.raises(UserError, match=r"The network tells apart 2 classes \(road, car\), data has 124 others"):
+        class_list.check_same(own, vspw.classes(), "data")

@@ -246,8 +246,9 @@ def test_colours_without_colours_in_the_list_are_said(tmp_path):
 def test_no_images_no_masks_and_too_few_to_draw_from(tmp_path):
     for made, message in (
         (("other/a",), "has no folder of images: expected images/"),
-        (("images/a", "images/b"), "has no masks: expected masks/"),
-        (("images/train/a", "images/val/b", "mask/train/a"), "has no masks: expected masks/"),
+        (("images/a", "images/b"), "has no masks for .*: expected masks/"),
+        (("images/train/a", "images/val/b", "mask/train/a"), "has no masks for .*: expected masks/"),
+        (("train/images/a", "train/masks/a", "val/images/b"), "has no masks for val/images/b.png: expected masks/"),
         (("images/a", "masks/a"), "Nothing states the splits of 1 videos and single images"),
     ):
         source = tmp_path / f"of {len(list(tmp_path.iterdir()))}"

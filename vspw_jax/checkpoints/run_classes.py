@@ -94,13 +94,3 @@ def adopt(config: ConfigDict, known: Known, is_stated: bool) -> None:
         )
     with config.unlocked():
         config.model.num_classes = len(classes)
-
-
-def check_same(of_network: ClassList, of_data: ClassList, path: pathlib.Path | str) -> None:
-    """Raises UserError where a network is to be scored on data of other classes; `path` is the data's."""
-    if of_network.names != of_data.names:
-        raise UserError(
-            f"The network tells apart {len(of_network)} classes ({listed(of_network.names, 3)}), {path} has "
-            f"{len(of_data)} others ({listed(of_data.names, 3)}): expected data of the same classes in "
-            "--config.data.records."
-        )

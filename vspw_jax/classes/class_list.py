@@ -6,6 +6,7 @@ into the workdirs of its runs.
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vspw_jax.classes import colours
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, listed
 
 VOID = 255
 """The train id of pixels without a class."""
@@ -107,6 +108,16 @@ def told_apart(names: Iterable[str]) -> list[str]:
         again = sum(other == name or other.startswith(f"{name} (") for other in result)
         result.append(f"{name} ({again + 1})" if again else name)
     return result
+
+
+def check_same(of_network: ClassList, of_data: ClassList, path: pathlib.Path | str) -> None:
+    """Raises UserError where a network is to be scored on data of other classes; `path` is the data's."""
+    if of_network.names != of_data.names:
+        raise UserError(
+            f"The network tells apart {len(of_network)} classes ({listed(of_network.names, 3)}), {path} has "
+            f"{len(of_data)} others ({listed(of_data.names, 3)}): expected data of the same classes in "
+            "--config.data.records."
+        )
 
 
 def _by_id(colours_K3: Sequence[Colour]) -> UInt8[np.ndarray, "256 3"]:

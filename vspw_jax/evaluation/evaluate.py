@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from vspw_jax.checkpoints import run_classes
+from vspw_jax.classes.class_list import check_same
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.data import records
 from vspw_jax.evaluation import counting, predicted_videos, stages
@@ -159,7 +160,7 @@ def evaluate(
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = records.Frames(config.data.records, config.data.eval_split)
-    run_classes.check_same(run_classes.of_run(config, workdir).classes, frames.classes, frames.path)
+    check_same(run_classes.of_run(config, workdir).classes, frames.classes, frames.path)
     if frames.has_masks and not frames.max_classes:
         raise UserError(
             f"All masks of split {frames.split!r} of {frames.path} are void: there is nothing to score. "

@@ -21,7 +21,7 @@ PROJECTIONS = {
     "value": "value_project",
     "out": "out_project",
 }
-"""Layers of a `MemoryAttention`, and of sssegmentation's SelfAttentionBlock."""
+"""Layers of a `MemoryAttention`, and of the SelfAttentionBlock of mmsegmentation and sssegmentation."""
 
 
 def in_sequence(ours: str, theirs: str, layout: Layout) -> Iterator[Row]:

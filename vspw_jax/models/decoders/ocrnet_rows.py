@@ -9,19 +9,11 @@ from collections.abc import Collection, Iterator
 from ml_collections import ConfigDict
 
 from vspw_jax.models import folded_bias
-from vspw_jax.models.decoders import fcn_rows
+from vspw_jax.models.decoders import fcn_rows, memory_rows
 from vspw_jax.models.torch_names import DecoderNames, DecoderSizes, Names, Shapes
 from vspw_jax.models.torch_rows import CONV_1X1, Row, conv_norm
 
-MMSEG_PARTS = {
-    "query/0": "query_project.0",
-    "query/1": "query_project.1",
-    "key/0": "key_project.0",
-    "key/1": "key_project.1",
-    "value": "value_project",
-    "out": "out_project",
-    "joining": "bottleneck",
-}
+MMSEG_PARTS = {**memory_rows.PROJECTIONS, "joining": "bottleneck"}
 """Parts of the attention here, and in `1.object_context_block` there."""
 
 HRNET_PARTS = {
