@@ -167,6 +167,14 @@ def to_tokens(x_NHWC: Map) -> Tokens:
     return x_NHWC.reshape(x_NHWC.shape[0], -1, x_NHWC.shape[-1])
 
 
+def attend(
+    query_NQC: Float[Array, "N Q C"], key_NSC: Tokens, value_NSD: Float[Array, "N S D"], scale: float
+) -> Float[Array, "N Q D"]:
+    """softmax(scale q k^T) v with one head; values may have another width, which JAX's own attention does not take."""
+    logits_NQS = scale * jnp.einsum("nqc,nsc->nqs", query_NQC, key_NSC, preferred_element_type=jnp.float32)
+    return jnp.einsum("nqs,nsd->nqd", jax.nn.softmax(logits_NQS, axis=-1).astype(value_NSD.dtype), value_NSD)
+
+
 def last_frames(x_N: Array, frames: int, count: int) -> Array:
     """Of clips of `frames` images, which lie one after the other along the first axis, the last `count` images each."""
     return x_N.reshape(-1, frames, *x_N.shape[1:])[:, frames - count :].reshape(-1, *x_N.shape[1:])

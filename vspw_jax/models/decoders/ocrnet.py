@@ -45,9 +45,9 @@ class ObjectAttention(nnx.Module):
         query_NHWD, key_NKD = x_NHWC, regions_NKC
         for of_query, of_key in zip(self.query, self.key, strict=True):
             query_NHWD, key_NKD = of_query(query_NHWD, train), of_key(key_NKD, train)
-        logits = jnp.einsum("nhwd,nkd->nhwk", query_NHWD, key_NKD).astype(jnp.float32)
-        weights = jax.nn.softmax(logits * key_NKD.shape[-1] ** -0.5, axis=-1).astype(x_NHWC.dtype)
-        context = self.out(jnp.einsum("nhwk,nkd->nhwd", weights, self.value(regions_NKC, train)), train)
+        value_NKD, scale = self.value(regions_NKC, train), key_NKD.shape[-1] ** -0.5
+        seen_NSD = layers.attend(layers.to_tokens(query_NHWD), key_NKD, value_NKD, scale)
+        context = self.out(seen_NSD.reshape(query_NHWD.shape), train)
         return self.joining(jnp.concatenate([context, x_NHWC], axis=-1), train)
 
 

@@ -50,7 +50,7 @@ class BasicBlock(nnx.Module):
     def __init__(self, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
         self.conv1 = layers.ConvNormRelu(width, width, 3, **options)
-        # A scale of 0 at first, as in `resnet.Bottleneck`: a fresh block is the identity.
+        # Ours, as in `resnet.Bottleneck`: a scale of 0 at first, so that a fresh block is the identity.
         self.conv2 = layers.ConvNorm(width, width, 3, scale_init=nnx.initializers.zeros, **options)
 
     def __call__(self, x_NHWC: layers.Map, train: bool) -> layers.Map:

@@ -7,20 +7,10 @@ ReLU, two of them for queries and keys. Shapes: N images, H and W cells, Q and S
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
 from vspw_jax.models import layers
-
-
-def attend(
-    query_NQC: Float[Array, "N Q C"], key_NSC: layers.Tokens, value_NSD: Float[Array, "N S D"], scale: float
-) -> Float[Array, "N Q D"]:
-    """softmax(scale q k^T) v with one head; values may have another width, which JAX's own attention does not take."""
-    logits_NQS = scale * jnp.einsum("nqc,nsc->nqs", query_NQC, key_NSC, preferred_element_type=jnp.float32)
-    return jnp.einsum("nqs,nsd->nqd", jax.nn.softmax(logits_NQS, axis=-1).astype(value_NSD.dtype), value_NSD)
 
 
 class MemoryAttention(nnx.Module):
@@ -43,6 +33,6 @@ class MemoryAttention(nnx.Module):
         query, key, value = features_NHWC, recalled_NHWC, self.value(recalled_NHWC, train)
         for of_query, of_key in zip(self.query, self.key, strict=True):
             query, key = of_query(query, train), of_key(key, train)
-        scaled = functools.partial(attend, scale=query.shape[-1] ** -0.5)
+        scaled = functools.partial(layers.attend, scale=query.shape[-1] ** -0.5)
         attended = layers.rematerialised(scaled, self.remat)(*map(layers.to_tokens, (query, key, value)))
         return self.out(attended.reshape(value.shape), train)

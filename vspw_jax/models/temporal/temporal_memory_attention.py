@@ -18,7 +18,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vspw_jax.models import layers
-from vspw_jax.models.temporal.memory_attention import attend
 
 Place = tuple[layers.Map, ...]
 """Keys and values."""
@@ -108,7 +107,7 @@ class TemporalMemoryAttention(nnx.Module):
         keys, values = (
             jnp.concatenate([layers.to_tokens(x) for x in kind], axis=1) for kind in zip(*places, strict=True)
         )
-        unscaled = layers.rematerialised(functools.partial(attend, scale=1.0), self.remat)
+        unscaled = layers.rematerialised(functools.partial(layers.attend, scale=1.0), self.remat)
         seen = unscaled(layers.to_tokens(query), keys, values)
         return self.bottleneck(jnp.concatenate([own, seen.reshape(own.shape)], axis=-1), train)
 
