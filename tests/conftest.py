@@ -68,6 +68,7 @@ SLOW = (
     "parity/test_deeplabv3.py",
     "parity/test_resnet.py",
     "parity/test_swin.py",
+    "parity/test_segformer.py",
     "parity/test_hrnet.py",
     "parity/test_ocrnet.py",
     "models/test_hrnet.py",

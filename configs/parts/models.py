@@ -73,6 +73,22 @@ def swin_base() -> ConfigDict:
     return encoder
 
 
+def mit_b2() -> ConfigDict:
+    """MiT-B2: every value is that of NVlabs/SegFormer mmseg/models/backbones/mix_transformer.py."""
+    encoder = ConfigDict()
+    encoder.name = "mit"
+    encoder.dims = (64, 128, 320, 512)  # Of the four maps; B0: (32, 64, 160, 256).
+    # B0 and B1: (2, 2, 2, 2), B3: (3, 4, 18, 3), B4: (3, 8, 27, 3), B5: (3, 6, 40, 3).
+    encoder.depths = (3, 4, 6, 3)
+    encoder.head_dim = 64  # B0: 32.
+    encoder.reductions = (8, 4, 2, 1)  # Cells a side that attention joins.
+    encoder.mlp_ratio = 4.0
+    # Of layer norms: those of NVIDIA's code, which the weights were trained with; or "mmseg" or "hugging_face".
+    encoder.epsilons = "nvlabs"
+    encoder.drop_path = 0.1  # Linear from 0 over the blocks.
+    return encoder
+
+
 def vit_adapter_large() -> ConfigDict:
     """BEiTv2-L with ViT-Adapter: every value is ViT-Adapter's."""
     encoder = ConfigDict()
@@ -117,6 +133,17 @@ def upernet() -> ConfigDict:
     decoder.dropout = 0.1  # Of both heads, before the classifier.
     decoder.auxiliary_dim = 256
     decoder.auxiliary_level = 2  # The map at 1/16.
+    return decoder
+
+
+def segformer() -> ConfigDict:
+    """SegFormer's decoder: every value is that of NVlabs/SegFormer local_configs/segformer/B2/."""
+    decoder = ConfigDict()
+    decoder.name = "segformer"
+    decoder.variant = "nvlabs"  # Or "mmseg", whose head differs; see models/decoders/segformer.py.
+    decoder.dim = 768  # B0 and B1: 256.
+    decoder.dropout = 0.1  # Before the classifier.
+    decoder.dropped = "channels"  # Whole channels; or "elements", as Hugging Face's code.
     return decoder
 
 

@@ -76,6 +76,14 @@ def shrink_ocrnet(config: ConfigDict) -> None:
     config.model.decoder.update(key_dim=48, auxiliary_dim=48)
 
 
+def shrink_segformer(config: ConfigDict) -> None:
+    """The demo of a MiT with SegFormer's decoder: narrow, shallow, from random weights."""
+    shrink_run(config)
+    config.optimizer.decoder_rate = 1.0  # Nothing was trained before.
+    config.model.encoder.update(dims=(32, 64, 96, 128), depths=(2, 2, 2, 2), head_dim=16, drop_path=0.0)
+    config.model.decoder.dim = 96
+
+
 def shrink_swin(config: ConfigDict) -> None:
     """The demo of a Swin with UperNet: narrow, shallow, from random weights."""
     shrink_run(config)

@@ -17,6 +17,7 @@ from tests.interop.conftest import (
     tiny_ocrnet,
     tiny_of_resnet,
     tiny_resnet,
+    tiny_segformer,
     tiny_swin,
     tiny_upernet,
     variables,
@@ -214,10 +215,19 @@ NETWORKS = {
     "hrnet: hrnet, fcn": tiny_hrnet("hrnet"),
     "mmseg: hrnet, ocrnet": tiny_ocrnet(),
     "hrnet: hrnet, ocrnet": tiny_ocrnet("hrnet"),
+    "nvlabs: mit, segformer": tiny_segformer(),
+    "mmseg: mit, segformer": tiny_segformer("mmseg"),
     "swin, mask2former": tiny_mask2former(tiny_swin()),
     "resnet, mask2former": tiny_mask2former(tiny_resnet("torchvision")),
 }
 """config.model by name; a head that differs between two codes has one of them before its name."""
+
+
+HEADS = {
+    **{name: name for name in ("mmseg", "torchvision", "hrnet")},
+    **dict.fromkeys(("nvlabs_segformer", "hugging_face_segformer"), "nvlabs"),
+}
+"""The code whose form of a head a kind of file has."""
 
 
 def fits(network, naming):
@@ -225,7 +235,7 @@ def fits(network, naming):
     config, (code, _, of_one_code) = NETWORKS[network], network.partition(": ")
     parts = [segmenter.encoder_of(config)]
     parts += [segmenter.decoder_of(config)] if namings.NAMINGS[naming].decoder is not None else []
-    is_anothers = of_one_code and naming in ("mmseg", "torchvision", "hrnet") and naming != code
+    is_anothers = of_one_code and HEADS.get(naming, code) != code
     return all(naming in part.TORCH_NAMES for part in parts) and not is_anothers
 
 

@@ -12,12 +12,21 @@ from vspw_jax.models.encoders import beit
 from vspw_jax.parallel.mesh import make_mesh
 
 
+@pytest.mark.parametrize("size", [(8, 12), (11, 5)])
+def test_by_patches_is_the_convolution(size):
+    conv = nnx.Conv(3, 5, (4, 4), 4, padding="VALID", rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (2, *size, 3))
+    np.testing.assert_allclose(layers.by_patches(conv, x), conv(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 1, 1, 4)])
-def test_depthwise3x3_is_the_grouped_convolution(shape):
-    conv = layers.conv(4, 4, 3, use_bias=True, groups=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    conv.bias[...] = jnp.arange(4.0)
+@pytest.mark.parametrize(("size", "has_bias"), [(3, True), (5, False)])
+def test_depthwise_is_the_grouped_convolution(shape, size, has_bias):
+    conv = layers.conv(4, 4, size, use_bias=has_bias, groups=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    if has_bias:
+        conv.bias[...] = jnp.arange(4.0)
     x = jax.random.normal(jax.random.key(1), shape)
-    np.testing.assert_allclose(layers.depthwise3x3(conv, x), conv(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(layers.depthwise(conv, x), conv(x), rtol=1e-5, atol=1e-5)
 
 
 def test_patch_embedding_is_the_strided_convolution():

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import baseline, deeplabv3, upernet, upernet_swin
+from configs import baseline, deeplabv3, segformer, upernet, upernet_swin
 from configs.parts import training
 from vspw_jax.console.errors import UserError
 from vspw_jax.parallel import placement
@@ -113,6 +113,27 @@ def test_layer_decay_of_swin():
     np.testing.assert_allclose(mergings, [2, 6, 12], rtol=1e-4)
     assert scales["encoder"]["patch_embed"]["norm"]["scale"] == pytest.approx(0.9**19)
     assert scales["encoder"]["norms"][0]["scale"] == scales["decoder"]["classifier"]["conv"]["kernel"] == 1
+
+
+def test_layer_decay_of_mit_and_the_decoders_own_rate():
+    """Four stages of one or two blocks: a stage's patches are in the block before it, its norm in its last block."""
+    stage = lambda depth: {"patch_embed": {"a": np.ones(2)}, "blocks": {"a": np.ones((depth, 4))}, "norm": {"scale": 1}}
+    depths = (1, 2, 1, 2)
+    params = {
+        "encoder": {"stages": {number: stage(depth) for number, depth in enumerate(depths)}},
+        "decoder": {"fusion": {"conv": {"kernel": np.ones((4, 8))}}},
+    }
+    params = jax.tree.map(np.asarray, params)
+    config = with_options(segformer, layer_decay=0.9)
+    config.model.encoder.depths = depths
+    optimizers.check(config)
+    scales = optimizers.layer_scales(params, config)
+    found = {name: [] for name in ("patch_embed", "blocks", "norm")}
+    for parts in scales["encoder"]["stages"].values():
+        for name, tree in parts.items():
+            found[name] += [round(7 - np.log(x) / np.log(0.9)) for x in np.ravel(jax.tree.leaves(tree)[0])]
+    assert found == {"patch_embed": [0, 1, 3, 4], "blocks": [1, 2, 3, 4, 5, 6], "norm": [1, 3, 4, 6]}
+    assert scales["decoder"]["fusion"]["conv"]["kernel"] == 10
 
 
 def test_layer_decay_of_an_encoder_without_layers_is_refused():

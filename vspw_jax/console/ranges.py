@@ -122,6 +122,9 @@ RANGES: dict[str, Range] = {
     "model.encoder.dim": WIDTH,
     "model.encoder.depth": COUNT,
     "model.encoder.heads": WIDTH,
+    "model.encoder.dims": several(WIDTH),
+    "model.encoder.reductions": several(COUNT),
+    "model.encoder.epsilons": TEXT,
     "model.encoder.mlp_ratio": number(0.01, 100),
     "model.encoder.layer_scale": number(0),
     "model.encoder.drop_path": SHARE_BELOW_1,
@@ -236,6 +239,7 @@ RANGES: dict[str, Range] = {
     "optimizer.weight_decay": number(0),
     "optimizer.decayed": TEXT,
     "optimizer.layer_decay": SHARE,
+    "optimizer.decoder_rate": number(0),
     "optimizer.clip_norm": number(0),  # 0: no clipping.
     "optimizer.embeddings_at_layer_0": FLAG,
     "schedule.name": TEXT,

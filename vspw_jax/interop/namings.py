@@ -122,6 +122,21 @@ NAMINGS = {
             marks=r"^backbone\.encoder\.layers\.",
         ),
         Naming(
+            "hugging_face_segformer",
+            title="Hugging Face's (SegFormer)",
+            encoder="segformer.",
+            decoder="decode_head.",
+            marks=r"^decode_head\.linear_fuse\.weight$",
+        ),
+        Naming(
+            "nvlabs_segformer",
+            title="NVIDIA's (SegFormer)",
+            encoder="backbone.",
+            decoder="decode_head.",
+            marks=r"^decode_head\.linear_pred\.",
+            wrapper="state_dict",
+        ),
+        Naming(
             "hugging_face_upernet",
             title="Hugging Face's (BEiT with UperNet)",
             encoder="beit.",
@@ -182,6 +197,8 @@ NAMINGS = {
         Naming("torchvision_resnet", title="torchvision's, timm's, mmsegmentation's and detectron2's (ResNet)"),
         Naming("hugging_face_swin", title="Hugging Face's (Swin)"),
         Naming("microsoft_swin", title="Microsoft's, timm's and mmsegmentation's (Swin)", wrapper="model"),
+        Naming("hugging_face_mit", title="Hugging Face's (MiT)"),
+        Naming("nvlabs_mit", title="NVIDIA's and mmsegmentation's (MiT)"),
         Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),
         Naming("hugging_face_beit", title="Hugging Face's (BEiT)"),
     )

@@ -24,11 +24,13 @@ from vspw_jax.models.decoders.mcibi import Mcibi
 from vspw_jax.models.decoders.memory_a import MemoryA
 from vspw_jax.models.decoders.memory_b import MemoryB
 from vspw_jax.models.decoders.ocrnet import OcrNet
+from vspw_jax.models.decoders.segformer import SegFormer
 from vspw_jax.models.decoders.tmanet import TMANet
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 from vspw_jax.models.encoders.hrnet import HRNet
+from vspw_jax.models.encoders.mit import MiT
 from vspw_jax.models.encoders.resnet import ResNet
 from vspw_jax.models.encoders.swin import Swin
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
@@ -37,12 +39,14 @@ from vspw_jax.models.projection_head import ProjectionHead
 ENCODERS: dict[str, type[Encoder]] = {
     "beit": BeitPyramid,
     "hrnet": HRNet,
+    "mit": MiT,
     "resnet": ResNet,
     "swin": Swin,
     "vit_adapter": ViTAdapter,
 }
 DECODERS: dict[str, type[Decoder]] = {
     "deeplabv3": DeepLabV3,
+    "segformer": SegFormer,
     "fcn": Fcn,
     "mask2former": Mask2Former,
     "mcibi": Mcibi,
@@ -148,12 +152,12 @@ class Segmenter(nnx.Module):
           A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives, with the size of
           the finest map unless said otherwise. Every decoder: `features_BTHWC`, of which its masks or logits are made.
           Mask2Former: `class_logits_BTQC` (last class = no object), `mask_logits_BTQHW`, and both after every decoder
-          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet, DeepLabV3, FCN, OCRNet:
-          `logits_BTHWC`, and with an auxiliary head `auxiliary_logits_BTHWC` with the size of its map. The features
-          and logits of DeepLabV3, and of FCN and OCRNet unless they join all maps, have the size of the coarsest map:
-          losses resize logits of any size to the labels, and `class_scores` to the finest map. With a projection head,
-          in training: `projection_BTHWC`. In training an output may have fewer frames, the last ones of each clip; see
-          `Decoder.decoded_frames`.
+          layer as `layer_class_logits_LBTQC` and `layer_mask_logits_LBTQHW`. UperNet, DeepLabV3, FCN, OCRNet,
+          SegFormer: `logits_BTHWC`, and with an auxiliary head `auxiliary_logits_BTHWC` with the size of its map. The
+          features and logits of DeepLabV3, and of FCN and OCRNet unless they join all maps, have the size of the
+          coarsest map: losses resize logits of any size to the labels, and `class_scores` to the finest map. With a
+          projection head, in training: `projection_BTHWC`. In training an output may have fewer frames, the last ones
+          of each clip; see `Decoder.decoded_frames`.
         """
         clips = image_BTHWC.shape[:2]
         keys_N = None

@@ -57,8 +57,8 @@ FIELDS = ("learning_rate", "weight_decay", "decayed", "layer_decay", "clip_norm"
 def layer_scales(params: PyTree, config: ConfigDict) -> PyTree[np.ndarray]:
     """Learning rate factors: decay ** (L + 1 - id) for L layers, where what is in no layer has id L + 1.
 
-    With `embeddings_at_layer_0` the decoder's embeddings and prediction heads have id 0 too, as in the released code,
-    which files by name whatever it does not know.
+    The decoder's are `decoder_rate` times that. With `embeddings_at_layer_0` the decoder's embeddings and prediction
+    heads have id 0 too, as in the released code, which files by name whatever it does not know.
 
     Args:
       params: arrays or shapes.
@@ -70,12 +70,13 @@ def layer_scales(params: PyTree, config: ConfigDict) -> PyTree[np.ndarray]:
 
     def scale(path, leaf):
         part, _, inner = path.partition("/")
-        layer = None
+        layer, factor = None, config.optimizer.get("decoder_rate", 1.0) if part == "decoder" else 1.0
         if part == "encoder":
             layer = encoder.layer_id(config.model.encoder, inner, leaf.shape)
         elif part == "decoder" and inner.split("/")[0] in at_layer_0:
             layer = 0
-        return np.float32(config.optimizer.layer_decay) ** (outside - (outside if layer is None else layer))
+        decay = np.float32(config.optimizer.layer_decay) ** (outside - (outside if layer is None else layer))
+        return np.float32(factor) * decay
 
     return map_with_path(scale, params)
 
@@ -91,7 +92,7 @@ def check(config: ConfigDict) -> None:
     options = config.optimizer
     _, own = choose(OPTIMIZERS, options.name, "optimizer.name")
     embeddings = ("embeddings_at_layer_0",) if segmenter.decoder_of(config.model).EMBEDDINGS else ()
-    optional = tuple(name for name in embeddings if name in options)
+    optional = tuple(name for name in ("decoder_rate", *embeddings) if name in options)
     check_fields("optimizer", options, (*FIELDS, *own, *optional), "configs/parts/training.py")
     choose(DECAYED, options.decayed, "optimizer.decayed")
     if options.layer_decay != 1 and not segmenter.encoder_of(config.model).num_layers(config.model.encoder):

@@ -81,7 +81,7 @@ class ConvFeedForward(nnx.Module):
 
     def __call__(self, tokens_NPC: Pyramid, window: layers.Size) -> Pyramid:
         maps = layers.split_maps(self.fc1(tokens_NPC), pyramid_shapes(window))
-        mixed = jnp.concatenate([layers.to_tokens(layers.depthwise3x3(self.depthwise, x)) for x in maps], axis=1)
+        mixed = jnp.concatenate([layers.to_tokens(layers.depthwise(self.depthwise, x)) for x in maps], axis=1)
         return self.fc2(jax.nn.gelu(mixed, approximate=False))
 
 
