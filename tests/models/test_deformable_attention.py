@@ -1,5 +1,7 @@
 """Multi-scale deformable sampling against loops in float64, at borders and beyond."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,13 @@ def inputs(low, high, seed=0):
     return value, locations, weights
 
 
+@pytest.fixture(params=["cpu", "tpu"])
+def platform(request, monkeypatch):
+    """Each platform's way of sampling, on this one."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+    return request.param
+
+
 def run(value, locations, weights):
     value, locations, weights = (jnp.asarray(x)[None] for x in (value, locations, weights))
     return sample_every_head(value, SHAPES, locations, weights)[0]
@@ -46,18 +55,18 @@ def run(value, locations, weights):
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (-0.1, 0.05), (0.95, 1.1), (-3, 4)], ids=["inside", "top left", "bottom right", "far"]
 )
-def test_equals_loops(low, high):
+def test_equals_loops(low, high, platform):
     value, locations, weights = inputs(low, high)
     np.testing.assert_allclose(run(value, locations, weights), reference(value, locations, weights), atol=1e-5)
 
 
-def test_locations_off_every_map_give_zero():
+def test_locations_off_every_map_give_zero(platform):
     value, locations, weights = inputs(0, 1)
     for far in (1e3, -1e3, 1e30, -1e30):
         np.testing.assert_array_equal(run(value, np.full_like(locations, far), weights), 0)
 
 
-def test_gradients_equal_finite_differences():
+def test_gradients_equal_finite_differences(platform):
     value, locations, weights = inputs(-0.1, 1.1, seed=1)
 
     def loss(*args):
@@ -75,6 +84,30 @@ def test_gradients_equal_finite_differences():
                 ends.append((reference(*moved) ** 2).sum())
             slope = (ends[0] - ends[1]) / 2e-4
             assert float(gradient[index]) == pytest.approx(slope, rel=2e-2, abs=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_give_what_gathers_give_with_the_same_gradient_on_lines_between_cells(dtype):
+    """At the start samples lie at cells' centres, where the bilinear form has a corner: there, too, it has one slope."""
+    value, locations, weights = inputs(0, 1)
+    grid = np.array([(width, height) for height, width in SHAPES], np.float32)[:, None]
+    locations[: QUERIES // 2] = (np.floor(locations[: QUERIES // 2] * grid) + 0.5) / grid
+    value, weights = jnp.asarray(value[:, 0], dtype), weights[:, 0]
+    direction = np.random.default_rng(3).normal(size=(QUERIES, DIM))
+
+    def loss(sample, value, locations, weights):
+        output = sample(value, SHAPES, locations, weights)
+        return (output * direction).sum(), output
+
+    by = [
+        jax.grad(functools.partial(loss, sample), (0, 1, 2), has_aux=True)(value, locations[:, 0], weights)
+        for sample in (deformable_attention.sample_and_sum, deformable_attention.sample_by_products)
+    ]
+    for gathered, multiplied in zip(*map(jax.tree.leaves, by), strict=True):
+        rounding = 0.05 if dtype == jnp.bfloat16 else 1e-5
+        np.testing.assert_allclose(
+            *(np.asarray(x, np.float32) for x in (multiplied, gathered)), rtol=rounding, atol=rounding
+        )
 
 
 def test_cell_centres_are_x_then_y_row_by_row():

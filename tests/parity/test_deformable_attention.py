@@ -35,9 +35,11 @@ def places(kind, shapes):
     return rng.uniform(low, high, shape)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("shapes", [((4, 4),), ((6, 3), (3, 5), (1, 2))], ids=["square", "three levels"])
 @pytest.mark.parametrize("kind", ["inside", "border", "off", "far"])
-def test_equals_grid_sample(kind, shapes):
+def test_equals_grid_sample(kind, shapes, platform, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     rng = np.random.default_rng(1)
     value = rng.normal(size=(sum(height * width for height, width in shapes), HEADS, DIM)).astype(np.float32)
     locations = places(kind, shapes).astype(np.float32)

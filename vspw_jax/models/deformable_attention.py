@@ -53,24 +53,55 @@ def sample_and_sum(
     return jnp.einsum("qkd,qk->qd", picked_QKD, weight_QK)
 
 
+def sample_by_products(
+    value_SD: Float[Array, "S D"],
+    shapes_V2: Sequence[layers.Size],
+    locations_QVP2: Float[Array, "Q V P 2"],
+    weights_QVP: Float[Array, "Q V P"],
+) -> Float[Array, "Q D"]:
+    """`sample_and_sum` without a gather: each level is a matrix of shares, cells x queries, times its values.
+
+    A TPU gathers rows of 32 channels one by one, 6.6 cycles each, in which it multiplies a thousand times as many
+    numbers. Queries come last, where its vectors lie. benchmarks/RESULTS.md has what other orders cost.
+    """
+    locations_VP2Q, weights_VPQ = jnp.moveaxis(locations_QVP2, 0, -1), jnp.moveaxis(weights_QVP, 0, -1)
+    start, sum_DQ = 0, jnp.zeros((), jnp.float32)
+    for (height, width), location_P2Q, weight_PQ in zip(shapes_V2, locations_VP2Q, weights_VPQ, strict=True):
+        share_HWQ = jnp.zeros((), jnp.float32)
+        for (x_Q, y_Q), weight_Q in zip(location_P2Q, weight_PQ, strict=True):
+            share_HQ = bilinear.shares(y_Q, height) * weight_Q
+            share_HWQ += share_HQ[:, None] * bilinear.shares(x_Q, width)
+        share_CQ = share_HWQ.astype(value_SD.dtype).reshape(height * width, -1)
+        value_CD = value_SD[start : start + height * width]
+        sum_DQ += jnp.einsum("cd,cq->dq", value_CD, share_CQ, preferred_element_type=jnp.float32)
+        start += height * width
+    return sum_DQ.T.astype(value_SD.dtype)
+
+
+SAMPLED_BY = {"tpu": sample_by_products}
+"""How one head samples, by JAX's name of the platform; `sample_and_sum` where it is not listed."""
+
+
 def sample_every_head(
     value_NSGD: Float[Array, "N S G D"],
     shapes_V2: Sequence[layers.Size],
     locations_NQGVP2: Float[Array, "N Q G V P 2"],
     weights_NQGVP: Float[Array, "N Q G V P"],
 ) -> Float[Array, "N Q G D"]:
-    """`sample_and_sum` of every image and head.
+    """`sample_and_sum` of every image and head, as `SAMPLED_BY` says.
 
-    The backward pass gathers the samples again: at crop 480 and width 1024 they take 0.9 GiB an image. One pass of the
-    loop takes one head of one image. On CPU the samples then stay in cache (6 times faster at crop 480). For TPUs the
+    The backward pass samples again: at crop 480 and width 1024 the samples take 0.9 GiB an image. One pass of the loop
+    takes one head of one image. On CPU the samples then stay in cache (6 times faster at crop 480). For TPUs the
     gradient compiles 8 times faster and takes a hundredth of the memory. A GPU takes an image's heads together.
     """
     num_images, num_queries, heads = weights_NQGVP.shape[:3]
 
+    sample = SAMPLED_BY.get(jax.default_backend(), sample_and_sum)
+
     @jax.checkpoint
     def one_head(inputs):
         value_SD, locations_QVP2, weights_QVP = inputs
-        return sample_and_sum(value_SD, shapes_V2, locations_QVP2, weights_QVP)
+        return sample(value_SD, shapes_V2, locations_QVP2, weights_QVP)
 
     def heads_first(x):
         x = jnp.moveaxis(x, 2, 1)
