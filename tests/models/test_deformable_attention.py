@@ -88,7 +88,7 @@ def test_gradients_equal_finite_differences(platform):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_products_give_what_gathers_give_with_the_same_gradient_on_lines_between_cells(dtype):
-    """At the start samples lie at cells' centres, where the bilinear form has a corner: there, too, it has one slope."""
+    """At the start samples lie at cells' centres, where the bilinear form has a corner: there it has one slope too."""
     value, locations, weights = inputs(0, 1)
     grid = np.array([(width, height) for height, width in SHAPES], np.float32)[:, None]
     locations[: QUERIES // 2] = (np.floor(locations[: QUERIES // 2] * grid) + 0.5) / grid

@@ -107,7 +107,8 @@ def sample_every_head(
         x = jnp.moveaxis(x, 2, 1)
         return x.reshape(num_images * heads, *x.shape[2:])
 
-    together = heads if jax.default_backend() == "gpu" else 1
+    # By one head a step, no batch of one: a TPU's program makes a copy of every matrix for that axis.
+    together = heads if jax.default_backend() == "gpu" else None
     inputs = tuple(heads_first(x) for x in (value_NSGD, locations_NQGVP2, weights_NQGVP))
     output = lax.map(one_head, inputs, batch_size=together)
     return jnp.moveaxis(output.reshape(num_images, heads, num_queries, -1), 1, 2)
