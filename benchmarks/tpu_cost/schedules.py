@@ -7,55 +7,56 @@ memory is the limit.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 FLAGS = "--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final"
 BUNDLES = re.compile(r"^(\d+)-(.+)-\d+-final_bundles\.txt$")
-BUNDLE = re.compile(r"^\s*(?:0x[0-9a-f]+|0)\s+(\w\w)?\s*:\s*(>*)\s*\{")
-STEP = re.compile(r"(%\w+) = sadd\.s32 1, %")
-TEST = re.compile(r"scmp\.ge\.s32\.totalorder (%\w+), (\d+)")
+BUNDLE = re.compile(r"^\s*(?:0x[0-9a-f]+|0)\s+(\w\w)?\s*:\s*(>*)\s*\{(\}?)")
+"""A bundle: its mark, in how many loops it is, whether it is empty; the line of an empty one says nothing of loops."""
+COUNTER = re.compile(r"= sphi (%\w+), (%\w+)")
+"""At a loop's first bundle: what a register has when the loop begins, and what a round leaves in it."""
+TEST = re.compile(r"scmp\.ge\.s32\.totalorder (?:\(!?%\w+\), )?(%\w+), (\d+)")
+"""Whether a register has reached a bound; a predicate stands before it where an inner loop's last round asks."""
 POLL_SECONDS = 2.0
 
 
+@dataclasses.dataclass
 class _Loop:
     """Bundles of a loop, or of the whole program, which runs once."""
 
-    def __init__(self, depth: int) -> None:
-        self.depth, self.bundles = depth, 0
-        self.steps: set[str] = set()
-        self.tests: list[tuple[str, int]] = []
-
-    def read(self, line: str) -> None:
-        self.bundles += 1
-        self.steps.update(STEP.findall(line))
-        self.tests += [(name, int(bound)) for name, bound in TEST.findall(line)]
-
-    def rounds(self) -> int:
-        """Up to which bound it counts by ones; 1 where that depends on data."""
-        return max((bound for name, bound in self.tests if name in self.steps), default=1)
+    depth: int
+    rounds: int
+    bundles: int = 0
 
 
-def cycles(lines: Iterable[str]) -> int:
+def _rounds(first_bundle: str, bounds: Mapping[str, int]) -> int:
+    """Up to which bound a loop counts by ones from 0; 1 where that depends on data."""
+    return max((bounds[left] for _, left in COUNTER.findall(first_bundle) if left in bounds), default=1)
+
+
+def cycles(schedule: str) -> int:
     """Bundles of a schedule, those in loops times their rounds."""
-    loops = [_Loop(0)]
+    bounds = {name: int(bound) for name, bound in TEST.findall(schedule)}
+    loops = [_Loop(0, 1)]
 
     def leave(depth: int) -> None:
         while loops[-1].depth > depth:
             inner = loops.pop()
-            loops[-1].bundles += inner.bundles * inner.rounds()
+            loops[-1].bundles += inner.bundles * inner.rounds
 
-    for line in lines:
+    for line in schedule.splitlines():
         found = BUNDLE.match(line)
         if not found:
             continue
-        mark, depth = found[1], len(found[2])
-        leave(max(depth - 1, 0) if mark == "LB" else depth)
+        begins, depth = found[1] == "LB", loops[-1].depth if found[3] else len(found[2])
+        leave(max(depth - 1, 0) if begins else depth)
         if loops[-1].depth < depth:
-            loops.append(_Loop(depth))
-        loops[-1].read(line)
+            loops.append(_Loop(depth, _rounds(line, bounds) if begins else 1))
+        loops[-1].bundles += 1
     leave(0)
     return loops[0].bundles
 
@@ -69,8 +70,7 @@ def _read(folder: pathlib.Path, known: dict[str, float], last: bool) -> None:
             continue
         found = BUNDLES.match(path.name)
         if found:
-            with path.open(errors="replace") as lines:
-                known[found[2]] = cycles(lines)
+            known[found[2]] = cycles(path.read_text(errors="replace"))
         path.unlink()
 
 
