@@ -69,7 +69,7 @@ def traced_step(options, devices, backend):
     config = recipe(options, len(devices))
     mesh = make_mesh(config.train.batch, 0, devices, options.fsdp, options.accumulate)
     # What is chosen by the device in use must be chosen for the one that is compiled for.
-    with unittest.mock.patch.object(jax, "default_backend", lambda: backend):
+    with unittest.mock.patch.object(jax, "default_backend", lambda: backend), jax.set_mesh(mesh):
         step, shapes = step_cost.abstract_step(config, mesh)
         return step.trace(*step_cost.placed_shapes(config, mesh, *shapes)), mesh
 

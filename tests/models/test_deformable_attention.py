@@ -10,8 +10,9 @@ from flax import nnx
 
 from vspw_jax.models import deformable_attention
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres, sample_every_head
+from vspw_jax.sampling import deformable_kernel
 
-SHAPES = ((2, 3), (4, 6), (5, 1))
+SHAPES = ((2, 3), (4, 6), (11, 1))
 TOKENS = sum(height * width for height, width in SHAPES)
 QUERIES, HEADS, POINTS, DIM = 5, 2, 3, 4
 
@@ -32,10 +33,10 @@ def reference(value, locations, weights):
     return output
 
 
-def inputs(low, high, seed=0):
+def inputs(low, high, seed=0, queries=QUERIES):
     rng = np.random.default_rng(seed)
     value = rng.normal(size=(TOKENS, HEADS, DIM)).astype(np.float32)
-    locations = rng.uniform(low, high, (QUERIES, HEADS, len(SHAPES), POINTS, 2)).astype(np.float32)
+    locations = rng.uniform(low, high, (queries, HEADS, len(SHAPES), POINTS, 2)).astype(np.float32)
     weights = rng.uniform(size=locations.shape[:-1]).astype(np.float32)
     return value, locations, weights
 
@@ -44,6 +45,8 @@ def inputs(low, high, seed=0):
 def platform(request, monkeypatch):
     """Each platform's way of sampling, on this one."""
     monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+    interpreted = functools.partial(deformable_kernel.sample_and_sum, interpret=True)
+    monkeypatch.setattr(deformable_kernel, "sample_and_sum", interpreted)
     return request.param
 
 
@@ -87,27 +90,30 @@ def test_gradients_equal_finite_differences(platform):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_products_give_what_gathers_give_with_the_same_gradient_on_lines_between_cells(dtype):
+def test_the_kernel_has_the_gradient_of_gathers_on_lines_between_cells_too(dtype):
     """At the start samples lie at cells' centres, where the bilinear form has a corner: there it has one slope too."""
-    value, locations, weights = inputs(0, 1)
+    queries = deformable_kernel.LANES + 3
+    value, locations, weights = inputs(-0.1, 1.1, queries=queries)
     grid = np.array([(width, height) for height, width in SHAPES], np.float32)[:, None]
-    locations[: QUERIES // 2] = (np.floor(locations[: QUERIES // 2] * grid) + 0.5) / grid
-    value, weights = jnp.asarray(value[:, 0], dtype), weights[:, 0]
-    direction = np.random.default_rng(3).normal(size=(QUERIES, DIM))
+    locations[: queries // 2] = (np.floor(locations[: queries // 2] * grid) + 0.5) / grid
+    direction = np.random.default_rng(3).normal(size=(HEADS, queries, DIM))
+    value_GSD, *points = (jnp.moveaxis(jnp.asarray(x), 1, 0) for x in (value, locations, weights))
 
-    def loss(sample, value, locations, weights):
-        output = sample(value, SHAPES, locations, weights)
+    def loss(sample, value_GSD, *points):
+        output = sample(value_GSD, SHAPES, *points)
         return (output * direction).sum(), output
 
+    every_head = lambda value, shapes, *points: jax.vmap(
+        lambda *one: deformable_attention.sample_and_sum(one[0], shapes, *one[1:])
+    )(value, *points)
     by = [
-        jax.grad(functools.partial(loss, sample), (0, 1, 2), has_aux=True)(value, locations[:, 0], weights)
-        for sample in (deformable_attention.sample_and_sum, deformable_attention.sample_by_products)
+        jax.grad(functools.partial(loss, sample), (0, 1, 2), has_aux=True)(value_GSD.astype(dtype), *points)
+        for sample in (every_head, functools.partial(deformable_kernel.sample_and_sum, interpret=True))
     ]
-    for gathered, multiplied in zip(*map(jax.tree.leaves, by), strict=True):
-        rounding = 0.05 if dtype == jnp.bfloat16 else 1e-5
-        np.testing.assert_allclose(
-            *(np.asarray(x, np.float32) for x in (multiplied, gathered)), rtol=rounding, atol=rounding
-        )
+    rounding = 0.05 if dtype == jnp.bfloat16 else 1e-5
+    for pair in zip(*map(jax.tree.leaves, by), strict=True):
+        gathered, sampled = (np.asarray(x, np.float32) for x in pair)
+        np.testing.assert_allclose(sampled, gathered, rtol=rounding, atol=rounding)
 
 
 def test_cell_centres_are_x_then_y_row_by_row():

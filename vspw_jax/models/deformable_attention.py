@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vspw_jax.models import layers
-from vspw_jax.sampling import bilinear
+from vspw_jax.sampling import bilinear, deformable_kernel
 
 
 def cell_centres(shapes_V2: Sequence[layers.Size]) -> Float[np.ndarray, "S 2"]:
@@ -53,65 +53,48 @@ def sample_and_sum(
     return jnp.einsum("qkd,qk->qd", picked_QKD, weight_QK)
 
 
-def sample_by_products(
-    value_SD: Float[Array, "S D"],
-    shapes_V2: Sequence[layers.Size],
-    locations_QVP2: Float[Array, "Q V P 2"],
-    weights_QVP: Float[Array, "Q V P"],
-) -> Float[Array, "Q D"]:
-    """`sample_and_sum` without a gather: each level is a matrix of shares, cells x queries, times its values.
-
-    A TPU gathers rows of 32 channels one by one, 6.6 cycles each, in which it multiplies a thousand times as many
-    numbers. Queries come last, where its vectors lie. benchmarks/RESULTS.md has what other orders cost.
-    """
-    locations_VP2Q, weights_VPQ = jnp.moveaxis(locations_QVP2, 0, -1), jnp.moveaxis(weights_QVP, 0, -1)
-    start, sum_DQ = 0, jnp.zeros((), jnp.float32)
-    for (height, width), location_P2Q, weight_PQ in zip(shapes_V2, locations_VP2Q, weights_VPQ, strict=True):
-        share_HWQ = jnp.zeros((), jnp.float32)
-        for (x_Q, y_Q), weight_Q in zip(location_P2Q, weight_PQ, strict=True):
-            share_HQ = bilinear.shares(y_Q, height) * weight_Q
-            share_HWQ += share_HQ[:, None] * bilinear.shares(x_Q, width)
-        share_CQ = share_HWQ.astype(value_SD.dtype).reshape(height * width, -1)
-        value_CD = value_SD[start : start + height * width]
-        sum_DQ += jnp.einsum("cd,cq->dq", value_CD, share_CQ, preferred_element_type=jnp.float32)
-        start += height * width
-    return sum_DQ.T.astype(value_SD.dtype)
-
-
-SAMPLED_BY = {"tpu": sample_by_products}
-"""How one head samples, by JAX's name of the platform; `sample_and_sum` where it is not listed."""
-
-
 def sample_every_head(
     value_NSGD: Float[Array, "N S G D"],
     shapes_V2: Sequence[layers.Size],
     locations_NQGVP2: Float[Array, "N Q G V P 2"],
     weights_NQGVP: Float[Array, "N Q G V P"],
 ) -> Float[Array, "N Q G D"]:
-    """`sample_and_sum` of every image and head, as `SAMPLED_BY` says.
-
-    The backward pass samples again: at crop 480 and width 1024 the samples take 0.9 GiB an image. One pass of the loop
-    takes one head of one image. On CPU the samples then stay in cache (6 times faster at crop 480). For TPUs the
-    gradient compiles 8 times faster and takes a hundredth of the memory. A GPU takes an image's heads together.
-    """
+    """`sample_and_sum` of every image and head: on TPUs by `deformable_kernel`, elsewhere by gathers."""
     num_images, num_queries, heads = weights_NQGVP.shape[:3]
-
-    sample = SAMPLED_BY.get(jax.default_backend(), sample_and_sum)
-
-    @jax.checkpoint
-    def one_head(inputs):
-        value_SD, locations_QVP2, weights_QVP = inputs
-        return sample(value_SD, shapes_V2, locations_QVP2, weights_QVP)
 
     def heads_first(x):
         x = jnp.moveaxis(x, 2, 1)
         return x.reshape(num_images * heads, *x.shape[2:])
 
-    # By one head a step, no batch of one: a TPU's program makes a copy of every matrix for that axis.
-    together = heads if jax.default_backend() == "gpu" else None
-    inputs = tuple(heads_first(x) for x in (value_NSGD, locations_NQGVP2, weights_NQGVP))
-    output = lax.map(one_head, inputs, batch_size=together)
+    value_GSD, *points = (heads_first(x) for x in (value_NSGD, locations_NQGVP2, weights_NQGVP))
+    if jax.default_backend() == "tpu":
+        output = deformable_kernel.sample_and_sum(value_GSD, shapes_V2, *points)
+    else:
+        output = _gathered(value_GSD, shapes_V2, *points, heads)
     return jnp.moveaxis(output.reshape(num_images, heads, num_queries, -1), 1, 2)
+
+
+def _gathered(
+    value_GSD: Float[Array, "G S D"],
+    shapes_V2: Sequence[layers.Size],
+    locations_GQVP2: Float[Array, "G Q V P 2"],
+    weights_GQVP: Float[Array, "G Q V P"],
+    heads: int,
+) -> Float[Array, "G Q D"]:
+    """`sample_and_sum` head by head; G are the `heads` of one image after the other.
+
+    The backward pass gathers the samples again: at crop 480 and width 1024 they take 0.9 GiB an image. One pass of the
+    loop takes one head, whose samples then stay in a CPU's cache (6 times faster at crop 480). A GPU takes an image's
+    heads together.
+    """
+
+    @jax.checkpoint
+    def one_head(inputs):
+        value_SD, locations_QVP2, weights_QVP = inputs
+        return sample_and_sum(value_SD, shapes_V2, locations_QVP2, weights_QVP)
+
+    together = heads if jax.default_backend() == "gpu" else 1
+    return lax.map(one_head, (value_GSD, locations_GQVP2, weights_GQVP), batch_size=together)
 
 
 def _offset_bias(heads: int, num_levels: int, num_points: int) -> Float[np.ndarray, " G*V*P*2"]:

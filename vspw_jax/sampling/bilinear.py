@@ -7,26 +7,6 @@ from jaxtyping import Array, Float, Int
 Length = int | Int[np.ndarray, "..."]
 
 
-def _in_cells(x: Float[Array, "..."], length: Length) -> Float[Array, "..."]:
-    """Coordinates of 0..1 in cells from the first cell's centre, at most two cells off the map.
-
-    Farther away every share is 0 anyway, and an integer could overflow.
-    """
-    return jnp.clip(x.astype(jnp.float32) * length - 0.5, -2.0, length + 1.0)
-
-
-def shares(x: Float[Array, "..."], length: int) -> Float[Array, "length ..."]:
-    """Of points on one axis, the share that each of `length` cells has in them: `corners` without indices.
-
-    The shares of a map's cells are the products of those of its rows and of its columns. At a cell's centre, too, the
-    gradient is that of `corners`: towards the next cell.
-    """
-    x = _in_cells(x, length)
-    first = jnp.floor(x)
-    cells = jnp.arange(length, dtype=jnp.float32).reshape(-1, *[1] * x.ndim)
-    return jnp.where(cells == first, 1 - (x - first), 0.0) + jnp.where(cells == first + 1, x - first, 0.0)
-
-
 def corners(
     points: Float[Array, "... 2"], height: Length, width: Length
 ) -> tuple[Int[Array, "... 4"], Float[Array, "... 4"]]:
@@ -39,7 +19,10 @@ def corners(
     Returns:
       (index, weight): int32 row-major cells, clipped into the map; float32 shares, 0 for a corner outside the map.
     """
-    x, y = _in_cells(points[..., 0], width), _in_cells(points[..., 1], height)
+    x = points[..., 0].astype(jnp.float32) * width - 0.5
+    y = points[..., 1].astype(jnp.float32) * height - 0.5
+    # More than two cells off the map every weight is 0, and an integer could overflow.
+    x, y = jnp.clip(x, -2.0, width + 1.0), jnp.clip(y, -2.0, height + 1.0)
     left, top = jnp.floor(x), jnp.floor(y)
     indices, weights = [], []
     for dy in (0, 1):
