@@ -69,9 +69,11 @@ def traced_step(options, devices, backend):
     config = recipe(options, len(devices))
     mesh = make_mesh(config.train.batch, 0, devices, options.fsdp, options.accumulate)
     # What is chosen by the device in use must be chosen for the one that is compiled for.
-    with unittest.mock.patch.object(jax, "default_backend", lambda: backend), jax.set_mesh(mesh):
+    with unittest.mock.patch.object(jax, "default_backend", lambda: backend):
         step, shapes = step_cost.abstract_step(config, mesh)
-        return step.trace(*step_cost.placed_shapes(config, mesh, *shapes)), mesh
+        placed = step_cost.placed_shapes(config, mesh, *shapes)
+        with jax.set_mesh(mesh):  # By which a kernel knows its device.
+            return step.trace(*placed), mesh
 
 
 def compile_step(options, topology):

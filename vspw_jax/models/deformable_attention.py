@@ -66,11 +66,11 @@ def sample_every_head(
         x = jnp.moveaxis(x, 2, 1)
         return x.reshape(num_images * heads, *x.shape[2:])
 
-    value_GSD, *points = (heads_first(x) for x in (value_NSGD, locations_NQGVP2, weights_NQGVP))
+    of_heads = heads_first(value_NSGD), shapes_V2, heads_first(locations_NQGVP2), heads_first(weights_NQGVP)
     if jax.default_backend() == "tpu":
-        output = deformable_kernel.sample_and_sum(value_GSD, shapes_V2, *points)
+        output = deformable_kernel.sample_and_sum(*of_heads)
     else:
-        output = _gathered(value_GSD, shapes_V2, *points, heads)
+        output = _gathered(*of_heads, together=heads if jax.default_backend() == "gpu" else 1)
     return jnp.moveaxis(output.reshape(num_images, heads, num_queries, -1), 1, 2)
 
 
@@ -79,9 +79,9 @@ def _gathered(
     shapes_V2: Sequence[layers.Size],
     locations_GQVP2: Float[Array, "G Q V P 2"],
     weights_GQVP: Float[Array, "G Q V P"],
-    heads: int,
+    together: int,
 ) -> Float[Array, "G Q D"]:
-    """`sample_and_sum` head by head; G are the `heads` of one image after the other.
+    """`sample_and_sum` of `together` heads after the other.
 
     The backward pass gathers the samples again: at crop 480 and width 1024 they take 0.9 GiB an image. One pass of the
     loop takes one head, whose samples then stay in a CPU's cache (6 times faster at crop 480). A GPU takes an image's
@@ -93,7 +93,6 @@ def _gathered(
         value_SD, locations_QVP2, weights_QVP = inputs
         return sample_and_sum(value_SD, shapes_V2, locations_QVP2, weights_QVP)
 
-    together = heads if jax.default_backend() == "gpu" else 1
     return lax.map(one_head, (value_GSD, locations_GQVP2, weights_GQVP), batch_size=together)
 
 

@@ -25,71 +25,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-LANES = 128
-ROWS_OF_TILE = 16
-"""Of two-byte numbers; four-byte ones have 8."""
+from vspw_jax.sampling.cell_blocks import LANES, ROWS_OF_TILE, Level, blocks_of, up_to_multiple
+
 MEMORY_BYTES = 100 * 2**20
 """That a kernel may use of a chip's vector memory: v5e, v5p and v6e have 128 MiB."""
 
 Cells = Float[Array, "G K Q"]
 Ref = Array
 """What stands for an array inside a kernel."""
-
-
-def up_to_multiple(number: int, of: int) -> int:
-    """The least multiple that is not smaller."""
-    return -(-number // of) * of
-
-
-class Level(NamedTuple):
-    """A map (height, width) as blocks of whole rows; what lies beyond it has value 0."""
-
-    height: int
-    width: int
-
-    @property
-    def padded_width(self) -> int:
-        """Columns of a block."""
-        return up_to_multiple(self.width, ROWS_OF_TILE)
-
-    @property
-    def rows(self) -> int:
-        """Rows of a block."""
-        return max(LANES // self.padded_width, 1)
-
-    @property
-    def blocks(self) -> int:
-        """How many there are."""
-        return -(-self.height // self.rows)
-
-    @property
-    def padded_height(self) -> int:
-        """Rows of all blocks, and what fills up a tile."""
-        return up_to_multiple(self.blocks * self.rows, ROWS_OF_TILE)
-
-    def blocked(self, value_GHWD: Float[Array, "G H W D"]) -> Float[Array, "G blocks C D"]:
-        """A map's values, block by block."""
-        heads, dim = value_GHWD.shape[0], value_GHWD.shape[3]
-        below, right = self.blocks * self.rows - self.height, self.padded_width - self.width
-        padded = jnp.pad(value_GHWD, ((0, 0), (0, below), (0, right), (0, 0)))
-        return padded.reshape(heads, self.blocks, self.rows * self.padded_width, dim)
-
-    def whole(self, block_GBCD: Float[Array, "G blocks C D"]) -> Float[Array, "G cells D"]:
-        """Of values in blocks those of the map's cells."""
-        heads, dim = block_GBCD.shape[0], block_GBCD.shape[3]
-        rows = block_GBCD.reshape(heads, self.blocks * self.rows, self.padded_width, dim)
-        return rows[:, : self.height, : self.width].reshape(heads, -1, dim)
-
-
-def blocks_of(value_GSD: Float[Array, "G S D"], levels: Sequence[Level]) -> list[Float[Array, "G blocks C D"]]:
-    """The values of every level in blocks."""
-    blocks, start = [], 0
-    for level in levels:
-        cells = level.height * level.width
-        value_GHWD = value_GSD[:, start : start + cells].reshape(-1, level.height, level.width, value_GSD.shape[2])
-        blocks.append(level.blocked(value_GHWD))
-        start += cells
-    return blocks
+Lanes = slice | pl.Slice
+"""128 of the queries."""
 
 
 def _numbers(count: int) -> Float[Array, "count L"]:
@@ -121,7 +66,7 @@ class _Points(NamedTuple):
     y: Ref
     weight: Ref
 
-    def of(self, number: int, queries: pl.Slice) -> tuple[Float[Array, "1 L"], ...]:
+    def of(self, number: int, queries: Lanes) -> tuple[Float[Array, "1 L"], ...]:
         """Of one point of 128 queries."""
         return tuple(ref[pl.ds(number, 1), queries] for ref in self)
 
@@ -136,7 +81,7 @@ def _matrix(level: Level, block: Array, column_PWL: Ref, row_PHL: Ref, dtype: jn
     return jnp.concatenate(rows).astype(dtype)
 
 
-def _each_128(queries: int, body: Callable[[pl.Slice], None]) -> None:
+def _each_128(queries: int, body: Callable[[Lanes], None]) -> None:
     """Calls `body` for 128 queries after the other."""
 
     def step(number: Array, carry: int) -> int:
@@ -153,7 +98,7 @@ def _forward_kernel(levels: Sequence[Level], num_points: int, *refs: Ref) -> Non
     points, values, output = _Points(*refs[:3]), refs[3 : 3 + count], refs[3 + count]
     columns, rows = refs[4 + count : 4 + 2 * count], refs[4 + 2 * count :]
 
-    def of_queries(queries: pl.Slice) -> None:
+    def of_queries(queries: Lanes) -> None:
         total_DL = jnp.zeros((output.shape[0], LANES), jnp.float32)
         for number, (level, value_BDC, column_PWL, row_PHL) in enumerate(
             zip(levels, values, columns, rows, strict=True)
@@ -196,7 +141,7 @@ def _backward_kernel(levels: Sequence[Level], num_points: int, *refs: Ref) -> No
     for to_value in to_values:
         to_value[...] = jnp.zeros_like(to_value)
 
-    def of_queries(queries: pl.Slice) -> None:
+    def of_queries(queries: Lanes) -> None:
         gradient_DL = gradient[:, queries]
         for number, (level, value_BCD, to_value_BDC, room) in enumerate(
             zip(levels, values, to_values, rooms, strict=True)
@@ -215,7 +160,7 @@ def _backward_kernel(levels: Sequence[Level], num_points: int, *refs: Ref) -> No
     _each_128(gradient.shape[1], of_queries)
 
 
-def _begin(level: Level, room: _Room, points: _Points, number: int, queries: pl.Slice) -> None:
+def _begin(level: Level, room: _Room, points: _Points, number: int, queries: Lanes) -> None:
     """Fills a level's room for 128 queries."""
     num_points = room.column_PWL.shape[0]
     for point in range(num_points):
@@ -241,7 +186,7 @@ def _gather_rows(level: Level, block: Array, to_matrix_CL: Float[Array, "C L"], 
             sum_PWL[point] += functools.reduce(jnp.add, terms)
 
 
-def _end(level: Level, room: _Room, points: _Points, to_points: _Points, number: int, queries: pl.Slice) -> None:
+def _end(level: Level, room: _Room, points: _Points, to_points: _Points, number: int, queries: Lanes) -> None:
     """Writes the gradients of a level's points of 128 queries."""
     num_points = room.column_PWL.shape[0]
     for point in range(num_points):
