@@ -132,7 +132,7 @@ def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Scores the newest checkpoint on `config.data.eval_split`."""
     evaluate.check_output(config, workdir)
     generate.for_recipe(config)
-    predictor = trained.predictor(config, workdir, recipe_name())
+    predictor = trained.predictor(config, workdir, recipe_name(), run_classes.of_records(config))
     config = length.of_workdir(config, workdir)
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
     folder = evaluate.predictions_folder(config, workdir)

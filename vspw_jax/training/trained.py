@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from vspw_jax.checkpoints import beginning, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.classes import unnamed, vspw
-from vspw_jax.classes.class_list import ClassList
+from vspw_jax.classes.class_list import MOST, ClassList
+from vspw_jax.classes.class_union import ClassUnion, Part, part_for
 from vspw_jax.console.errors import UserError
 from vspw_jax.data.transforms import IMAGENET, Normalisation
 from vspw_jax.inference.predictor import Predictor
@@ -73,8 +74,32 @@ def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
     return Trained(graphdef, found, None, classes, plan.file.normalisation or IMAGENET)
 
 
-def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Predictor:
-    """A `Predictor` with these weights; `recipe` is the name of the config's file, for what is written of them."""
+def shown_part(classes: ClassList, scored: ClassList | None, path: str) -> Part | None:
+    """The part of a network's classes that it predicts, None for all: see `predictor`; `path` is the data's."""
+    if not isinstance(classes, ClassUnion):
+        return None
+    if scored is not None:
+        return part_for(classes, scored, path)
+    if len(classes) <= MOST:
+        return None
+    part = classes.parts[0]
+    own = f"those of {part.name} are predicted ({len(part.classes)})"
+    print(f"Of {len(classes)} classes, more than masks can hold, {own}.")
+    return part
+
+
+def predictor(
+    config: ConfigDict, workdir: pathlib.Path, recipe: str = "", scored: ClassList | None = None
+) -> Predictor:
+    """A `Predictor` with these weights.
+
+    A network of several data sets' classes predicts those of one of them where it is scored on that one, or where all
+    would be too many for masks.
+
+    Args:
+      recipe: name of the config's file, for what is written of them.
+      scored: classes of the data that it is to be scored on.
+    """
     mesh = make_mesh()
     graphdef, found, step, classes, normalisation = weights(config, workdir, mesh)
     origin = {"recipe": recipe, "step": step}
@@ -82,4 +107,7 @@ def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Pr
         origin["init_from"] = pathlib.Path(config.init_from).name
         if config.init_from_key:
             origin["init_from_key"] = config.init_from_key
-    return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin, classes, normalisation)
+    part = shown_part(classes, scored, config.data.records)
+    classes, outputs = (part.classes, part.numbers) if part else (classes, None)
+    placed = placement.local(mesh, found)
+    return Predictor(config, graphdef, local_mesh(mesh), placed, origin, classes, normalisation, outputs)
