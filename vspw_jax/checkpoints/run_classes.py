@@ -35,7 +35,8 @@ def note(workdir: pathlib.Path, classes: ClassList) -> None:
         path.write_text(json.dumps(classes.to_json(), indent=1) + "\n")
 
 
-def _kept(workdir: pathlib.Path) -> ClassList:
+def kept(workdir: pathlib.Path) -> ClassList:
+    """Those of the run in a workdir; UserError where its file is damaged."""
     path = workdir / FILE
     if not path.exists():
         return vspw.classes()
@@ -63,13 +64,14 @@ def of_run(config: ConfigDict, workdir: pathlib.Path, trains: bool = False) -> K
     if not run_identity.has_run(workdir):
         place = "config.data" if isinstance(of_data, class_union.ClassUnion) else path
         return Known(of_data or vspw.classes(), place if of_data else "the recipe")
-    kept = _kept(workdir)
-    if trains and of_data and of_data.names != kept.names:
+    of_network = kept(workdir)
+    if trains and of_data and of_data.names != of_network.names:
+        own, others = (f"({listed(some.names, 3)})" for some in (of_network, of_data))
         raise UserError(
-            f"{workdir} has a run that tells apart {len(kept)} classes ({listed(kept.names, 3)}), {path} has "
-            f"{len(of_data)} others ({listed(of_data.names, 3)}). Choose another --workdir=DIR for these data."
+            f"{workdir} has a run that tells apart {len(of_network)} classes {own}, {path} has {len(of_data)} others "
+            f"{others}. Choose another --workdir=DIR for these data."
         )
-    return Known(kept, str(workdir))
+    return Known(of_network, str(workdir))
 
 
 def of_records(config: ConfigDict) -> ClassList | None:

@@ -22,14 +22,15 @@ from vspw_jax.training import checks, non_finite, train_state
 
 
 class Trained(NamedTuple):
-    """A network's graphdef, its params and model_state, the step of its checkpoint (None of a file), its classes, and
-    what images are normalised by for it."""
+    """A network's graphdef, its params and model_state, the step of its checkpoint (None of a file), its classes, what
+    images are normalised by for it, and whether its classes are known: else they are named by their number."""
 
     graphdef: nnx.GraphDef
     weights: train_state.State
     step: int | None
     classes: ClassList
     normalisation: Normalisation = IMAGENET
+    are_known: bool = True
 
 
 def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
@@ -50,11 +51,12 @@ def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
         graphdef, found = train_state.restore_weights(config, checkpoints, mesh, step)
         non_finite.check_weights(found, f"The checkpoint of step {step} in {workdir}")
         classes, said = run_classes.of_run(config, workdir).classes, f"as {workdir} names them"
-        if len(classes) != config.model.num_classes:  # A head of another data set's classes, trained on VSPW.
+        are_known = len(classes) == config.model.num_classes
+        if not are_known:  # A head of another data set's classes, trained on VSPW.
             classes, said = unnamed.by_number(config.model.num_classes)
         if not vspw.are(classes):
             print(f"{len(classes)} classes, {said}.")
-        return Trained(graphdef, found, step, classes)
+        return Trained(graphdef, found, step, classes, are_known=are_known)
     if not config.init_from:
         raise UserError(
             f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
@@ -71,12 +73,18 @@ def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
     if plan.file.normalisation is not None:
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.file.normalisation)
         print(f"       frames are normalised by mean {mean} and std {std}, as the file's preprocessor_config.json says")
-    return Trained(graphdef, found, None, classes, plan.file.normalisation or IMAGENET)
+    are_known = classes is plan.file.classes
+    return Trained(graphdef, found, None, classes, plan.file.normalisation or IMAGENET, are_known)
 
 
 def shown_part(classes: ClassList, scored: ClassList | None, path: str) -> Part | None:
     """The part of a network's classes that it predicts, None for all: see `predictor`; `path` is the data's."""
     if not isinstance(classes, ClassUnion):
+        if len(classes) > MOST:
+            raise UserError(
+                f"The network has {len(classes)} classes, more than masks can hold, and nothing says which data set "
+                "has which. Take it from the workdir that it was trained in: --workdir=DIR."
+            )
         return None
     if scored is not None:
         return part_for(classes, scored, path)
@@ -101,7 +109,7 @@ def predictor(
       scored: classes of the data that it is to be scored on.
     """
     mesh = make_mesh()
-    graphdef, found, step, classes, normalisation = weights(config, workdir, mesh)
+    graphdef, found, step, classes, normalisation, _ = weights(config, workdir, mesh)
     origin = {"recipe": recipe, "step": step}
     if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
