@@ -89,3 +89,14 @@ def test_what_cannot_tell_so_many_classes_apart_is_refused(config, tmp_path):
         config.data.classes = "both"
     with pytest.raises(UserError, match="data.classes is 'both': expected one of main, union"):
         main.run_classes.of_run(config, tmp_path / "run")
+
+
+def test_losses_and_memories_that_count_in_bytes_are_refused(tiny_config):
+    tiny_config.model.num_classes, tiny_config.data.classes = 300, "union"
+    with pytest.raises(UserError, match="300 classes together, and loss.nce can tell apart 255. Leave"):
+        checks.check_many_classes(tiny_config)
+    tiny_config.loss.nce.weight = 0.0
+    checks.check_many_classes(tiny_config)
+    tiny_config.model.decoder.name = "memory_a"
+    with pytest.raises(UserError, match="and the decoder memory_a can tell apart 255"):
+        checks.check_many_classes(tiny_config)
