@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vspw_jax.classes import class_list, class_union, label_maps, vspw
+from vspw_jax.classes import class_list, class_union, label_maps, published, vspw
 from vspw_jax.classes.class_list import HOLE, VOID
 from vspw_jax.console.errors import UserError
 
@@ -39,6 +39,18 @@ def test_no_class_has_the_number_of_void(sizes):
     assert [union.names[number] for number in numbers] == own
     assert len(union) <= VOID or union.names[VOID] == HOLE
     assert not union.palette[VOID].any() and len(set(union.colours)) == len(union)
+
+
+def test_three_public_sets_have_342_classes_together():
+    """Paper 003 pretrains on these."""
+    members = [("main", "pascal_voc", published.label_map("pascal_voc").classes)]
+    for dataset, numbering in (("ade20k", "raw_0_150"), ("coco_stuff", "pixelmap_0_181")):
+        own = label_maps.to_own_classes(label_maps.of(dataset, numbering)).classes
+        members.append((dataset, dataset, own))
+    union = class_union.of(members)
+    assert len(union) == 343 and [part.first for part in union.parts] == [0, 21, 171]
+    assert union.names[15] == "pascal_voc/person" and union.names[21 + 12] == "ade20k/person"
+    assert union.names[172 + 100] == union.parts[2].classes.names[100]
 
 
 def test_more_classes_than_bytes_are_refused_of_one_data_set():
