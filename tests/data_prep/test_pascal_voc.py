@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from PIL import Image
 
 from data_prep import pascal_voc
@@ -38,7 +39,10 @@ def voc_mask(value):
 
 def save_mat(path, values, struct="GTcls"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    scipy.io.savemat(path, {struct: {"Segmentation": values, "Boundaries": 0, "CategoriesPresent": [1, 2]}})
+    boundaries = np.empty((20, 1), object)  # SBD has a sparse picture for each class there.
+    boundaries[:, 0] = [scipy.sparse.csc_array(values == number + 1) for number in range(20)]
+    content = {"Boundaries": boundaries, "Segmentation": values, "CategoriesPresent": np.array([[1], [2]], np.uint8)}
+    scipy.io.savemat(path, {struct: content}, do_compression=True)
 
 
 def write_lists(folder, lists):
