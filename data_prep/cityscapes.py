@@ -19,7 +19,7 @@ The classes and their colours go with the records. Bad files are handled as by d
 import argparse
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_prep.conversion import builder, command_line
@@ -78,6 +78,18 @@ def _places(labels: Source, kind: str) -> Iterator[Place]:
             yield Place(found["split"], found["city"], found["stem"], file)
 
 
+def _without_labels(there: Iterable[str], labelled: Iterable[Place], kind: str) -> Iterator[Place]:
+    """The images of the labels' splits, and of test, that no label is of; the conversion misses their masks."""
+    folder, splits = KINDS[kind]
+    known = {(place.split, place.stem) for place in labelled}
+    wanted = {split for split, _ in known} | (set(UNLABELLED) & set(splits))
+    for name in there:
+        found = NAME.fullmatch(name)
+        if found and found["split"] in wanted and (found["split"], found["stem"]) not in known:
+            split, city, stem = found.group("split", "city", "stem")
+            yield Place(split, city, stem, f"{folder}/{split}/{city}/{stem}_{folder}_labelIds.png")
+
+
 def _frames(place: Place, images: dict[str, str], folder: str, clips: bool) -> Iterator[Frame]:
     """The frames of a labelled one's video; alone it is its own."""
     labelled = int(place.stem[-6:])
@@ -109,6 +121,8 @@ def read_splits(images: Source, labels: Source, kind: str = "fine", clips: bool 
         raise _unlike(images, f"{folder}/<split>/<city>/*_leftImg8bit.png")
     if not places:
         raise _unlike(labels, f"{of_labels}/<split>/<city>/*_{of_labels}_labelIds.png")
+    if not clips:
+        places = sorted([*places, *_without_labels(there, places, kind)])
     splits: dict[str, list[Frame]] = {}
     for place in places:
         splits.setdefault(place.split, []).extend(_frames(place, there, folder, clips))

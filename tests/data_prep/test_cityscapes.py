@@ -94,6 +94,12 @@ def test_clips_are_around_the_labelled_frame_whatever_its_number(source, tmp_pat
     assert not checks.verify(tmp_path / "records").findings.problems
 
 
+def test_images_of_test_need_no_labels(source, tmp_path):
+    shutil.rmtree(source / "gtFine" / "test")
+    cityscapes.convert(source, tmp_path / "records")
+    assert [video.name for video in records.Frames(tmp_path / "records", "test").videos] == STEMS["test"]
+
+
 def test_coarse_labels_have_splits_of_their_own(source, tmp_path):
     stem = "nuernberg_000000_000001"
     frames.write(source / "leftImg8bit" / "train_extra" / "nuernberg", [f"{stem}_leftImg8bit.png"], "PNG", SIZE)
@@ -116,6 +122,9 @@ def test_what_is_wrong_is_said(source, tmp_path):
         cityscapes.convert(source, tmp_path / "records", labels="coarse")
     with pytest.raises(UserError, match="expected leftImg8bit/<split>/<city>/.*, found train"):
         cityscapes.convert(source / "gtFine", tmp_path / "records", source)
+    (source / "gtFine" / "train" / "bochum" / "bochum_000000_000313_gtFine_labelIds.png").unlink()
+    with pytest.raises(UserError, match=r"bochum_000000_000313_gtFine_labelIds.png .* is missing"):
+        cityscapes.convert(source, tmp_path / "records")
     mask(source / "gtFine" / "train" / "aachen" / "aachen_000000_000019_gtFine_labelIds.png", [7, 40])
     with pytest.raises(UserError, match="holds labels that the list of classes does not have: 40"):
         cityscapes.convert(source, tmp_path / "records")
