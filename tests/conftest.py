@@ -87,6 +87,7 @@ SLOW = (
     "models/test_upernet.py",
     "evaluation/test_stages.py",
     "data/test_pipeline.py",
+    "end_to_end/test_class_union.py",
     "metrics/test_report_in_browser.py",
 )
 """Files that compile much or start the program, those that take longest first. The tests of all others are quick."""

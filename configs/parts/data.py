@@ -23,6 +23,7 @@ def vspw(base_size: tuple[int, int]) -> ConfigDict:
     data.min_mapped = 0.0  # Share of a frame's pixels that must have a class of VSPW.
     data.denominator = "all"  # Or "labelled": whose share.
     data.weight = 1.0  # Of this data set beside those of the mixture; see data/mixture.py.
+    data.classes = "main"  # To which all data maps; or "union" of the data sets' own: paper 003. See data/mixture.py.
     data.mixture = ConfigDict()  # More data sets by name; see configs/multi_dataset.py.
     data.workers = 0  # Processes that decode and augment; 0: threads of this one. Ours.
     data.threads = 16  # Of all those processes together. Ours.

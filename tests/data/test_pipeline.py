@@ -1,11 +1,13 @@
 """The training stream is a function of (seed, step), on any number of hosts, threads and processes; mixtures too."""
 
+import json
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import nce
-from data_prep import generate, vspw
+from data_prep import folder, generate, vspw
 from data_prep.drawing import layouts
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixture, pipeline, records
@@ -152,6 +154,25 @@ def test_a_mixture_draws_elements_by_their_weight_and_packs_images(config, image
     epochs = is_clip.sum() // 50
     counts = np.bincount(seen[is_clip][: 50 * epochs, 0], minlength=50).reshape(5, 10)
     np.testing.assert_array_equal(counts, epochs * np.array([[1] * 8 + [2, 0]] * 5))  # A last frame starts no clip.
+
+
+def test_labels_of_a_union_are_each_data_sets_own_moved_as_a_whole(config, image_records, tmp_path):
+    """The images as a data set of 150 classes of its own: their labels begin where VSPW's end."""
+    (tmp_path / "names.json").write_text(json.dumps({number: f"own {number}" for number in range(1, 151)}))
+    source, own = image_records.parent / "source", tmp_path / "own"
+    folder.convert(source, tmp_path / "names.json", own, void=["0"], hold="ids")
+    mapped = take(add_images(config, image_records, weight=7.0), 3)
+    config.classes = "union"
+    union = take(add_images(config, own, weight=7.0), 3)
+    for one, other in zip(mapped, union, strict=True):
+        np.testing.assert_array_equal(one["image_BTHWC"], other["image_BTHWC"])
+        label, is_images = one["label_BTHW"], ~one["is_clip_B"][:, None, None, None] & (one["label_BTHW"] != 255)
+        assert is_images.any() and (label == 255).any()
+        np.testing.assert_array_equal(other["label_BTHW"], np.where(is_images, label + 124, label))
+    members = mixture.members(config)
+    mixture.check_classes(members, 275)
+    with pytest.raises(UserError, match=r"holds class \d+, 'own \d+', .* has 124 classes. Set .*num_classes=275"):
+        mixture.check_classes(members, 124)
 
 
 def test_batches_of_all_mixtures_have_the_same_shapes_and_types(config, image_records):

@@ -115,7 +115,7 @@ RANGES: dict[str, Range] = {
     "init_from_key": TEXT,
     "task.name": TEXT,
     "model.image_size": several(SIDE),
-    "model.num_classes": whole(1, 255),  # 255 is void.
+    "model.num_classes": whole(1, 2**15),
     "model.dtype": TEXT,
     "model.remat": TEXT,
     "model.encoder.name": TEXT,
@@ -264,6 +264,7 @@ RANGES: dict[str, Range] = {
     "data.fits": several(TEXT),
     "data.min_mapped": SHARE,
     "data.denominator": TEXT,
+    "data.classes": TEXT,
     "data.weight": number(0.001, 1000),
     "data.workers": whole(0, 1000),  # 0: threads of this process.
     "data.threads": COUNT,

@@ -3,6 +3,9 @@
 Joint training regards its data sets as a whole (paper 000, section 2.2): if every weight is 1, each element (video,
 frame or image) is drawn as often as any other, and an epoch of the whole is one epoch of each member. The elements of a
 data set of weight 2 are drawn twice as often.
+
+The labels are those of the main data set's classes, to which the others' are mapped, or those of the union of all data
+sets' own classes (paper 003).
 """
 
 import dataclasses
@@ -11,11 +14,15 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from vspw_jax.classes import class_union
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, choose, listed
 from vspw_jax.data import clips, records
 
 MAIN = "main"
 """The name of the data set of `config.data` itself among the members."""
+OWN_CLASSES = {"main": False, "union": True}
+"""Values of `config.data.classes`: whether each data set's own classes count, or those of the main one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +35,8 @@ class Member:
       epoch: an epoch of its videos, counted as one of `clips.EPOCHS`.
       frame_gap: records from one frame of a clip to the next.
       weight: how often an element is drawn, relative to the other members' elements.
+      classes: of the mixture's labels.
+      part: the data set's among these; None where its train ids are the labels.
     """
 
     name: str
@@ -35,6 +44,8 @@ class Member:
     epoch: clips.VideoEpoch | clips.FrameEpoch
     frame_gap: int
     weight: float
+    classes: ClassList
+    part: class_union.Part | None = None
 
     @property
     def holds_images(self) -> bool:
@@ -79,23 +90,53 @@ def members(config: ConfigDict) -> list[Member]:
     """The members of a mixture, MAIN first.
 
     Args:
-      config: `config.data`: records, train_split, epoch, frame_gap, weight, the options of `records.Frames`, and
-        mixture, which has the same fields for each further data set by its name (train_split is called split there).
+      config: `config.data`: records, train_split, epoch, frame_gap, weight, the options of `records.Frames`, classes
+        (a key of `OWN_CLASSES`), and mixture, which has the same fields but the last for each further data set by its
+        name (train_split is called split there).
 
     Raises:
       UserError: data is missing or damaged, no frame of a member passes its filter, or a field has an unknown value.
     """
     if MAIN in config.mixture:
         raise UserError(f"data.mixture.{MAIN}: the name {MAIN!r} is the main data set's. Choose another.")
-    return [_member(MAIN, "data", config, config.train_split)] + [
-        _member(name, f"data.mixture.{name}", config.mixture[name], config.mixture[name].split)
+    own = has_own_classes(config)
+    found = [_member(MAIN, "data", config, config.train_split, own)] + [
+        _member(name, f"data.mixture.{name}", config.mixture[name], config.mixture[name].split, own)
         for name in sorted(config.mixture)
+    ]
+    if not own:
+        return found
+    union = class_union.of((member.name, member.frames.dataset, member.classes) for member in found)
+    return [
+        dataclasses.replace(member, classes=union, part=class_union.part_for(union, member.classes, member.frames.path))
+        for member in found
     ]
 
 
-def _member(name: str, field: str, config: ConfigDict, split: str) -> Member:
+def has_own_classes(config: ConfigDict) -> bool:
+    """Whether each data set's own classes count; `config` is `config.data`."""
+    return choose(OWN_CLASSES, config.classes, "data.classes")
+
+
+def classes_of(config: ConfigDict) -> ClassList | None:
+    """The classes of a mixture's labels, as far as records are there; None where some are missing that it needs.
+
+    Raises:
+      UserError: records of an older layout, or an unknown value of `config.classes`.
+    """
+    own = has_own_classes(config)
+    places = {MAIN: config.records}
+    if own:
+        places |= {name: config.mixture[name].records for name in sorted(config.mixture)}
+    if not all(records.exist(path) for path in places.values()):
+        return None
+    found = ((name, records.labels_of(records.read_metadata(path), own)) for name, path in places.items())
+    return class_union.of((name, labels.dataset, labels.classes) for name, labels in found)
+
+
+def _member(name: str, field: str, config: ConfigDict, split: str, own: bool) -> Member:
     epoch = choose(clips.EPOCHS, config.epoch, f"{field}.epoch")
-    frames = records.Frames(config.records, split, config.fits, config.min_mapped, config.denominator)
+    frames = records.Frames(config.records, split, config.fits, config.min_mapped, config.denominator, own)
     if not frames.videos:
         raise UserError(f"Split {split!r} of {frames.path} has no frames to train on.")
     if frames.highest_class < 0:
@@ -104,25 +145,28 @@ def _member(name: str, field: str, config: ConfigDict, split: str) -> Member:
             f"so there is nothing to learn. Name another split or other data in {field}, or let more classes of it "
             f"count: {field}.fits is {tuple(config.fits)}."
         )
-    return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight)
+    return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight, frames.classes)
 
 
 def check_classes(members: Sequence[Member], num_classes: int) -> None:
     """Raises UserError where members have different classes, or labels of classes that the network lacks."""
-    first, *others = (member.frames for member in members)
-    for frames in others:
-        if frames.classes.names != first.classes.names:
+    first, *others = members
+    for member in others:
+        if member.classes.names != first.classes.names:
             raise UserError(
-                f"{first.path} has {len(first.classes)} classes ({listed(first.classes.names, 3)}), {frames.path} "
-                f"{len(frames.classes)} others ({listed(frames.classes.names, 3)}): expected data sets of the same "
-                "classes in config.data and config.data.mixture."
+                f"{first.frames.path} has {len(first.classes)} classes ({listed(first.classes.names, 3)}), "
+                f"{member.frames.path} {len(member.classes)} others ({listed(member.classes.names, 3)}): expected data "
+                "sets of the same classes in config.data and config.data.mixture. To learn the classes of all: "
+                "--config.data.classes=union."
             )
-    for frames in (first, *others):
-        if frames.highest_class >= num_classes:
+    for member in members:
+        highest = member.frames.highest_class
+        highest = highest if member.part is None else int(member.part.numbers[highest])
+        if highest >= num_classes:
             raise UserError(
-                f"{frames.path} ({frames.split}) holds class {frames.highest_class}, "
-                f"{frames.classes.name(frames.highest_class)!r}, but the network has {num_classes} classes. "
-                f"Set --config.model.num_classes={len(frames.classes)}."
+                f"{member.frames.path} ({member.frames.split}) holds class {highest}, "
+                f"{member.classes.name(highest)!r}, but the network has {num_classes} classes. "
+                f"Set --config.model.num_classes={len(member.classes)}."
             )
 
 

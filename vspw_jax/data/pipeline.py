@@ -77,6 +77,9 @@ class Reader:
             numbers = layout.records(*member.epoch.choose(element, rng), rng)
             frames = slice(part * length, (part + 1) * length)
             self._show(member.frames, numbers, rng, {name: out[name][frames] for name in out if name != views.BATCH})
+        if member.part is not None:
+            for name in views.labels(out):
+                out[name][...] = member.part.lookup[out[name]]
 
     def _show(
         self, frames: records.Frames, numbers: Sequence[int], rng: np.random.Generator, out: Mapping[str, np.ndarray]

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import cv2
@@ -39,7 +39,7 @@ METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
 def convert_command(records: pathlib.Path | str, dataset: str = "vspw") -> str:
     """The command that converts a data set to `records`."""
     command = CONVERT_COMMAND.format(dataset=dataset, source=f"{dataset.upper()}_DIR", records=records)
-    return command + ("" if dataset in label_maps.NUMBERINGS else OF_OWN_CLASSES)
+    return command + (OF_OWN_CLASSES if dataset == "folder" else "")
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -163,7 +163,7 @@ class Frames:
       has_masks: whether any frame has a mask; one of void alone holds no class.
       highest_class: the highest train id in `videos`, -1 if they hold none.
       dataset, numbering: which data set this is, and how its masks number their classes.
-      classes: those that the train ids count: VSPW's, or the data set's own.
+      classes: those that the train ids count: the data set's own, or VSPW's, to which those of some sets map.
       lookup: train ids (256,) by source value.
       fingerprint: SHA-256 of the split's content, in hex; of what its masks mean too, where its classes are its own.
       kept: how many frames pass the filter, by each denominator.
@@ -176,6 +176,7 @@ class Frames:
         fits: Sequence[str] = label_maps.FITS,
         min_mapped: float = 0.0,
         denominator: str = "all",
+        own_classes: bool = False,
     ) -> None:
         """Opens a split.
 
@@ -185,6 +186,7 @@ class Frames:
           min_mapped: frames with a smaller share of their pixels mapped to classes are left out (0.8 in
             arXiv 2306.03508, section 2.2).
           denominator: the share is of "all" pixels or of the "labelled" ones.
+          own_classes: whether labels that could be mapped to VSPW's stay those of their data set.
 
         Raises:
           UserError: no such data, split or fit; damaged shards; a filter that keeps nothing.
@@ -196,9 +198,9 @@ class Frames:
             raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}.")
         self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
         _check_shards(self.path, builder.info.splits[split], self.dataset)
-        self._labels = label_maps.from_metadata(metadata)
+        self._labels = labels_of(metadata, own_classes)
         self.fingerprint = metadata["fingerprint"][split]
-        if self.numbering == label_maps.OWN:  # The same masks may be converted with another list of classes.
+        if self._labels.numbering == label_maps.OWN:  # The same masks may be converted with another list of classes.
             meaning = json.dumps(label_maps.to_metadata(self._labels))
             self.fingerprint = hashlib.sha256((self.fingerprint + meaning).encode()).hexdigest()
         self.classes, self.lookup = self._labels.classes, self._labels.lookup(fits)
@@ -284,6 +286,12 @@ class Frames:
         record = self[number]
         label = self.label(record)
         return self.image(record, label), label
+
+
+def labels_of(metadata: Mapping[str, Any], own_classes: bool = False) -> label_maps.LabelMap:
+    """What the masks of records mean, by their metadata; see `Frames`."""
+    stated = label_maps.from_metadata(metadata)
+    return label_maps.to_own_classes(stated) if own_classes else stated
 
 
 def _check_shards(path: pathlib.Path, split: tfds.core.SplitInfo, dataset: str) -> None:

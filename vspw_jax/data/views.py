@@ -6,7 +6,7 @@ a line in `SCHEMES`.
 Shapes: B clips, T frames, H and W pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import jax
@@ -75,3 +75,8 @@ def shapes(config: ConfigDict, crop: transforms.Size, *clips: int) -> dict[str, 
     for prefix in scheme(config).prefixes:
         batch |= {f"{prefix}{name}": like for name, like in zip(ARRAYS, (image, label), strict=True)}
     return batch
+
+
+def labels(names: Iterable[str]) -> list[str]:
+    """Those of the arrays of a batch that are labels."""
+    return [name for name in names if name.endswith(ARRAYS[1])]
