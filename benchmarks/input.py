@@ -71,9 +71,10 @@ def decoded(flags):
     frames = records.Frames(flags.records, "train")
     epoch = clips.FrameEpoch(frames.videos)
 
+    layout = clips.Layout(flags.frames)
+
     def decode(number):
-        video, first = epoch.choose(number % len(epoch), None)
-        for record in clips.clip_records(video, first, flags.frames, 1):
+        for record in layout.records(*epoch.choose(number % len(epoch), None), None):
             fields = frames[record]
             records.decode_image(fields["image_jpeg"])
             mask_png.decode(fields["mask_png"])

@@ -81,8 +81,8 @@ class Clips(torch.utils.data.Dataset):
 
     def __getitem__(self, number):
         rng, options = np.random.default_rng(number), self.config.augment
-        video, first = self.epoch.choose(int(rng.integers(len(self.epoch))), rng)
-        numbers = clips.clip_records(video, first, self.config.frames, self.config.frame_gap)
+        layout = clips.layout(self.config, self.config.frames, self.config.frame_gap)
+        numbers = layout.records(*self.epoch.choose(int(rng.integers(len(self.epoch))), rng), rng)
         images, labels = zip(*(self.frames.image_and_label(number) for number in numbers), strict=True)
         height, width = transforms.random_size(*labels[0].shape, options, rng)
         labels = [cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST) for label in labels]

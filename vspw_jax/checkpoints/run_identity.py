@@ -35,6 +35,9 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 NEEDS = {
     "train.epochs": ("train.epochs", 0),
+    "data.chosen": ("data.chosen", "first"),
+    "data.reference_distance": ("data.reference_distance", []),
+    "data.views": ("data.views", "one"),
     **{f"model.projection.{name}": ("model.projection.dim", 0) for name in ("dim", "hidden", "input", "level")},
     "optimizer.embeddings_at_layer_0": ("model.decoder.name", "upernet"),
 }

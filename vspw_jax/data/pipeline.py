@@ -8,18 +8,17 @@ Shapes: B clips, T frames, H and W pixels.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import grain
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.data import clips, mixture, records, transforms
+from vspw_jax.data import clips, mixture, records, transforms, views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,42 +61,41 @@ class Reader:
 
     def __call__(self, batch: Sequence[Clip]) -> dict[str, np.ndarray]:
         """The fields of `training_batches`."""
-        shape = (len(batch), self.config.frames, *self.crop)
-        image_BTHWC, label_BTHW = np.empty((*shape, 3), np.float32), np.empty(shape, np.int32)
-        for clip, *out in zip(batch, image_BTHWC, label_BTHW, strict=True):
-            self._read(clip, *out)
-        is_clip_B = np.array([len(clip.elements) == 1 for clip in batch])
-        return {"image_BTHWC": image_BTHWC, "label_BTHW": label_BTHW, "is_clip_B": is_clip_B}
+        shapes = views.shapes(self.config, self.crop, len(batch))
+        arrays = {name: np.empty(like.shape, like.dtype) for name, like in shapes.items()}
+        for number, clip in enumerate(batch):
+            arrays[views.BATCH][number] = len(clip.elements) == 1
+            self._read(clip, {name: array[number] for name, array in arrays.items()})
+        return arrays
 
-    def _read(
-        self, clip: Clip, image_THWC: Float32[np.ndarray, "T H W 3"], label_THW: Int32[np.ndarray, "T H W"]
-    ) -> None:
+    def _read(self, clip: Clip, out: Mapping[str, np.ndarray]) -> None:
+        """Writes a clip into its place in a batch, by the names of the batch's arrays."""
         member, length = self.members[clip.member], self.config.frames // len(clip.elements)
         rng = np.random.default_rng([self.seed, clip.member, clip.number])
+        layout = clips.layout(self.config, length, member.frame_gap)
         for part, element in enumerate(clip.elements):
-            video, first = member.epoch.choose(element, rng)
-            numbers = clips.clip_records(video, first, length, member.frame_gap)
-            self._show(member.frames, numbers, rng, image_THWC[part * length :], label_THW[part * length :])
+            numbers = layout.records(*member.epoch.choose(element, rng), rng)
+            frames = slice(part * length, (part + 1) * length)
+            self._show(member.frames, numbers, rng, {name: out[name][frames] for name in out if name != views.BATCH})
 
     def _show(
-        self,
-        frames: records.Frames,
-        numbers: Sequence[int],
-        rng: np.random.Generator,
-        image_THWC: Float32[np.ndarray, "T H W 3"],
-        label_THW: Int32[np.ndarray, "T H W"],
+        self, frames: records.Frames, numbers: Sequence[int], rng: np.random.Generator, out: Mapping[str, np.ndarray]
     ) -> None:
-        """Writes a view of some records, one frame after the other."""
+        """Writes the views of some records, one frame after the other."""
         read = [frames[number] for number in numbers]
         labels = [frames.label(record) for record in read]
         if len({label.shape for label in labels}) > 1:
             for record, label in zip(read, labels, strict=True):
                 frames.image(record, label)  # Raises an error that names the frame whose mask does not fit.
             raise UserError(f"Video {read[0]['video']} of {frames.path} changes its frame size.")
-        view = transforms.random_view(labels, self.config.augment, self.crop, rng)
-        shrink = view.shrink(labels[0].shape[0]) if self.config.augment.shrink_in_decoding else 1
-        for record, label, *out in zip(read, labels, image_THWC, label_THW, strict=False):
-            transforms.show(view, frames.image(record, label, shrink), label, *out)
+        scheme = views.scheme(self.config)
+        drawn = dict(zip(scheme.prefixes, scheme.draw(labels, self.config.augment, self.crop, rng), strict=True))
+        shrinking = self.config.augment.shrink_in_decoding
+        shrink = min(view.shrink(labels[0].shape[0]) for view in drawn.values()) if shrinking else 1
+        for number, (record, label) in enumerate(zip(read, labels, strict=True)):
+            image = frames.image(record, label, shrink)
+            for prefix, view in drawn.items():
+                transforms.show(view, image, label, *(out[f"{prefix}{name}"][number] for name in views.ARRAYS))
 
 
 def _one_after_another(runs: Sequence[list[Clip]]) -> list[Clip]:
@@ -122,14 +120,16 @@ def training_batches(
     """This host's part of the training batches from `first_step` on, without end.
 
     Args:
-      config: `config.data`: the fields of `mixture.members`, frames, augment, threads, prefetch, workers.
+      config: `config.data`: the fields of `mixture.members` and `clips.layout`, frames, views, augment, threads,
+        prefetch, workers.
       batch: clips a step over all hosts; host h holds batch/num_hosts clips, from clip h*batch/num_hosts on.
       accumulate: number of parts of a batch; a host then holds its run of clips of each part, one after the other.
       crop: (height, width).
 
     Returns:
-      An iterator of dicts; the caller closes it. They hold image_BTHWC float32, label_BTHW int32 with void 255, and
-      is_clip_B bool: whether the frames of a clip are of one video. Shapes and types are the same for every mixture.
+      An iterator of dicts; the caller closes it. They hold image_BTHWC float32 and label_BTHW int32 with void 255, the
+      same of further views where `data.views` has them, and is_clip_B bool: whether the frames of a clip are of one
+      video. Shapes and types are the same for every mixture.
     """
     members = mixture.members(config)
     # Grain's mixing keeps the rule of this module: the number of a clip alone decides its member and its place there.

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from vspw_jax.data import views
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh, quick_compilation
 from vspw_jax.training import optimizers, train_state, train_step
@@ -20,12 +20,7 @@ def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a training batch, as `placement.to_global` gives it."""
     parts = config.train.accumulate
     clips = (config.train.batch,) if parts == 1 else (parts, config.train.batch // parts)
-    shape = (*clips, config.data.frames, *config.model.image_size)
-    return {
-        "image_BTHWC": jax.ShapeDtypeStruct((*shape, 3), jnp.float32),
-        "label_BTHW": jax.ShapeDtypeStruct(shape, jnp.int32),
-        "is_clip_B": jax.ShapeDtypeStruct(clips, jnp.bool_),
-    }
+    return views.shapes(config.data, tuple(config.model.image_size), *clips)
 
 
 def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:

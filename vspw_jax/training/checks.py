@@ -10,7 +10,7 @@ from vspw_jax.checkpoints import beginning
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
-from vspw_jax.data import mixture
+from vspw_jax.data import clips, mixture, views
 from vspw_jax.evaluation import stages
 from vspw_jax.inference import predictor
 from vspw_jax.models import segmenter
@@ -63,6 +63,8 @@ def check_recipe(config: ConfigDict) -> None:
     for mode in config.run.afterwards:
         choose(AFTERWARDS, mode, "run.afterwards")
     beginning.check(config)
+    clips.check(config.data)
+    views.scheme(config.data)
     segmenter.check(config.model)
     task.check(config)
     weight_average.check(config, task.needs_teacher(config))
