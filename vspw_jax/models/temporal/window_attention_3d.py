@@ -1,8 +1,8 @@
 """Self-attention inside windows over time, height and width, as Video Swin has it: shifted or not, with a bias.
 
-Two things differ from its code. Cells that pad a clip to whole windows are masked out of the attention, so a clip gives
-the same whatever its windows are padded with. And where a window is cut down to a smaller clip, each pair of cells still
-has the bias of its own offset; there this holds only while time alone is cut.
+Two things differ from its code. Cells that pad a clip to whole windows are masked out of the attention, so what they
+hold changes nothing. And where a window is cut down to a smaller clip, each pair of cells still has the bias of its own
+offset; there this holds only while time alone is cut.
 
 Source: Video Swin Transformer, arXiv 2106.13230, section 3.1; SwinTransformer/Video-Swin-Transformer
 mmaction/models/backbones/swin_transformer.py.
@@ -58,7 +58,7 @@ def seen_cells(size: Size3, window: Size3, shift: Size3) -> Bool[Array, "M S S"]
     if tuple(padded) == size and not any(shift):
         return None
     region, is_real = np.zeros(padded, int), np.ones(padded, bool)
-    for axis, (side, full, cells, by) in enumerate(zip(size, padded, window, shift, strict=True)):
+    for axis, (side, full, by) in enumerate(zip(size, padded, shift, strict=True)):
         place = np.arange(full)
         along = [full if number == axis else 1 for number in range(3)]
         # Only windows at the end hold two regions: what was there, and what came from the front.
