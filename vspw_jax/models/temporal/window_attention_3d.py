@@ -103,18 +103,26 @@ class WindowAttention3d(nnx.Module):
 
     def __call__(self, x_NTHWC: Clip, last: int) -> Clip:
         """What the `last` frames become."""
-        _, *size, channels = x_NTHWC.shape
-        window, shift = fitted(self.window, self.shift, (size[0], size[1], size[2]))
+        _, frames, height, width, _ = x_NTHWC.shape
+        size = frames, height, width
+        window, shift = fitted(self.window, self.shift, size)
         ends = [(0, -side % cells) for side, cells in zip(size, window, strict=True)]
         x = jnp.pad(x_NTHWC, ((0, 0), *ends, (0, 0)))
-        padded, back = x.shape[1:4], tuple(-by for by in shift)
-        windows = cut(jnp.roll(x, back, (1, 2, 3)), window)
-        heads = self.qkv(windows).reshape(*windows.shape[:3], 3, self.heads, -1)
-        query, key, value = (heads[..., part, :, :] for part in range(3))
-        bias = window_bias(self.relative_position_bias_table[...], self.window, window)[None].astype(query.dtype)
-        seen = seen_cells((size[0], size[1], size[2]), window, shift)
-        mask = None if seen is None else seen[:, None]
-        attend = jax.vmap(lambda *qkv: jax.nn.dot_product_attention(*qkv, bias=bias, mask=mask))
-        output = attend(query, key, value).reshape(*windows.shape[:3], channels)
+        padded = x.shape[1], x.shape[2], x.shape[3]
+        windows = cut(jnp.roll(x, tuple(-by for by in shift), (1, 2, 3)), window)
+        output = self._attend(self.qkv(windows), window, seen_cells(size, window, shift))
         joined = jnp.roll(join(output, padded, window), shift, (1, 2, 3))
-        return self.proj(joined[:, size[0] - last : size[0], : size[1], : size[2]])
+        return self.proj(joined[:, frames - last : frames, :height, :width])
+
+    def _attend(
+        self, qkv_NMSC: Float[Array, "N M S 3*C"], window: Size3, seen_MSS: Bool[Array, "M S S"] | None
+    ) -> Float[Array, "N M S C"]:
+        heads = qkv_NMSC.reshape(*qkv_NMSC.shape[:3], 3, self.heads, -1)
+        bias = window_bias(self.relative_position_bias_table[...], self.window, window)[None].astype(heads.dtype)
+        mask = None if seen_MSS is None else seen_MSS[:, None]
+
+        def of_clip(parts_MS3GD: Array) -> Array:
+            query, key, value = (parts_MS3GD[:, :, part] for part in range(3))
+            return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask)
+
+        return jax.vmap(of_clip)(heads).reshape(*qkv_NMSC.shape[:3], -1)
