@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from vspw_jax.models import layers
@@ -76,7 +77,7 @@ def window_bias(table_RG: Float[Array, "R G"], whole: Size3, window: Size3) -> F
     """
     offsets = table_RG.T.reshape(-1, *(2 * cells - 1 for cells in whole))
     for axis, (full, cells) in enumerate(zip(whole, window, strict=True), start=1):
-        offsets = jnp.take(offsets, np.arange(full - cells, full + cells - 1), axis=axis)
+        offsets = lax.slice_in_dim(offsets, full - cells, full + cells - 1, axis=axis)
     d, h, w = window
     by_x = jnp.moveaxis(toeplitz(offsets, w), 2, -1)  # head, dt, query x, key x, dy
     by_xy = jnp.moveaxis(toeplitz(by_x, h), 1, -1)  # head, query x, key x, query y, key y, dt
