@@ -85,6 +85,8 @@ SLOW = (
     "models/test_beit_pyramid.py",
     "losses/test_pne.py",
     "models/test_upernet.py",
+    "models/test_ssltm.py",
+    "models/temporal/test_spatiotemporal_transformer.py",
     "evaluation/test_stages.py",
     "data/test_pipeline.py",
     "end_to_end/test_class_union.py",

@@ -180,6 +180,16 @@ RANGES: dict[str, Range] = {
     "model.decoder.past_frames": TEXT,
     "model.decoder.key_dim": WIDTH,
     "model.decoder.value_dim": WIDTH,
+    "model.decoder.short_term": COUNT,
+    "model.decoder.blocks": whole(0, 2**10),  # 0: no transformer.
+    "model.decoder.window": several(COUNT, 3),
+    "model.decoder.shift": FLAG,
+    "model.decoder.mlp_ratio": number(0.01, 100),
+    "model.decoder.context": TEXT,
+    "model.decoder.reference": TEXT,
+    "model.decoder.distance": COUNT,
+    "model.decoder.clusters": whole(0, 2**10),  # 0: none.
+    "model.decoder.cluster_update": TEXT,
     "model.projection.dim": whole(0, 2**16),  # 0: no projection.
     "model.projection.hidden": whole(0, 2**16),  # 0: as wide as its input.
     "model.projection.input": TEXT,
@@ -192,6 +202,7 @@ RANGES: dict[str, Range] = {
     "loss.segmentation.weights.auxiliary": number(0),
     "loss.segmentation.weights.first_pass": number(0),
     "loss.segmentation.weights.memory": number(0),
+    "loss.segmentation.weights.clusters": number(0),
     "loss.segmentation.memory_start_step": whole(0),
     "loss.segmentation.matching.cls": number(0),
     "loss.segmentation.matching.mask": number(0),
