@@ -8,6 +8,7 @@ which metadata.json then holds. `data_prep/` writes what is read here.
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any, TypedDict
 
 import cv2
 import numpy as np
+import scipy.sparse
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from jaxtyping import Bool, UInt8
@@ -167,7 +169,10 @@ class Frames:
       lookup: train ids (256,) by source value.
       fingerprint: SHA-256 of the split's content, in hex; of what its masks mean too, where its classes are its own.
       kept: how many frames pass the filter, by each denominator.
+      labelled_N: which records keep their labels; None where none is withheld.
     """
+
+    labelled_N: Bool[np.ndarray, " N"] | None = None
 
     def __init__(
         self,
@@ -217,9 +222,25 @@ class Frames:
             pixels_N256 = pixels_N256[np.flatnonzero(kept_N)]
         else:
             self.videos = split_videos(index)
+        self._count(pixels_N256)
+
+    def _count(self, pixels_N256: scipy.sparse.csr_array) -> None:
         self.has_masks = pixels_N256.nnz > 0
         self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
         self.highest_class = class_pixels.highest_class(pixels_N256, self.lookup)
+
+    def has_mask_N(self) -> Bool[np.ndarray, " N"]:
+        """Which records have a mask, withheld or not."""
+        return np.diff(class_pixels.load(self.path, self.split, self._num_records).indptr) > 0
+
+    def with_labels_of(self, labelled_N: Bool[np.ndarray, " N"]) -> "Frames":
+        """The same without the masks of all other records. Nothing that it says or gives depends on these."""
+        kept = copy.copy(self)
+        kept.labelled_N = labelled_N
+        pixels_N256 = class_pixels.load(self.path, self.split, self._num_records)[np.flatnonzero(labelled_N)]
+        kept._count(pixels_N256)
+        kept.kept = class_pixels.count_kept(pixels_N256, self.lookup, self._labels.labelled, 0.0)
+        return kept
 
     @functools.cached_property
     def _source(self) -> Sequence[dict[str, bytes]]:
@@ -243,7 +264,9 @@ class Frames:
                 f"Delete the folder and convert again: {convert_command(self.path, self.dataset)}"
             ) from error
         video, frame = found["video"].decode(), found["frame"].decode()
-        return Record(video=video, frame=frame, image_jpeg=found["image_jpeg"], mask_png=found["mask_png"])
+        is_withheld = self.labelled_N is not None and not self.labelled_N[number]
+        mask = b"" if is_withheld else found["mask_png"]
+        return Record(video=video, frame=frame, image_jpeg=found["image_jpeg"], mask_png=mask)
 
     def named_images(self, video: Video) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"]]]:
         """Yields the names and pixels of a video's frames."""

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
+from vspw_jax.data import labelled_frames
 from vspw_jax.losses import checks, cross_frame_nce, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.segmenter import Outputs, Segmenter
@@ -156,6 +157,18 @@ class Supervised:
                 f"from a frame and those before it. Set --config.data.frames={least}."
             )
         decoded = decoder.decoded_frames(config.model.decoder, config.data.frames)
+        if labelled_frames.is_sparse(config.data) and decoded < config.data.frames and config.data.chosen != "last":
+            raise UserError(
+                f"{config.model.decoder.name} learns from the last frame of a clip, and with data.labelled_frames="
+                f"{config.data.labelled_frames} a clip's labelled frame is its {config.data.chosen}. Set "
+                "--config.data.chosen=last."
+            )
+        if config.data.unlabelled_share and not cls.needs_teacher:
+            raise UserError(
+                f"data.unlabelled_share is {config.data.unlabelled_share:g}, but task.name is {config.task.name!r}, in "
+                "which nothing learns from clips without labels. Set --config.data.unlabelled_share=0, or take a "
+                "recipe with a teacher."
+            )
         images = config.train.batch // config.train.accumulate * decoded
         if images < decoder.least_images(config.model.decoder):
             raise UserError(

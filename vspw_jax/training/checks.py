@@ -10,7 +10,7 @@ from vspw_jax.checkpoints import beginning
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
-from vspw_jax.data import clips, mixture, views
+from vspw_jax.data import clips, labelled_frames, mixture, views
 from vspw_jax.evaluation import stages
 from vspw_jax.inference import predictor
 from vspw_jax.models import segmenter
@@ -64,6 +64,7 @@ def check_recipe(config: ConfigDict) -> None:
         choose(AFTERWARDS, mode, "run.afterwards")
     beginning.check(config)
     clips.check(config.data)
+    labelled_frames.check(config.data)
     views.scheme(config.data)
     segmenter.check(config.model)
     task.check(config)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from vspw_jax.checkpoints import beginning, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError, warn
-from vspw_jax.data import mixture, pipeline, records
+from vspw_jax.data import labelled_frames, mixture, pipeline, records
 from vspw_jax.evaluation.evaluate import comparisons
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.observe.goodput import Goodput
@@ -83,7 +83,7 @@ def claimed(
         run_identity.claim_workdir(workdir, config, mixture.identity(members))
         if jax.process_index() == 0:
             run_classes.note(workdir, members[0].frames.classes)
-    if len(members) > 1:
+    if len(members) > 1 or labelled_frames.is_sparse(config.data):
         print(mixture.report(members, config.data.frames))
     in_background = config.run.save_in_background
     checkpoints = Checkpoints(
