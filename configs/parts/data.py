@@ -42,6 +42,17 @@ def vspw(base_size: tuple[int, int]) -> ConfigDict:
     return data
 
 
+def strong() -> ConfigDict:
+    """`data.augment.strong`: colours of the strong view of `data.views` "weak_and_strong"; UniMatch dataset/semi.py."""
+    colours = ConfigDict()
+    colours.jitter = (0.5, 0.5, 0.5, 0.25)  # Of brightness, contrast, saturation, hue, as torchvision's ColorJitter.
+    colours.jitter_chance = 0.8
+    colours.grey_chance = 0.2
+    colours.blur_chance = 0.5
+    colours.blur_sigma = (0.1, 2.0)  # Pixels of the crop.
+    return colours
+
+
 def coco_stuff(split: str) -> ConfigDict:
     """A split of COCO-Stuff as a member of a mixture."""
     member = ConfigDict()

@@ -144,6 +144,7 @@ class Supervised:
     """The task: see `Task`. `config.loss` has the terms and their weights."""
 
     needs_teacher: ClassVar[bool] = False
+    figures: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
@@ -193,9 +194,20 @@ class Supervised:
     ) -> Terms:
         """See `Task`."""
         model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
-        given = dict(key_B=model_keys, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
-        outputs = model(batch["image_BTHWC"], train=True, **given)
+        outputs = self._outputs(model, batch["image_BTHWC"], batch, model_keys, step)
         return clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
+
+    def _outputs(
+        self,
+        model: Segmenter,
+        image_BTHWC: Float[Array, "B T H W 3"],
+        batch: Batch,
+        key_B: Keys | None,
+        step: Int[Array, ""],
+    ) -> Outputs:
+        """Those of a pass in training over a view of a batch's clips."""
+        given = dict(key_B=key_B, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
+        return model(image_BTHWC, train=True, **given)
 
 
 def clip_losses(

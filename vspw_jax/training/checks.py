@@ -65,7 +65,7 @@ def check_recipe(config: ConfigDict) -> None:
     beginning.check(config)
     clips.check(config.data)
     labelled_frames.check(config.data)
-    views.scheme(config.data)
+    views.check(config.data)
     segmenter.check(config.model)
     task.check(config)
     weight_average.check(config, task.needs_teacher(config))
