@@ -96,6 +96,7 @@ def labels(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Itera
             yield from ((name, frame, None, None) for frame in frames)
         return
     split = records.Frames(flags.records, flags.split)
+    split.check_truth()
     for reader in readers:
         if reader.identity.get("fingerprint") != split.fingerprint:
             raise UserError(

@@ -43,14 +43,19 @@ def is_sparse(config: ConfigDict) -> bool:
     return config.labelled_frames != ALL or config.unlabelled_share > 0
 
 
+def check_rule(rule: str, field: str) -> None:
+    """Raises UserError where a rule keeps no labels; `field` is what named it."""
+    if rule not in (ALL, DRAWN, *ONE) and _share(rule) is None:
+        raise UserError(
+            f"{field} is {rule!r}: expected one of {', '.join(sorted((ALL, DRAWN, *ONE)))}, or a share of each video's "
+            "frames between 0 and 1, such as 0.25."
+        )
+
+
 def check(config: ConfigDict) -> None:
     """Raises UserError where `config.data` keeps labels by no rule, or makes clips that may lack theirs."""
     rule = config.labelled_frames
-    if rule not in (ALL, DRAWN, *ONE) and _share(rule) is None:
-        raise UserError(
-            f"data.labelled_frames is {rule!r}: expected one of {', '.join(sorted((ALL, DRAWN, *ONE)))}, or a share of "
-            "each video's frames between 0 and 1, such as --config.data.labelled_frames=0.25."
-        )
+    check_rule(rule, "data.labelled_frames")
     if not is_sparse(config):
         return
     if config.min_mapped:

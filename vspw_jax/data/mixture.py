@@ -68,15 +68,9 @@ def report(members: Sequence[Member], num_frames: int) -> str:
     total = clips_of_epoch(members, num_frames)
     return "\n".join(
         f"{member.name}: {member.frames.dataset} {member.frames.split}, "
-        f"{100 * member.draws(num_frames) / total:.1f} % of the clips; {_kept(member.frames)}"
+        f"{100 * member.draws(num_frames) / total:.1f} % of the clips; {member.frames.note or member.frames.kept}"
         for member in members
     )
-
-
-def _kept(frames: records.Frames) -> str:
-    if frames.labelled_N is None:
-        return str(frames.kept)
-    return f"the labels of {frames.labelled_N.sum()} of {len(frames)} frames"
 
 
 def _describe(frames: records.Frames) -> str:

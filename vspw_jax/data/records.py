@@ -35,6 +35,8 @@ INCOMPLETE_PREFIX = "incomplete."
 CONVERT_COMMAND = "python -m data_prep.{dataset} --source={source} --output={records}"
 OF_OWN_CLASSES = " --classes=FILE"
 """That a converter of data with its own classes needs too."""
+PSEUDO_LABELS = "pseudo_labels"
+"""In the metadata of records whose labels are predictions: by split, of which frames and by whom."""
 METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
 
 
@@ -170,6 +172,7 @@ class Frames:
       fingerprint: SHA-256 of the split's content, in hex; of what its masks mean too, where its classes are its own.
       kept: how many frames pass the filter, by each denominator.
       labelled_N: which records keep their labels; None where none is withheld.
+      predicted: what the records say of labels of this split that are predictions; empty where none is.
     """
 
     labelled_N: Bool[np.ndarray, " N"] | None = None
@@ -202,6 +205,7 @@ class Frames:
         self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
         _check_shards(self.path, builder.info.splits[split], self.dataset)
         self._labels = label_maps.from_metadata(metadata)
+        self.predicted: dict[str, Any] = metadata.get(PSEUDO_LABELS, {}).get(split, {})
         self.fingerprint = metadata["fingerprint"][split]
         if self.numbering == label_maps.OWN:  # The same masks may be converted with another list of classes.
             meaning = json.dumps(label_maps.to_metadata(self._labels))
@@ -228,6 +232,26 @@ class Frames:
         self.has_masks = pixels_N256.nnz > 0
         self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
         self.highest_class = class_pixels.highest_class(pixels_N256, self.lookup)
+
+    @property
+    def note(self) -> str:
+        """In words, what is unusual about the labels: whether some are withheld, or are predictions. Mostly empty."""
+        said = []
+        if self.labelled_N is not None:
+            said.append(f"the labels of {self.labelled_N.sum()} of {len(self)} frames")
+        if self.predicted:
+            mark = self.predicted
+            least = f", those of a share of {mark['threshold']:g} or more" if mark["threshold"] else ""
+            said.append(f"{mark['frames']} of {len(self)} labels are predictions of {mark['predictions']}{least}")
+        return "; ".join(said)
+
+    def check_truth(self) -> None:
+        """Raises UserError where labels are predictions: nothing may be scored against them."""
+        if self.predicted:
+            raise UserError(
+                f"{self.note}, in split {self.split!r} of {self.path}: expected labels to score against. Name the "
+                "records that these were made from, or another split."
+            )
 
     def has_mask_N(self) -> Bool[np.ndarray, " N"]:
         """Which records have a mask, withheld or not."""

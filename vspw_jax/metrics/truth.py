@@ -130,11 +130,13 @@ def open_truth(path: pathlib.Path | str, split: str) -> Truth:
       path: records, or a folder, .zip or .tar in VSPW's layout.
 
     Raises:
-      UserError: it is neither, or has no such split.
+      UserError: it is neither, has no such split, or labels there are predictions.
     """
     path = pathlib.Path(path)
     if path.is_dir() and records.exist(path):
-        return RecordsTruth(records.Frames(path, split))
+        frames = records.Frames(path, split)
+        frames.check_truth()
+        return RecordsTruth(frames)
     if not path.exists():
         raise UserError(f"--data={path}: no such folder. Expected VSPW (with {split}.txt and data/), or its records.")
     return FilesTruth(path, split)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from vspw_jax.checkpoints import beginning, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError, warn
-from vspw_jax.data import labelled_frames, mixture, pipeline, records
+from vspw_jax.data import mixture, pipeline, records
 from vspw_jax.evaluation.evaluate import comparisons
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.observe.goodput import Goodput
@@ -83,7 +83,7 @@ def claimed(
         run_identity.claim_workdir(workdir, config, mixture.identity(members))
         if jax.process_index() == 0:
             run_classes.note(workdir, members[0].frames.classes)
-    if len(members) > 1 or labelled_frames.is_sparse(config.data):
+    if len(members) > 1 or members[0].frames.note:
         print(mixture.report(members, config.data.frames))
     in_background = config.run.save_in_background
     checkpoints = Checkpoints(
@@ -121,6 +121,7 @@ class Pictures:
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh) -> None:
         self._mesh, self._predictor = mesh, Predictor(config, graphdef, local_mesh(mesh))
         self._frames = records.Frames(config.data.records, config.data.eval_split)
+        self._frames.check_truth()  # Sooner than the evaluation that follows.
 
     def show(self, step: int, state: State, observer: Observer) -> None:
         """Logs them, in the first process; all give it their weights."""
