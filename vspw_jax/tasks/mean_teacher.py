@@ -29,9 +29,9 @@ from vspw_jax.tasks.supervised import Batch, Keys, Labels, Terms, total
 AVERAGED_OVER = {"valid": True, "confident": False}
 """Whether the term is divided by all pixels that could have a pseudo-label, as in UniMatch: it then counts as much as
 the teacher is sure. Else by those that have one."""
-TERMS = {**supervised.SEGMENTATION_TERMS, "memory_per_pixel": supervised.pixel_terms}
-"""Terms of pseudo-labels, by `Decoder.SEGMENTATION_LOSS`: those that have no label in them count once, with the
-labels."""
+TERMS = {"mask_classification": supervised.mask_terms}
+"""Terms of pseudo-labels by `Decoder.SEGMENTATION_LOSS`; of all others `pixel_terms`: what pulls a memory's rows or
+clusters has no label of a pixel in it and counts once, with the labels."""
 
 
 def image_labels(
@@ -134,7 +134,7 @@ class MeanTeacher(supervised.Supervised):
         label_BTHW = lax.stop_gradient(pseudo_labels(scores_BThwK, shown_BTHW, config.threshold, most_classes))
         confident = (label_BTHW != VOID).sum().astype(jnp.float32)
         confident /= jnp.maximum(total(shown_BTHW.sum().astype(jnp.float32)), 1.0)
-        terms = TERMS[self._decoder_loss](outputs, label_BTHW, key_B, step, fields)
+        terms = TERMS.get(self._decoder_loss, supervised.pixel_terms)(outputs, label_BTHW, key_B, step, fields)
         value = sum(fields.weights[name] * term for name, term in terms.items())
         weight = config.weight * supervised.ramp(config, step)
         if AVERAGED_OVER[config.averaged_over]:
