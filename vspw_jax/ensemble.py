@@ -97,6 +97,7 @@ def labels(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Itera
             yield from ((name, frame, None, None) for frame in frames)
         return
     split = records.Frames(flags.records, flags.split, own_classes=not vspw.are(readers[0].classes))
+    split.check_truth()
     for reader in readers:
         if reader.identity.get("fingerprint") != split.fingerprint:
             raise UserError(

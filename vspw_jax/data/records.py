@@ -8,6 +8,7 @@ which metadata.json then holds. `data_prep/` writes what is read here.
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any, TypedDict
 
 import cv2
 import numpy as np
+import scipy.sparse
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from jaxtyping import Bool, UInt8
@@ -33,6 +35,8 @@ INCOMPLETE_PREFIX = "incomplete."
 CONVERT_COMMAND = "python -m data_prep.{dataset} --source={source} --output={records}"
 OF_OWN_CLASSES = " --classes=FILE"
 """That a converter of data with its own classes needs too."""
+PSEUDO_LABELS = "pseudo_labels"
+"""In the metadata of records whose labels are predictions: by split, of which frames and by whom."""
 METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
 
 
@@ -167,7 +171,11 @@ class Frames:
       lookup: train ids (256,) by source value.
       fingerprint: SHA-256 of the split's content, in hex; of what its masks mean too, where its classes are its own.
       kept: how many frames pass the filter, by each denominator.
+      labelled_N: which records keep their labels; None where none is withheld.
+      predicted: what the records say of labels of this split that are predictions; empty where none is.
     """
+
+    labelled_N: Bool[np.ndarray, " N"] | None = None
 
     def __init__(
         self,
@@ -199,6 +207,7 @@ class Frames:
         self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
         _check_shards(self.path, builder.info.splits[split], self.dataset)
         self._labels = labels_of(metadata, own_classes)
+        self.predicted: dict[str, Any] = metadata.get(PSEUDO_LABELS, {}).get(split, {})
         self.fingerprint = metadata["fingerprint"][split]
         if self._labels.numbering == label_maps.OWN:  # The same masks may be converted with another list of classes.
             meaning = json.dumps(label_maps.to_metadata(self._labels))
@@ -219,9 +228,45 @@ class Frames:
             pixels_N256 = pixels_N256[np.flatnonzero(kept_N)]
         else:
             self.videos = split_videos(index)
+        self._count(pixels_N256)
+
+    def _count(self, pixels_N256: scipy.sparse.csr_array) -> None:
         self.has_masks = pixels_N256.nnz > 0
         self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
         self.highest_class = class_pixels.highest_class(pixels_N256, self.lookup)
+
+    @property
+    def note(self) -> str:
+        """In words, what is unusual about the labels: whether some are withheld, or are predictions. Mostly empty."""
+        said = []
+        if self.labelled_N is not None:
+            said.append(f"the labels of {self.labelled_N.sum()} of {len(self)} frames")
+        if self.predicted:
+            mark = self.predicted
+            least = f", those of a share of {mark['threshold']:g} or more" if mark["threshold"] else ""
+            said.append(f"{mark['frames']} of {len(self)} labels are predictions of {mark['predictions']}{least}")
+        return "; ".join(said)
+
+    def check_truth(self) -> None:
+        """Raises UserError where labels are predictions: nothing may be scored against them."""
+        if self.predicted:
+            raise UserError(
+                f"{self.note}, in split {self.split!r} of {self.path}: expected labels to score against. Name the "
+                "records that these were made from, or another split."
+            )
+
+    def has_mask_N(self) -> Bool[np.ndarray, " N"]:
+        """Which records have a mask, withheld or not."""
+        return np.diff(class_pixels.load(self.path, self.split, self._num_records).indptr) > 0
+
+    def with_labels_of(self, labelled_N: Bool[np.ndarray, " N"]) -> "Frames":
+        """The same without the masks of all other records. Nothing that it says or gives depends on these."""
+        kept = copy.copy(self)
+        kept.labelled_N = labelled_N
+        pixels_N256 = class_pixels.load(self.path, self.split, self._num_records)[np.flatnonzero(labelled_N)]
+        kept._count(pixels_N256)
+        kept.kept = class_pixels.count_kept(pixels_N256, self.lookup, self._labels.labelled, 0.0)
+        return kept
 
     @functools.cached_property
     def _source(self) -> Sequence[dict[str, bytes]]:
@@ -245,7 +290,9 @@ class Frames:
                 f"Delete the folder and convert again: {convert_command(self.path, self.dataset)}"
             ) from error
         video, frame = found["video"].decode(), found["frame"].decode()
-        return Record(video=video, frame=frame, image_jpeg=found["image_jpeg"], mask_png=found["mask_png"])
+        is_withheld = self.labelled_N is not None and not self.labelled_N[number]
+        mask = b"" if is_withheld else found["mask_png"]
+        return Record(video=video, frame=frame, image_jpeg=found["image_jpeg"], mask_png=mask)
 
     def named_images(self, video: Video) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"]]]:
         """Yields the names and pixels of a video's frames."""

@@ -165,6 +165,7 @@ def evaluate(
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
     frames = split_of(config.data)
+    frames.check_truth()
     class_union.part_for(run_classes.of_run(config, workdir).classes, frames.classes, frames.path)
     if frames.has_masks and not frames.max_classes:
         raise UserError(

@@ -131,11 +131,13 @@ def open_truth(path: pathlib.Path | str, split: str, own_classes: bool = False) 
       own_classes: see `records.Frames`.
 
     Raises:
-      UserError: it is neither, or has no such split.
+      UserError: it is neither, has no such split, or labels there are predictions.
     """
     path = pathlib.Path(path)
     if path.is_dir() and records.exist(path):
-        return RecordsTruth(records.Frames(path, split, own_classes=own_classes))
+        frames = records.Frames(path, split, own_classes=own_classes)
+        frames.check_truth()
+        return RecordsTruth(frames)
     if not path.exists():
         raise UserError(f"--data={path}: no such folder. Expected VSPW (with {split}.txt and data/), or its records.")
     return FilesTruth(path, split)

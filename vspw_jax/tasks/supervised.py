@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
+from vspw_jax.data import labelled_frames
 from vspw_jax.losses import checks, clusters, cross_frame_nce, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.segmenter import Outputs, Segmenter
@@ -159,6 +160,7 @@ class Supervised:
     """The task: see `Task`. `config.loss` has the terms and their weights."""
 
     needs_teacher: ClassVar[bool] = False
+    figures: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
@@ -173,6 +175,18 @@ class Supervised:
             )
         cls._check_reference(config, decoder.reads_reference(config.model.decoder))
         decoded = decoder.decoded_frames(config.model.decoder, config.data.frames)
+        if labelled_frames.is_sparse(config.data) and decoded < config.data.frames and config.data.chosen != "last":
+            raise UserError(
+                f"{config.model.decoder.name} learns from the last frame of a clip, and with data.labelled_frames="
+                f"{config.data.labelled_frames} a clip's labelled frame is its {config.data.chosen}. Set "
+                "--config.data.chosen=last."
+            )
+        if config.data.unlabelled_share and not cls.needs_teacher:
+            raise UserError(
+                f"data.unlabelled_share is {config.data.unlabelled_share:g}, but task.name is {config.task.name!r}, in "
+                "which nothing learns from clips without labels. Set --config.data.unlabelled_share=0, or take a "
+                "recipe with a teacher."
+            )
         images = config.train.batch // config.train.accumulate * decoded
         if images < decoder.least_images(config.model.decoder):
             raise UserError(
@@ -212,9 +226,20 @@ class Supervised:
     ) -> Terms:
         """See `Task`."""
         model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
-        given = dict(key_B=model_keys, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
-        outputs = model(batch["image_BTHWC"], train=True, **given)
+        outputs = self._outputs(model, batch["image_BTHWC"], batch, model_keys, step)
         return clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
+
+    def _outputs(
+        self,
+        model: Segmenter,
+        image_BTHWC: Float[Array, "B T H W 3"],
+        batch: Batch,
+        key_B: Keys | None,
+        step: Int[Array, ""],
+    ) -> Outputs:
+        """Those of a pass in training over a view of a batch's clips."""
+        given = dict(key_B=key_B, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
+        return model(image_BTHWC, train=True, **given)
 
 
 def clip_losses(

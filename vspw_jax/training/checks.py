@@ -11,7 +11,7 @@ from vspw_jax.classes.class_list import MOST, VOID
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
-from vspw_jax.data import clips, mixture, views
+from vspw_jax.data import clips, labelled_frames, mixture, views
 from vspw_jax.evaluation import stages
 from vspw_jax.inference import predictor
 from vspw_jax.losses.checks import CONTRASTS
@@ -66,7 +66,8 @@ def check_recipe(config: ConfigDict) -> None:
         choose(AFTERWARDS, mode, "run.afterwards")
     beginning.check(config)
     clips.check(config.data)
-    views.scheme(config.data)
+    labelled_frames.check(config.data)
+    views.check(config.data)
     segmenter.check(config.model)
     task.check(config)
     check_many_classes(config)

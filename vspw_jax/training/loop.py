@@ -86,7 +86,7 @@ def claimed(
         run_identity.claim_workdir(workdir, config, mixture.identity(members))
         if jax.process_index() == 0:
             run_classes.note(workdir, members[0].classes)
-    if len(members) > 1:
+    if len(members) > 1 or members[0].frames.note:
         print(mixture.report(members, config.data.frames))
     in_background = config.run.save_in_background
     checkpoints = Checkpoints(
@@ -123,6 +123,7 @@ class Pictures:
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh, classes: ClassList) -> None:
         self._mesh, self._frames = mesh, split_of(config.data)
+        self._frames.check_truth()  # Sooner than the evaluation that follows.
         part = class_union.part_for(classes, self._frames.classes, self._frames.path)
         outputs = part.numbers if part else None
         self._predictor = Predictor(config, graphdef, local_mesh(mesh), classes=self._frames.classes, outputs=outputs)
