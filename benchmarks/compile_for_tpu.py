@@ -54,11 +54,6 @@ def devices_of(topology):
     return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
 
 
-def compiled_text(traced):
-    """The text of a traced step, compiled."""
-    return traced.lower(lowering_platforms=("tpu",)).compile().as_text()
-
-
 def traced_step(options, devices, backend):
     """(the recipe's step traced for devices that need not be here, their mesh)."""
     import jax
@@ -125,13 +120,14 @@ def parser():
     parser.add_argument("--remat", default="full")
     parser.add_argument("--fsdp", type=int, default=0, help="Chips among which a copy of the state is divided; 0: all.")
     parser.add_argument("--whole-below", type=int, default=2**16, help="Smaller weights are not divided.")
-    parser.add_argument("--topologies", default="v5e:2x2,v5e:8x8,v5e:16x16")
     parser.add_argument("--text", default="", help="File for the compiled program's text.")
     return parser
 
 
 def main():
-    options = parser().parse_args()
+    of_slices = parser()
+    of_slices.add_argument("--topologies", default="v5e:2x2,v5e:8x8,v5e:16x16")
+    options = of_slices.parse_args()
     names = options.topologies.split(",")
     if len(names) == 1:
         print(json.dumps(compile_step(options, names[0])), flush=True)

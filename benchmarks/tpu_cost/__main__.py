@@ -23,6 +23,7 @@ import time
 from benchmarks import compile_for_tpu
 from benchmarks.tpu_cost import schedules
 from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.files import writable
 
 CHECKED = 4096
 """Side of the square matrices whose product must come out near the peak."""
@@ -56,6 +57,33 @@ def summary(text, topology, known=None):
     }
 
 
+def compiled_text(traced):
+    """The text of a traced step, compiled; UserError where it does not fit into a chip."""
+    import jax
+
+    try:
+        return traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+    except jax.errors.JaxRuntimeError as error:
+        found = compile_for_tpu.TOO_LARGE.search(str(error))
+        if not found:
+            raise
+        raise UserError(
+            f"The step needs {found[1]} of a chip's {found[2]}: expected one that fits. Take a larger --topology, "
+            "another --fsdp, fewer --clips or --remat=full."
+        ) from error
+
+
+def written_program(path):
+    """The text in a file of --text; UserError where it is none."""
+    try:
+        text = pathlib.Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}. Expected a file that --text wrote.") from error
+    if "\nENTRY " not in text:
+        raise UserError(f"{path} is no compiled program: it has no line that begins with ENTRY. See --text.")
+    return text
+
+
 def of_step(options, folder=None):
     """The account of a recipe's step; `folder` is where the compiler leaves its schedules, if it does."""
     import copy
@@ -69,18 +97,18 @@ def of_step(options, folder=None):
     jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)
     devices = compile_for_tpu.devices_of(options.topology)
     traced, _ = compile_for_tpu.traced_step(options, devices, "tpu")
-    plain = copy.copy(options)
-    plain.remat = "none"
-    model, _ = compile_for_tpu.traced_step(plain, devices, "tpu")
+    once = copy.copy(options)
+    once.remat = "none"
+    without_remat, _ = compile_for_tpu.traced_step(once, devices, "tpu")
     started = time.monotonic()
     with schedules.collected(folder) if folder else contextlib.nullcontext({}) as known:
-        text = compile_for_tpu.compiled_text(traced)
+        text = compiled_text(traced)
     account = summary(text, options.topology, known)
     account["compile_s"] = round(time.monotonic() - started)
     if options.text:
         pathlib.Path(options.text).write_text(text)
     chip = chips.of_topology(options.topology)
-    for name, trace in (("model", model), ("hardware", traced)):
+    for name, trace in (("model", without_remat), ("hardware", traced)):
         operations = step_cost.matrix_flops(trace.jaxpr.jaxpr)
         account[f"{name}_TFLOP"] = round(operations / 1e12, 4)
         account[f"{name}_share_of_peak"] = round(chip.share_of_peak(operations, account["cycles"]), 4)
@@ -156,16 +184,22 @@ def parser():
 def account_of(options):
     """The account that the options ask for."""
     if options.program:
-        return summary(pathlib.Path(options.program).read_text(), options.topology)
+        return summary(written_program(options.program), options.topology)
     if not options.schedules:
         return of_step(options)
     with tempfile.TemporaryDirectory(prefix="schedules-") as name:
-        os.environ["LIBTPU_INIT_ARGS"] = schedules.FLAGS.format(folder=name)  # Read when the compiler is loaded.
+        # Read when the compiler is loaded.
+        given = os.environ.get("LIBTPU_INIT_ARGS", "")
+        os.environ["LIBTPU_INIT_ARGS"] = f"{given} {schedules.FLAGS.format(folder=name)}"
         return of_step(options, pathlib.Path(name))
 
 
 def main():
     options = parser().parse_args()
+    for path in filter(None, (options.json, options.text)):
+        folder = pathlib.Path(path).absolute().parent
+        writable.check_folder(folder, "--json or --text")  # Before minutes of compiling.
+        folder.mkdir(parents=True, exist_ok=True)
     if options.compare:
         compare(*options.compare)
     elif options.check:

@@ -1,7 +1,7 @@
 """TPU chips: what an estimate in cycles is measured against.
 
-Sources: cloud.google.com/tpu/docs/{v5e,v5p,v6e} for the peak in bfloat16, the memory and its bandwidth, and the bytes
-that a chip sends to its neighbours; the clocks are those at which the matrix units reach that peak.
+Sources: cloud.google.com/tpu/docs/{v5e,v5p,v6e} for the peak in bfloat16 and the bytes that a chip sends to its
+neighbours; the clocks are those at which the matrix units reach that peak.
 """
 
 import dataclasses
@@ -16,13 +16,11 @@ class Chip:
     Attributes:
       clock: cycles a second.
       operations: of bfloat16 in a cycle, a multiplication with an addition being two.
-      memory: bytes a second to and from its main memory.
       links: bytes a second that it sends to all of its neighbours.
     """
 
     clock: float
     operations: int
-    memory: float
     links: float
 
     def milliseconds(self, cycles: float) -> float:
@@ -35,9 +33,9 @@ class Chip:
 
 
 CHIPS = {
-    "v5e": Chip(clock=1.5e9, operations=131_072, memory=819e9, links=200e9),
-    "v5p": Chip(clock=1.75e9, operations=262_144, memory=2765e9, links=600e9),
-    "v6e": Chip(clock=1.75e9, operations=524_288, memory=1640e9, links=448e9),
+    "v5e": Chip(clock=1.5e9, operations=131_072, links=200e9),
+    "v5p": Chip(clock=1.75e9, operations=262_144, links=600e9),
+    "v6e": Chip(clock=1.75e9, operations=524_288, links=448e9),
 }
 """By the first part of a slice's name, such as v5e:2x2."""
 

@@ -148,6 +148,16 @@ def test_two_accounts_are_compared_and_other_files_refused(tmp_path, capsys):
         program.compare(tmp_path / "before", tmp_path / "after")
 
 
+def test_what_is_no_compiled_program_is_said(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        program.written_program(tmp_path / "missing")
+    (tmp_path / "words").write_text("no program")
+    with pytest.raises(UserError, match="no line that begins with ENTRY"):
+        program.written_program(tmp_path / "words")
+    (tmp_path / "step").write_text(TEXT)
+    assert program.written_program(tmp_path / "step") == TEXT
+
+
 def test_a_chip_that_is_not_listed_is_named():
     with pytest.raises(UserError, match="v4"):
         chips.of_topology("v4:2x2x1")

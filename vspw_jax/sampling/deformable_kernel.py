@@ -16,25 +16,26 @@ cells of a block, L = 128 lanes.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from vspw_jax.sampling.cell_blocks import LANES, ROWS_OF_TILE, Level, blocks_of, up_to_multiple
 
-MEMORY_BYTES = 100 * 2**20
-"""That a kernel may use of a chip's vector memory: v5e, v5p and v6e have 128 MiB."""
+MEMORY_BYTES = 60 * 2**20
+"""That a kernel may use of a chip's vector memory, of which a v5p's core has 64 MiB, a v5e's and a v6e's 128."""
 
 Cells = Float[Array, "G K Q"]
-Ref = Array
-"""What stands for an array inside a kernel."""
+Ref = Any
+"""What stands for an array: inside a kernel a reference, before it is called a shape."""
 Lanes = slice | pl.Slice
 """128 of the queries."""
+Shape = tuple[int, ...]
 
 
 def _numbers(count: int) -> Float[Array, "count L"]:
@@ -60,7 +61,7 @@ def _product(a: Array, b: Array, over: tuple[int, int]) -> Array:
 
 
 class _Points(NamedTuple):
-    """References to the points of a head, (K, Q) each: columns and rows in cells, attention weights."""
+    """Points: columns and rows in cells, attention weights; (G, K, Q) each, inside a kernel references to (K, Q)."""
 
     x: Ref
     y: Ref
@@ -91,18 +92,16 @@ def _each_128(queries: int, body: Callable[[Lanes], None]) -> None:
     lax.fori_loop(0, queries // LANES, step, 0)
 
 
-def _forward_kernel(levels: Sequence[Level], num_points: int, *refs: Ref) -> None:
-    """References: the points, blocks of every level (blocks, D, C), the result (D, Q); then room for every level: the
-    shares of columns (P, W, L) and the weighted ones of rows (P, H, L)."""
-    count = len(levels)
-    points, values, output = _Points(*refs[:3]), refs[3 : 3 + count], refs[3 + count]
-    columns, rows = refs[4 + count : 4 + 2 * count], refs[4 + 2 * count :]
+def _forward_kernel(
+    levels: Sequence[Level], points: _Points, values_BDC: list[Ref], output: Ref, rooms: list[tuple[Ref, Ref]]
+) -> None:
+    """The samples (D, Q) of a head. A level's room is for the shares of columns (P, W, L) and the weighted ones of rows
+    (P, H, L)."""
 
     def of_queries(queries: Lanes) -> None:
         total_DL = jnp.zeros((output.shape[0], LANES), jnp.float32)
-        for number, (level, value_BDC, column_PWL, row_PHL) in enumerate(
-            zip(levels, values, columns, rows, strict=True)
-        ):
+        for number, (level, value_BDC, (column_PWL, row_PHL)) in enumerate(zip(levels, values_BDC, rooms, strict=True)):
+            num_points = column_PWL.shape[0]
             for point in range(num_points):
                 x, y, weight = points.of(number * num_points + point, queries)
                 column_PWL[point] = _shares(level.padded_width, x)
@@ -130,22 +129,23 @@ class _Room(NamedTuple):
     by_slope_PWL: Ref
 
 
-def _backward_kernel(levels: Sequence[Level], num_points: int, *refs: Ref) -> None:
-    """References: the points, the result's gradient (D, Q), blocks of every level (blocks, C, D); then the gradients of
-    the points, (K, Q) each, and of every level's blocks (blocks, D, C), float32; then every level's `_Room`."""
-    count = len(levels)
-    points, gradient, values = _Points(*refs[:3]), refs[3], refs[4 : 4 + count]
-    to_points, to_values = _Points(*refs[4 + count : 7 + count]), refs[7 + count : 7 + 2 * count]
-    room_of = lambda number: _Room(*refs[7 + 2 * count + number :: count])
-    rooms = [room_of(number) for number in range(count)]
-    for to_value in to_values:
+def _backward_kernel(
+    levels: Sequence[Level],
+    points: _Points,
+    values_BCD: list[Ref],
+    gradient: Ref,
+    to_points: _Points,
+    to_values_BDC: list[Ref],
+    rooms: list[_Room],
+) -> None:
+    """From the gradient (D, Q) of a head's samples those of its points and values."""
+    for to_value in to_values_BDC:
         to_value[...] = jnp.zeros_like(to_value)
 
     def of_queries(queries: Lanes) -> None:
         gradient_DL = gradient[:, queries]
-        for number, (level, value_BCD, to_value_BDC, room) in enumerate(
-            zip(levels, values, to_values, rooms, strict=True)
-        ):
+        of_levels = zip(levels, values_BCD, to_values_BDC, rooms, strict=True)
+        for number, (level, value_BCD, to_value_BDC, room) in enumerate(of_levels):
             _begin(level, room, points, number, queries)
 
             def add(block, carry, level=level, value_BCD=value_BCD, to_value_BDC=to_value_BDC, room=room):
@@ -199,63 +199,67 @@ def _end(level: Level, room: _Room, points: _Points, to_points: _Points, number:
         to_points.y[at] = weight * (room.by_slope_PWL[point] * share_WL).sum(axis=0, keepdims=True)
 
 
-def _call(kernel: Callable, inputs: Sequence[Array], outputs: list, scratch: list, interpret: bool) -> list[Array]:
-    """Runs a kernel for every head; each has its part of the inputs and outputs, along their first axis."""
+def _call(kernel: Callable, inputs: tuple, outputs: PyTree, rooms: PyTree, interpret: bool) -> Any:
+    """Runs a kernel for every head; each has its part of the inputs and outputs, along their first axis.
+
+    Args:
+      outputs: shapes and types.
+      rooms: shapes of what the kernel uses while it runs, in float32.
+    """
 
     def of_head(x: Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
         origin = (0,) * (len(x.shape) - 1)
         return pl.BlockSpec((None, *x.shape[1:]), lambda head: (head, *origin))
 
+    heads = jax.tree.leaves(inputs)[0].shape[0]
     return pl.pallas_call(
         kernel,
-        grid=(inputs[0].shape[0],),
-        in_specs=[of_head(x) for x in inputs],
-        out_specs=[of_head(x) for x in outputs],
+        grid=(heads,),
+        in_specs=jax.tree.map(of_head, inputs),
+        out_specs=jax.tree.map(of_head, outputs),
         out_shape=outputs,
-        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
+        scratch_shapes=(jax.tree.map(lambda shape: pltpu.VMEM(shape, jnp.float32), rooms, is_leaf=_is_shape),),
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=MEMORY_BYTES),
         interpret=interpret,
     )(*inputs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, tuple) and all(isinstance(side, int) for side in x)
+
+
+def _sides(level: Level, num_points: int) -> tuple[Shape, Shape]:
+    """Shapes of numbers by column and by row, of every point and 128 queries."""
+    return (num_points, level.padded_width, LANES), (num_points, level.padded_height, LANES)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _sampled(
-    value_GSD: Float[Array, "G S D"],
-    x_GKQ: Cells,
-    y_GKQ: Cells,
-    weight_GKQ: Cells,
-    levels: tuple[Level, ...],
-    interpret: bool,
+    value_GSD: Float[Array, "G S D"], points_GKQ: _Points, levels: tuple[Level, ...], interpret: bool
 ) -> Float[Array, "G D Q"]:
-    (heads, _, dim), (keys, queries) = value_GSD.shape, x_GKQ.shape[1:]
-    num_points = keys // len(levels)
+    (heads, _, dim), (_, keys, queries) = value_GSD.shape, points_GKQ.x.shape
     values = [jnp.moveaxis(block, 2, 3) for block in blocks_of(value_GSD, levels)]
-    columns = [(num_points, level.padded_width, LANES) for level in levels]
-    rows = [(num_points, level.padded_height, LANES) for level in levels]
+    rooms = [_sides(level, keys // len(levels)) for level in levels]
     output = jax.ShapeDtypeStruct((heads, dim, queries), value_GSD.dtype)
-    kernel = functools.partial(_forward_kernel, levels, num_points)
-    return _call(kernel, (x_GKQ, y_GKQ, weight_GKQ, *values), [output], columns + rows, interpret)[0]
+    return _call(functools.partial(_forward_kernel, levels), (points_GKQ, values), output, rooms, interpret)
 
 
-def _forward(value_GSD, x_GKQ, y_GKQ, weight_GKQ, levels, interpret):
-    inputs = value_GSD, x_GKQ, y_GKQ, weight_GKQ
-    return _sampled(*inputs, levels, interpret), inputs
+def _forward(value_GSD, points_GKQ, levels, interpret):
+    return _sampled(value_GSD, points_GKQ, levels, interpret), (value_GSD, points_GKQ)
 
 
 def _backward(levels, interpret, inputs, gradient_GDQ):
-    value_GSD, x_GKQ, y_GKQ, weight_GKQ = inputs
+    value_GSD, points_GKQ = inputs
     values = blocks_of(value_GSD, levels)
-    num_points = x_GKQ.shape[1] // len(levels)
-    columns = [(num_points, level.padded_width, LANES) for level in levels]
-    rows = [(num_points, level.padded_height, LANES) for level in levels]
-    outputs = [jax.ShapeDtypeStruct(x_GKQ.shape, jnp.float32)] * 3
-    outputs += [jax.ShapeDtypeStruct(tuple(x.shape[i] for i in (0, 1, 3, 2)), jnp.float32) for x in values]
-    kernel = functools.partial(_backward_kernel, levels, num_points)
-    room = columns + 3 * rows + 2 * columns
-    of_points = (x_GKQ, y_GKQ, weight_GKQ)
-    to_x, to_y, to_weight, *to_blocks = _call(kernel, (*of_points, gradient_GDQ, *values), outputs, room, interpret)
+    of_point = jax.ShapeDtypeStruct(points_GKQ.x.shape, jnp.float32)
+    of_block = lambda x_GBCD: jax.ShapeDtypeStruct(jnp.moveaxis(x_GBCD, 2, 3).shape, jnp.float32)
+    outputs = _Points(of_point, of_point, of_point), [of_block(x) for x in values]
+    column_row = [_sides(level, points_GKQ.x.shape[1] // len(levels)) for level in levels]
+    rooms = [_Room(column, row, row, row, column, column) for column, row in column_row]
+    kernel = functools.partial(_backward_kernel, levels)
+    to_points, to_blocks = _call(kernel, (points_GKQ, values, gradient_GDQ), outputs, rooms, interpret)
     to_values = [level.whole(jnp.moveaxis(x, 2, 3)) for level, x in zip(levels, to_blocks, strict=True)]
-    return jnp.concatenate(to_values, axis=1).astype(value_GSD.dtype), to_x, to_y, to_weight
+    return jnp.concatenate(to_values, axis=1).astype(value_GSD.dtype), to_points
 
 
 _sampled.defvjp(_forward, _backward)
@@ -285,7 +289,7 @@ def sample_and_sum(
     cells = jnp.clip(locations_GQVP2.astype(jnp.float32) * sizes - 0.5, -2.0, sizes + 1.0)
     dim = value_GSD.shape[2]
     value_GSD = jnp.pad(value_GSD, ((0, 0), (0, 0), (0, up_to_multiple(dim, ROWS_OF_TILE) - dim)))
-    points = by_point(cells[..., 0]), by_point(cells[..., 1]), by_point(weights_GQVP)
+    points = _Points(by_point(cells[..., 0]), by_point(cells[..., 1]), by_point(weights_GQVP))
     levels = tuple(Level(*shape) for shape in shapes_V2)
-    sampled_GDQ = _sampled(value_GSD, *points, levels, interpret)
+    sampled_GDQ = _sampled(value_GSD, points, levels, interpret)
     return jnp.swapaxes(sampled_GDQ, 1, 2)[:, :queries, :dim]
