@@ -47,6 +47,13 @@ def recipe(options, chips):
     return config
 
 
+def devices_of(topology):
+    """The chips of a slice that is not here."""
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+
+
 def traced_step(options, devices, backend):
     """(the recipe's step traced for devices that need not be here, their mesh)."""
     import jax
@@ -59,18 +66,19 @@ def traced_step(options, devices, backend):
     # What is chosen by the device in use must be chosen for the one that is compiled for.
     with unittest.mock.patch.object(jax, "default_backend", lambda: backend):
         step, shapes = step_cost.abstract_step(config, mesh)
-        return step.trace(*step_cost.placed_shapes(config, mesh, *shapes)), mesh
+        placed = step_cost.placed_shapes(config, mesh, *shapes)
+        with jax.set_mesh(mesh):  # By which a kernel knows its device.
+            return step.trace(*placed), mesh
 
 
 def compile_step(options, topology):
     """What one chip of a slice needs for a step, as a dict."""
     import jax
-    from jax.experimental import topologies
 
     from benchmarks import collectives
     from vspw_jax.inspection import step_cost
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    devices = devices_of(topology)
     row = {**vars(options), "topology": topology, "chips": len(devices)}
     del row["topologies"]
     traced, _ = traced_step(options, devices, "tpu")
@@ -112,13 +120,14 @@ def parser():
     parser.add_argument("--remat", default="full")
     parser.add_argument("--fsdp", type=int, default=0, help="Chips among which a copy of the state is divided; 0: all.")
     parser.add_argument("--whole-below", type=int, default=2**16, help="Smaller weights are not divided.")
-    parser.add_argument("--topologies", default="v5e:2x2,v5e:8x8,v5e:16x16")
     parser.add_argument("--text", default="", help="File for the compiled program's text.")
     return parser
 
 
 def main():
-    options = parser().parse_args()
+    of_slices = parser()
+    of_slices.add_argument("--topologies", default="v5e:2x2,v5e:8x8,v5e:16x16")
+    options = of_slices.parse_args()
     names = options.topologies.split(",")
     if len(names) == 1:
         print(json.dumps(compile_step(options, names[0])), flush=True)

@@ -34,7 +34,7 @@ def lower_step(options, count):
         calls = collections.Counter(re.findall(r"custom_call @(\w+)", text))
     asked = asked_for(traced.jaxpr.jaxpr, mesh.shape)
     return {
-        **{name: value for name, value in vars(options).items() if name not in ("topologies", "text")},
+        **{name: value for name, value in vars(options).items() if name != "text"},
         "devices": count,
         "TFLOP": float(f"{step_cost.matrix_flops(traced.jaxpr.jaxpr) / 1e12:.4g}"),
         "times_and_MB": {kind: [times, round(sent / 1e6, 1)] for kind, (times, sent) in sorted(asked.items())},

@@ -38,8 +38,11 @@ NEEDS = {
     "data.chosen": ("data.chosen", "first"),
     "data.reference_distance": ("data.reference_distance", []),
     "data.views": ("data.views", "one"),
+    **{f"data.{name}": ("data.labelled_frames", "all") for name in ("labelled_frames", "labels_seed")},
+    "data.unlabelled_share": ("data.unlabelled_share", 0.0),
     **{f"model.projection.{name}": ("model.projection.dim", 0) for name in ("dim", "hidden", "input", "level")},
     "optimizer.embeddings_at_layer_0": ("model.decoder.name", "upernet"),
+    "data.classes": ("data.classes", "main"),
 }
 """How workdirs of earlier versions differ: names of fields, what had no field as there was no other choice (of all
 recipes, and by decoder), and fields that recipes had though another field made them have no effect: (that field, its
