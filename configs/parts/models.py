@@ -252,7 +252,19 @@ def projection() -> ConfigDict:
     """The head whose output contrastive losses read in place of a map; only training runs it."""
     head = ConfigDict()
     head.dim = 0  # Its width, 0 for none. ContrastiveSeg has 256; paper 000 states none.
-    head.hidden = 0  # Width between its two layers; 0 is that of its input, as in ContrastiveSeg.
+    head.hidden = 0  # Width between its layers; 0 is that of its input, as in ContrastiveSeg.
+    head.layers = 2  # 1x1 convolutions; ContrastiveSeg.
     head.input = "encoder"  # Or "decoder": the features at 1/4 of which masks or logits are made.
     head.level = 2  # The encoder's map: 0 to 3 for 1/4 to 1/32. ContrastiveSeg projects what it classifies.
     return head
+
+
+def bank() -> ConfigDict:
+    """What a network remembers of projected features over training; sizes of paper 003 (MDP), table 2."""
+    bank = ConfigDict()
+    # Prototypes of classes (MDP's own), "region": every image's means of its classes (what it is compared with), or
+    # "none".
+    bank.kind = "class"
+    bank.slots = 128  # Of kind "class": batches that it spans; N_b / b_s = 4096 / 32.
+    bank.images = 4096  # Of kind "region": images, each view for itself; N_b.
+    return bank

@@ -182,8 +182,12 @@ RANGES: dict[str, Range] = {
     "model.decoder.value_dim": WIDTH,
     "model.projection.dim": whole(0, 2**16),  # 0: no projection.
     "model.projection.hidden": whole(0, 2**16),  # 0: as wide as its input.
+    "model.projection.layers": whole(2, 64),
     "model.projection.input": TEXT,
     "model.projection.level": whole(0),
+    "model.bank.kind": TEXT,
+    "model.bank.slots": whole(1, 10**5),
+    "model.bank.images": whole(1, 10**6),
     "loss.weight": number(0),
     "loss.segmentation.weights.cls": number(0),
     "loss.segmentation.weights.mask": number(0),

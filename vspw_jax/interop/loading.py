@@ -21,8 +21,8 @@ from vspw_jax.interop.misfits import rule_for
 from vspw_jax.interop.stored_networks import Tensor
 from vspw_jax.models.torch_rows import Row, Rule
 
-TRAINING_ALONE = "projection/"
-"""A path that begins so is of a part that only training runs: files neither have nor need it."""
+TRAINING_ALONE = ("projection/", "bank/")
+"""A path that begins so is of a part that only training uses: files neither have nor need it."""
 
 
 @dataclasses.dataclass(frozen=True)
