@@ -17,7 +17,7 @@ def vspw(base_size: tuple[int, int]) -> ConfigDict:
     data.frame_gap = 1  # Records from one frame of a clip to the next.
     data.chosen = "first"  # The frame of a clip that an epoch chooses; or "last".
     data.reference_distance = ()  # Or (10, 60): a clip's first frame is a reference so far from the chosen one.
-    data.views = "one"  # Of a clip; see data/views.py.
+    data.views = "one"  # Of a clip; or "two", as MoCo v2 augments; see data/views.py.
     data.epoch = "video"  # Or "frame"; see data/clips.py.
     data.fits = ("exact", "close", "broad")  # Of another data set's classes, which count; see classes/label_maps.py.
     data.min_mapped = 0.0  # Share of a frame's pixels that must have a class of VSPW.

@@ -40,6 +40,10 @@ NEEDS = {
     "data.reference_distance": ("data.reference_distance", []),
     "data.views": ("data.views", "one"),
     **{
+        f"data.augment.{name}": ("data.views", "two")
+        for name in ("base_size", "resize_ratio", "max_class_share", "photometric", "shrink_in_decoding")
+    },
+    **{
         f"model.projection.{name}": ("model.projection.dim", 0)
         for name in ("dim", "hidden", "layers", "input", "level")
     },

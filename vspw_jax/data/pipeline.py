@@ -95,7 +95,7 @@ class Reader:
         for number, (record, label) in enumerate(zip(read, labels, strict=True)):
             image = frames.image(record, label, shrink)
             for prefix, view in drawn.items():
-                transforms.show(view, image, label, *(out[f"{prefix}{name}"][number] for name in views.ARRAYS))
+                view.show(image, label, *(out[f"{prefix}{name}"][number] for name in views.ARRAYS))
 
 
 def _one_after_another(runs: Sequence[list[Clip]]) -> list[Clip]:
