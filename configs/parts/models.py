@@ -46,6 +46,14 @@ def resnet_101() -> ConfigDict:
     return encoder
 
 
+def resnet_50() -> ConfigDict:
+    """The standard ResNet-50, of output stride 8: torchvision's, whose files it reads and writes."""
+    encoder = resnet_101()
+    encoder.stem = "plain"
+    encoder.depths = (3, 4, 6, 3)
+    return encoder
+
+
 def hrnet_w48() -> ConfigDict:
     """HRNetV2-W48: every value is mmseg's, configs/_base_/models/fcn_hr18.py and configs/hrnet/fcn_hr48_*.py."""
     encoder = ConfigDict()

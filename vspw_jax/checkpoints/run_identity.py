@@ -110,6 +110,11 @@ def model_of(workdir: pathlib.Path) -> ConfigDict:
     return ConfigDict(whole["model"])
 
 
+def task_of(workdir: pathlib.Path) -> str:
+    """`config.task.name` of a workdir's run, which `model_of` can read."""
+    return str(_read_identity(pathlib.Path(workdir) / "config.json")["task.name"])
+
+
 def steps_of(workdir: pathlib.Path) -> int | None:
     """How many steps a workdir's run has; None where there is no run.
 

@@ -10,7 +10,6 @@ Where fewer than `top` remain, the mean is over those. Void pixels are no keys.
 Shapes: P pixels, D channels, K classes, R keys, S pixels of a strip.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -19,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from vspw_jax.classes.vspw import VOID
+from vspw_jax.losses.cross_frame_nce import product
 
 Features = Float[Array, "P D"]
 Labels = Int[Array, " P"]
@@ -30,9 +30,6 @@ LEFT_OUT = -1e30
 
 STRIP_SIMILARITIES = 2**22
 """Similarities of a strip: 16 MiB, and as much for their gradient."""
-
-product = functools.partial(jnp.matmul, precision="highest")
-"""Float32 on TPUs and GPUs too: similarities are divided by temperatures such as 0.07."""
 
 
 def in_strips(

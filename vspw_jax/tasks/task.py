@@ -8,8 +8,9 @@ from typing import ClassVar, Protocol
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import choose
+from vspw_jax.console.errors import UserError, choose
 from vspw_jax.models.segmenter import Segmenter
+from vspw_jax.tasks.prototype_pretraining import PrototypePretraining
 from vspw_jax.tasks.supervised import Supervised
 
 
@@ -17,10 +18,12 @@ class Task(Protocol):
     """Named loss terms of a device's clips, from the model, and from a teacher if the task needs one.
 
     `needs_teacher` says so. The teacher is an average of the weights, and `config.ema` says how it is kept. It is never
-    differentiated. Its passes change its statistics if `ema.statistics` is "own".
+    differentiated. Its passes change its statistics if `ema.statistics` is "own". `predicts` says whether what is
+    trained gives classes; where it does not there is nothing to evaluate, and no classifier for others to start from.
     """
 
     needs_teacher: ClassVar[bool]
+    predicts: ClassVar[bool]
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
@@ -43,7 +46,7 @@ class Task(Protocol):
         """This device's part of every weighted term; the loss is the sum over terms and devices."""
 
 
-TASKS: dict[str, type[Task]] = {"supervised": Supervised}
+TASKS: dict[str, type[Task]] = {"prototype_pretraining": PrototypePretraining, "supervised": Supervised}
 """By `config.task.name`."""
 
 
@@ -55,6 +58,21 @@ def check(config: ConfigDict) -> None:
 def needs_teacher(config: ConfigDict) -> bool:
     """Whether the task of a recipe asks for a teacher."""
     return TASKS[config.task.name].needs_teacher
+
+
+def predicts(config: ConfigDict) -> bool:
+    """Whether the network that a recipe trains gives classes."""
+    return TASKS[config.task.name].predicts
+
+
+def check_predicts(config: ConfigDict, why: str) -> None:
+    """Raises UserError where the network of a recipe gives no classes; `why` says what asks for them."""
+    if not predicts(config):
+        raise UserError(
+            f"{why}, but task.name is {config.task.name!r}, which trains no classifier: there is nothing to score or "
+            "to show. Fine-tune its workdir with a recipe that does, such as --config=configs/mdp_finetune.py "
+            "--config.init_from=WORKDIR."
+        )
 
 
 def build(config: ConfigDict) -> Task:

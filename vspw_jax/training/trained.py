@@ -17,6 +17,7 @@ from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert, stored_classes
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import local_mesh, make_mesh
+from vspw_jax.tasks import task
 from vspw_jax.training import checks, non_finite, train_state
 
 
@@ -75,6 +76,7 @@ def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
 
 def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Predictor:
     """A `Predictor` with these weights; `recipe` is the name of the config's file, for what is written of them."""
+    task.check_predicts(config, "This command predicts")
     mesh = make_mesh()
     graphdef, found, step, classes, normalisation = weights(config, workdir, mesh)
     origin = {"recipe": recipe, "step": step}
