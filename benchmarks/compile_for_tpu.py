@@ -47,6 +47,18 @@ def recipe(options, chips):
     return config
 
 
+def devices_of(topology):
+    """The chips of a slice that is not here."""
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+
+
+def compiled_text(traced):
+    """The text of a traced step, compiled."""
+    return traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+
+
 def traced_step(options, devices, backend):
     """(the recipe's step traced for devices that need not be here, their mesh)."""
     import jax
@@ -59,18 +71,19 @@ def traced_step(options, devices, backend):
     # What is chosen by the device in use must be chosen for the one that is compiled for.
     with unittest.mock.patch.object(jax, "default_backend", lambda: backend):
         step, shapes = step_cost.abstract_step(config, mesh)
-        return step.trace(*step_cost.placed_shapes(config, mesh, *shapes)), mesh
+        placed = step_cost.placed_shapes(config, mesh, *shapes)
+        with jax.set_mesh(mesh):  # By which a kernel knows its device.
+            return step.trace(*placed), mesh
 
 
 def compile_step(options, topology):
     """What one chip of a slice needs for a step, as a dict."""
     import jax
-    from jax.experimental import topologies
 
     from benchmarks import collectives
     from vspw_jax.inspection import step_cost
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    devices = devices_of(topology)
     row = {**vars(options), "topology": topology, "chips": len(devices)}
     del row["topologies"]
     traced, _ = traced_step(options, devices, "tpu")

@@ -69,7 +69,7 @@ def encoders() -> list[Network]:
         Network("HRNetV2-W18", changed(models.hrnet_w48(), width=18)),
         Network("HRNetV2-W48", models.hrnet_w48(), public=Cost(65.325, 84.7)),
         Network("Swin-T", swin(dim=96, depths=(2, 2, 6, 2)), public=Cost(27.521, 25.5)),
-        Network("Swin-S", swin(dim=96), public=Cost(48.839, 49.2)),
+        Network("Swin-S", models.swin_small(), public=Cost(48.839, 49.2)),
         Network("Swin-B", models.swin_base(), public=Cost(86.745, 86.8)),
         Network("Swin-L, windows of 12", swin(dim=192, window=12), public=Cost(195.201, 205.6)),
     ]
@@ -91,6 +91,9 @@ def decoders() -> list[Network]:
         Network("TMANet", changed(models.resnet_101(), depths=(3, 4, 6, 3)), models.tmanet()),
         Network("FCN on all maps", hrnet, models.joined_fcn(hrnet), Cost(0.628, 10.3)),
         Network("OCRNet", hrnet, models.ocrnet(hrnet), Cost(5.208, 82.4)),
+        Network("OCRNet on the last map", models.swin_small(), models.ocrnet_vspw()),
+        Network("SSLTM on Swin-S", models.swin_small(), models.ssltm()),
+        Network("SSLTM on ResNet-101", resnet, models.ssltm()),
     ]
 
 

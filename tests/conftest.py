@@ -59,6 +59,7 @@ SLOW = (
     "faults/test_signals.py",
     "tasks/test_task.py",
     "tasks/test_prototype_pretraining.py",
+    "tasks/test_mean_teacher.py",
     "inference/test_memory.py",
     "inference/test_memory_decoders.py",
     "models/test_memory_a.py",
@@ -86,8 +87,11 @@ SLOW = (
     "models/test_beit_pyramid.py",
     "losses/test_pne.py",
     "models/test_upernet.py",
+    "models/test_ssltm.py",
+    "models/temporal/test_spatiotemporal_transformer.py",
     "evaluation/test_stages.py",
     "data/test_pipeline.py",
+    "end_to_end/test_class_union.py",
     "metrics/test_report_in_browser.py",
 )
 """Files that compile much or start the program, those that take longest first. The tests of all others are quick."""

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from vspw_jax.classes import vspw
 from vspw_jax.classes.class_list import check_same
 from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
@@ -95,7 +96,8 @@ def labels(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Itera
         for name, frames in readers[0].videos.items():
             yield from ((name, frame, None, None) for frame in frames)
         return
-    split = records.Frames(flags.records, flags.split)
+    split = records.Frames(flags.records, flags.split, own_classes=not vspw.are(readers[0].classes))
+    split.check_truth()
     for reader in readers:
         if reader.identity.get("fingerprint") != split.fingerprint:
             raise UserError(

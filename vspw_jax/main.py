@@ -41,6 +41,7 @@ from vspw_jax.interop import checkpoint_file, convert, namings, recipe_of_file
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.tasks import task
 from vspw_jax.training import checks, length, loop, preemption, replay, trained
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
@@ -132,7 +133,7 @@ def run_evaluate(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Scores the newest checkpoint on `config.data.eval_split`."""
     evaluate.check_output(config, workdir)
     generate.for_recipe(config)
-    predictor = trained.predictor(config, workdir, recipe_name())
+    predictor = trained.predictor(config, workdir, recipe_name(), run_classes.of_records(config))
     config = length.of_workdir(config, workdir)
     warnings = evaluate.unfinished(config, predictor.origin["step"], predictor.weights)
     folder = evaluate.predictions_folder(config, workdir)
@@ -201,8 +202,11 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
         raise UserError("--mode=export writes a file: name it with --output=X.pth or --output=X.safetensors.")
     checkpoint_file.check_output(_OUTPUT.value)
     found = trained.weights(config, workdir, make_mesh())
-    convert.save_weights(config.model, found.weights.values(), _OUTPUT.value, _NAMING.value)
-    return [f"PyTorch checkpoint:   {_OUTPUT.value}"]
+    classes = found.classes if found.are_known else None
+    weights = found.weights.values()
+    is_named = convert.save_weights(config.model, weights, _OUTPUT.value, _NAMING.value, classes)
+    names = f"its {len(found.classes)} classes are named in it" if is_named else "it does not name classes"
+    return [f"PyTorch checkpoint:   {_OUTPUT.value} ({names})"]
 
 
 def run_inspect(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
@@ -279,6 +283,8 @@ def main(_: Sequence[str]) -> None:
     if not is_of_file:
         fit_to_command(config, workdir)
     checks.check_recipe(config)
+    if _MODE.value in checks.AFTERWARDS:
+        task.check_predicts(config, f"--mode={_MODE.value} predicts")
     check_flags(config, _MODE.value)
     if _DISTRIBUTED.value:
         check_shared(_MODE.value)

@@ -18,11 +18,18 @@ def vspw(base_size: tuple[int, int]) -> ConfigDict:
     data.chosen = "first"  # The frame of a clip that an epoch chooses; or "last".
     data.reference_distance = ()  # Or (10, 60): a clip's first frame is a reference so far from the chosen one.
     data.views = "one"  # Of a clip; or "two", as MoCo v2 augments; see data/views.py.
+    # Which frames keep their labels: "all", of each video "first", "middle" or "drawn", or a share such as "0.25".
+    data.labelled_frames = "all"
+    data.labels_seed = 0  # Of what "drawn" and a share draw.
+    data.unlabelled_share = (
+        0.0  # Of the clips; these are around frames without a label, for tasks that learn from them.
+    )
     data.epoch = "video"  # Or "frame"; see data/clips.py.
     data.fits = ("exact", "close", "broad")  # Of another data set's classes, which count; see classes/label_maps.py.
     data.min_mapped = 0.0  # Share of a frame's pixels that must have a class of VSPW.
     data.denominator = "all"  # Or "labelled": whose share.
     data.weight = 1.0  # Of this data set beside those of the mixture; see data/mixture.py.
+    data.classes = "main"  # To which all data maps; or "union" of the data sets' own: paper 003. See data/mixture.py.
     data.mixture = ConfigDict()  # More data sets by name; see configs/multi_dataset.py.
     data.workers = 0  # Processes that decode and augment; 0: threads of this one. Ours.
     data.threads = 16  # Of all those processes together. Ours.
@@ -34,6 +41,17 @@ def vspw(base_size: tuple[int, int]) -> ConfigDict:
     augment.shrink_in_decoding = True  # Of frames that become less than half as large. Ours; see records.decode_image.
     augment.photometric = True  # Released; paper 000 lists only flip, crop and resize.
     return data
+
+
+def strong() -> ConfigDict:
+    """`data.augment.strong`: colours of the strong view of `data.views` "weak_and_strong"; UniMatch dataset/semi.py."""
+    colours = ConfigDict()
+    colours.jitter = (0.5, 0.5, 0.5, 0.25)  # Of brightness, contrast, saturation, hue, as torchvision's ColorJitter.
+    colours.jitter_chance = 0.8
+    colours.grey_chance = 0.2
+    colours.blur_chance = 0.5
+    colours.blur_sigma = (0.1, 2.0)  # Pixels of the crop.
+    return colours
 
 
 def coco_stuff(split: str) -> ConfigDict:

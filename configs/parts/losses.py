@@ -45,6 +45,15 @@ def memory_per_pixel() -> ConfigDict:
     return loss
 
 
+def clustered_per_pixel() -> ConfigDict:
+    """`loss.segmentation` of SSLTM."""
+    loss = per_pixel()
+    # Paper 002, supplementary, section 2.1: MSE. It states no weight; ours. 0 without clusters, and where they move
+    # as an average. The heads' are VSPW_baseline's too (deep_sup_scale; models.py).
+    loss.weights = {"pixel": 1.0, "auxiliary": 0.4, "clusters": 1.0}
+    return loss
+
+
 def cross_frame_nce() -> ConfigDict:
     """`loss.nce`: paper 000's cross-frame contrast, and what the paper leaves open."""
     nce = ConfigDict()

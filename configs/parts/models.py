@@ -68,6 +68,13 @@ def hrnet_w48() -> ConfigDict:
     return encoder
 
 
+def swin_small() -> ConfigDict:
+    """Swin-S, from the same code: configs/swin/upernet_swin_small_*.py."""
+    encoder = swin_base()
+    encoder.dim = 96
+    return encoder
+
+
 def swin_base() -> ConfigDict:
     """Swin-B: SwinTransformer/Swin-Transformer-Semantic-Segmentation configs/swin/upernet_swin_base_*.py."""
     encoder = ConfigDict()
@@ -253,6 +260,52 @@ def ocrnet(encoder: ConfigDict) -> ConfigDict:
     decoder.auxiliary_size = 1
     decoder.auxiliary_level = 2  # The map that it reads where inputs is "coarsest".
     decoder.auxiliary_dropout = 0.0  # Over a ResNet 0.1.
+    return decoder
+
+
+def ocrnet_vspw() -> ConfigDict:
+    """OCRNet on the last map of a dilated ResNet or of Swin, as VSPW's authors have it.
+
+    "VSPW_baseline" is VSPW-dataset/VSPW_baseline models/ocrnet.py; openseg-group/openseg.pytorch
+    lib/models/nets/ocrnet.py has the same.
+    """
+    decoder = ConfigDict()
+    decoder.name = "ocrnet"
+    decoder.inputs = "coarsest"  # VSPW_baseline.
+    decoder.align_corners = False  # No map is resized.
+    decoder.dim = 512  # VSPW_baseline.
+    decoder.key_dim = 256  # VSPW_baseline.
+    decoder.dropout = 0.05  # VSPW_baseline.
+    decoder.dropped = "channels"  # VSPW_baseline.
+    decoder.auxiliary_dim = 512  # VSPW_baseline; mmseg: 256.
+    decoder.auxiliary_size = 3  # VSPW_baseline.
+    decoder.auxiliary_level = 2  # VSPW_baseline: the last map but one.
+    decoder.auxiliary_dropout = 0.05  # VSPW_baseline.
+    return decoder
+
+
+def ssltm() -> ConfigDict:
+    """SSLTM: VSPW's OCRNet and the parts of paper 002.
+
+    "paper" is paper 002, of which only the supplementary was at hand. docs/ssltm.md tells why each value that is "ours"
+    is as it is.
+    """
+    decoder = ocrnet_vspw()
+    decoder.name = "ssltm"
+    decoder.short_term = 4  # T, frames that the transformer sees; ours, as GuoleiSun/VSS-CFFM.
+    decoder.blocks = 1  # Of the transformer, 0 for none; ours: the paper's count of parameters leaves room for one.
+    decoder.heads = 8  # Ours.
+    decoder.window = (4, 7, 7)  # Frames, rows and columns; ours: all frames, Swin's windows.
+    decoder.shift = False  # Paper: the Mix-FFN joins windows; or every second block shifts them, as Video Swin.
+    decoder.mlp_ratio = 4.0  # SegFormer's.
+    # Paper: RFCE. Or "query": the frame's own classes (QFCE, OCRNet's), "both", "none".
+    decoder.context = "reference"
+    # At inference: a video's "first" frame, as the paper's section 2.7 has it; or the one at a "distance" before.
+    decoder.reference = "first"
+    decoder.distance = 60  # Of that; paper, figure 4a: mIoU saturates there.
+    decoder.clusters = 3  # Of a class, 0 for none; paper, section 2.1.
+    decoder.cluster_update = "mse"  # Paper, section 2.1; or "ema", which it compares with.
+    decoder.momentum = 0.01  # Of "ema"; ours.
     return decoder
 
 

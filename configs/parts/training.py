@@ -16,6 +16,22 @@ def prototype_pretraining() -> ConfigDict:
     return ConfigDict({"name": "prototype_pretraining"})
 
 
+def mean_teacher() -> ConfigDict:
+    """`config.task`: learning from unlabelled clips too, which a teacher labels; needs `config.ema`."""
+    task = ConfigDict()
+    task.name = "mean_teacher"
+    task.weight = 1.0  # Of the term of pseudo-labels beside the labels' terms; UniMatch and U2PL.
+    task.start_step = 0  # The weight is 0 before this step.
+    task.warmup_steps = 0  # It then grows linearly over so many steps.
+    task.threshold = (
+        0.95  # How sure of its class the teacher must be of a pixel; UniMatch on Pascal VOC (0: all count).
+    )
+    # The term is divided by all pixels that could have a pseudo-label, as UniMatch does; or "confident": by those that
+    # have one.
+    task.averaged_over = "valid"
+    return task
+
+
 def adamw(learning_rate: float, weight_decay: float = 0.05, layer_decay: float = 1.0) -> ConfigDict:
     """`config.optimizer`: AdamW. Defaults not named by the recipe are torch's and mmsegmentation's."""
     optimizer = ConfigDict()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from data_prep.conversion import colour_masks
+from data_prep.conversion import colour_masks, matlab_masks
 from vspw_jax.classes import label_maps
 from vspw_jax.classes.class_list import Colour
 from vspw_jax.classes.label_maps import LabelMap
@@ -91,6 +91,8 @@ def read_frame(source: Source, frame: Frame, form: Form) -> Content:
         if frame.mask is not None:
             name = frame.mask
             png = _read(source, name)
+            if name.endswith(matlab_masks.SUFFIX):
+                png = matlab_masks.to_values(png)
             if form.mask_colours is not None:
                 png = colour_masks.to_values(png, form.mask_colours)
             pixels = _check_mask(png, size, form)

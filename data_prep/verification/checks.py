@@ -50,7 +50,9 @@ def _some(cases: Iterable[object]) -> str:
 
 def check_counts(findings: Findings, dataset: str, split: str, found: SplitScan, full: bool) -> None:
     """Compares numbers of videos and frames with the published ones; other numbers are a fault only if `full`."""
-    counts, published = (len(found.names), found.frames), hypotheses.PUBLISHED.get(dataset, {}).get(split)
+    counts, sizes = (len(found.names), found.frames), hypotheses.PUBLISHED.get(dataset, {}).get(split, ())
+    of_kind = [size for size in sizes if (size[0] < size[1]) == (counts[0] < counts[1])]  # Of videos, or of images.
+    published = counts if counts in sizes else next(iter([*of_kind, *sizes]), None)
     if published is None:
         findings.notes.append(f"{split}: {counts[0]:,} videos, {counts[1]:,} frames; no published count")
         return
@@ -200,6 +202,11 @@ def check_stored(findings: Findings, split: str, found: SplitScan, metadata: Map
         findings.problem("class_pixels", text)
 
 
+def pseudo_labels(folder: pathlib.Path, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """In words, by split, which labels of records are predictions."""
+    return {split: records.Frames(folder, split).note for split in metadata.get(records.PSEUDO_LABELS, {})}
+
+
 @dataclasses.dataclass(frozen=True)
 class Verification:
     """What was checked and found.
@@ -239,6 +246,7 @@ def verify(path: pathlib.Path | str, workers: int = 1, full: bool = False) -> Ve
                 scans[split] = scan(folder, split, run)
             except UserError as error:
                 findings.problem("unreadable", f"{split}: {error}")
+    findings.notes += [f"{split}: {note}, not truth" for split, note in pseudo_labels(folder, metadata).items()]
     for split, found in scans.items():
         check_counts(findings, dataset, split, found, full)
         check_frames(findings, split, found, full)

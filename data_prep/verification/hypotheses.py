@@ -9,12 +9,20 @@ from data_prep.verification.label_shift import IMPOSSIBLE, NOTHING_KNOWN, Number
 from vspw_jax.classes import label_maps
 from vspw_jax.classes.label_maps import LabelMap
 
-PUBLISHED = {
-    "vspw": {"train": (2806, 198_244), "val": (343, 24_502), "test": (387, 28_887)},
-    "coco_stuff": {"train": (118_287, 118_287), "val": (5_000, 5_000)},
-    "ade20k": {"train": (20_210, 20_210), "val": (2_000, 2_000)},
+PUBLISHED: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {
+    "vspw": {"train": ((2806, 198_244),), "val": ((343, 24_502),), "test": ((387, 28_887),)},
+    "coco_stuff": {"train": ((118_287, 118_287),), "val": ((5_000, 5_000),)},
+    "ade20k": {"train": ((20_210, 20_210),), "val": ((2_000, 2_000),)},
+    "pascal_voc": {"train": ((10_582, 10_582), (1_464, 1_464)), "val": ((1_449, 1_449),)},
+    "cityscapes": {
+        "train": ((2_975, 2_975), (2_975, 89_250)),
+        "val": ((500, 500), (500, 15_000)),
+        "test": ((1_525, 1_525), (1_525, 45_750)),
+    },
 }
-"""Videos and frames by split: arXiv 2306.03508; COCO 2017; ADEChallengeData2016. An image counts as a video."""
+"""Videos and frames by split, where a data set comes in two sizes of both: arXiv 2306.03508; COCO 2017;
+ADEChallengeData2016; VOC 2012 with SBD and without it; Cityscapes' images and its sequences of 30. An image counts as a
+video."""
 
 TITLES = {
     "raw_1_124": "VSPW's raw ids 1..124",

@@ -1,14 +1,19 @@
 """The training stream is a function of (seed, step), on any number of hosts, threads and processes; mixtures too."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from configs import nce
-from data_prep import generate, vspw
+from data_prep import folder, generate, vspw
 from data_prep.drawing import layouts
+from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
-from vspw_jax.data import mixture, pipeline, records
+from vspw_jax.data import mixture, pipeline, records, transforms
 
 CROP = (32, 32)
 SEED = 3
@@ -154,6 +159,25 @@ def test_a_mixture_draws_elements_by_their_weight_and_packs_images(config, image
     np.testing.assert_array_equal(counts, epochs * np.array([[1] * 8 + [2, 0]] * 5))  # A last frame starts no clip.
 
 
+def test_labels_of_a_union_are_each_data_sets_own_moved_as_a_whole(config, image_records, tmp_path):
+    """The images as a data set of 150 classes of its own: their labels begin where VSPW's end."""
+    (tmp_path / "names.json").write_text(json.dumps({number: f"own {number}" for number in range(1, 151)}))
+    source, own = image_records.parent / "source", tmp_path / "own"
+    folder.convert(source, tmp_path / "names.json", own, void=["0"], hold="ids")
+    mapped = take(add_images(config, image_records, weight=7.0), 3)
+    config.classes = "union"
+    union = take(add_images(config, own, weight=7.0), 3)
+    for one, other in zip(mapped, union, strict=True):
+        np.testing.assert_array_equal(one["image_BTHWC"], other["image_BTHWC"])
+        label, is_images = one["label_BTHW"], ~one["is_clip_B"][:, None, None, None] & (one["label_BTHW"] != 255)
+        assert is_images.any() and (label == 255).any()
+        np.testing.assert_array_equal(other["label_BTHW"], np.where(is_images, label + 124, label))
+    members = mixture.members(config)
+    mixture.check_classes(members, 275)
+    with pytest.raises(UserError, match=r"holds class \d+, 'own \d+', .* has 124 classes. Set .*num_classes=275"):
+        mixture.check_classes(members, 124)
+
+
 def test_batches_of_all_mixtures_have_the_same_shapes_and_types(config, image_records):
     shapes = []
     for weight in (None, 1.0, 10000.0):
@@ -238,3 +262,97 @@ def test_what_was_read_is_told_apart_by_its_bytes_and_by_its_class_table(config,
 def test_what_is_wrong_with_a_member_is_named(config, image_records, fields, message):
     with pytest.raises(UserError, match=message):
         mixture.members(add_images(config, image_records, **fields))
+
+
+POISON = 123
+"""A class that nothing else has."""
+
+
+@pytest.fixture(scope="session")
+def poisoned_records(generated_vspw, tmp_path_factory):
+    """The records of `config` with one class in all masks but each video's first."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    shutil.copytree(generated_vspw, folder / "source")
+    for masks in sorted((folder / "source" / "data").glob("*/mask")):
+        for path in sorted(masks.glob("*.png"))[1:]:
+            Image.fromarray(np.full((48, 64), POISON + 1, np.uint8)).save(path)
+    vspw.convert(folder / "source", folder / "records")
+    return folder / "records"
+
+
+def sparse(config, path, **fields):
+    config.update(records=str(path), labelled_frames="first", unlabelled_share=0.5, chosen="last", **fields)
+    return config
+
+
+def test_withheld_labels_reach_nothing(config, poisoned_records, generated_records, monkeypatch):
+    """What is drawn, counted and told of the data is the same whatever they are, and no mask of theirs is decoded."""
+    config.frames = 3
+    clean = take(sparse(config, generated_records), 10)
+    expected = mixture.members(config)
+    decoded = []
+    decode = records.decode_mask
+    monkeypatch.setattr(records, "decode_mask", lambda png, *rest: decoded.append(decode(png, *rest)) or decoded[-1])
+    assert_same(take(sparse(config, poisoned_records), 10), clean)
+    assert decoded and not any((label == POISON).any() for label in decoded)
+    for member, other in zip(mixture.members(config), expected, strict=True):
+        for name in ("highest_class", "max_classes", "has_masks", "kept"):
+            assert getattr(member.frames, name) == getattr(other.frames, name)
+        assert member.frames.highest_class < POISON
+    assert records.Frames(poisoned_records, "train").highest_class == POISON  # Whoever evaluates sees all.
+
+
+@pytest.mark.parametrize("epoch", ["video", "frame"])
+def test_labelled_and_unlabelled_clips_come_in_one_stream(config, generated_records, numbered, epoch):
+    """Half of every batch ends on the labelled frame of a video, and no label is elsewhere."""
+    numbered(config)
+    label = records.Frames.label
+    sparse(config, generated_records, frames=2, epoch=epoch)
+
+    def withheld(self, record):
+        return label(self, record if self.labelled_N[record] else VOID)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records.Frames, "label", withheld)
+        patch.setattr(records.Frames, "image", lambda self, number, *_: np.full((32, 32, 3), number, np.uint8))
+        batches = take(config, 23)
+        assert_same(take(config, 2, num_hosts=2) + take(config, 2, first_step=2, num_hosts=4), batches[:4])
+    shown = np.concatenate([batch["image_BTHWC"][:, :, 0, 0, 0] for batch in batches])
+    frame = np.searchsorted(transforms.NORMALISED[:, 0], shown + 1e-4) - 1
+    has_label = (numbers(batches) != VOID).reshape(23, 4, 2)
+    np.testing.assert_array_equal(has_label.any(axis=2).sum(axis=1), 2)
+    np.testing.assert_array_equal(has_label[..., 0] & ~has_label[..., 1], False)
+    labelled = has_label[..., 1].ravel()
+    assert set(frame[labelled, 1]) == {0, 10, 20, 30, 40}
+    unlabelled = frame[~labelled, 1]
+    assert not (unlabelled % 10 == 0).any()
+    assert epoch == "video" or sorted(unlabelled[:45]) == [number for number in range(50) if number % 10]
+    np.testing.assert_array_equal(frame[~labelled, 0], unlabelled - 1)
+
+
+def test_a_share_of_unlabelled_clips_is_that_of_all_that_are_drawn(config, generated_records):
+    sparse(config, generated_records)
+    for share in (0.2, 0.75):
+        config.unlabelled_share = share
+        main, unlabelled = mixture.members(config)
+        assert unlabelled.draws(2) / (main.draws(2) + unlabelled.draws(2)) == pytest.approx(share)
+    report = mixture.report([main, unlabelled], 2)
+    assert "unlabelled: vspw train, 75.0 % of the clips; the labels of 0 of 50 frames" in report
+    config.unlabelled_share = 0.0
+    (alone,) = mixture.members(config)
+    assert len(alone.epoch) == 5
+
+
+def test_where_no_frame_is_unlabelled_clips_without_labels_are_refused(config, generated_records):
+    sparse(config, generated_records)
+    config.labelled_frames = "all"
+    with pytest.raises(UserError, match="unlabelled_share is 0.5, but data.labelled_frames=all leaves no frame of"):
+        mixture.members(config)
+
+
+def test_labels_that_teach_nothing_are_refused(config, poisoned_records, monkeypatch):
+    """Those that are kept, not those that the records hold."""
+    sparse(config, poisoned_records)
+    monkeypatch.setattr(records.Frames, "has_mask_N", lambda self: np.zeros(len(self), bool))
+    with pytest.raises(UserError, match=r"its 0 masks \(data.labelled_frames=first\) are void or missing"):
+        mixture.members(config)

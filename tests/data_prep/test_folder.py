@@ -338,7 +338,7 @@ def test_data_sets_of_other_classes_do_not_mix(tmp_path, classes, generated_reco
     source, output = write(tmp_path / "mine", ("train/a", "val/b"), id_mask()), tmp_path / "records"
     folder.convert(source, classes, output, void=["0"])
     opened = [records.Frames(path, "train") for path in (output, generated_records)]
-    members = [mixture.Member(str(n), frames, None, 1, 1.0) for n, frames in enumerate(opened)]
+    members = [mixture.Member(str(n), frames, None, 1, 1.0, frames.classes) for n, frames in enumerate(opened)]
     with pytest.raises(UserError, match=r"has 2 classes \(road, car\), .* 124 others"):
         mixture.check_classes(members, 124)
     with pytest.raises(UserError, match=r"holds class 1, 'car', .*Set --config.model.num_classes=2"):

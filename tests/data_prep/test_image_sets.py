@@ -15,6 +15,7 @@ from vspw_jax.classes import label_maps, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.files.sources import Folder
+from vspw_jax.metrics import truth
 
 PIXELMAP = "pixelmap_0_181"
 
@@ -250,3 +251,13 @@ def test_images_of_any_usual_format_are_taken_and_the_rest_is_said(tmp_path, cap
     frames.write(tmp_path / "images" / "training", ["b.jpg"])
     with pytest.raises(UserError, match=r"Several frames of .*images/training/ are called b: b\.jpg and b\.png"):
         image_folders.read_frames(Folder(tmp_path), {"train": "training"}, (".png",))
+
+
+def test_labels_stay_the_data_sets_own_where_that_is_asked_for(coco, coco_records):
+    split = records.Frames(coco_records, "val", own_classes=True)
+    opened = truth.open_truth(coco_records, "val", own_classes=True)
+    assert len(split.classes) == len(opened.classes) == 171 and split.classes.names[:2] == ("person", "bicycle")
+    assert split.fingerprint != records.Frames(coco_records, "val").fingerprint
+    to_own = lookup_of("coco_stuff", PIXELMAP, "trainid_0_170", 255)
+    for number, path in enumerate(sorted(coco.glob("annotations/val2017/*.png"))):
+        np.testing.assert_array_equal(split.image_and_label(number)[1], to_own[pixels(path)])

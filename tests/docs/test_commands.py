@@ -45,7 +45,7 @@ VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS")
 OPTIONAL = ("torch", "transformers")
 """Modules that a command may need and that CONTRIBUTING.md calls optional."""
 
-CONVERTERS = ("data_prep.vspw", "data_prep.coco_stuff", "data_prep.ade20k")
+CONVERTERS = tuple(f"data_prep.{name}" for name in ("vspw", "coco_stuff", "ade20k", "pascal_voc", "cityscapes"))
 """These take Beam's options too."""
 
 PACKAGES = ("vspw_jax", "data_prep", "benchmarks")

@@ -24,7 +24,7 @@ VOID = 255
 class Predictor:
     """Answers class 0, and one more than the masks that it is given; notes what it was given."""
 
-    batch, remembers = 4, True
+    batch, remembers, num_classes = 4, True, 124
     options = ConfigDict(dict(save_scores=False))
 
     def __init__(self, name="A"):

@@ -13,10 +13,16 @@ from vspw_jax.inference import predict
 from vspw_jax.parallel import placement
 from vspw_jax.training import train_state
 
-RECIPES = ("memory_a", "memory_b", "tmanet")
+RECIPES = ("memory_a", "memory_b", "tmanet", "ssltm")
 """Of decoders that remember."""
 OF_UPERNET = dict(memory_dim=8, level=0, pool_scales=(1, 2))
-FIELDS = {"memory_a": OF_UPERNET, "memory_b": OF_UPERNET, "tmanet": {}, "mcibi": dict(dilations=(1, 2))}
+FIELDS = {
+    "memory_a": OF_UPERNET,
+    "memory_b": OF_UPERNET,
+    "tmanet": {},
+    "ssltm": dict(key_dim=4, heads=2, short_term=3, window=(3, 5, 5), reference="distance", distance=2),
+    "mcibi": dict(dilations=(1, 2)),
+}
 """Of decoders, beside those that all of them have."""
 
 
@@ -34,6 +40,8 @@ def recipe(name):
     config.model.encoder = small_network.config().encoder
     config.model.decoder.update(dim=8, auxiliary_dim=4, auxiliary_level=0, **FIELDS[name])
     config.evaluate.update(stride=(24, 24), batch=3, windows=4)
+    if name == "ssltm":
+        config.data.frames = config.model.decoder.short_term + 1
     return config
 
 

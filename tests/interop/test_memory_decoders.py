@@ -1,14 +1,15 @@
-"""The decoders of paper 001 to files and back, the feature memory included."""
+"""Decoders that remember to files and back, the feature memory included."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from configs import mcibi, memory_a, memory_b, tmanet
+from configs import mcibi, memory_a, memory_b, ssltm, tmanet
 from tests.interop.conftest import drawn, tiny_of_resnet, variables
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert
+from vspw_jax.models.temporal.window_attention_3d import window_bias
 
 RECIPES = {"memory_a": memory_a, "memory_b": memory_b}
 
@@ -85,6 +86,30 @@ def test_files_of_public_code_are_read_and_written_bit_for_bit(recipe, naming, t
         np.testing.assert_array_equal(first[tensor].read(), second[tensor].read(), err_msg=tensor)
     said = "told from the memory's rows" if recipe is mcibi else "the first place in the past for the oldest frame"
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changes", [{}, dict(blocks=0, short_term=1, clusters=2, cluster_update="ema")])
+def test_a_file_of_ssltm_tells_its_parts(changes, tmp_path, capsys):
+    """Its windows too, by the index beside their tables."""
+    wanted = tiny_of_resnet(ssltm)
+    wanted.decoder.update(dict(key_dim=8, short_term=2, window=(2, 4, 4)) | changes)
+    model = drawn(wanted)
+    convert.save_torch(model, tmp_path / "A.pth")
+    found, config = convert.model_from_torch(tmp_path / "A.pth")
+    ours, theirs = variables(found), variables(model)
+    assert ours.keys() == theirs.keys()
+    for path, array in theirs.items():
+        np.testing.assert_array_equal(ours[path], array, err_msg=path)
+    if wanted.decoder.blocks:
+        tensors = checkpoint_file.read(tmp_path / "A.pth").tensors
+        place = "decode_head.1.temporal.blocks.0.attn.relative_position_"
+        table, index = (tensors[place + name].read() for name in ("bias_table", "index"))
+        bias = window_bias(jnp.asarray(table), (2, 4, 4), (2, 4, 4))
+        np.testing.assert_array_equal(bias, table[index].transpose(2, 0, 1))
+    told = ["dim", "blocks", "short_term", "clusters", "cluster_update"]
+    told += ["window", "heads", "mlp_ratio"] if wanted.decoder.blocks else []
+    assert {name: config.model.decoder[name] for name in told} == {name: wanted.decoder[name] for name in told}
+    assert "the context of a reference frame, a video's first" in capsys.readouterr().out
 
 
 def test_what_ssseg_has_too_has_its_names_and_shapes(tmp_path):

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from configs import baseline, deeplabv3, hrnet, mcibi, mdp, ocrnet, tmanet, upernet
+from configs import baseline, deeplabv3, hrnet, mcibi, mdp, ocrnet, ssltm, tmanet, upernet
 from tests.interop.conftest import (
     drawn,
     listed,
@@ -219,6 +219,7 @@ NETWORKS = {
     "torchvision: resnet, fcn": tiny_fcn("torchvision"),
     "resnet, tmanet": tiny_of_resnet(tmanet),
     "resnet, mcibi": tiny_of_resnet(mcibi),
+    "resnet, ssltm": tiny_of_resnet(ssltm),
     "mmseg: hrnet, fcn": tiny_hrnet(),
     "hrnet: hrnet, fcn": tiny_hrnet("hrnet"),
     "mmseg: hrnet, ocrnet": tiny_ocrnet(),

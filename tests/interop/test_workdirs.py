@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from configs import mdp, mdp_finetune
 from tests.interop.conftest import drawn, variables
 from tests.models import small_network
-from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints import run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
+from vspw_jax.classes import class_list, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert
 from vspw_jax.training import train_state
@@ -49,6 +50,9 @@ def test_a_network_starts_from_a_workdir_or_from_one_of_its_checkpoints(tmp_path
     for place in (run, run / "checkpoints", run / "checkpoints" / "3"):
         assert_same(convert.load_torch(drawn(small_network.config(), seed=1), place), model)
     assert "names are mmsegmentation's, under 'weights'" in capsys.readouterr().out
+    assert checkpoint_file.read(run).classes is vspw.classes()
+    run_classes.note(run, class_list.coloured(["field", "hedge"]))
+    assert checkpoint_file.read(run / "checkpoints").classes.names == ("field", "hedge")
 
 
 def test_the_average_is_said_and_chosen_by_its_key(tmp_path, capsys):

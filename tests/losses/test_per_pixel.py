@@ -112,3 +112,9 @@ def test_logits_are_resized_as_torch_does(label_size):
     loss.backward()
     assert float(value) == pytest.approx(loss.item(), rel=1e-5)
     np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-7)
+
+
+def test_void_has_no_weight_among_more_classes_than_bytes():
+    label = jnp.array([[[0, 255, 256, 299]]])
+    weights = per_pixel.pixel_weights(label, tuple(range(1, 301)))
+    assert weights.tolist() == [[[1.0, 0.0, 257.0, 300.0]]]

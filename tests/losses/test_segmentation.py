@@ -202,6 +202,11 @@ def test_classes_are_padded_in_ascending_order():
     assert valid_M.tolist() == [True, True, False, False]
 
 
+def test_void_is_no_class_among_more_classes_than_bytes():
+    class_M, valid_M = segmentation.present_classes(jnp.array([[300, 255, 7, 256]]), 343, 5)
+    assert class_M[valid_M].tolist() == [7, 256, 300]
+
+
 def test_points_are_where_the_mask_is_least_sure():
     """A mask that is unsure in its middle half: three quarters of the points lie there, the rest anywhere."""
     logits = jnp.full((SIZE, SIZE), 50.0).at[:, 2:6].set(0.0)

@@ -1,5 +1,7 @@
 """Multi-scale deformable sampling against loops in float64, at borders and beyond."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,9 @@ from flax import nnx
 
 from vspw_jax.models import deformable_attention
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres, sample_every_head
+from vspw_jax.sampling import deformable_kernel
 
-SHAPES = ((2, 3), (4, 6), (5, 1))
+SHAPES = ((2, 3), (4, 6), (11, 1))
 TOKENS = sum(height * width for height, width in SHAPES)
 QUERIES, HEADS, POINTS, DIM = 5, 2, 3, 4
 
@@ -30,12 +33,21 @@ def reference(value, locations, weights):
     return output
 
 
-def inputs(low, high, seed=0):
+def inputs(low, high, seed=0, queries=QUERIES):
     rng = np.random.default_rng(seed)
     value = rng.normal(size=(TOKENS, HEADS, DIM)).astype(np.float32)
-    locations = rng.uniform(low, high, (QUERIES, HEADS, len(SHAPES), POINTS, 2)).astype(np.float32)
+    locations = rng.uniform(low, high, (queries, HEADS, len(SHAPES), POINTS, 2)).astype(np.float32)
     weights = rng.uniform(size=locations.shape[:-1]).astype(np.float32)
     return value, locations, weights
+
+
+@pytest.fixture(params=["cpu", "tpu"])
+def platform(request, monkeypatch):
+    """Each platform's way of sampling, on this one."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+    interpreted = functools.partial(deformable_kernel.sample_and_sum, interpret=True)
+    monkeypatch.setattr(deformable_kernel, "sample_and_sum", interpreted)
+    return request.param
 
 
 def run(value, locations, weights):
@@ -46,18 +58,18 @@ def run(value, locations, weights):
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (-0.1, 0.05), (0.95, 1.1), (-3, 4)], ids=["inside", "top left", "bottom right", "far"]
 )
-def test_equals_loops(low, high):
+def test_equals_loops(low, high, platform):
     value, locations, weights = inputs(low, high)
     np.testing.assert_allclose(run(value, locations, weights), reference(value, locations, weights), atol=1e-5)
 
 
-def test_locations_off_every_map_give_zero():
+def test_locations_off_every_map_give_zero(platform):
     value, locations, weights = inputs(0, 1)
     for far in (1e3, -1e3, 1e30, -1e30):
         np.testing.assert_array_equal(run(value, np.full_like(locations, far), weights), 0)
 
 
-def test_gradients_equal_finite_differences():
+def test_gradients_equal_finite_differences(platform):
     value, locations, weights = inputs(-0.1, 1.1, seed=1)
 
     def loss(*args):
@@ -75,6 +87,33 @@ def test_gradients_equal_finite_differences():
                 ends.append((reference(*moved) ** 2).sum())
             slope = (ends[0] - ends[1]) / 2e-4
             assert float(gradient[index]) == pytest.approx(slope, rel=2e-2, abs=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_kernel_has_the_gradient_of_gathers_on_lines_between_cells_too(dtype):
+    """At the start samples lie at cells' centres, where the bilinear form has a corner: there it has one slope too."""
+    queries = deformable_kernel.LANES + 3
+    value, locations, weights = inputs(-0.1, 1.1, queries=queries)
+    grid = np.array([(width, height) for height, width in SHAPES], np.float32)[:, None]
+    locations[: queries // 2] = (np.floor(locations[: queries // 2] * grid) + 0.5) / grid
+    direction = np.random.default_rng(3).normal(size=(HEADS, queries, DIM))
+    value_GSD, *points = (jnp.moveaxis(jnp.asarray(x), 1, 0) for x in (value, locations, weights))
+
+    def loss(sample, value_GSD, *points):
+        output = sample(value_GSD, SHAPES, *points)
+        return (output * direction).sum(), output
+
+    every_head = lambda value, shapes, *points: jax.vmap(
+        lambda *one: deformable_attention.sample_and_sum(one[0], shapes, *one[1:])
+    )(value, *points)
+    by = [
+        jax.grad(functools.partial(loss, sample), (0, 1, 2), has_aux=True)(value_GSD.astype(dtype), *points)
+        for sample in (every_head, functools.partial(deformable_kernel.sample_and_sum, interpret=True))
+    ]
+    rounding = 0.05 if dtype == jnp.bfloat16 else 1e-5
+    for pair in zip(*map(jax.tree.leaves, by), strict=True):
+        gathered, sampled = (np.asarray(x, np.float32) for x in pair)
+        np.testing.assert_allclose(sampled, gathered, rtol=rounding, atol=rounding)
 
 
 def test_cell_centres_are_x_then_y_row_by_row():

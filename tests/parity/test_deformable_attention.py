@@ -1,11 +1,14 @@
 """Deformable sampling against torch's grid_sample, inside the maps, at their borders and off them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vspw_jax.models.deformable_attention import sample_every_head
+from vspw_jax.sampling import deformable_kernel
 
 torch = pytest.importorskip("torch")
 
@@ -35,9 +38,13 @@ def places(kind, shapes):
     return rng.uniform(low, high, shape)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("shapes", [((4, 4),), ((6, 3), (3, 5), (1, 2))], ids=["square", "three levels"])
 @pytest.mark.parametrize("kind", ["inside", "border", "off", "far"])
-def test_equals_grid_sample(kind, shapes):
+def test_equals_grid_sample(kind, shapes, platform, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    interpreted = functools.partial(deformable_kernel.sample_and_sum, interpret=True)
+    monkeypatch.setattr(deformable_kernel, "sample_and_sum", interpreted)
     rng = np.random.default_rng(1)
     value = rng.normal(size=(sum(height * width for height, width in shapes), HEADS, DIM)).astype(np.float32)
     locations = places(kind, shapes).astype(np.float32)

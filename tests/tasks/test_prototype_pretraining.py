@@ -1,5 +1,6 @@
 """Paper 003's pretraining: its loss against loops, the same on any devices, what it leaves for others, bad recipes."""
 
+import pathlib
 import types
 
 import jax
@@ -293,6 +294,15 @@ BAD = {
     "afterwards": ({"run.afterwards": ("evaluate",)}, "run.afterwards asks for evaluate, .* trains no classifier"),
     "no average": ({"ema": None}, "whose teacher is an average of the weights"),
 }
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+def test_a_pretraining_predicts_nothing_and_draws_no_data_to_say_so(command_line, tmp_path, monkeypatch, mode):
+    monkeypatch.chdir(tmp_path)
+    recipe = pathlib.Path(mdp.__file__)
+    status, _, errors = command_line(f"--config={recipe}:demo", f"--workdir={tmp_path / 'run'}", f"--mode={mode}")
+    assert status == 2 and f"--mode={mode} predicts, but" in errors and "configs/mdp_finetune.py" in errors
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD.keys())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from configs import deeplabv3, nce, pne, upernet
+from configs import deeplabv3, memory_b, nce, pne, upernet
 from vspw_jax.console.errors import UserError
 from vspw_jax.losses import cross_frame_nce, segmentation
 from vspw_jax.parallel.mesh import make_mesh
@@ -23,6 +23,20 @@ def test_one_image_is_too_few_where_its_mean_is_normalised(recipe):
     supervised.Supervised.check(config)
     config.train.accumulate = 2
     with pytest.raises(UserError, match=r"A pass in training has 1 image .*--config.train.batch=4\."):
+        supervised.Supervised.check(config)
+
+
+def test_clips_whose_labels_nothing_reads_are_refused():
+    config = memory_b.get_config("demo")
+    config.data.labelled_frames = "first"
+    with pytest.raises(
+        UserError, match="memory_b learns from the last frame .*labelled frame is its first.*chosen=last"
+    ):
+        supervised.Supervised.check(config)
+    config.data.chosen = "last"
+    supervised.Supervised.check(config)
+    config.data.unlabelled_share = 0.5
+    with pytest.raises(UserError, match="unlabelled_share is 0.5, but task.name is 'supervised', in which nothing"):
         supervised.Supervised.check(config)
 
 

@@ -1,5 +1,4 @@
-"""Training steps of the decoders of paper 001 and of those that they are made of: on one device and on eight the same,
-and every parameter moves."""
+"""Training steps of decoders that remember: on one device and on eight the same, and every parameter moves."""
 
 import functools
 
@@ -48,7 +47,7 @@ def trained(name, num_devices, steps=3, rate=0.05, parts=1, **changes):
     config.model.decoder.dropout = 0.2
     if name.startswith("memory"):
         config.model.decoder.truth_steps = 1
-    if name != "tmanet":
+    if "memory_start_step" in config.loss.segmentation:
         config.loss.segmentation.memory_start_step = 1
     batch = batch_of(config)
     mesh = make_mesh(8, 0, jax.devices()[:num_devices], accumulate=parts)
@@ -69,11 +68,12 @@ def run(known):
     return functools.cache(trained)
 
 
-@pytest.mark.parametrize("name", ["memory_a", "memory_b", "mcibi", "tmanet"])
+@pytest.mark.parametrize("name", ["memory_a", "memory_b", "mcibi", "tmanet", "ssltm"])
 def test_every_term_is_there_and_every_parameter_moves(run, name):
     metrics, before, after = run(name, 8)
-    remembers_classes = name != "tmanet"
+    remembers_classes = name not in ("tmanet", "ssltm")
     terms = {"pixel", "auxiliary"} | ({"first_pass", "memory"} if remembers_classes else set())
+    terms |= {"clusters"} if name == "ssltm" else set()
     assert metrics[0].keys() == terms | {"loss", "gradient_norm", "learning_rate", "bad_steps"}
     for step, values in enumerate(metrics):
         assert values["loss"] == pytest.approx(sum(values[term] for term in terms), rel=1e-5)

@@ -1,4 +1,4 @@
-"""The classes of a run: those of the records that it began with. Its workdir keeps them, so that it needs no data.
+"""The classes of a run: those of the data that it began with. Its workdir keeps them, so that it needs no data.
 
 A workdir without such a file has a run on VSPW's.
 """
@@ -10,11 +10,10 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from vspw_jax.checkpoints import run_identity
-from vspw_jax.classes import vspw
+from vspw_jax.classes import class_union, vspw
 from vspw_jax.classes.class_list import ClassList
-from vspw_jax.classes.label_maps import from_metadata
 from vspw_jax.console.errors import UserError, listed
-from vspw_jax.data import records
+from vspw_jax.data import mixture, records
 from vspw_jax.files.whole_files import whole_file
 
 FILE = "classes.json"
@@ -36,12 +35,13 @@ def note(workdir: pathlib.Path, classes: ClassList) -> None:
         path.write_text(json.dumps(classes.to_json(), indent=1) + "\n")
 
 
-def _kept(workdir: pathlib.Path) -> ClassList:
+def kept(workdir: pathlib.Path) -> ClassList:
+    """Those of the run in a workdir; UserError where its file is damaged."""
     path = workdir / FILE
     if not path.exists():
         return vspw.classes()
     try:
-        return ClassList.from_json(json.loads(path.read_text()))
+        return class_union.from_json(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(
             f"{path} is damaged ({error}). Delete the workdir, or bring the file back: it names the classes that the "
@@ -50,7 +50,7 @@ def _kept(workdir: pathlib.Path) -> ClassList:
 
 
 def of_run(config: ConfigDict, workdir: pathlib.Path, trains: bool = False) -> Known:
-    """The classes of the run in a workdir; where there is none yet those of `config.data.records`, or VSPW's.
+    """The classes of the run in a workdir; where there is none yet those of `config.data`, or VSPW's.
 
     Args:
       trains: whether the run goes on with these records, whose classes it must then have.
@@ -60,16 +60,24 @@ def of_run(config: ConfigDict, workdir: pathlib.Path, trains: bool = False) -> K
         damaged; the records are of an older layout.
     """
     path = config.data.records
-    of_data = from_metadata(records.read_metadata(path)).classes if records.exist(path) else None
+    of_data = mixture.classes_of(config.data) if trains or not run_identity.has_run(workdir) else None
     if not run_identity.has_run(workdir):
-        return Known(of_data or vspw.classes(), path if of_data else "the recipe")
-    kept = _kept(workdir)
-    if trains and of_data and of_data.names != kept.names:
+        place = "config.data" if isinstance(of_data, class_union.ClassUnion) else path
+        return Known(of_data or vspw.classes(), place if of_data else "the recipe")
+    of_network = kept(workdir)
+    if trains and of_data and of_data.names != of_network.names:
+        own, others = (f"({listed(some.names, 3)})" for some in (of_network, of_data))
         raise UserError(
-            f"{workdir} has a run that tells apart {len(kept)} classes ({listed(kept.names, 3)}), {path} has "
-            f"{len(of_data)} others ({listed(of_data.names, 3)}). Choose another --workdir=DIR for these data."
+            f"{workdir} has a run that tells apart {len(of_network)} classes {own}, {path} has {len(of_data)} others "
+            f"{others}. Choose another --workdir=DIR for these data."
         )
-    return Known(kept, str(workdir))
+    return Known(of_network, str(workdir))
+
+
+def of_records(config: ConfigDict) -> ClassList | None:
+    """The classes that `config.data.records` are scored by, None where there are no records."""
+    path, own = config.data.records, mixture.has_own_classes(config.data)
+    return records.labels_of(records.read_metadata(path), own).classes if records.exist(path) else None
 
 
 def adopt(config: ConfigDict, known: Known, is_stated: bool) -> None:

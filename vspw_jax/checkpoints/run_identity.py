@@ -47,7 +47,10 @@ NEEDS = {
         f"model.projection.{name}": ("model.projection.dim", 0)
         for name in ("dim", "hidden", "layers", "input", "level")
     },
+    **{f"data.{name}": ("data.labelled_frames", "all") for name in ("labelled_frames", "labels_seed")},
+    "data.unlabelled_share": ("data.unlabelled_share", 0.0),
     "optimizer.embeddings_at_layer_0": ("model.decoder.name", "upernet"),
+    "data.classes": ("data.classes", "main"),
 }
 """How workdirs of earlier versions differ: names of fields, what had no field as there was no other choice (of all
 recipes, by decoder, and by another field that is there), and fields that recipes had though another field made them

@@ -19,7 +19,9 @@ from vspw_jax.console.errors import UserError, listed
 VOID = 255
 """The train id of pixels without a class."""
 MOST = 255
-"""Classes, as train ids are bytes and one of them is void."""
+"""Classes of a data set, as train ids are bytes and one of them is void."""
+HOLE = "(void)"
+"""The name that stands at void's number in a list of more classes, which several data sets have together."""
 
 FIRST_COLOUR = (225, 30, 50)
 """Of classes of which nothing is known."""
@@ -46,7 +48,7 @@ class ClassList:
     file_colours: tuple[Colour, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.names) <= MOST:
+        if not 1 <= len(self.names) <= MOST and self.names[VOID : VOID + 1] != (HOLE,):
             raise UserError(f"There are {len(self.names)} classes: expected 1 to {MOST}.")
         if len(set(self.names)) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
@@ -65,13 +67,13 @@ class ClassList:
         return self.names[class_id] if class_id < len(self.names) else f"class {class_id}"
 
     @functools.cached_property
-    def palette(self) -> UInt8[np.ndarray, "256 3"]:
-        """Colours of mask files by train id, void black."""
+    def palette(self) -> UInt8[np.ndarray, "K 3"]:
+        """Colours of mask files by train id, void black; 256 or more rows."""
         return _by_id(self.file_colours)
 
     @functools.cached_property
-    def picture_palette(self) -> UInt8[np.ndarray, "256 3"]:
-        """Colours of pictures by train id, void black."""
+    def picture_palette(self) -> UInt8[np.ndarray, "K 3"]:
+        """Colours of pictures by train id, void black; 256 or more rows."""
         return _by_id(self.colours)
 
     def to_json(self) -> dict[str, Any]:
@@ -91,14 +93,19 @@ def coloured(
     """Classes of which colours may be known.
 
     Args:
-      stated: of pictures, by name; the others get colours that are far from these and from each other.
+      stated: of pictures, by name; see `chosen_colours`.
       file_colours: of mask files; None where they have those of pictures.
     """
-    first = list((stated or {}).values())
+    chosen = chosen_colours(names, stated or {})
+    return ClassList(tuple(names), chosen, tuple(file_colours or chosen))
+
+
+def chosen_colours(names: Sequence[str], stated: Mapping[str, Colour]) -> tuple[Colour, ...]:
+    """The colours that are stated by name; the others get some that are far from these and from each other."""
+    first = list(stated.values())
     spread = colours.spread(max(len(names), len(first), 1), first or [FIRST_COLOUR]).tolist()
     others = iter(spread[len(first) :])
-    chosen = tuple((stated or {}).get(name) or tuple(next(others)) for name in names)
-    return ClassList(tuple(names), chosen, tuple(file_colours or chosen))
+    return tuple(stated.get(name) or tuple(next(others)) for name in names)
 
 
 def told_apart(names: Iterable[str]) -> list[str]:
@@ -120,8 +127,8 @@ def check_same(of_network: ClassList, of_data: ClassList, path: pathlib.Path | s
         )
 
 
-def _by_id(colours_K3: Sequence[Colour]) -> UInt8[np.ndarray, "256 3"]:
-    result = np.zeros((256, 3), np.uint8)
+def _by_id(colours_K3: Sequence[Colour]) -> UInt8[np.ndarray, "K 3"]:
+    result = np.zeros((max(len(colours_K3), VOID + 1), 3), np.uint8)
     result[: len(colours_K3)] = colours_K3
     result.setflags(write=False)  # All callers share it.
     return result

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from vspw_jax.classes import vspw
-from vspw_jax.classes.class_list import VOID, ClassList
+from vspw_jax.classes.class_list import VOID, ClassList, coloured, told_apart
 from vspw_jax.console.errors import UserError, choose
 
 FITS = ("exact", "close", "broad")
@@ -150,6 +150,15 @@ def own(dataset: str, classes: ClassList, values: Sequence[int], void: Sequence[
         for number, (value, name) in enumerate(zip(values, classes.names, strict=True))
     )
     return LabelMap(dataset, OWN, classes, tuple(sources), tuple(void))
+
+
+def to_own_classes(label_map: LabelMap) -> LabelMap:
+    """The same masks to their data set's own classes, where the map leads to VSPW's."""
+    if vspw.are(label_map.classes) and label_map.dataset != "vspw":
+        names = told_apart(source.name.split(";")[0] for source in label_map.sources)
+        values = [source.value for source in label_map.sources]
+        return own(label_map.dataset, coloured(names), values, label_map.void)
+    return label_map
 
 
 def to_metadata(label_map: LabelMap) -> dict[str, Any]:

@@ -14,5 +14,6 @@ def by_number(num_classes: int) -> tuple[ClassList, str]:
     if num_classes not in BY_NUMBER:
         return class_list.coloured([f"class {number}" for number in range(num_classes)]), "not named"
     title, dataset, numbering = BY_NUMBER[num_classes]
-    names = [source.name.split(";")[0] for source in label_maps.of(dataset, numbering).sources]
-    return class_list.coloured(class_list.told_apart(names)), f"named as {title}'s, which are as many"
+    return label_maps.to_own_classes(
+        label_maps.of(dataset, numbering)
+    ).classes, f"named as {title}'s, which are as many"

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, choose
@@ -81,35 +82,50 @@ def check(config: ConfigDict) -> None:
         )
 
 
+Eligible = Bool[np.ndarray, " N"]
+"""Which of a split's records an epoch may choose."""
+
+
+def _with_frames(
+    videos: Sequence[Video], eligible_N: Eligible | None
+) -> list[tuple[Video, range | Int[np.ndarray, " n"]]]:
+    """The videos that have eligible frames (default: all are), each with these frames' places in it."""
+    if eligible_N is None:
+        return [(video, range(video.count)) for video in videos]
+    found = [(video, np.flatnonzero(eligible_N[video.start : video.start + video.count])) for video in videos]
+    return [(video, frames) for video, frames in found if len(frames)]
+
+
 class VideoEpoch:
     """Every video once, a random frame of it (as paper 001 and sssegmentation's VSPWDataset count)."""
 
-    def __init__(self, videos: Sequence[Video]) -> None:
-        self._videos = videos
+    def __init__(self, videos: Sequence[Video], eligible_N: Eligible | None = None) -> None:
+        self._videos = _with_frames(videos, eligible_N)
 
     def __len__(self) -> int:
         return len(self._videos)
 
     def choose(self, number: int, rng: np.random.Generator) -> tuple[Video, int]:
         """(video, frame of it) of the epoch's element `number`."""
-        video = self._videos[number]
-        return video, int(rng.integers(video.count))
+        video, frames = self._videos[number]
+        return video, int(frames[rng.integers(len(frames))])
 
 
 class FrameEpoch:
     """Every frame once."""
 
-    def __init__(self, videos: Sequence[Video]) -> None:
-        self._videos, self._ends = videos, np.cumsum([video.count for video in videos])
+    def __init__(self, videos: Sequence[Video], eligible_N: Eligible | None = None) -> None:
+        self._videos = _with_frames(videos, eligible_N)
+        self._ends = np.cumsum([len(frames) for _, frames in self._videos])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def choose(self, number: int, rng: np.random.Generator) -> tuple[Video, int]:
         """(video, frame of it) of the epoch's element `number`."""
         index = int(np.searchsorted(self._ends, number, side="right"))
-        video = self._videos[index]
-        return video, int(number - self._ends[index] + video.count)
+        video, frames = self._videos[index]
+        return video, int(frames[int(number - self._ends[index]) + len(frames)])
 
 
 EPOCHS: dict[str, type[VideoEpoch] | type[FrameEpoch]] = {"video": VideoEpoch, "frame": FrameEpoch}

@@ -3,19 +3,33 @@
 Joint training regards its data sets as a whole (paper 000, section 2.2): if every weight is 1, each element (video,
 frame or image) is drawn as often as any other, and an epoch of the whole is one epoch of each member. The elements of a
 data set of weight 2 are drawn twice as often.
+
+The labels are those of the main data set's classes, to which the others' are mapped, or those of the union of all data
+sets' own classes (paper 003).
+
+Where labels are withheld (see `labelled_frames.py`), the main data set's clips are drawn around its labelled frames.
+With `data.unlabelled_share` so large a part of its clips is drawn around unlabelled ones, and has no label at all: to
+the stream they are a member of their own, of the same records. The other members keep all their labels.
 """
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 from ml_collections import ConfigDict
 
+from vspw_jax.classes import class_union
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, choose, listed
-from vspw_jax.data import clips, records
+from vspw_jax.data import clips, labelled_frames, records
 
 MAIN = "main"
 """The name of the data set of `config.data` itself among the members."""
+OWN_CLASSES = {"main": False, "union": True}
+"""Values of `config.data.classes`: whether each data set's own classes count, or those of the main one."""
+UNLABELLED = "unlabelled"
+"""The name of its clips without labels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +42,8 @@ class Member:
       epoch: an epoch of its videos, counted as one of `clips.EPOCHS`.
       frame_gap: records from one frame of a clip to the next.
       weight: how often an element is drawn, relative to the other members' elements.
+      classes: of the mixture's labels.
+      part: the data set's among these; None where its train ids are the labels.
     """
 
     name: str
@@ -35,6 +51,8 @@ class Member:
     epoch: clips.VideoEpoch | clips.FrameEpoch
     frame_gap: int
     weight: float
+    classes: ClassList
+    part: class_union.Part | None = None
 
     @property
     def holds_images(self) -> bool:
@@ -61,7 +79,7 @@ def report(members: Sequence[Member], num_frames: int) -> str:
     total = clips_of_epoch(members, num_frames)
     return "\n".join(
         f"{member.name}: {member.frames.dataset} {member.frames.split}, "
-        f"{100 * member.draws(num_frames) / total:.1f} % of the clips; {member.frames.kept}"
+        f"{100 * member.draws(num_frames) / total:.1f} % of the clips; {member.frames.note or member.frames.kept}"
         for member in members
     )
 
@@ -79,50 +97,118 @@ def members(config: ConfigDict) -> list[Member]:
     """The members of a mixture, MAIN first.
 
     Args:
-      config: `config.data`: records, train_split, epoch, frame_gap, weight, the options of `records.Frames`, and
-        mixture, which has the same fields for each further data set by its name (train_split is called split there).
+      config: `config.data`: records, train_split, epoch, frame_gap, weight, the options of `records.Frames`; mixture,
+        which has the same fields for each further data set by its name (train_split is called split there); and for the
+        main data set alone classes (a key of `OWN_CLASSES`), labelled_frames, labels_seed, unlabelled_share.
 
     Raises:
       UserError: data is missing or damaged, no frame of a member passes its filter, or a field has an unknown value.
     """
-    if MAIN in config.mixture:
-        raise UserError(f"data.mixture.{MAIN}: the name {MAIN!r} is the main data set's. Choose another.")
-    return [_member(MAIN, "data", config, config.train_split)] + [
-        _member(name, f"data.mixture.{name}", config.mixture[name], config.mixture[name].split)
+    for name in (MAIN, UNLABELLED):
+        if name in config.mixture:
+            raise UserError(f"data.mixture.{name}: the name {name!r} is the main data set's. Choose another.")
+    own = has_own_classes(config)
+    main, *unlabelled = _with_labels(_member(MAIN, "data", config, config.train_split, own), config)
+    others = [
+        _member(name, f"data.mixture.{name}", config.mixture[name], config.mixture[name].split, own)
         for name in sorted(config.mixture)
+    ]
+    found = [main, *others, *unlabelled]
+    if not own:
+        return found
+    union = class_union.of((member.name, member.frames.dataset, member.classes) for member in (main, *others))
+    return [
+        dataclasses.replace(member, classes=union, part=class_union.part_for(union, member.classes, member.frames.path))
+        for member in found
     ]
 
 
-def _member(name: str, field: str, config: ConfigDict, split: str) -> Member:
+def _with_labels(main: Member, config: ConfigDict) -> list[Member]:
+    """The main member with the labels that `config`, which is `config.data`, leaves it; and its unlabelled clips."""
+    if not labelled_frames.is_sparse(config):
+        return [main]
+    frames, make_epoch = main.frames, clips.EPOCHS[config.epoch]
+    index = [(video.name, video.count) for video in frames.videos]
+    labelled_N = labelled_frames.labelled(config.labelled_frames, config.labels_seed, index, frames.has_mask_N())
+    labelled = frames.with_labels_of(labelled_N)
+    _check_teaches(labelled, "data", config)
+    found = [dataclasses.replace(main, frames=labelled, epoch=make_epoch(frames.videos, labelled_N))]
+    if config.unlabelled_share:
+        epoch = make_epoch(frames.videos, ~labelled_N)
+        if not len(epoch):
+            raise UserError(
+                f"data.unlabelled_share is {config.unlabelled_share:g}, but data.labelled_frames="
+                f"{config.labelled_frames} leaves no frame of {frames.path} ({frames.split}) without a label. Set "
+                "--config.data.labelled_frames=drawn, say, or --config.data.unlabelled_share=0."
+            )
+        share = config.unlabelled_share / (1 - config.unlabelled_share)
+        weight = main.weight * share * len(found[0].epoch) / len(epoch)
+        without = frames.with_labels_of(np.zeros_like(labelled_N))
+        found.append(dataclasses.replace(main, name=UNLABELLED, frames=without, epoch=epoch, weight=weight))
+    return found
+
+
+def has_own_classes(config: ConfigDict) -> bool:
+    """Whether each data set's own classes count; `config` is `config.data`."""
+    return choose(OWN_CLASSES, config.classes, "data.classes")
+
+
+def classes_of(config: ConfigDict) -> ClassList | None:
+    """The classes of a mixture's labels, as far as records are there; None where some are missing that it needs.
+
+    Raises:
+      UserError: records of an older layout, or an unknown value of `config.classes`.
+    """
+    own = has_own_classes(config)
+    places = {MAIN: config.records}
+    if own:
+        places |= {name: config.mixture[name].records for name in sorted(config.mixture)}
+    if not all(records.exist(path) for path in places.values()):
+        return None
+    found = ((name, records.labels_of(records.read_metadata(path), own)) for name, path in places.items())
+    return class_union.of((name, labels.dataset, labels.classes) for name, labels in found)
+
+
+def _member(name: str, field: str, config: ConfigDict, split: str, own: bool) -> Member:
     epoch = choose(clips.EPOCHS, config.epoch, f"{field}.epoch")
-    frames = records.Frames(config.records, split, config.fits, config.min_mapped, config.denominator)
+    frames = records.Frames(config.records, split, config.fits, config.min_mapped, config.denominator, own)
     if not frames.videos:
         raise UserError(f"Split {split!r} of {frames.path} has no frames to train on.")
+    _check_teaches(frames, field, config)
+    return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight, frames.classes)
+
+
+def _check_teaches(frames: records.Frames, field: str, config: ConfigDict) -> None:
+    """Raises UserError where no label that counts is left."""
     if frames.highest_class < 0:
+        kept = len(frames) if frames.labelled_N is None else frames.labelled_N.sum()
+        withheld = "" if frames.labelled_N is None else f" (data.labelled_frames={config.labelled_frames})"
         raise UserError(
-            f"No pixel of split {split!r} of {frames.path} has a class: its {len(frames)} masks are void or missing, "
-            f"so there is nothing to learn. Name another split or other data in {field}, or let more classes of it "
-            f"count: {field}.fits is {tuple(config.fits)}."
+            f"No pixel of split {frames.split!r} of {frames.path} has a class: its {kept} masks{withheld} are void or "
+            f"missing, so there is nothing to learn. Name another split or other data in {field}, or let more classes "
+            f"of it count: {field}.fits is {tuple(config.fits)}."
         )
-    return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight)
 
 
 def check_classes(members: Sequence[Member], num_classes: int) -> None:
     """Raises UserError where members have different classes, or labels of classes that the network lacks."""
-    first, *others = (member.frames for member in members)
-    for frames in others:
-        if frames.classes.names != first.classes.names:
+    first, *others = members
+    for member in others:
+        if member.classes.names != first.classes.names:
             raise UserError(
-                f"{first.path} has {len(first.classes)} classes ({listed(first.classes.names, 3)}), {frames.path} "
-                f"{len(frames.classes)} others ({listed(frames.classes.names, 3)}): expected data sets of the same "
-                "classes in config.data and config.data.mixture."
+                f"{first.frames.path} has {len(first.classes)} classes ({listed(first.classes.names, 3)}), "
+                f"{member.frames.path} {len(member.classes)} others ({listed(member.classes.names, 3)}): expected data "
+                "sets of the same classes in config.data and config.data.mixture. To learn the classes of all: "
+                "--config.data.classes=union."
             )
-    for frames in (first, *others):
-        if frames.highest_class >= num_classes:
+    for member in members:
+        highest = member.frames.highest_class
+        highest = highest if member.part is None else int(member.part.numbers[highest])
+        if highest >= num_classes:
             raise UserError(
-                f"{frames.path} ({frames.split}) holds class {frames.highest_class}, "
-                f"{frames.classes.name(frames.highest_class)!r}, but the network has {num_classes} classes. "
-                f"Set --config.model.num_classes={len(frames.classes)}."
+                f"{member.frames.path} ({member.frames.split}) holds class {highest}, "
+                f"{member.classes.name(highest)!r}, but the network has {num_classes} classes. "
+                f"Set --config.model.num_classes={len(member.classes)}."
             )
 
 

@@ -125,6 +125,10 @@ class View:
         """Always 1: MoCo reads images whole, and antialiasing finds all of their pixels."""
         return 1
 
+    def shown_size(self, shape: transforms.Size) -> transforms.Size:
+        """The whole crop: nothing is padding."""
+        return self.crop
+
     def show(
         self,
         image: transforms.Image,

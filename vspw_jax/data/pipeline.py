@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.data import clips, mixture, records, transforms, views
+from vspw_jax.data import clips, mixture, transforms, views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +76,16 @@ class Reader:
         for part, element in enumerate(clip.elements):
             numbers = layout.records(*member.epoch.choose(element, rng), rng)
             frames = slice(part * length, (part + 1) * length)
-            self._show(member.frames, numbers, rng, {name: out[name][frames] for name in out if name != views.BATCH})
+            self._show(member, numbers, rng, {name: out[name][frames] for name in out if name != views.BATCH})
+        if member.part is not None:
+            for name in views.labels(out):
+                out[name][...] = member.part.lookup[out[name]]
 
     def _show(
-        self, frames: records.Frames, numbers: Sequence[int], rng: np.random.Generator, out: Mapping[str, np.ndarray]
+        self, member: mixture.Member, numbers: Sequence[int], rng: np.random.Generator, out: Mapping[str, np.ndarray]
     ) -> None:
         """Writes the views of some records, one frame after the other."""
+        frames = member.frames
         read = [frames[number] for number in numbers]
         labels = [frames.label(record) for record in read]
         if len({label.shape for label in labels}) > 1:
@@ -96,6 +100,10 @@ class Reader:
             image = frames.image(record, label, shrink)
             for prefix, view in drawn.items():
                 view.show(image, label, *(out[f"{prefix}{name}"][number] for name in views.ARRAYS))
+            if views.UNLABELLED in out:
+                height, width = drawn[""].shown_size(label.shape)
+                out[views.UNLABELLED][number] = False
+                out[views.UNLABELLED][number, :height, :width] = member.name == mixture.UNLABELLED
 
 
 def _one_after_another(runs: Sequence[list[Clip]]) -> list[Clip]:
@@ -128,8 +136,9 @@ def training_batches(
 
     Returns:
       An iterator of dicts; the caller closes it. They hold image_BTHWC float32 and label_BTHW int32 with void 255, the
-      same of further views where `data.views` has them, and is_clip_B bool: whether the frames of a clip are of one
-      video. Shapes and types are the same for every mixture.
+      same of further views where `data.views` has them, is_clip_B bool: whether the frames of a clip are of one video,
+      and where `data.unlabelled_share` is not 0 unlabelled_BTHW bool; see `views.py`. Shapes and types are the same for
+      every mixture.
     """
     members = mixture.members(config)
     # Grain's mixing keeps the rule of this module: the number of a clip alone decides its member and its place there.

@@ -8,16 +8,18 @@ which metadata.json then holds. `data_prep/` writes what is read here.
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import cv2
 import numpy as np
+import scipy.sparse
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from jaxtyping import Bool, UInt8
@@ -33,13 +35,15 @@ INCOMPLETE_PREFIX = "incomplete."
 CONVERT_COMMAND = "python -m data_prep.{dataset} --source={source} --output={records}"
 OF_OWN_CLASSES = " --classes=FILE"
 """That a converter of data with its own classes needs too."""
+PSEUDO_LABELS = "pseudo_labels"
+"""In the metadata of records whose labels are predictions: by split, of which frames and by whom."""
 METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
 
 
 def convert_command(records: pathlib.Path | str, dataset: str = "vspw") -> str:
     """The command that converts a data set to `records`."""
     command = CONVERT_COMMAND.format(dataset=dataset, source=f"{dataset.upper()}_DIR", records=records)
-    return command + ("" if dataset in label_maps.NUMBERINGS else OF_OWN_CLASSES)
+    return command + (OF_OWN_CLASSES if dataset == "folder" else "")
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -163,11 +167,15 @@ class Frames:
       has_masks: whether any frame has a mask; one of void alone holds no class.
       highest_class: the highest train id in `videos`, -1 if they hold none.
       dataset, numbering: which data set this is, and how its masks number their classes.
-      classes: those that the train ids count: VSPW's, or the data set's own.
+      classes: those that the train ids count: the data set's own, or VSPW's, to which those of some sets map.
       lookup: train ids (256,) by source value.
       fingerprint: SHA-256 of the split's content, in hex; of what its masks mean too, where its classes are its own.
       kept: how many frames pass the filter, by each denominator.
+      labelled_N: which records keep their labels; None where none is withheld.
+      predicted: what the records say of labels of this split that are predictions; empty where none is.
     """
+
+    labelled_N: Bool[np.ndarray, " N"] | None = None
 
     def __init__(
         self,
@@ -176,6 +184,7 @@ class Frames:
         fits: Sequence[str] = label_maps.FITS,
         min_mapped: float = 0.0,
         denominator: str = "all",
+        own_classes: bool = False,
     ) -> None:
         """Opens a split.
 
@@ -185,6 +194,7 @@ class Frames:
           min_mapped: frames with a smaller share of their pixels mapped to classes are left out (0.8 in
             arXiv 2306.03508, section 2.2).
           denominator: the share is of "all" pixels or of the "labelled" ones.
+          own_classes: whether labels that could be mapped to VSPW's stay those of their data set.
 
         Raises:
           UserError: no such data, split or fit; damaged shards; a filter that keeps nothing.
@@ -196,9 +206,10 @@ class Frames:
             raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}.")
         self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
         _check_shards(self.path, builder.info.splits[split], self.dataset)
-        self._labels = label_maps.from_metadata(metadata)
+        self._labels = labels_of(metadata, own_classes)
+        self.predicted: dict[str, Any] = metadata.get(PSEUDO_LABELS, {}).get(split, {})
         self.fingerprint = metadata["fingerprint"][split]
-        if self.numbering == label_maps.OWN:  # The same masks may be converted with another list of classes.
+        if self._labels.numbering == label_maps.OWN:  # The same masks may be converted with another list of classes.
             meaning = json.dumps(label_maps.to_metadata(self._labels))
             self.fingerprint = hashlib.sha256((self.fingerprint + meaning).encode()).hexdigest()
         self.classes, self.lookup = self._labels.classes, self._labels.lookup(fits)
@@ -217,9 +228,45 @@ class Frames:
             pixels_N256 = pixels_N256[np.flatnonzero(kept_N)]
         else:
             self.videos = split_videos(index)
+        self._count(pixels_N256)
+
+    def _count(self, pixels_N256: scipy.sparse.csr_array) -> None:
         self.has_masks = pixels_N256.nnz > 0
         self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
         self.highest_class = class_pixels.highest_class(pixels_N256, self.lookup)
+
+    @property
+    def note(self) -> str:
+        """In words, what is unusual about the labels: whether some are withheld, or are predictions. Mostly empty."""
+        said = []
+        if self.labelled_N is not None:
+            said.append(f"the labels of {self.labelled_N.sum()} of {len(self)} frames")
+        if self.predicted:
+            mark = self.predicted
+            least = f", those of a share of {mark['threshold']:g} or more" if mark["threshold"] else ""
+            said.append(f"{mark['frames']} of {len(self)} labels are predictions of {mark['predictions']}{least}")
+        return "; ".join(said)
+
+    def check_truth(self) -> None:
+        """Raises UserError where labels are predictions: nothing may be scored against them."""
+        if self.predicted:
+            raise UserError(
+                f"{self.note}, in split {self.split!r} of {self.path}: expected labels to score against. Name the "
+                "records that these were made from, or another split."
+            )
+
+    def has_mask_N(self) -> Bool[np.ndarray, " N"]:
+        """Which records have a mask, withheld or not."""
+        return np.diff(class_pixels.load(self.path, self.split, self._num_records).indptr) > 0
+
+    def with_labels_of(self, labelled_N: Bool[np.ndarray, " N"]) -> "Frames":
+        """The same without the masks of all other records. Nothing that it says or gives depends on these."""
+        kept = copy.copy(self)
+        kept.labelled_N = labelled_N
+        pixels_N256 = class_pixels.load(self.path, self.split, self._num_records)[np.flatnonzero(labelled_N)]
+        kept._count(pixels_N256)
+        kept.kept = class_pixels.count_kept(pixels_N256, self.lookup, self._labels.labelled, 0.0)
+        return kept
 
     @functools.cached_property
     def _source(self) -> Sequence[dict[str, bytes]]:
@@ -243,7 +290,9 @@ class Frames:
                 f"Delete the folder and convert again: {convert_command(self.path, self.dataset)}"
             ) from error
         video, frame = found["video"].decode(), found["frame"].decode()
-        return Record(video=video, frame=frame, image_jpeg=found["image_jpeg"], mask_png=found["mask_png"])
+        is_withheld = self.labelled_N is not None and not self.labelled_N[number]
+        mask = b"" if is_withheld else found["mask_png"]
+        return Record(video=video, frame=frame, image_jpeg=found["image_jpeg"], mask_png=mask)
 
     def named_images(self, video: Video) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"]]]:
         """Yields the names and pixels of a video's frames."""
@@ -284,6 +333,12 @@ class Frames:
         record = self[number]
         label = self.label(record)
         return self.image(record, label), label
+
+
+def labels_of(metadata: Mapping[str, Any], own_classes: bool = False) -> label_maps.LabelMap:
+    """What the masks of records mean, by their metadata; see `Frames`."""
+    stated = label_maps.from_metadata(metadata)
+    return label_maps.to_own_classes(stated) if own_classes else stated
 
 
 def _check_shards(path: pathlib.Path, split: tfds.core.SplitInfo, dataset: str) -> None:

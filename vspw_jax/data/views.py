@@ -1,12 +1,13 @@
 """Which views of a clip a training batch holds: `config.data.views`.
 
 A view is an image and a label of every frame: `image_BTHWC`, `label_BTHW`. Further views of the same clips have a word
-before these names, as `strong_image_BTHWC`. A new scheme is a class in a file of its own, as `Scheme` describes it, and
-a line in `SCHEMES`.
+before these names, as `strong_image_BTHWC`. Where a stream has clips without labels, `unlabelled_BTHW` tells their
+pixels from padding: both are void in a label. A new scheme is a class in a file of its own, as `Scheme` describes it,
+and a line in `SCHEMES`.
 Shapes: B clips, T frames, H and W pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import jax
@@ -14,13 +15,16 @@ import numpy as np
 from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import choose
+from vspw_jax.console.errors import UserError, choose
 from vspw_jax.data import moco, transforms
+from vspw_jax.data.weak_and_strong import WeakAndStrong
 
 ARRAYS = ("image_BTHWC", "label_BTHW")
 """Of a view."""
 BATCH = "is_clip_B"
 """What a batch holds beside its views: whether a clip's frames are of one video."""
+UNLABELLED = "unlabelled_BTHW"
+"""And which pixels show a frame of a clip without labels, where there are such clips; False beyond the frame."""
 
 
 class View(Protocol):
@@ -28,6 +32,9 @@ class View(Protocol):
 
     def shrink(self, height: int) -> int:
         """By which of 1, 2, 4 and 8 frames of that height may be divided as they are decoded; it shows no more."""
+
+    def shown_size(self, shape: transforms.Size) -> transforms.Size:
+        """(height, width) of what it shows of a frame of that shape; what is left of the crop is padding."""
 
     def show(
         self,
@@ -78,13 +85,26 @@ class One:
         return (transforms.random_view(labels, config, crop, rng),)
 
 
-SCHEMES: Mapping[str, type[Scheme]] = {"one": One, "two": moco.Two}
+SCHEMES: Mapping[str, type[Scheme]] = {"one": One, "two": moco.Two, "weak_and_strong": WeakAndStrong}
 """By their name in a config."""
+SECTIONS = {"weak_and_strong": "strong"}
+"""The section of `config.data.augment` that a scheme reads, if any; `configs/parts/data.py` has it by the same name."""
 
 
 def scheme(config: ConfigDict) -> type[Scheme]:
     """The scheme of `config.data`; UserError where there is none of that name."""
     return choose(SCHEMES, config.views, "data.views")
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where `config.data` names no scheme, or lacks what it reads."""
+    scheme(config)
+    section = SECTIONS.get(config.views)
+    if section and section not in config.augment:
+        raise UserError(
+            f"data.views is {config.views!r}, but the recipe has no section data.augment.{section}. Add "
+            f"config.data.augment.{section} = data.{section}() to it, from configs/parts/data.py."
+        )
 
 
 def shapes(config: ConfigDict, crop: transforms.Size, *clips: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -94,4 +114,11 @@ def shapes(config: ConfigDict, crop: transforms.Size, *clips: int) -> dict[str, 
     image, label = jax.ShapeDtypeStruct((*shape, 3), np.float32), jax.ShapeDtypeStruct(shape, np.int32)
     for prefix in scheme(config).prefixes:
         batch |= {f"{prefix}{name}": like for name, like in zip(ARRAYS, (image, label), strict=True)}
+    if config.unlabelled_share:
+        batch[UNLABELLED] = jax.ShapeDtypeStruct(shape, np.bool_)
     return batch
+
+
+def labels(names: Iterable[str]) -> list[str]:
+    """Those of the arrays of a batch that are labels."""
+    return [name for name in names if name.endswith(ARRAYS[1])]

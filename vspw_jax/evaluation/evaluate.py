@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from vspw_jax.checkpoints import run_classes
-from vspw_jax.classes.class_list import check_same
+from vspw_jax.classes import class_union
 from vspw_jax.console.errors import UserError, listed
-from vspw_jax.data import records
+from vspw_jax.data import mixture, records
 from vspw_jax.evaluation import counting, predicted_videos, stages
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.files.writable import check_folder
@@ -61,6 +61,11 @@ def comparisons(
         label = frames.label(record)
         image = frames.image(record, label)
         yield painter.comparison(image, label, predicted(record, image))
+
+
+def split_of(config: ConfigDict) -> records.Frames:
+    """The split that is scored, with the labels by which it is; `config` is `config.data`."""
+    return records.Frames(config.records, config.eval_split, own_classes=mixture.has_own_classes(config))
 
 
 def unfinished(config: ConfigDict, step: int | None, weights: dict[str, PyTree[Array]]) -> list[str]:
@@ -135,7 +140,7 @@ def predict_and_count(
         if frames.has_masks:
             names = [video.name for video in frames.videos]
             flow_of = temporal_consistency.flow_of_first(names, temporal_consistency.DisFlow)
-            counts = counting.count_videos(predicted, config.model.num_classes, total, flow_of, stored_and_done)
+            counts = counting.count_videos(predicted, predictor.num_classes, total, flow_of, stored_and_done)
         else:
             counting.run_through(predicted, total, stored_and_done)
             counts = []
@@ -159,8 +164,9 @@ def evaluate(
     Returns:
       The scores, see `metrics.scores.summarise`; None where the split has no masks: then only predictions are written.
     """
-    frames = records.Frames(config.data.records, config.data.eval_split)
-    check_same(run_classes.of_run(config, workdir).classes, frames.classes, frames.path)
+    frames = split_of(config.data)
+    frames.check_truth()
+    class_union.part_for(run_classes.of_run(config, workdir).classes, frames.classes, frames.path)
     if frames.has_masks and not frames.max_classes:
         raise UserError(
             f"All masks of split {frames.split!r} of {frames.path} are void: there is nothing to score. "

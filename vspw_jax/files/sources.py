@@ -216,9 +216,12 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _zip(path: str) -> zipfile.ZipFile:
-    """One handle a process: reading the list of half a million members takes seconds."""
+    """One handle a process, or two where images and labels are in archives of their own.
+
+    Reading the list of half a million members takes seconds.
+    """
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

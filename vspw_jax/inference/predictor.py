@@ -81,6 +81,7 @@ class Predictor:
       origin: where the weights come from, JSON values.
       classes: those that it predicts; None where their number alone tells.
       normalisation: of frames for the network.
+      outputs: the network's numbers of these classes, where it has others beside them; None where it has these alone.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class Predictor:
         origin: dict[str, Any] | None = None,
         classes: ClassList | None = None,
         normalisation: Normalisation = IMAGENET,
+        outputs: Int[np.ndarray, " K"] | None = None,
     ) -> None:
         self.remembers = segmenter.decoder_of(config.model).remembers
         if self.remembers:  # Its frames follow each other: devices cannot share them.
             mesh = make_mesh(devices=mesh.local_devices[:1])
         self.batch = -(-config.evaluate.batch // mesh.size) * mesh.size
-        self.num_classes, self.options = config.model.num_classes, config.evaluate
+        self.num_classes = config.model.num_classes if outputs is None else len(outputs)
+        self._outputs, self.options = outputs, config.evaluate
         self.classes = classes or unnamed.by_number(self.num_classes)[0]
         self._mesh, self.origin, self._normalisation = mesh, origin or {}, normalisation
         self.weights = weights or {}
@@ -124,6 +127,8 @@ class Predictor:
         return (frame_NHWC.astype(jnp.float32) - mean) / std
 
     def _finish(self, score_HWK: Float[Array, "H W K"]) -> dict[str, Array]:
+        if self._outputs is not None:
+            score_HWK = score_HWK[..., self._outputs]
         label = {"label": score_HWK.argmax(axis=-1).astype(jnp.uint8)}
         return label | (scores.compress(score_HWK, self.top_classes) if self.options.save_scores else {})
 

@@ -58,9 +58,9 @@ class CheckpointFile:
 
 
 def _content(path: pathlib.Path) -> Any:
-    """What a file or folder holds: dicts, tensors that still lie in it, and other values."""
+    """What a file or workdir holds: dicts, tensors that still lie in it, and other values."""
     if path.is_dir():
-        return workdirs.read(path) if workdirs.is_workdir(path) else _content(split_files.in_folder(path))
+        return workdirs.read(path)
     if compressed_files.is_compressed(path):
         inside = compressed_files.unpacked(path)
         try:
@@ -100,6 +100,19 @@ def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _file_of(path: pathlib.Path) -> pathlib.Path:
+    """The file, the index or the workdir that a path means; of another folder the one that it holds."""
+    return split_files.in_folder(path) if path.is_dir() and not workdirs.is_workdir(path) else path
+
+
+def _classes(file: pathlib.Path, content: Any) -> ClassList | None:
+    if file.is_dir():
+        return workdirs.classes(file)
+    if split_files.is_index(file):
+        return None
+    return stored_classes.in_content(content) or stored_classes.in_header(file)
+
+
 def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
     """Opens a checkpoint: .pth, .pth.tar, .pth.gz, .bin, .safetensors, .pkl, an index of several files, a folder with
     one of these, or a workdir of our own. Its first bytes say which it is.
@@ -113,20 +126,20 @@ def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
     """
     path = pathlib.Path(path)
     try:
-        content = _content(path)
+        file = _file_of(path)
+        content = _content(file)
     except OSError as error:
         raise UserError(f"The checkpoint {path} cannot be read: {error.strerror or error}.") from error
     taken, others = stored_networks.take(path, content, key)
     first = taken.label.split(".")[0]
     beside = tuple(str(name) for name in stored_networks.entries(content) if name not in (first, *taken.tensors))
-    classes = stored_classes.in_content(content) or stored_classes.in_config(path)
     return CheckpointFile(
         path,
         taken.tensors,
         taken.label or None,
         beside if taken.label else (),
         _notes(taken, others),
-        classes,
+        _classes(file, content) or stored_classes.in_config(path),
         stored_normalisation.in_preprocessor(path),
     )
 
@@ -141,8 +154,22 @@ def check_output(path: pathlib.Path | str) -> None:
     check_folder(path.parent, "--output=X.pth")
 
 
-def write(path: pathlib.Path | str, tensors: Mapping[str, NewTensor], wrapper: str | None) -> None:
+def holds_names(path: pathlib.Path | str, wrapper: str | None) -> bool:
+    """Whether a file that `write` writes has a place for the classes' names: a .pth of tensors alone has none."""
+    return pathlib.Path(path).suffix == ".safetensors" or wrapper is not None
+
+
+def write(
+    path: pathlib.Path | str,
+    tensors: Mapping[str, NewTensor],
+    wrapper: str | None,
+    classes: ClassList | None = None,
+) -> None:
     """Writes tensors by name in the format of the path's suffix; no half file stays.
+
+    Args:
+      wrapper: the key under which they stand in a .pth.
+      classes: are named where there is a place for it, see `holds_names`.
 
     Raises:
       UserError: an unknown suffix, or the file cannot be written.
@@ -153,8 +180,9 @@ def write(path: pathlib.Path | str, tensors: Mapping[str, NewTensor], wrapper: s
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             if path.suffix == ".safetensors":
-                safetensors_files.write(partial, tensors)
+                safetensors_files.write(partial, tensors, stored_classes.for_header(classes) if classes else {})
             else:
-                torch_files.write(partial, tensors, wrapper)
+                meta = {"meta": stored_classes.for_meta(classes)} if classes else {}
+                torch_files.write(partial, tensors, wrapper, meta)
     except OSError as error:
         raise UserError(f"The checkpoint {path} cannot be written: {error.strerror}.") from error

@@ -5,7 +5,7 @@
     convert.save_torch(model, "Y.pth")                 loads in the original code with strict=True
 
 Values are kept, precision is not: everything is float32 here and in exported files. Half precision survives that
-exactly. Other content of a file (optimizer, meta) is not kept.
+exactly. The classes' names are kept; other content of a file (optimizer, meta) is not.
 """
 
 import pathlib
@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, loading, namings, sizes
 from vspw_jax.interop.exported_tensors import joined_path, leaves_by_path, new_tensors
@@ -137,24 +138,38 @@ def model_from_torch(path: pathlib.Path | str, key: str = "") -> tuple[segmenter
 
 
 def save_weights(
-    config: ConfigDict, weights: Iterable[PyTree], path: pathlib.Path | str, naming: str = "mmseg"
-) -> None:
-    """Writes nested dicts of arrays of a network of `config.model`; see `save_torch`."""
+    config: ConfigDict,
+    weights: Iterable[PyTree],
+    path: pathlib.Path | str,
+    naming: str = "mmseg",
+    classes: ClassList | None = None,
+) -> bool:
+    """Writes nested dicts of arrays of a network of `config.model`; see `save_torch`.
+
+    Returns:
+      Whether the file names the classes: it has a place for them, and the head that they are of.
+    """
     if naming not in namings.NAMINGS:
         raise UserError(f"The naming is {naming!r}: expected one of {', '.join(namings.NAMINGS)}.")
     chosen = namings.NAMINGS[naming]
-    checkpoint_file.write(path, new_tensors(config, weights, chosen), chosen.wrapper)
+    named = classes if chosen.decoder is not None and checkpoint_file.holds_names(path, chosen.wrapper) else None
+    checkpoint_file.write(path, new_tensors(config, weights, chosen), chosen.wrapper, named)
+    return named is not None
 
 
-def save_torch(model: segmenter.Segmenter, path: pathlib.Path | str, naming: str = "mmseg") -> None:
+def save_torch(
+    model: segmenter.Segmenter, path: pathlib.Path | str, naming: str = "mmseg", classes: ClassList | None = None
+) -> None:
     """Writes a model as .pth or .safetensors, buffers included; PyTorch's original code loads it with strict=True.
 
     Args:
       path: its suffix chooses the format.
       naming: a key of `namings.NAMINGS`. The network's encoder and decoder must have names in such files; the file
         holds what they name.
+      classes: whose names and colours go into the file, as mmsegmentation has them in `meta`, and into the header of
+        safetensors; a .pth of tensors alone has no place for them.
 
     Raises:
       UserError: an unknown naming or suffix, a naming for another network, or the file cannot be written.
     """
-    save_weights(model.config, [nnx.to_pure_dict(nnx.state(model))], path, naming)
+    save_weights(model.config, [nnx.to_pure_dict(nnx.state(model))], path, naming, classes)

@@ -43,7 +43,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return items
 
 
-def _read_header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
+def _read_header(path: pathlib.Path) -> tuple[dict[str, Any], Any, int]:
+    """Entries by tensor, the text beside them, and where the tensors' bytes begin."""
     with open(path, "rb") as file:
         size = path.stat().st_size
         (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
@@ -57,8 +58,7 @@ def _read_header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
             raise damaged(path, f"its header cannot be read ({error})") from error
     if not isinstance(header, dict):
         raise damaged(path, "its header is no table")
-    header.pop("__metadata__", None)
-    return header, 8 + length
+    return header, header.pop("__metadata__", None), 8 + length
 
 
 def _tensor(path: pathlib.Path, name: str, entry: Any, data_start: int) -> StoredTensor:
@@ -81,7 +81,7 @@ def _tensor(path: pathlib.Path, name: str, entry: Any, data_start: int) -> Store
 
 def read(path: pathlib.Path) -> dict[str, StoredTensor]:
     """Tensors by name, still in the file."""
-    header, data_start = _read_header(path)
+    header, _, data_start = _read_header(path)
     tensors = {name: _tensor(path, name, entry, data_start) for name, entry in header.items()}
     check_apart(path, [tensor.storage for tensor in tensors.values()])
     expected, found = data_start + sum(tensor.nbytes for tensor in tensors.values()), path.stat().st_size
@@ -90,10 +90,16 @@ def read(path: pathlib.Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def write(path: pathlib.Path, tensors: Mapping[str, NewTensor]) -> None:
-    """Writes tensors by name; one tensor is in memory at a time."""
+def metadata(path: pathlib.Path) -> dict[Any, Any]:
+    """What a file says beside its tensors; the format has texts by name there."""
+    _, found, _ = _read_header(path)
+    return found if isinstance(found, dict) else {}
+
+
+def write(path: pathlib.Path, tensors: Mapping[str, NewTensor], beside: Mapping[str, str] | None = None) -> None:
+    """Writes tensors by name, and texts beside them; one tensor is in memory at a time."""
     codes = {name: code for code, name in CODES.items()}
-    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt", **(beside or {})}}
     end = 0
     for name, tensor in tensors.items():
         header[name] = {

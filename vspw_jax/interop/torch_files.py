@@ -181,7 +181,12 @@ def _aligned(name: str, offset: int) -> zipfile.ZipInfo:
     return info
 
 
-def write(path: pathlib.Path, tensors: Mapping[str, NewTensor], wrapper: str | None) -> None:
+def write(
+    path: pathlib.Path,
+    tensors: Mapping[str, NewTensor],
+    wrapper: str | None,
+    beside: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a .pth that `torch.load` reads, with weights_only too; one tensor is in memory at a time.
 
     The same tensors give the same bytes, whenever they are written.
@@ -189,11 +194,12 @@ def write(path: pathlib.Path, tensors: Mapping[str, NewTensor], wrapper: str | N
     Args:
       tensors: by name, in the order that the file shall have.
       wrapper: the key under which their dict stands, or None for the dict alone.
+      beside: plain values that stand beside that dict; a dict alone has no place for them.
     """
     key_of_make: dict[int, int] = {}
     keys = {name: str(key_of_make.setdefault(id(tensor.make), len(key_of_make))) for name, tensor in tensors.items()}
     with path.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), torch_pickle.dump(tensors, keys, wrapper))
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), torch_pickle.dump(tensors, keys, wrapper, beside))
         archive.writestr(zipfile.ZipInfo("archive/byteorder"), "little")
         written = set()
         for name, tensor in tensors.items():

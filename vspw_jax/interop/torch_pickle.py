@@ -145,13 +145,38 @@ def _rebuild(key: str, tensor: NewTensor) -> bytes:
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + view + b"tR"
 
 
-def dump(tensors: Mapping[str, NewTensor], storage_keys: Mapping[str, str], wrapper: str | None) -> bytes:
+def _value(value: Any) -> bytes:
+    """The program that makes a text, a whole number, or dicts, lists and tuples of these."""
+    match value:
+        case str():
+            return _text(value)
+        case int():
+            return _integer(value)
+        case tuple():
+            return b"(" + b"".join(map(_value, value)) + b"t"
+        case list():
+            return b"](" + b"".join(map(_value, value)) + b"e"
+        case dict():
+            return b"}(" + b"".join(_value(key) + _value(entry) for key, entry in value.items()) + b"u"
+    raise TypeError(f"a {type(value).__name__} is not written")
+
+
+def dump(
+    tensors: Mapping[str, NewTensor],
+    storage_keys: Mapping[str, str],
+    wrapper: str | None,
+    beside: Mapping[str, Any] | None = None,
+) -> bytes:
     """The pickle (protocol 2) of {wrapper: OrderedDict of tensors}, or of the OrderedDict alone without a wrapper.
 
     Args:
       tensors: by name.
       storage_keys: the names of their storages, by the tensors' names.
+      beside: what else stands in the dict with the wrapper, plain values.
     """
     items = b"".join(_text(name) + _rebuild(storage_keys[name], tensor) for name, tensor in tensors.items())
     inner = _EMPTY_ORDERED_DICT + b"(" + items + b"u"
-    return b"\x80\x02" + (inner if wrapper is None else b"}" + _text(wrapper) + inner + b"s") + b"."
+    if wrapper is not None:
+        rest = b"".join(_text(key) + _value(value) for key, value in (beside or {}).items())
+        inner = b"}(" + _text(wrapper) + inner + rest + b"u"
+    return b"\x80\x02" + inner + b"."

@@ -13,8 +13,9 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import run_identity
+from vspw_jax.checkpoints import run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import FOLDER, Checkpoints
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import exported_tensors, namings
 from vspw_jax.interop.stored_tensors import NewTensor
@@ -38,6 +39,14 @@ def _split(folder: pathlib.Path) -> tuple[pathlib.Path, int | None] | None:
 def is_workdir(folder: pathlib.Path) -> bool:
     """Whether a folder is a run's, or holds its checkpoints, or is one of them."""
     return _split(folder) is not None
+
+
+def classes(folder: pathlib.Path) -> ClassList:
+    """The classes of a run, by one of its folders; UserError where its file of them is damaged."""
+    found = _split(folder)
+    if found is None:
+        raise UserError(f"{folder} is no run's workdir.")
+    return run_classes.kept(found[0])
 
 
 def _whole_naming(config: ConfigDict) -> namings.Naming:

@@ -15,6 +15,7 @@ SEGMENTATION: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("weights", "averaged_over", "class_weight", "memory_start_step"),
         ("pixel", "first_pass", "auxiliary", "memory"),
     ),
+    "clustered_per_pixel": (("weights", "averaged_over", "class_weight"), ("pixel", "auxiliary", "clusters")),
 }
 """Fields of `loss.segmentation`, and the terms that have weights, by the loss that a decoder is trained with."""
 
@@ -39,6 +40,7 @@ def check_losses(config: ConfigDict, num_maps: int, kind: str) -> None:
     check_weights(config.loss)
     check_segmentation(config.loss.segmentation, config.model.num_classes)
     check_queries(config.loss.segmentation.get("capacity", 0), config.model.decoder)
+    check_clusters(config.loss.segmentation.weights.get("clusters", 0), config.model.decoder)
     for section in CONTRASTS:
         if section in config.loss and config.loss[section].weight:
             check_level(section, config.loss[section].level, num_maps)
@@ -97,4 +99,19 @@ def check_queries(capacity: int, decoder: ConfigDict) -> None:
             f"loss.segmentation.capacity is {capacity}, but model.decoder.num_queries is {queries}: every class of a "
             f"frame needs a query of its own. Set --config.model.decoder.num_queries={capacity} or more, or lower "
             "the capacity."
+        )
+
+
+def check_clusters(weight: float, decoder: ConfigDict) -> None:
+    """Raises UserError where the loss of clusters has a weight, but the decoder has no clusters that it would pull."""
+    if weight and not decoder.clusters:
+        raise UserError(
+            f"loss.segmentation.weights.clusters is {weight}, but model.decoder.clusters is 0: there is nothing to "
+            "pull. Set --config.model.decoder.clusters=3, or --config.loss.segmentation.weights.clusters=0."
+        )
+    if weight and decoder.cluster_update == "ema":
+        raise UserError(
+            f"loss.segmentation.weights.clusters is {weight}, but model.decoder.cluster_update is 'ema': no loss pulls "
+            "such clusters. Set --config.loss.segmentation.weights.clusters=0, or "
+            "--config.model.decoder.cluster_update=mse."
         )

@@ -38,7 +38,8 @@ def pixel_weights(label_NHW: Int[Array, "N H W"], class_weight: Sequence[float] 
     """The weight of every pixel: its class's (1 without class weights), 0 where it is void."""
     if not len(class_weight):
         return (label_NHW != VOID).astype(jnp.float32)
-    weight_of = jnp.zeros(VOID + 1).at[: len(class_weight)].set(jnp.asarray(class_weight, jnp.float32))
+    weight_of = jnp.zeros(max(VOID + 1, len(class_weight)))
+    weight_of = weight_of.at[: len(class_weight)].set(jnp.asarray(class_weight, jnp.float32)).at[VOID].set(0.0)
     return weight_of[label_NHW]
 
 

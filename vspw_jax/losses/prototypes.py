@@ -85,7 +85,7 @@ def prototype_losses(
         similarity_SK = jnp.where(valid_K, product(features_SD, prototypes_KD.T) / temperature, LEFT_OUT)
         whole_S = jax.nn.logsumexp(similarity_SK, axis=1)
         own_SK = labels_S[:, None] == jnp.arange(classes)
-        counts_S = (own_SK & valid_K).any(axis=1)
+        counts_S = (own_SK & valid_K).any(axis=1) & (labels_S != VOID)
         loss_S = alpha * (whole_S - jnp.where(own_SK, similarity_SK, 0.0).sum(axis=1))
         if picked:
             candidates_SK = similarity_SK if own_in_top else jnp.where(own_SK, LEFT_OUT, similarity_SK)

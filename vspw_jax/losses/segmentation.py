@@ -35,7 +35,7 @@ Counted = Callable[[Points], Bool[Array, " P"]]
 
 def present_classes(label_HW: Label, num_classes: int, capacity: int) -> tuple[Int[Array, " M"], Bool[Array, " M"]]:
     """Classes of a label map: (class_M, valid_M), ascending, padded to `capacity` or all classes. Void is none."""
-    present = (label_HW.reshape(-1, 1) == jnp.arange(num_classes)).any(axis=0)
+    present = ((label_HW.reshape(-1, 1) == jnp.arange(num_classes)) & (jnp.arange(num_classes) != VOID)).any(axis=0)
     class_M = jnp.argsort(~present, stable=True)[:capacity]
     return class_M, present[class_M]
 

@@ -41,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
         help="predictions; once more for each further run",
     )
     truth.add_options(result, split="val")
+    result.add_argument(
+        "--own-classes",
+        action="store_true",
+        help="labels of COCO-Stuff and ADE20K stay their own and are not mapped to VSPW's, as with data.classes=union",
+    )
     result.add_argument("--output", metavar="X.json", help="file for all scores (default: printed only)")
     result.add_argument("--report", metavar="X.html", help="file for a page to look at (default: none)")
     predictions.add_options(result)
@@ -99,7 +104,7 @@ def check(options: argparse.Namespace, opened: truth.Truth) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
-    opened = truth.open_truth(options.data, options.split)
+    opened = truth.open_truth(options.data, options.split, options.own_classes)
     check(options, opened)
     names = short_names(options.predictions)
     runs = [scored(options, opened, path, name) for path, name in zip(options.predictions, names, strict=True)]

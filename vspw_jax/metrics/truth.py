@@ -120,7 +120,7 @@ def add_options(parser: argparse.ArgumentParser, split: str) -> None:
 Truth = RecordsTruth | FilesTruth
 
 
-def open_truth(path: pathlib.Path | str, split: str) -> Truth:
+def open_truth(path: pathlib.Path | str, split: str, own_classes: bool = False) -> Truth:
     """The videos of a split.
 
     Both kinds have `videos` (of `NamedVideo`), `label`, `image` and `size` by names of video and frame, `labelled`
@@ -128,13 +128,16 @@ def open_truth(path: pathlib.Path | str, split: str) -> Truth:
 
     Args:
       path: records, or a folder, .zip or .tar in VSPW's layout.
+      own_classes: see `records.Frames`.
 
     Raises:
-      UserError: it is neither, or has no such split.
+      UserError: it is neither, has no such split, or labels there are predictions.
     """
     path = pathlib.Path(path)
     if path.is_dir() and records.exist(path):
-        return RecordsTruth(records.Frames(path, split))
+        frames = records.Frames(path, split, own_classes=own_classes)
+        frames.check_truth()
+        return RecordsTruth(frames)
     if not path.exists():
         raise UserError(f"--data={path}: no such folder. Expected VSPW (with {split}.txt and data/), or its records.")
     return FilesTruth(path, split)

@@ -175,6 +175,12 @@ def attend(
     return jnp.einsum("nqs,nsd->nqd", jax.nn.softmax(logits_NQS, axis=-1).astype(value_NSD.dtype), value_NSD)
 
 
+def frames_of(x_N: Array, frames: int, numbers: Sequence[int]) -> Array:
+    """Of clips of `frames` images, which lie one after the other along the first axis, the images of these numbers."""
+    clips = x_N.reshape(-1, frames, *x_N.shape[1:])
+    return jnp.stack([clips[:, number] for number in numbers], axis=1).reshape(-1, *x_N.shape[1:])
+
+
 def last_frames(x_N: Array, frames: int, count: int) -> Array:
     """Of clips of `frames` images, which lie one after the other along the first axis, the last `count` images each."""
     return x_N.reshape(-1, frames, *x_N.shape[1:])[:, frames - count :].reshape(-1, *x_N.shape[1:])

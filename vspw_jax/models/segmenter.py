@@ -26,6 +26,7 @@ from vspw_jax.models.decoders.mcibi import Mcibi
 from vspw_jax.models.decoders.memory_a import MemoryA
 from vspw_jax.models.decoders.memory_b import MemoryB
 from vspw_jax.models.decoders.ocrnet import OcrNet
+from vspw_jax.models.decoders.ssltm import Ssltm
 from vspw_jax.models.decoders.tmanet import TMANet
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
@@ -50,6 +51,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "mcibi": Mcibi,
     "memory_b": MemoryB,
     "memory_a": MemoryA,
+    "ssltm": Ssltm,
     "ocrnet": OcrNet,
     "tmanet": TMANet,
     "upernet": UperNet,
@@ -170,7 +172,8 @@ class Segmenter(nnx.Module):
           `logits_BTHWC`, and with an auxiliary head `auxiliary_logits_BTHWC` with the size of its map. The features
           and logits of DeepLabV3, and of FCN and OCRNet unless they join all maps, have the size of the coarsest map:
           losses resize logits of any size to the labels, and `class_scores` to the finest map. With a projection head,
-          in training: `projection_BTHWC`. In training an output may have fewer frames, the last ones of each clip; see
+          in training: `projection_BTHWC`. With clusters, in training: `class_vectors_BTKC`, `class_present_BTK` and
+          `clusters_KGC`. In training an output may have fewer frames, the last ones of each clip; see
           `Decoder.decoded_frames`.
         """
         clips = image_BTHWC.shape[:2]

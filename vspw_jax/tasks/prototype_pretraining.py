@@ -95,6 +95,7 @@ class PrototypePretraining:
     """The task: see `Task`. `config.loss.prototypes` has its fields."""
 
     needs_teacher: ClassVar[bool] = True
+    figures: ClassVar[tuple[str, ...]] = ()
     predicts: ClassVar[bool] = False
 
     @classmethod

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
-from vspw_jax.losses import checks, cross_frame_nce, per_pixel, pne, segmentation
+from vspw_jax.data import labelled_frames
+from vspw_jax.losses import checks, clusters, cross_frame_nce, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.segmenter import Outputs, Segmenter
 from vspw_jax.parallel.mesh import DATA_AXES
@@ -78,7 +79,23 @@ def memory_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, step: Step, 
     return terms | {"memory": jnp.where(on, mean, 0.0) / lax.axis_size(DATA_AXES)}
 
 
-SEGMENTATION_TERMS = {"mask_classification": mask_terms, "per_pixel": pixel_terms, "memory_per_pixel": memory_terms}
+def cluster_terms(outputs: Outputs, label_BTHW: Labels, key_B: Keys, step: Step, config: ConfigDict) -> Terms:
+    """Those of a per-pixel decoder, and what pulls its clusters to class vectors where the pass gives these."""
+    terms = pixel_terms(outputs, label_BTHW, key_B, step, config)
+    if "clusters_KGC" not in outputs:
+        return terms
+    vectors_NKC, present_NK = (
+        outputs[name].reshape(-1, *outputs[name].shape[2:]) for name in ("class_vectors_BTKC", "class_present_BTK")
+    )
+    return terms | {"clusters": clusters.nearest_mse(vectors_NKC, outputs["clusters_KGC"], present_NK, total)}
+
+
+SEGMENTATION_TERMS = {
+    "mask_classification": mask_terms,
+    "per_pixel": pixel_terms,
+    "memory_per_pixel": memory_terms,
+    "clustered_per_pixel": cluster_terms,
+}
 """By the loss that a decoder is trained with: `Decoder.SEGMENTATION_LOSS`."""
 
 
@@ -144,6 +161,7 @@ class Supervised:
 
     needs_teacher: ClassVar[bool] = False
     predicts: ClassVar[bool] = True
+    figures: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
@@ -156,7 +174,20 @@ class Supervised:
                 f"data.frames is {config.data.frames}: expected {least} or more, as {config.model.decoder.name} learns "
                 f"from a frame and those before it. Set --config.data.frames={least}."
             )
+        cls._check_reference(config, decoder.reads_reference(config.model.decoder))
         decoded = decoder.decoded_frames(config.model.decoder, config.data.frames)
+        if labelled_frames.is_sparse(config.data) and decoded < config.data.frames and config.data.chosen != "last":
+            raise UserError(
+                f"{config.model.decoder.name} learns from the last frame of a clip, and with data.labelled_frames="
+                f"{config.data.labelled_frames} a clip's labelled frame is its {config.data.chosen}. Set "
+                "--config.data.chosen=last."
+            )
+        if config.data.unlabelled_share and not cls.needs_teacher:
+            raise UserError(
+                f"data.unlabelled_share is {config.data.unlabelled_share:g}, but task.name is {config.task.name!r}, in "
+                "which nothing learns from clips without labels. Set --config.data.unlabelled_share=0, or take a "
+                "recipe with a teacher."
+            )
         images = config.train.batch // config.train.accumulate * decoded
         if images < decoder.least_images(config.model.decoder):
             raise UserError(
@@ -164,6 +195,21 @@ class Supervised:
                 f"{config.train.accumulate}, {decoded} decoded of data.frames {config.data.frames}): expected 2 or "
                 f"more, as {config.model.decoder.name} normalises the means of images. Set --config.train.batch="
                 f"{2 * config.train.accumulate}."
+            )
+
+    @staticmethod
+    def _check_reference(config: ConfigDict, reads: bool) -> None:
+        """Raises UserError where clips have a reference frame that nothing reads, or lack the one that is read."""
+        name, distance = config.model.decoder.name, tuple(config.data.reference_distance)
+        if reads and not distance:
+            raise UserError(
+                f"data.reference_distance is (): expected how far a clip's first frame is from the others, as {name} "
+                "takes it for a reference. Set --config.data.reference_distance='(10, 60)'."
+            )
+        if distance and not reads:
+            raise UserError(
+                f"data.reference_distance is {distance}: expected (), as {name}, as it is set, reads no reference "
+                "frame. Set --config.data.reference_distance='()'."
             )
 
     def __init__(self, config: ConfigDict) -> None:
@@ -181,9 +227,20 @@ class Supervised:
     ) -> Terms:
         """See `Task`."""
         model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
-        given = dict(key_B=model_keys, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
-        outputs = model(batch["image_BTHWC"], train=True, **given)
+        outputs = self._outputs(model, batch["image_BTHWC"], batch, model_keys, step)
         return clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
+
+    def _outputs(
+        self,
+        model: Segmenter,
+        image_BTHWC: Float[Array, "B T H W 3"],
+        batch: Batch,
+        key_B: Keys | None,
+        step: Int[Array, ""],
+    ) -> Outputs:
+        """Those of a pass in training over a view of a batch's clips."""
+        given = dict(key_B=key_B, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
+        return model(image_BTHWC, train=True, **given)
 
 
 def clip_losses(

@@ -5,11 +5,13 @@ A new task is a class in a file of its own, as `Task` describes it, and a line i
 
 from typing import ClassVar, Protocol
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.models.segmenter import Segmenter
+from vspw_jax.tasks.mean_teacher import MeanTeacher
 from vspw_jax.tasks.prototype_pretraining import PrototypePretraining
 from vspw_jax.tasks.supervised import Supervised
 
@@ -18,11 +20,13 @@ class Task(Protocol):
     """Named loss terms of a device's clips, from the model, and from a teacher if the task needs one.
 
     `needs_teacher` says so. The teacher is an average of the weights, and `config.ema` says how it is kept. It is never
-    differentiated. Its passes change its statistics if `ema.statistics` is "own". `predicts` says whether what is
-    trained gives classes; where it does not there is nothing to evaluate, and no classifier for others to start from.
+    differentiated. Its passes change its statistics if `ema.statistics` is "own". `figures` names those of its terms
+    that are shown with the others and no part of the loss. `predicts` says whether what is trained gives classes; where
+    it does not there is nothing to evaluate, and no classifier for others to start from.
     """
 
     needs_teacher: ClassVar[bool]
+    figures: ClassVar[tuple[str, ...]]
     predicts: ClassVar[bool]
 
     @classmethod
@@ -43,10 +47,14 @@ class Task(Protocol):
         key_B: Key[Array, " B"],
         step: Int[Array, ""],
     ) -> dict[str, Float[Array, ""]]:
-        """This device's part of every weighted term; the loss is the sum over terms and devices."""
+        """This device's part of every weighted term; the loss is the sum over devices and terms but `figures`."""
 
 
-TASKS: dict[str, type[Task]] = {"prototype_pretraining": PrototypePretraining, "supervised": Supervised}
+TASKS: dict[str, type[Task]] = {
+    "mean_teacher": MeanTeacher,
+    "prototype_pretraining": PrototypePretraining,
+    "supervised": Supervised,
+}
 """By `config.task.name`."""
 
 
@@ -58,6 +66,12 @@ def check(config: ConfigDict) -> None:
 def needs_teacher(config: ConfigDict) -> bool:
     """Whether the task of a recipe asks for a teacher."""
     return TASKS[config.task.name].needs_teacher
+
+
+def loss(config: ConfigDict, terms: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
+    """The sum of what a recipe's task gives as `losses`, but for its figures."""
+    figures = TASKS[config.task.name].figures
+    return sum((term for name, term in terms.items() if name not in figures), jnp.zeros(()))
 
 
 def predicts(config: ConfigDict) -> bool:

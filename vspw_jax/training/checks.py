@@ -7,12 +7,14 @@ beside what it checks.
 from ml_collections import ConfigDict
 
 from vspw_jax.checkpoints import beginning
+from vspw_jax.classes.class_list import MOST, VOID
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
-from vspw_jax.data import clips, mixture, views
+from vspw_jax.data import clips, labelled_frames, mixture, views
 from vspw_jax.evaluation import stages
 from vspw_jax.inference import predictor
+from vspw_jax.losses.checks import CONTRASTS
 from vspw_jax.models import segmenter
 from vspw_jax.observe import profiling
 from vspw_jax.tasks import task
@@ -64,17 +66,39 @@ def check_recipe(config: ConfigDict) -> None:
         choose(AFTERWARDS, mode, "run.afterwards")
     beginning.check(config)
     clips.check(config.data)
-    views.scheme(config.data)
+    labelled_frames.check(config.data)
+    views.check(config.data)
     segmenter.check(config.model)
     task.check(config)
     for mode in config.run.afterwards:
         task.check_predicts(config, f"run.afterwards asks for {mode}")
+    check_many_classes(config)
     weight_average.check(config, task.needs_teacher(config))
     optimizers.check(config)
     non_finite.allowed(config.run)
     profiling.check(config.run.profile_steps)
     stages.check(config)
     predictor.check_options(config.evaluate, tuple(config.model.image_size), config.model.num_classes)
+
+
+def check_many_classes(config: ConfigDict) -> None:
+    """Raises UserError for more classes than a byte tells apart, where those are not told apart or not meant."""
+    number, decoder = config.model.num_classes, segmenter.decoder_of(config.model)
+    if number <= MOST:
+        return
+    if not mixture.has_own_classes(config.data):
+        raise UserError(
+            f"model.num_classes is {number}: expected 1 to {MOST}, as {VOID} is void. Only several data sets together, "
+            "with --config.data.classes=union, have more."
+        )
+    in_bytes = [f"loss.{name}" for name in CONTRASTS if name in config.loss and config.loss[name].weight]
+    if decoder.remembers or decoder.SEGMENTATION_LOSS == "memory_per_pixel":
+        in_bytes.append(f"the decoder {config.model.decoder.name}")
+    if in_bytes:
+        raise UserError(
+            f"The data sets have {number} classes together, and {' and '.join(in_bytes)} can tell apart {MOST}. Leave "
+            "data sets out of config.data.mixture, set a loss's weight to 0, or choose another decoder."
+        )
 
 
 def check(config: ConfigDict) -> list[mixture.Member]:

@@ -17,9 +17,11 @@ from ml_collections import ConfigDict
 
 from vspw_jax.checkpoints import beginning, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
+from vspw_jax.classes import class_union
+from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, warn
-from vspw_jax.data import mixture, pipeline, records
-from vspw_jax.evaluation.evaluate import comparisons
+from vspw_jax.data import mixture, pipeline
+from vspw_jax.evaluation.evaluate import comparisons, split_of
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.observe.goodput import Goodput
 from vspw_jax.observe.observer import Observer
@@ -70,7 +72,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
             batches = pipeline.batches_of_run(config, first_step)
             images_per_step = config.train.batch * config.data.frames
             observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
-            pictures = Pictures(config, graphdef, mesh) if task.predicts(config) else None
+            classes = members[0].classes
+            pictures = Pictures(config, graphdef, mesh, classes) if task.predicts(config) else None
             run = Run(config, workdir, mesh, checkpoints, observer, pictures, goodput, trace)
             # However it ends, a save that has begun is finished, and so are the processes that read.
             with contextlib.closing(observer), contextlib.closing(batches), contextlib.closing(trace):
@@ -84,8 +87,8 @@ def claimed(
     with processes.first_alone("workdir"):
         run_identity.claim_workdir(workdir, config, mixture.identity(members))
         if jax.process_index() == 0:
-            run_classes.note(workdir, members[0].frames.classes)
-    if len(members) > 1:
+            run_classes.note(workdir, members[0].classes)
+    if len(members) > 1 or members[0].frames.note:
         print(mixture.report(members, config.data.frames))
     in_background = config.run.save_in_background
     checkpoints = Checkpoints(
@@ -120,9 +123,12 @@ def compiled(step_function: Any, *inputs: Any) -> Callable:
 class Pictures:
     """Frame, truth and prediction of the first videos of the evaluation's split, now and then."""
 
-    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh) -> None:
-        self._mesh, self._predictor = mesh, Predictor(config, graphdef, local_mesh(mesh))
-        self._frames = records.Frames(config.data.records, config.data.eval_split)
+    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh, classes: ClassList) -> None:
+        self._mesh, self._frames = mesh, split_of(config.data)
+        self._frames.check_truth()  # Sooner than the evaluation that follows.
+        part = class_union.part_for(classes, self._frames.classes, self._frames.path)
+        outputs = part.numbers if part else None
+        self._predictor = Predictor(config, graphdef, local_mesh(mesh), classes=self._frames.classes, outputs=outputs)
 
     def show(self, step: int, state: State, observer: Observer) -> None:
         """Logs them, in the first process; all give it their weights."""

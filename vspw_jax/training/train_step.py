@@ -63,7 +63,7 @@ def make_gradients(config: ConfigDict, graphdef: nnx.GraphDef) -> Callable:
             models["teacher"] = merged(lax.stop_gradient(teacher_weights), kept["teacher"])
         losses = the_task.losses(models["model"], models.get("teacher"), batch, key_B, step)
         kept, seen = _kept(models)
-        return sum(losses.values()), (losses, kept, seen)
+        return task.loss(config, losses), (losses, kept, seen)
 
     gradient = jax.grad(loss, has_aux=True)
     return lambda weights, *rest: gradient(*weights, *rest)
@@ -179,7 +179,7 @@ def make_train_step(
                 config.ema, state["ema"], params, kept["model"], kept.get("teacher"), state["step"], memories
             )
         return new_state, {
-            "loss": sum(losses.values()),
+            "loss": task.loss(config, losses),
             **losses,
             "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": learning_rate(state["step"]),

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from vspw_jax.checkpoints import beginning, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.classes import unnamed, vspw
-from vspw_jax.classes.class_list import ClassList
+from vspw_jax.classes.class_list import MOST, ClassList
+from vspw_jax.classes.class_union import ClassUnion, Part, part_for
 from vspw_jax.console.errors import UserError
 from vspw_jax.data.transforms import IMAGENET, Normalisation
 from vspw_jax.inference.predictor import Predictor
@@ -22,14 +23,15 @@ from vspw_jax.training import checks, non_finite, train_state
 
 
 class Trained(NamedTuple):
-    """A network's graphdef, its params and model_state, the step of its checkpoint (None of a file), its classes, and
-    what images are normalised by for it."""
+    """A network's graphdef, its params and model_state, the step of its checkpoint (None of a file), its classes, what
+    images are normalised by for it, and whether its classes are known: else they are named by their number."""
 
     graphdef: nnx.GraphDef
     weights: train_state.State
     step: int | None
     classes: ClassList
     normalisation: Normalisation = IMAGENET
+    are_known: bool = True
 
 
 def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
@@ -50,11 +52,12 @@ def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
         graphdef, found = train_state.restore_weights(config, checkpoints, mesh, step)
         non_finite.check_weights(found, f"The checkpoint of step {step} in {workdir}")
         classes, said = run_classes.of_run(config, workdir).classes, f"as {workdir} names them"
-        if len(classes) != config.model.num_classes:  # A head of another data set's classes, trained on VSPW.
+        are_known = len(classes) == config.model.num_classes
+        if not are_known:  # A head of another data set's classes, trained on VSPW.
             classes, said = unnamed.by_number(config.model.num_classes)
         if not vspw.are(classes):
             print(f"{len(classes)} classes, {said}.")
-        return Trained(graphdef, found, step, classes)
+        return Trained(graphdef, found, step, classes, are_known=are_known)
     if not config.init_from:
         raise UserError(
             f"There is no checkpoint in {workdir}. Train one with --mode=train, name its --workdir=DIR, or take a "
@@ -71,17 +74,50 @@ def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
     if plan.file.normalisation is not None:
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.file.normalisation)
         print(f"       frames are normalised by mean {mean} and std {std}, as the file's preprocessor_config.json says")
-    return Trained(graphdef, found, None, classes, plan.file.normalisation or IMAGENET)
+    are_known = classes is plan.file.classes
+    return Trained(graphdef, found, None, classes, plan.file.normalisation or IMAGENET, are_known)
 
 
-def predictor(config: ConfigDict, workdir: pathlib.Path, recipe: str = "") -> Predictor:
-    """A `Predictor` with these weights; `recipe` is the name of the config's file, for what is written of them."""
+def shown_part(classes: ClassList, scored: ClassList | None, path: str) -> Part | None:
+    """The part of a network's classes that it predicts, None for all: see `predictor`; `path` is the data's."""
+    if not isinstance(classes, ClassUnion):
+        if len(classes) > MOST:
+            raise UserError(
+                f"The network has {len(classes)} classes, more than masks can hold, and nothing says which data set "
+                "has which. Take it from the workdir that it was trained in: --workdir=DIR."
+            )
+        return None
+    if scored is not None:
+        return part_for(classes, scored, path)
+    if len(classes) <= MOST:
+        return None
+    part = classes.parts[0]
+    own = f"those of {part.name} are predicted ({len(part.classes)})"
+    print(f"Of {len(classes)} classes, more than masks can hold, {own}.")
+    return part
+
+
+def predictor(
+    config: ConfigDict, workdir: pathlib.Path, recipe: str = "", scored: ClassList | None = None
+) -> Predictor:
+    """A `Predictor` with these weights.
+
+    A network of several data sets' classes predicts those of one of them where it is scored on that one, or where all
+    would be too many for masks.
+
+    Args:
+      recipe: name of the config's file, for what is written of them.
+      scored: classes of the data that it is to be scored on.
+    """
     task.check_predicts(config, "This command predicts")
     mesh = make_mesh()
-    graphdef, found, step, classes, normalisation = weights(config, workdir, mesh)
+    graphdef, found, step, classes, normalisation, _ = weights(config, workdir, mesh)
     origin = {"recipe": recipe, "step": step}
     if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
         if config.init_from_key:
             origin["init_from_key"] = config.init_from_key
-    return Predictor(config, graphdef, local_mesh(mesh), placement.local(mesh, found), origin, classes, normalisation)
+    part = shown_part(classes, scored, config.data.records)
+    classes, outputs = (part.classes, part.numbers) if part else (classes, None)
+    placed = placement.local(mesh, found)
+    return Predictor(config, graphdef, local_mesh(mesh), placed, origin, classes, normalisation, outputs)

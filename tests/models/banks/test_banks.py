@@ -10,8 +10,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from vspw_jax.losses import prototypes
 from vspw_jax.models import memory
 from vspw_jax.models.banks.class_bank import ClassBank
+from vspw_jax.models.banks.image_means import image_means
 from vspw_jax.models.banks.region_bank import RegionBank
 from vspw_jax.parallel.mesh import DATA_AXES, make_mesh
 
@@ -71,13 +73,13 @@ def history(bank, num_devices, parts=1):
 
 def test_prototypes_are_equation_3_over_the_last_batches():
     kept = []
-    for seed, ((prototypes, valid), _) in enumerate(history(ClassBank, 1)):
+    for seed, ((found, valid), _) in enumerate(history(ClassBank, 1)):
         kept = [*kept, means(*batch(seed))][-OPTIONS.slots :]
         for k in range(K):
             of_class = [image[k] for images in kept for image in images if k in image]
             assert valid[k] == bool(of_class)
             expected = unit(np.mean(of_class, axis=0)) if of_class else np.zeros(D)
-            np.testing.assert_allclose(prototypes[k], expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found[k], expected, rtol=1e-5, atol=1e-6)
     assert [bool(valid[3]) for (_, valid), _ in history(ClassBank, 1)] == [True, True, True, False, True]
 
 
@@ -100,6 +102,16 @@ def test_devices_and_parts_of_a_batch_change_nothing(bank, num_devices, parts):
         if parts == 1:
             np.testing.assert_allclose(other_known[0], known[0], rtol=1e-5, atol=1e-6)
             np.testing.assert_array_equal(other_known[1], known[1])
+
+
+def test_void_is_no_class_of_many():
+    """Several data sets together have more classes than a byte tells apart; none of them is number 255."""
+    features, labels = np.ones((1, 3, D), np.float32), np.array([[255, 2, 299]])
+    has = np.asarray(image_means(features, labels, 300).has_NK[0])
+    assert np.flatnonzero(has).tolist() == [2, 299]
+    rows, valid = np.eye(300, D, dtype=np.float32), np.ones(300, bool)
+    _, counts = prototypes.prototype_losses(features[0], labels[0], rows, valid, 0.07)
+    assert np.asarray(counts).tolist() == [False, True, True]
 
 
 def test_no_gradient_reaches_what_fills_a_bank():

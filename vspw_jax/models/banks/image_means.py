@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from vspw_jax.classes.vspw import VOID
+
 
 class ImageMeans(NamedTuple):
     """p of equation 3, and m: whether the image has pixels of the class; a mean without is 0."""
@@ -18,8 +20,8 @@ class ImageMeans(NamedTuple):
 
 
 def image_means(features_NPD: Float[Array, "N P D"], labels_NP: Int[Array, "N P"], num_classes: int) -> ImageMeans:
-    """The means, float32; labels outside of 0..K-1, as void, count for no class."""
-    of_class_NPK = jax.nn.one_hot(labels_NP, num_classes)
+    """The means, float32; labels outside of 0..K-1, and void (255), count for no class."""
+    of_class_NPK = jax.nn.one_hot(jnp.where(labels_NP == VOID, -1, labels_NP), num_classes)
     pixels_NK = of_class_NPK.sum(axis=1)
     sums_NKD = jnp.einsum("npk,npd->nkd", of_class_NPK, features_NPD.astype(jnp.float32), precision="highest")
     return ImageMeans(sums_NKD / jnp.maximum(pixels_NK, 1)[..., None], pixels_NK > 0)

@@ -38,10 +38,14 @@ class Training:
     progress: float | Float[Array, ""] = 0.0
     step: int | Int[Array, ""] = 0
 
+    def of(self, numbers: Sequence[int]) -> "Training":
+        """What is known of the frames of these numbers of each clip."""
+        cut = lambda x_N: None if x_N is None else layers.frames_of(x_N, self.frames, numbers)
+        return dataclasses.replace(self, frames=len(numbers), keys_N=cut(self.keys_N), label_NHW=cut(self.label_NHW))
+
     def of_last(self, count: int) -> "Training":
         """What is known of the last `count` frames of each clip."""
-        cut = lambda x_N: None if x_N is None else layers.last_frames(x_N, self.frames, count)
-        return dataclasses.replace(self, frames=count, keys_N=cut(self.keys_N), label_NHW=cut(self.label_NHW))
+        return self.of(range(self.frames - count, self.frames))
 
     def keys(self, data: int) -> layers.Keys:
         """Keys of every image for one of several draws; None for none."""
@@ -103,6 +107,11 @@ class Decoder(nnx.Module):
     def least_frames(cls, config: ConfigDict) -> int:
         """The fewest frames of a clip that it can be trained on."""
         return 1
+
+    @classmethod
+    def reads_reference(cls, config: ConfigDict) -> bool:
+        """Whether in training a clip's first frame is one far from the others: `data.reference_distance`."""
+        return False
 
     def __init__(
         self,

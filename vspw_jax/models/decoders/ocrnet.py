@@ -6,6 +6,8 @@ lib/models/seg_hrnet_ocr.py, branch HRNet-OCR.
 Shapes: N images, H and W cells, K classes, C channels, D channels of keys.
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -65,7 +67,7 @@ class OcrNet(Decoder):
         auxiliary_level (the map that it reads under "coarsest"), auxiliary_dropout.
     """
 
-    FIELDS = (
+    FIELDS: ClassVar[tuple[str, ...]] = (
         *("inputs", "align_corners", "dim", "key_dim", "dropout", "dropped"),
         *("auxiliary_dim", "auxiliary_size", "auxiliary_level", "auxiliary_dropout"),
     )
@@ -123,15 +125,28 @@ class OcrNet(Decoder):
     def __call__(self, maps: Maps, training: Training | None = None) -> dict[str, Array]:
         """`logits_NHWC` and the `features_NHWC` of which they are made, with the size of what is read, and
         `auxiliary_logits_NHWC`."""
-        train = training is not None
-        x = INPUTS[self.inputs].read(maps, self.align_corners)
-        of_auxiliary = x if self.auxiliary_level is None else maps[self.auxiliary_level]
-        _, guess = self.auxiliary(of_auxiliary, train, keys_of(training, 1))
-        features = self.bottleneck(x, train)
-        at_features = layers.resize_bilinear(guess, *features.shape[1:3])
-        features = self.attention(features, gather_regions(features, at_features), train)
+        features, guess = self.features(maps, training is not None), self.guess(maps, training)
+        outputs = self.decoded(features, self.class_vectors(features, guess), training)
+        return outputs | {"auxiliary_logits_NHWC": guess}
+
+    def features(self, maps: Maps, train: bool) -> layers.Map:
+        """Of every cell, before it attends to anything."""
+        return self.bottleneck(INPUTS[self.inputs].read(maps, self.align_corners), train)
+
+    def guess(self, maps: Maps, training: Training | None) -> layers.Map:
+        """Logits of the auxiliary head."""
+        level = self.auxiliary_level
+        x = INPUTS[self.inputs].read(maps, self.align_corners) if level is None else maps[level]
+        return self.auxiliary(x, training is not None, keys_of(training, 1))[1]
+
+    def class_vectors(self, features_NHWC: layers.Map, guess_NhwK: layers.Map) -> Regions:
+        """What images have of each class, by the guess."""
+        return gather_regions(features_NHWC, layers.resize_bilinear(guess_NhwK, *features_NHWC.shape[1:3]))
+
+    def decoded(self, features_NHWC: layers.Map, regions_NKC: Regions, training: Training | None) -> dict[str, Array]:
+        """Logits, and the features of which they are made, of cells that attend to regions."""
+        features = self.attention(features_NHWC, regions_NKC, training is not None)
         return {
             "features_NHWC": features.astype(jnp.float32),
             "logits_NHWC": self.classifier(features, keys_of(training, 0)),
-            "auxiliary_logits_NHWC": guess,
         }

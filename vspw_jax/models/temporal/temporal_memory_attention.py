@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vspw_jax.models import layers
+from vspw_jax.models.temporal import frame_queue
 
 Place = tuple[layers.Map, ...]
 """Keys and values."""
@@ -123,10 +124,10 @@ class TemporalMemoryAttention(nnx.Module):
         return self.attend(layers.last_frames(x_NHWC, len(x_NHWC) // clips, count), places, train)
 
     def no_past(self, x_NHWC: layers.Map) -> list[Queue]:
-        """Queues before a first frame, in float32, as files have them; of the map only the shape counts."""
-        images, past = x_NHWC.shape[:3], len(self.memory_key)
-        empty = lambda count, width: jnp.zeros((images[0], count, *images[1:], width))
-        return [tuple(empty(past - place, width) for width in self.widths) for place in range(past)]
+        """Queues before a first frame; of the map only the shape counts."""
+        past = len(self.memory_key)
+        blank = [jnp.zeros((*x_NHWC.shape[:3], width)) for width in self.widths]
+        return [tuple(frame_queue.empty(x, past - place) for x in blank) for place in range(past)]
 
     def next_frame(
         self, x_NHWC: layers.Map, queues: list[Queue], is_first_N: Bool[Array, " N"]
@@ -137,12 +138,10 @@ class TemporalMemoryAttention(nnx.Module):
           is_first_N: a first frame fills its queues with itself.
         """
         new = self.for_places(x_NHWC, False)
-
-        def filled(queue: Array, frame: Array) -> Array:
-            return jnp.where(is_first_N.reshape(-1, 1, 1, 1, 1), frame[:, None].astype(queue.dtype), queue)
-
-        full = [tuple(map(filled, *pair)) for pair in zip(queues, new, strict=True)]
+        full = [
+            tuple(frame_queue.begun(*pair, is_first_N) for pair in zip(*place, strict=True))
+            for place in zip(queues, new, strict=True)
+        ]
         oldest = [tuple(queue[:, 0].astype(self.dtype) for queue in pair) for pair in full]
         output = self.attend(x_NHWC, oldest, False)
-        push = lambda queue, frame: jnp.concatenate([queue[:, 1:], frame[:, None].astype(queue.dtype)], axis=1)
-        return output, [tuple(map(push, *pair)) for pair in zip(full, new, strict=True)]
+        return output, [tuple(map(frame_queue.pushed, *pair)) for pair in zip(full, new, strict=True)]

@@ -1,0 +1,1 @@
+"""What a training step costs on a TPU, by the account of the TPU's compiler; see __main__.py."""

@@ -1,0 +1,107 @@
+"""The compiler's estimates of a compiled program's instructions, those in loops times their rounds.
+
+Source of the fields: the text of a program that libtpu compiled; `estimated_cycles` stands in an instruction's
+`backend_config`. An instruction within a fusion is a part of its estimate.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from benchmarks import collectives
+from benchmarks.tpu_cost.frames import Frame, Frames
+
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+STACK = re.compile(r"stack_frame_id=(\d+)")
+SCOPE = re.compile(r'op_name="([^"]*)"')
+INNER = re.compile(
+    r"(?:body|to_apply|calls|branch_computations|true_computation|false_computation)=\{?([^},]+(?:, ?%[^},]+)*)"
+)
+CALLED = re.compile(r"calls=%?([\w.\-]+)")
+MADE_FOR = ("gather", "scatter", "sort")
+DESCENDED = ("while", "conditional", "call")
+"""Operations whose computations are run as they stand; those of all branches of a conditional count."""
+FREE = re.compile(
+    r"parameter|constant|tuple|get-tuple-element|bitcast|after-all|partition-id|replica-id|opt-barrier|domain|iota|copy-\w+"
+    r"|\w[\w-]*-(?:start|done|update)|" + "|".join(DESCENDED)
+)
+"""Operations that make no work, or work beside others: copies and collectives that only start or end there."""
+IDLE_CALLS = ("AllocateBuffer", "AssumeGatherIndicesInBound")
+"""Custom calls that do nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """An instruction of the program.
+
+    Attributes:
+      name: in the program's text.
+      kind: its operation; of a fusion with no estimate, that which it is made for.
+      times: how often it runs in a step.
+      cycles: of one run by the compiler's estimate, or by its schedule; None where there is neither.
+      scope: the JAX operations that it comes from.
+      stack: the places in the source, outermost first.
+    """
+
+    name: str
+    kind: str
+    times: int
+    cycles: float | None
+    scope: str
+    stack: tuple[Frame, ...]
+
+    @property
+    def total(self) -> float:
+        """Cycles of all runs; 0 where they are not known."""
+        return self.times * (self.cycles or 0)
+
+
+def _elements(shape: str) -> int:
+    return max(
+        (math.prod(map(int, filter(None, sizes.split(",")))) for _, sizes in collectives.ARRAY.findall(shape)),
+        default=0,
+    )
+
+
+def _kind_of_fusion(rest: str, computations: Mapping[str, list]) -> str:
+    """The gather, scatter or sort that a fusion is made for, in it or in a fusion within it; else "fusion"."""
+    called = CALLED.search(rest)
+    for _, _, operation, inner in computations.get(called[1], ()) if called else ():
+        kind = _kind_of_fusion(inner, computations) if operation == "fusion" else operation
+        if kind in MADE_FOR:
+            return kind
+    return "fusion"
+
+
+def _works(shape: str, operation: str, rest: str) -> bool:
+    idle = operation == "custom-call" and any(f'"{name}"' in rest for name in IDLE_CALLS)
+    return not idle and not FREE.fullmatch(operation) and _elements(shape) > 1
+
+
+def costs(text: str, schedules: Mapping[str, float] | None = None) -> Iterator[Cost]:
+    """The instructions of a program that do work.
+
+    Args:
+      schedules: cycles of a run by an instruction's name, for those that carry no estimate; see `schedules.py`.
+    """
+    entry, computations = collectives.parse(text)
+    frames, schedules = Frames(text), schedules or {}
+
+    def visit(computation: str, times: int) -> Iterator[Cost]:
+        for name, shape, operation, rest in computations.get(computation, ()):
+            if operation in DESCENDED:
+                rounds = collectives.rounds_of(rest, computations) if operation == "while" else 1
+                for called in INNER.findall(rest):
+                    for inner in re.findall(r"[\w.\-]+", called):
+                        yield from visit(inner, times * rounds)
+            elif _works(shape, operation, rest):
+                stated = CYCLES.search(rest)
+                kind = _kind_of_fusion(rest, computations) if operation == "fusion" and not stated else operation
+                cycles = float(stated[1]) if stated else schedules.get(name)
+                scope, stack = SCOPE.search(rest), STACK.search(rest)
+                yield Cost(
+                    name, kind, times, cycles, scope[1] if scope else "", frames.stack(int(stack[1])) if stack else ()
+                )
+
+    yield from visit(entry, 1)

@@ -1,0 +1,153 @@
+"""The account of a compiled program, counted by hand on the text of one and on schedules; no TPU compiler is needed."""
+
+import json
+import textwrap
+
+import pytest
+
+from benchmarks.tpu_cost import __main__ as program
+from benchmarks.tpu_cost import chips, estimates, frames, schedules, tables
+from vspw_jax.console.errors import UserError
+
+TEXT = """HloModule step
+
+FileNames
+1 "/somewhere/vspw_jax/models/encoders/beit.py"
+2 "/somewhere/lib/flax/nnx/nn/linear.py"
+3 "/somewhere/vspw_jax/losses/per_pixel.py"
+
+FunctionNames
+1 "Block.__call__"
+2 "Linear.__call__"
+3 "cross_entropy.<locals>.mean"
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=12 end_line=12 column=1 end_column=2}
+2 {file_name_id=2 function_name_id=2 line=34 end_line=34 column=1 end_column=2}
+3 {file_name_id=3 function_name_id=3 line=56 end_line=56 column=1 end_column=2}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+2 {file_location_id=2 parent_frame_id=2}
+3 {file_location_id=3 parent_frame_id=1}
+
+
+%inner (x: f32[8,8]) -> f32[8,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  ROOT %rows = f32[8,8]{1,0} gather(%x, %x), metadata={op_name="jit(step)/take" stack_frame_id=3}
+}
+
+%outer (x.1: f32[8,8]) -> f32[8,8] {
+  %x.1 = f32[8,8]{1,0} parameter(0)
+  ROOT %fused = f32[8,8]{1,0} fusion(%x.1), kind=kCustom, calls=%inner
+}
+
+%body (state: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
+  %state = (s32[], f32[8,8]{1,0}) parameter(0)
+  %value = f32[8,8]{1,0} get-tuple-element(%state), index=1
+  %product = f32[8,8]{1,0} fusion(%value), calls=%inner, metadata={stack_frame_id=2}, x={"estimated_cycles":"100"}
+  %index = s32[] add(%state, %state)
+  ROOT %out = (s32[], f32[8,8]{1,0}) tuple(%index, %product)
+}
+
+%condition (state.1: (s32[], f32[8,8])) -> pred[] {
+  %state.1 = (s32[], f32[8,8]{1,0}) parameter(0)
+  %bound = s32[] constant(6)
+  %at = s32[] get-tuple-element(%state.1), index=0
+  ROOT %less = pred[] compare(%at, %bound), direction=LT
+}
+
+ENTRY %main (p: f32[8,8]) -> f32[8,8] {
+  %p = f32[8,8]{1,0} parameter(0)
+  %room = f32[8,8]{1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %begin = (s32[], f32[8,8]{1,0}) tuple(%p, %p)
+  %loop = (s32[], f32[8,8]{1,0}) while(%begin), condition=%condition, body=%body
+  %sampled = f32[8,8]{1,0} fusion(%p), kind=kCustom, calls=%outer, metadata={op_name="jit(step)/take" stack_frame_id=3}
+  ROOT %sum = f32[8,8]{1,0} add(%sampled, %p), backend_config={"estimated_cycles":"7"}
+}
+"""
+
+SCHEDULE = textwrap.dedent("""\
+    LB: loop body
+         0   :  { %s1 = smov 0 }
+       0x1   :  { %s2 = smov 0 } /* Start region 2 */
+       0x2 LB: > { %v1 = vld [vmem:[%s3] sm:$0xff]  ;;  %s5 = sphi %s1, %s4 /* phi copy */ }
+    a line of a comment that goes on
+       0x3   : > { %s14 = sadd.s32 1, %s5 }
+       0x3   :  {} /* End region 2 */
+       0x4 LB: >> { %s6 = sadd.s32 1, %s7  ;;  %s7 = sphi %s1, %s6 }
+       0x5   : >> { %p1 = scmp.ge.s32.totalorder %s6, 10  ;;  %p3 = scmp.ge.s32.totalorder (%p1), %s4, 4 }
+       0x6 LB: >> { %s10 = sphi %s2, %s9  ;;  %p8 = scmp.ge.s32.totalorder %s8, 999 }
+       0x7   : >> { %p2 = scmp.gt.s32.totalorder %s9, %s11 }
+       0x8   : > { %v4 = vst }
+       0x9 LB: > { %s13 = sphi %s1, %s12  ;;  %p4 = scmp.ge.s32.totalorder %s12, 3 /* loop exit test */ }
+       0xa   :  { %v2 = vst }
+    """)
+
+
+def test_instructions_in_a_loop_count_as_often_as_it_runs_and_those_of_a_fusion_once():
+    by_name = {cost.name: cost for cost in estimates.costs(TEXT)}
+    assert by_name.keys() == {"product", "sampled", "sum"}
+    assert (by_name["product"].times, by_name["product"].cycles, by_name["product"].total) == (6, 100, 600)
+    assert by_name["sum"].total == 7
+    assert (by_name["sampled"].kind, by_name["sampled"].cycles) == ("gather", None)
+
+
+def test_what_has_no_estimate_is_listed_until_its_schedule_is_known():
+    assert tables.not_estimated(list(estimates.costs(TEXT))) == {"gather": 1}
+    costs = list(estimates.costs(TEXT, {"sampled": 50.0, "product": 1.0}))
+    assert tables.not_estimated(costs) == {} and sum(cost.total for cost in costs) == 600 + 7 + 50
+
+
+def test_costs_stand_by_module_and_by_the_innermost_line_of_this_package():
+    costs = list(estimates.costs(TEXT, {"sampled": 393.0}))
+    by_module = tables.shares(costs, tables.modules, chips.CHIPS["v5e"])
+    assert {name: row["share"] for name, row in by_module.items()} == {
+        "models/encoders/beit Block": 0.6,
+        "losses/per_pixel cross_entropy": 0.393,
+        "elsewhere": 0.007,
+    }
+    by_line = tables.shares(costs, tables.line, chips.CHIPS["v5e"])
+    assert list(by_line)[:2] == [
+        "models/encoders/beit.py:12 Block.__call__",
+        "losses/per_pixel.py:56 cross_entropy.<locals>.mean",
+    ]
+    assert by_line["models/encoders/beit.py:12 Block.__call__"]["ms"] == pytest.approx(600 / 1.5e6, abs=1e-3)
+
+
+def test_a_stack_leads_outwards_and_a_damaged_table_does_not_lead_in_a_circle():
+    stacks = frames.Frames(TEXT)
+    assert [frame.line for frame in stacks.stack(2)] == [12, 34] and stacks.stack(99) == ()
+    circle = frames.Frames(TEXT.replace("location_id=1 parent_frame_id=1", "location_id=1 parent_frame_id=3"))
+    assert len(circle.stack(2)) == frames.DEEPEST
+
+
+def test_bundles_in_loops_count_as_often_as_the_loops_run():
+    inner, by_data = 2 * 10, 2
+    assert schedules.cycles(SCHEDULE) == 3 + 4 * (4 + inner + by_data) + 3 * 1
+
+
+def test_schedules_are_read_while_they_come_and_their_files_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(schedules, "POLL_SECONDS", 0.01)
+    with schedules.collected(tmp_path) as known:
+        (tmp_path / "17-gather.3-03-final_bundles.txt").write_text(SCHEDULE)
+        (tmp_path / "17-gather.3-02-schedule-analysis_final_bundles.txt").write_text("no schedule")
+        (tmp_path / "18-TLP-hlo.txt").write_text("HloModule")
+    assert known == {"gather.3": schedules.cycles(SCHEDULE)} and not list(tmp_path.iterdir())
+
+
+def test_two_accounts_are_compared_and_other_files_refused(tmp_path, capsys):
+    row = lambda ms: {"ms": ms, "share": 1.0, "not_estimated": 0}
+    account = lambda ms: {"ms": ms, "not_estimated": {}, "by_module": {"x": row(ms)}, "by_line": {}}
+    for name, ms in (("before", 4.0), ("after", 3.0)):
+        (tmp_path / name).write_text(json.dumps(account(ms)))
+    program.compare(tmp_path / "before", tmp_path / "after")
+    assert "4.00 ms before, 3.00 ms after (0.750 of it)" in capsys.readouterr().out
+    (tmp_path / "after").write_text("{}")
+    with pytest.raises(UserError, match="not both files of --json"):
+        program.compare(tmp_path / "before", tmp_path / "after")
+
+
+def test_a_chip_that_is_not_listed_is_named():
+    with pytest.raises(UserError, match="v4"):
+        chips.of_topology("v4:2x2x1")

@@ -1,0 +1,79 @@
+"""Classes of several data sets together: their numbers, names and colours, and what is void among them."""
+
+import numpy as np
+import pytest
+
+from vspw_jax.classes import class_list, class_union, label_maps, published, vspw
+from vspw_jax.classes.class_list import HOLE, VOID
+from vspw_jax.console.errors import UserError
+
+STREET, HOUSE = class_list.coloured(["road", "wall", "car"]), class_list.coloured(["wall", "bed"])
+
+
+def many(count, letter):
+    return class_list.coloured([f"{letter}{number}" for number in range(count)])
+
+
+def test_they_are_numbered_one_after_the_other_and_clashes_go_by_the_data_set():
+    union = class_union.of([("main", "streets", STREET), ("b", "houses", HOUSE), ("val", "streets", STREET)])
+    assert union.names == ("road", "streets/wall", "car", "houses/wall", "bed")
+    assert [part.numbers.tolist() for part in union.parts] == [[0, 1, 2], [3, 4]]
+    assert union.parts[1].lookup.tolist() == [3, 4] + [VOID] * 254
+    assert union.colours[:3] == STREET.colours and len(set(union.colours)) == 5
+    assert class_union.from_json(union.to_json()) == union
+    assert class_union.of([("main", "streets", STREET), ("val", "streets", STREET)]) is STREET
+
+
+def test_two_sets_of_one_name_go_by_the_mixtures_names():
+    union = class_union.of([("main", "folder", STREET), ("mine", "folder", HOUSE)])
+    assert union.names[1] == "main/wall" and union.names[3] == "mine/wall"
+
+
+@pytest.mark.parametrize("sizes", [(254, 3), (255, 2), (21, 150, 171), (255,)])
+def test_no_class_has_the_number_of_void(sizes):
+    union = class_union.of([(str(n), str(n), many(size, "abc"[n])) for n, size in enumerate(sizes)])
+    numbers = np.concatenate([part.numbers for part in union.parts]) if len(sizes) > 1 else np.arange(255)
+    expected = [number for number in range(sum(sizes) + 1) if number != VOID][: sum(sizes)]
+    assert numbers.tolist() == expected and len(union) == max(numbers) + 1
+    own = [name for size, letter in zip(sizes, "abc", strict=False) for name in many(size, letter).names]
+    assert [union.names[number] for number in numbers] == own
+    assert len(union) <= VOID or union.names[VOID] == HOLE
+    assert not union.palette[VOID].any() and len(set(union.colours)) == len(union)
+
+
+def test_three_public_sets_have_342_classes_together():
+    """Paper 003 pretrains on these."""
+    members = [("main", "pascal_voc", published.label_map("pascal_voc").classes)]
+    for dataset, numbering in (("ade20k", "raw_0_150"), ("coco_stuff", "pixelmap_0_181")):
+        own = label_maps.to_own_classes(label_maps.of(dataset, numbering)).classes
+        members.append((dataset, dataset, own))
+    union = class_union.of(members)
+    assert len(union) == 343 and [part.first for part in union.parts] == [0, 21, 171]
+    assert union.names[15] == "pascal_voc/person" and union.names[21 + 12] == "ade20k/person"
+    assert union.names[172 + 100] == union.parts[2].classes.names[100]
+
+
+def test_more_classes_than_bytes_are_refused_of_one_data_set():
+    with pytest.raises(UserError, match="There are 256 classes: expected 1 to 255"):
+        many(256, "a")
+
+
+def test_a_network_is_scored_on_one_of_its_data_sets():
+    union = class_union.of([("main", "streets", STREET), ("b", "houses", HOUSE)])
+    assert class_union.part_for(union, HOUSE, "data").name == "houses"
+    assert class_union.part_for(HOUSE, HOUSE, "data") is None
+    with pytest.raises(
+        UserError, match=r"classes of streets \(3\), houses \(2\); data has 124 others .* of one of the"
+    ):
+        class_union.part_for(union, vspw.classes(), "data")
+
+
+def test_data_sets_that_map_to_vspw_have_their_own_classes_too():
+    for numbering, void in (("raw_0_150", 0), ("reduced_0_149", 255)):
+        own = label_maps.to_own_classes(label_maps.of("ade20k", numbering))
+        lookup = own.lookup(("exact",))
+        first = int(numbering == "raw_0_150")
+        assert lookup[first : first + 150].tolist() == list(range(150)) and lookup[void] == VOID
+        assert own.classes.names[:3] == ("wall", "building", "sky")
+    for same in (own, label_maps.of("vspw", "raw_1_124")):
+        assert label_maps.to_own_classes(same) is same
