@@ -58,6 +58,7 @@ SLOW = (
     "parallel/test_accumulation.py",
     "faults/test_signals.py",
     "tasks/test_task.py",
+    "tasks/test_prototype_pretraining.py",
     "tasks/test_mean_teacher.py",
     "inference/test_memory.py",
     "inference/test_memory_decoders.py",

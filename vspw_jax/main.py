@@ -41,6 +41,7 @@ from vspw_jax.interop import checkpoint_file, convert, namings, recipe_of_file
 from vspw_jax.metrics import table
 from vspw_jax.parallel import processes
 from vspw_jax.parallel.mesh import make_mesh
+from vspw_jax.tasks import task
 from vspw_jax.training import checks, length, loop, preemption, replay, trained
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, such as configs/nce.py or configs/nce.py:demo.")
@@ -282,6 +283,8 @@ def main(_: Sequence[str]) -> None:
     if not is_of_file:
         fit_to_command(config, workdir)
     checks.check_recipe(config)
+    if _MODE.value in checks.AFTERWARDS:
+        task.check_predicts(config, f"--mode={_MODE.value} predicts")
     check_flags(config, _MODE.value)
     if _DISTRIBUTED.value:
         check_shared(_MODE.value)

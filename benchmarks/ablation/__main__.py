@@ -25,7 +25,7 @@ from benchmarks.ablation import definition, picture, run, table
 from benchmarks.ablation.program import RunFailed
 from benchmarks.ablation.results import file_of, results
 from benchmarks.ablation.run import Run
-from benchmarks.ablation.studies import STUDIES, Study
+from benchmarks.ablation.studies import STUDIES, Arm, Study
 from vspw_jax.console import command, starting
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.console.progress import progress
@@ -84,11 +84,15 @@ def asked_to_stop() -> Iterator[None]:
 def make_runs(folder: pathlib.Path, study: Study, seeds: int) -> list[Run]:
     """All runs, each seed's arms together: what is there early can be compared."""
     fields = definition.resolved(study)
-    return [
-        Run(folder, name, arm.recipe, {**study.fields, **arm.fields}, fields[name], seed)
-        for seed in range(seeds)
-        for name, arm in study.arms.items()
-    ]
+
+    def run_of(name: str, arm: Arm, seed: int) -> Run:
+        first = arm.pretraining
+        before = first and Run(
+            folder, f"{name}/pretraining", first.recipe, first.fields, fields[f"{name}, pretraining"], seed
+        )
+        return Run(folder, name, arm.recipe, {**study.fields, **arm.fields}, fields[name], seed, before)
+
+    return [run_of(name, arm, seed) for seed in range(seeds) for name, arm in study.arms.items()]
 
 
 def write(folder: pathlib.Path, found: dict[str, Any]) -> None:

@@ -4,11 +4,12 @@ import difflib
 import json
 import pathlib
 import runpy
+from collections.abc import Iterator
 from typing import Any
 
 from flax import traverse_util
 
-from benchmarks.ablation.studies import Study
+from benchmarks.ablation.studies import Arm, Study
 from benchmarks.ablation.versions import ROOT
 from vspw_jax.console.errors import UserError, differing
 from vspw_jax.files.whole_files import whole_file
@@ -34,15 +35,23 @@ def recipe_fields(recipe: str) -> dict[str, Any]:
     return traverse_util.flatten_dict(json.loads(config.to_json_best_effort()), sep=".")
 
 
+def _trainings(study: Study) -> Iterator[tuple[str, Arm, dict[str, Any]]]:
+    """(name, arm, the fields that are set) of every arm and its pretraining."""
+    for name, arm in study.arms.items():
+        yield name, arm, {**study.fields, **arm.fields}
+        if arm.pretraining:
+            yield f"{name}, pretraining", arm.pretraining, dict(arm.pretraining.fields)
+
+
 def resolved(study: Study) -> dict[str, dict[str, Any]]:
-    """Every field of every arm, as it is trained.
+    """Every field of every arm, as it is trained, and by "ARM, pretraining" of what it starts from.
 
     Raises:
       UserError: a field that the arm's recipe does not have, or an unknown recipe.
     """
     arms = {}
-    for name, arm in study.arms.items():
-        fields, set_here = recipe_fields(arm.recipe), {**study.fields, **arm.fields}
+    for name, arm, set_here in _trainings(study):
+        fields = recipe_fields(arm.recipe)
         for field in set_here.keys() - fields.keys():
             near = difflib.get_close_matches(field, fields, n=1) or ["a field that it has"]
             raise UserError(

@@ -31,6 +31,7 @@ class Run:
       set_fields: what the study sets of the recipe, by dotted path.
       fields: every field that it is trained with.
       seed: of weights, order of the data and augmentation; not of what is drawn.
+      pretraining: what is trained before, without an evaluation, and started from.
     """
 
     folder: pathlib.Path
@@ -39,6 +40,7 @@ class Run:
     set_fields: Mapping[str, Any]
     fields: Mapping[str, Any]
     seed: int
+    pretraining: "Run | None" = None
 
     @property
     def workdir(self) -> pathlib.Path:
@@ -50,9 +52,11 @@ class Run:
         """The file of its scores."""
         return self.workdir / EVALUATION
 
-    def arguments(self) -> list[str]:
+    def arguments(self, afterwards: tuple[str, ...] = ("evaluate",)) -> list[str]:
         """Of the command line that trains and evaluates it, and goes on with it."""
-        fields = {**self.set_fields, "seed": self.seed, "run.afterwards": ("evaluate",)}
+        fields = {**self.set_fields, "seed": self.seed, "run.afterwards": afterwards}
+        if self.pretraining:
+            fields["init_from"] = self.pretraining.workdir
         flags = [f"--config.{name}={self._placed(value)}" for name, value in fields.items()]
         return [f"--config={self.recipe}", f"--workdir={self.workdir}", *flags]
 
@@ -112,12 +116,28 @@ def start(run: Run, lock: int) -> None:
     run.workdir.mkdir(parents=True, exist_ok=True)
     # What is there afterwards is this start's: a run that is asked to stop ends with status 0 too.
     run.evaluation.unlink(missing_ok=True)
-    status = _recorded(run, lambda: program.execute(run.arguments(), run.workdir / LOG, lock))
+    status = _recorded(run, lambda: _execute(run, lock))
     if status:
         program.complain(f"{run.arm} with seed {run.seed}", status, run.workdir / LOG)
     if not run.evaluation.exists():
         raise KeyboardInterrupt
     _write(run, record(run) | {"evaluation": _digest(run.evaluation), "counts": _counted(run)})
+
+
+def _execute(run: Run, lock: int) -> int:
+    """The exit status of the program, and of the pretraining before it.
+
+    Raises:
+      KeyboardInterrupt: one of them was asked to stop.
+    """
+    log, before = run.workdir / LOG, run.pretraining
+    if before:
+        status = program.execute(before.arguments(afterwards=()), log, lock)
+        if status:
+            return status
+        if not (before.workdir / "checkpoints" / str(before.fields["train.steps"])).is_dir():
+            raise KeyboardInterrupt
+    return program.execute(run.arguments(), log, lock)
 
 
 def _counted(run: Run) -> list[str]:

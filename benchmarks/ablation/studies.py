@@ -22,10 +22,13 @@ class Arm:
     Attributes:
       recipe: as --config takes it, from the repository's root.
       fields: of the recipe, by dotted path, what this arm alone sets.
+      pretraining: what is trained first, with the same seed, and not evaluated; this arm's `init_from` is its workdir.
+        The study's fields are not set in it.
     """
 
     recipe: str
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pretraining: "Arm | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,27 @@ def _contrast(frames: int, weight: float) -> Arm:
     return Arm("configs/nce.py:demo", fields)
 
 
+PRETRAINING = {
+    "data.generate.records": f"{FOLDER}/data/pretraining/records",
+    "data.generate.source": f"{FOLDER}/data/pretraining/vspw",
+    "data.records": f"{FOLDER}/data/pretraining/records",
+    "data.generate.seed": 2,  # Other videos than those of the fine-tuning.
+    "data.mixture.coco_stuff.generate.records": f"{FOLDER}/data/coco_stuff/records",
+    "data.mixture.coco_stuff.generate.source": f"{FOLDER}/data/coco_stuff/images",
+    "data.mixture.coco_stuff.records": f"{FOLDER}/data/coco_stuff/records",
+}
+"""Fields by which the demo of the pretraining draws its data into the study's folder."""
+
+
+def _pretrained(**fields: Any) -> Arm:
+    """Fine-tuning of a pretraining with such fields of `model.bank` and `loss.prototypes`, by their last names."""
+    sections = {"kind": "model.bank"}
+    placed = {
+        f"{sections.get(name, 'loss.prototypes')}.{name.replace('__', '.')}": value for name, value in fields.items()
+    }
+    return Arm("configs/mdp_finetune.py:demo", pretraining=Arm("configs/mdp.py:demo", {**PRETRAINING, **placed}))
+
+
 def _ssltm(transformer: bool, reference: bool, clusters: bool) -> Arm:
     """OCRNet with some of SSLTM's parts; eight queries a step, each with the frames that its parts read."""
     fields: dict[str, Any] = {"data.frames": (2 if transformer else 1) + reference}
@@ -125,6 +149,21 @@ STUDIES: dict[str, Study] = {
             "memory_b": Arm("configs/memory_b.py:demo", {"train.batch": 24}),
         },
         fields={**DRAWN, "run.picture_every": 100_000},
+    ),
+    "mdp": Study(
+        claim="Pretraining on labelled data sets helps fine-tuning on another one, by prototypes more than by pixels "
+        "or regions, and most with mixed images (arXiv 2106.04121, tables 1 to 3: 44.78, 68.05, 68.69, 69.72, 70.92).",
+        decides="mIoU",
+        arms={
+            "scratch": Arm("configs/mdp_finetune.py:demo"),
+            "pixels": _pretrained(kind="none", weights__mixed=0.0),
+            "regions": _pretrained(kind="region", weights__mixed=0.0),
+            "prototypes": _pretrained(weights__mixed=0.0),
+            "mixing": _pretrained(),
+            "sparse": _pretrained(sparse_views=("first", "second", "mixed")),
+        },
+        # Few labels and few steps: what pretraining is for.
+        fields={**DRAWN, "data.generate.train": 24, "train.steps": 150, "run.picture_every": 100_000},
     ),
     "ssltm": Study(
         claim="Each part of SSLTM raises OCRNet's mIoU: the transformer over frames, the context of a reference frame, "

@@ -94,3 +94,24 @@ def pne() -> ConfigDict:
     pne.hard_share = 0.1  # Of candidates that form "equation_1" draws from; ContrastiveSeg (arXiv 2101.11939), 3.2.
     pne.level = 0  # Encoder map that the loss reads where model.projection.dim is 0.
     return pne
+
+
+def prototypes() -> ConfigDict:
+    """`loss.prototypes`: paper 003's contrast of pixels with prototypes; "MDP" is arXiv 2106.04121.
+
+    What a pixel is contrasted with is `model.bank.kind`: prototypes of classes, regions, or ("none") the other view.
+    """
+    loss = ConfigDict()
+    loss.temperature = 0.07  # MDP, section 4.1 and table 2.
+    # Of the views' losses, whose weighted mean is the loss; at 0 the mixed view is not made. MDP averages the two plain
+    # ones; how the mixed one counts it does not say: ours.
+    loss.weights = {"first": 1.0, "second": 1.0, "mixed": 1.0}
+    loss.mixing = ("cutmix", "mixup")  # One of these for each clip, as likely; MDP, table 3: both are best.
+    loss.mixing_alpha = 1.0  # Of the Beta distribution of shares: CutMix and mixup, which MDP cites.
+    # Views with sparse coding (equation 8). MDP, table 4: better for data sets that pretraining does not see, not for
+    # those that it does.
+    loss.sparse_views = ()
+    loss.alpha = 0.5  # MDP, section 3.4.
+    loss.top = 5  # MDP, section 3.4: K.
+    loss.own_in_top = True  # Whether a pixel's own class may be one of these; equation 8 does not leave it out.
+    return loss

@@ -46,6 +46,14 @@ def resnet_101() -> ConfigDict:
     return encoder
 
 
+def resnet_50() -> ConfigDict:
+    """The standard ResNet-50, of output stride 8: torchvision's, whose files it reads and writes."""
+    encoder = resnet_101()
+    encoder.stem = "plain"
+    encoder.depths = (3, 4, 6, 3)
+    return encoder
+
+
 def hrnet_w48() -> ConfigDict:
     """HRNetV2-W48: every value is mmseg's, configs/_base_/models/fcn_hr18.py and configs/hrnet/fcn_hr48_*.py."""
     encoder = ConfigDict()
@@ -332,7 +340,19 @@ def projection() -> ConfigDict:
     """The head whose output contrastive losses read in place of a map; only training runs it."""
     head = ConfigDict()
     head.dim = 0  # Its width, 0 for none. ContrastiveSeg has 256; paper 000 states none.
-    head.hidden = 0  # Width between its two layers; 0 is that of its input, as in ContrastiveSeg.
+    head.hidden = 0  # Width between its layers; 0 is that of its input, as in ContrastiveSeg.
+    head.layers = 2  # 1x1 convolutions; ContrastiveSeg.
     head.input = "encoder"  # Or "decoder": the features at 1/4 of which masks or logits are made.
     head.level = 2  # The encoder's map: 0 to 3 for 1/4 to 1/32. ContrastiveSeg projects what it classifies.
     return head
+
+
+def bank() -> ConfigDict:
+    """What a network remembers of projected features over training; sizes of paper 003 (MDP), table 2."""
+    bank = ConfigDict()
+    # Prototypes of classes (MDP's own), "region": every image's means of its classes (what it is compared with), or
+    # "none".
+    bank.kind = "class"
+    bank.slots = 128  # Of kind "class": batches that it spans; N_b / b_s = 4096 / 32.
+    bank.images = 4096  # Of kind "region": images, each view for itself; N_b.
+    return bank

@@ -11,6 +11,11 @@ def supervised() -> ConfigDict:
     return ConfigDict({"name": "supervised"})
 
 
+def prototype_pretraining() -> ConfigDict:
+    """`config.task`: paper 003's contrast of pixels with prototypes of their classes, `config.loss.prototypes`."""
+    return ConfigDict({"name": "prototype_pretraining"})
+
+
 def mean_teacher() -> ConfigDict:
     """`config.task`: learning from unlabelled clips too, which a teacher labels; needs `config.ema`."""
     task = ConfigDict()
@@ -114,4 +119,15 @@ def ema(decay: float = 0.999) -> ConfigDict:
     # Batch statistics and memories of the average: "averaged" as weights are, or "own", those that a teacher's passes
     # leave.
     average.statistics = "averaged"
+    return average
+
+
+def key_encoder(decay: float = 0.999) -> ConfigDict:
+    """`config.ema`: MoCo's key encoder, as facebookresearch/moco moco/builder.py keeps it.
+
+    There it is updated before its pass, here after the optimizer: it is the same at every pass.
+    """
+    average = ema(decay)
+    average.warmup = False
+    average.statistics = "own"  # Of its batch norms: those of its own passes.
     return average

@@ -385,6 +385,31 @@ def test_a_run_that_somebody_else_stops_is_no_result(study, command, stand_in, t
     assert not (workdir / "evaluation.json").exists() and not (tmp_path / "tiny.json").exists()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_arm_starts_from_its_pretraining_once_that_is_whole(study, command, stand_in, tmp_path, monkeypatch, whole):
+    first = Arm("configs/mdp.py:demo", {"train.steps": 3, "seed": 9})
+    arms = {"only": Arm("configs/mdp_finetune.py:demo", pretraining=first)}
+    monkeypatch.setattr(ablation, "STUDIES", {"tiny": Study("", "mIoU", arms, {"train.steps": 2})})
+    stand_in(
+        f"""
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "flags").write_text("\\n".join(sys.argv[1:]))
+        (workdir / "checkpoints" / "{3 if whole else 2}").mkdir(parents=True)
+        sys.exit(0 if "pretraining" in workdir.parts else 2)
+        """
+    )
+    status, _, _ = command("--study=tiny", "--seeds=1", f"--output={tmp_path}")
+    pretrained = tmp_path / "tiny" / "only" / "pretraining" / "seed_0"
+    flags = (pretrained / "flags").read_text().splitlines()
+    assert {"--config=configs/mdp.py:demo", "--config.train.steps=3", "--config.seed=0"} <= set(flags)
+    assert "--config.run.afterwards=()" in flags
+    tuned = tmp_path / "tiny" / "only" / "seed_0" / "flags"
+    assert (status, tuned.exists()) == ((2, True) if whole else (130, False))
+    if whole:
+        assert {f"--config.init_from={pretrained}", "--config.train.steps=2"} <= set(tuned.read_text().splitlines())
+    assert read(tmp_path / "tiny" / "study.json")["only, pretraining: train.steps"] == 3
+
+
 def test_two_at_once_are_refused(study, command, tmp_path):
     with ablation.alone(tmp_path / "tiny") as lock:
         assert os.get_inheritable(lock) is False

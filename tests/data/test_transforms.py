@@ -215,7 +215,7 @@ def test_a_shrunk_frame_shows_the_same_place(seed):
     places = []
     for image in (records.decode_image(jpeg), records.decode_image(jpeg, shrink)):
         shown, shown_label = np.empty((*CROP, 3), np.float32), np.empty(CROP, np.int32)
-        transforms.show(view, image, label, shown, shown_label)
+        view.show(image, label, shown, shown_label)
         places.append((shown * transforms.IMAGE_STD + transforms.IMAGE_MEAN)[..., :2] / (0.6, 0.8))
     assert shrink in (2, 4) and (shown_label == 0).all()
     # Single pixels are off by the rounding of levels too, of which one is nearly two columns.

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from configs import baseline, deeplabv3, hrnet, mcibi, ocrnet, ssltm, tmanet, upernet
+from configs import baseline, deeplabv3, hrnet, mcibi, mdp, ocrnet, ssltm, tmanet, upernet
 from tests.interop.conftest import (
     drawn,
     listed,
@@ -125,6 +125,15 @@ def test_resnet_50_is_the_encoder_and_a_head():
     config, (params, model_state) = deeplabv3_of("torchvision", (3, 4, 6, 3), 21)
     assert exported(config, (params, model_state), "torchvision_resnet") == wanted
     assert round(millions({"encoder": params["encoder"]}) + (2048 + 1) * 1000 / 1e6, 3) == 25.557
+
+
+def test_a_pretraining_gives_torchvisions_backbone():
+    """All that torchvision's resnet50 has but its classifier of ImageNet."""
+    config = mdp.get_config()
+    found = exported(config, train_state.describe(config)[1:], "torchvision_resnet")
+    assert found == {
+        name: shape for name, shape in listed("torchvision_resnet50").items() if not name.startswith("fc.")
+    }
 
 
 def test_hrnet_and_ocrnet_have_the_released_tensors():

@@ -73,16 +73,18 @@ def test_an_exported_network_is_loaded_by_transformers(tmp_path):
     np.testing.assert_array_equal(found.transpose(2, 3, 1, 0), variables(model)["decoder/bottleneck/conv/kernel"])
 
 
-def test_a_projection_head_is_not_in_files_and_stays_as_it_is(tmp_path):
-    """Files without one start a network that has one, and predict as before."""
-    projection = ConfigDict(dict(dim=4, hidden=0, input="decoder", level=0))
-    model = drawn(tiny_upernet(projection=projection))
+def test_a_projection_head_and_a_bank_are_not_in_files_and_stay_as_they_are(tmp_path):
+    """Files without them start a network that has them, and predict as before."""
+    projection = ConfigDict(dict(dim=4, hidden=0, layers=3, input="decoder", level=0))
+    parts = dict(projection=projection, bank=ConfigDict(dict(kind="class", slots=2, images=1)))
+    model = drawn(tiny_upernet(**parts))
     convert.save_torch(model, tmp_path / "A.safetensors")
-    assert not [name for name in checkpoint_file.read(tmp_path / "A.safetensors").tensors if "projection" in name]
-    other = drawn(tiny_upernet(projection=projection), seed=1)
-    kept = {path: array for path, array in variables(other).items() if path.startswith("projection/")}
+    names = checkpoint_file.read(tmp_path / "A.safetensors").tensors
+    assert not [name for name in names if "projection" in name or "bank" in name]
+    other = drawn(tiny_upernet(**parts), seed=1)
+    kept = {path: array for path, array in variables(other).items() if path.startswith(("projection/", "bank/"))}
     loaded = variables(convert.load_torch(other, tmp_path / "A.safetensors"))
-    assert len(kept) == 9
+    assert len(kept) == 19
     for path, array in variables(model).items():
         np.testing.assert_array_equal(loaded[path], kept.get(path, array), err_msg=path)
     shapes = nnx.to_pure_dict(nnx.state(model))

@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
+from configs import mdp, mdp_finetune
 from tests.interop.conftest import drawn, variables
 from tests.models import small_network
 from vspw_jax.checkpoints import run_classes, run_identity
@@ -20,9 +22,9 @@ def known(monkeypatch):
     small_network.register(monkeypatch)
 
 
-def save_run(workdir, model, steps=(3,), ema=None):
+def save_run(workdir, model, steps=(3,), ema=None, task="supervised"):
     """A workdir with checkpoints of a model, and perhaps an average."""
-    config = ConfigDict({"task": {"name": "supervised"}, "model": model.config})
+    config = ConfigDict({"task": {"name": task}, "model": model.config})
     run_identity.claim_workdir(workdir, config, {})
     checkpoints = Checkpoints(workdir, len(steps))
     zero = jax.numpy.int32(0)
@@ -65,6 +67,46 @@ def test_a_run_of_other_classes_starts_all_but_the_classifier(tmp_path, capsys):
     run = save_run(tmp_path / "run", drawn(small_network.config(num_classes=7)))
     with pytest.raises(UserError, match=r"memory.sums \(7, 6\) float32; wanted \(5, 6\)"):
         convert.load_torch(drawn(small_network.config()), run)
+
+
+def shrunk(recipe):
+    """config.model of a recipe of DeepLabV3 on a ResNet, tiny."""
+    model = recipe.get_config("demo").model
+    model.encoder.update(width=4, depths=(1, 1, 1, 1))
+    model.decoder.dim = 8
+    return model
+
+
+def test_a_pretrained_run_starts_all_but_the_classifier_and_gives_its_backbone_away(tmp_path, capsys):
+    model = shrunk(mdp)
+    model.projection.update(hidden=4, dim=4)
+    model.bank.slots = 2
+    source = drawn(model)
+    run = save_run(tmp_path / "run", source, task="prototype_pretraining")
+    ours = drawn(shrunk(mdp_finetune), seed=1)
+    before, after = variables(ours), variables(convert.load_torch(ours, run))
+    assert [path for path in after if not (after[path] == variables(source)[path]).all()] == [
+        "decoder/classifier/conv/bias",
+        "decoder/classifier/conv/kernel",
+    ]
+    for path in ("decoder/classifier/conv/bias", "decoder/classifier/conv/kernel"):
+        np.testing.assert_array_equal(after[path], before[path])
+    said = capsys.readouterr().out
+    assert "classifier that was not trained there: ours stays as initialised" in said
+    assert "projection/conv/kernel" in said and "bank/sums_SKD" in said and "only training uses these" in said
+    plan = convert.plan(ours.config, [nnx.to_pure_dict(nnx.state(ours))], run)
+    with pytest.raises(UserError, match="so that only training makes use of it"):
+        convert.read_weights(plan, [nnx.to_pure_dict(nnx.state(ours))])
+    with pytest.raises(UserError, match="does not fit the network of this config"):
+        convert.load_torch(drawn(mdp_finetune.get_config("demo").model), run)
+
+    convert.save_torch(source, tmp_path / "X.pth", "torchvision_resnet")
+    tensors = checkpoint_file.read(tmp_path / "X.pth").tensors
+    assert {name.split(".")[0] for name in tensors} == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}
+    other = variables(convert.load_torch(drawn(shrunk(mdp_finetune), seed=2), tmp_path / "X.pth"))
+    for path in other:
+        if path.startswith("encoder/"):
+            np.testing.assert_array_equal(other[path], variables(source)[path], err_msg=path)
 
 
 def test_damaged_or_missing_parts_of_a_run_are_said(tmp_path):

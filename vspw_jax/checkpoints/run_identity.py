@@ -33,20 +33,28 @@ ADDED: dict[str, dict[str, Any]] = {
     "memory_b": {"model.decoder.memory_space": "pyramid", "model.decoder.past_frames": "last"},
     "fcn": {"model.decoder.inputs": "coarsest", "model.decoder.align_corners": False, "model.decoder.conv_size": 3},
 }
+ADDED_BESIDE: dict[str, dict[str, Any]] = {"model.projection.dim": {"model.projection.layers": 2}}
 NEEDS = {
     "train.epochs": ("train.epochs", 0),
     "data.chosen": ("data.chosen", "first"),
     "data.reference_distance": ("data.reference_distance", []),
     "data.views": ("data.views", "one"),
+    **{
+        f"data.augment.{name}": ("data.views", "two")
+        for name in ("base_size", "resize_ratio", "max_class_share", "photometric", "shrink_in_decoding")
+    },
+    **{
+        f"model.projection.{name}": ("model.projection.dim", 0)
+        for name in ("dim", "hidden", "layers", "input", "level")
+    },
     **{f"data.{name}": ("data.labelled_frames", "all") for name in ("labelled_frames", "labels_seed")},
     "data.unlabelled_share": ("data.unlabelled_share", 0.0),
-    **{f"model.projection.{name}": ("model.projection.dim", 0) for name in ("dim", "hidden", "input", "level")},
     "optimizer.embeddings_at_layer_0": ("model.decoder.name", "upernet"),
     "data.classes": ("data.classes", "main"),
 }
 """How workdirs of earlier versions differ: names of fields, what had no field as there was no other choice (of all
-recipes, and by decoder), and fields that recipes had though another field made them have no effect: (that field, its
-value)."""
+recipes, by decoder, and by another field that is there), and fields that recipes had though another field made them
+have no effect: (that field, its value)."""
 
 
 def has_run(workdir: pathlib.Path) -> bool:
@@ -105,6 +113,11 @@ def model_of(workdir: pathlib.Path) -> ConfigDict:
     return ConfigDict(whole["model"])
 
 
+def task_of(workdir: pathlib.Path) -> str:
+    """`config.task.name` of a workdir's run, which `model_of` can read."""
+    return str(_read_identity(pathlib.Path(workdir) / "config.json")["task.name"])
+
+
 def steps_of(workdir: pathlib.Path) -> int | None:
     """How many steps a workdir's run has; None where there is no run.
 
@@ -148,7 +161,10 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
     if "task.name" not in fields:
         fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
-    return {**ADDED.get(fields.get("model.decoder.name", ""), {}), **fields}
+    added = [new for name, new in ADDED_BESIDE.items() if name in fields]
+    for new in (ADDED.get(fields.get("model.decoder.name", ""), {}), *added):
+        fields = {**new, **fields}
+    return fields
 
 
 def _with_effect(fields: dict[str, Any]) -> dict[str, Any]:

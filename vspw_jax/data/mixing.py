@@ -93,6 +93,10 @@ def mixup(batch: Batch, partner: Batch, key: PRNGKeyArray, alpha: float = 1.0) -
     return _paired(batch, partner, image, weight_BTHW)
 
 
+MIXINGS = {"cutmix": cutmix, "mixup": mixup}
+"""By their name in a config."""
+
+
 def _shape(batch: Batch, partner: Batch) -> tuple[int, ...]:
     for name in ("image_BTHWC", "label_BTHW"):
         if batch[name].shape != partner[name].shape:

@@ -99,7 +99,7 @@ class Reader:
         for number, (record, label) in enumerate(zip(read, labels, strict=True)):
             image = frames.image(record, label, shrink)
             for prefix, view in drawn.items():
-                transforms.show(view, image, label, *(out[f"{prefix}{name}"][number] for name in views.ARRAYS))
+                view.show(image, label, *(out[f"{prefix}{name}"][number] for name in views.ARRAYS))
             if views.UNLABELLED in out:
                 height, width = drawn[""].shown_size(label.shape)
                 out[views.UNLABELLED][number] = False

@@ -186,7 +186,7 @@ def distort_colours(
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One draw of what a clip shows of its frames, and how.
+    """One draw of what a clip shows of its frames, and how: see `views.View`.
 
     Attributes:
       size: (height, width) that a frame would be resized to.
@@ -212,6 +212,27 @@ class View:
         shown = cv2.resize(pixels[window], (width, height), interpolation=interpolation)
         return cv2.flip(shown, 1) if self.flipped else shown
 
+    def show(
+        self,
+        image: Image,
+        label: Label,
+        out_image: Float32[np.ndarray, "h w 3"],
+        out_label: Int32[np.ndarray, "h w"],
+    ) -> None:
+        """See `views.View`.
+
+        Only the part of a frame that the crop shows is resized. So the crop's edges lie on whole pixels of the frame,
+        and its place and scale differ from mmseg's by less than a pixel of the frame: mmseg resizes the whole frame
+        first. The image may be shrunk. Then the difference is less than one of its own pixels, which are no larger than
+        the crop's.
+        """
+        shown_label = self.of(label, cv2.INTER_NEAREST)
+        height, width = shown_label.shape
+        self.paint(self.of(image, cv2.INTER_LINEAR), out_image[:height, :width])
+        out_label[:height, :width] = shown_label
+        for pixels, beyond in ((out_image, 0), (out_label, VOID)):
+            pixels[height:], pixels[:height, width:] = beyond, beyond
+
     def shown_size(self, shape: Size) -> Size:
         """(height, width) of what the view shows of a frame of that shape; what is left of the crop is padding."""
         return _window(shape, self.size, *self.place, self.crop)[1]
@@ -228,28 +249,6 @@ def random_view(labels: Sequence[Label], config: ConfigDict, crop: Size, rng: np
     place = choose_crop(labels, crop, config.max_class_share, rng, size)
     flipped = bool(rng.random() < 0.5)
     return View(size, place, crop, flipped, random_colours(rng) if config.photometric else Colours())
-
-
-def show(
-    view: View,
-    image: Image,
-    label: Label,
-    out_image: Float32[np.ndarray, "h w 3"],
-    out_label: Int32[np.ndarray, "h w"],
-) -> None:
-    """Writes what a view shows of a frame into arrays of the crop's size.
-
-    Only the part of a frame that the crop shows is resized. So the crop's edges lie on whole pixels of the frame, and
-    its place and scale differ from mmseg's by less than a pixel of the frame: mmseg resizes the whole frame first.
-    The image may be shrunk, see `View.shrink`. Then the difference is less than one of its own pixels, which are no
-    larger than the crop's.
-    """
-    shown_label = view.of(label, cv2.INTER_NEAREST)
-    height, width = shown_label.shape
-    view.paint(view.of(image, cv2.INTER_LINEAR), out_image[:height, :width])
-    out_label[:height, :width] = shown_label
-    for pixels, beyond in ((out_image, 0), (out_label, VOID)):
-        pixels[height:], pixels[:height, width:] = beyond, beyond
 
 
 def augment(
@@ -269,5 +268,5 @@ def augment(
     view = random_view(labels, config, crop, rng)
     image_THWC, label_THW = np.empty((len(images), *crop, 3), np.float32), np.empty((len(images), *crop), np.int32)
     for frame in zip(images, labels, image_THWC, label_THW, strict=True):
-        show(view, *frame)
+        view.show(*frame)
     return image_THWC, label_THW

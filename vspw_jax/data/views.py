@@ -12,10 +12,11 @@ from typing import ClassVar, Protocol
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, choose
-from vspw_jax.data import transforms
+from vspw_jax.data import moco, transforms
 from vspw_jax.data.weak_and_strong import WeakAndStrong
 
 ARRAYS = ("image_BTHWC", "label_BTHW")
@@ -24,6 +25,28 @@ BATCH = "is_clip_B"
 """What a batch holds beside its views: whether a clip's frames are of one video."""
 UNLABELLED = "unlabelled_BTHW"
 """And which pixels show a frame of a clip without labels, where there are such clips; False beyond the frame."""
+
+
+class View(Protocol):
+    """One draw of what the frames of a clip are shown as."""
+
+    def shrink(self, height: int) -> int:
+        """By which of 1, 2, 4 and 8 frames of that height may be divided as they are decoded; it shows no more."""
+
+    def shown_size(self, shape: transforms.Size) -> transforms.Size:
+        """(height, width) of what it shows of a frame of that shape; what is left of the crop is padding."""
+
+    def show(
+        self,
+        image: transforms.Image,
+        label: transforms.Label,
+        out_image: Float32[np.ndarray, "h w 3"],
+        out_label: Int32[np.ndarray, "h w"],
+    ) -> None:
+        """Writes what it shows of a frame into arrays of the crop's size: normalised, 0 and void beyond the frame.
+
+        The image may have been shrunk, see `shrink`; the label never is.
+        """
 
 
 class Scheme(Protocol):
@@ -38,7 +61,7 @@ class Scheme(Protocol):
     @staticmethod
     def draw(
         labels: Sequence[transforms.Label], config: ConfigDict, crop: transforms.Size, rng: np.random.Generator
-    ) -> Sequence[transforms.View]:
+    ) -> Sequence[View]:
         """One view for each prefix.
 
         Args:
@@ -57,12 +80,12 @@ class One:
     @staticmethod
     def draw(
         labels: Sequence[transforms.Label], config: ConfigDict, crop: transforms.Size, rng: np.random.Generator
-    ) -> Sequence[transforms.View]:
+    ) -> Sequence[View]:
         """See `Scheme`."""
         return (transforms.random_view(labels, config, crop, rng),)
 
 
-SCHEMES: Mapping[str, type[Scheme]] = {"one": One, "weak_and_strong": WeakAndStrong}
+SCHEMES: Mapping[str, type[Scheme]] = {"one": One, "two": moco.Two, "weak_and_strong": WeakAndStrong}
 """By their name in a config."""
 SECTIONS = {"weak_and_strong": "strong"}
 """The section of `config.data.augment` that a scheme reads, if any; `configs/parts/data.py` has it by the same name."""

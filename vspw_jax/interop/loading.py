@@ -21,9 +21,6 @@ from vspw_jax.interop.misfits import rule_for
 from vspw_jax.interop.stored_networks import Tensor
 from vspw_jax.models.torch_rows import Row, Rule
 
-TRAINING_ALONE = "projection/"
-"""A path that begins so is of a part that only training runs: files neither have nor need it."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
@@ -88,7 +85,7 @@ class Plan:
 
 def _needless(path: str) -> bool:
     """Whether predicting does not need what is at a path, such as counts of batches, which old files lack."""
-    return path.endswith("/count") or path.startswith(TRAINING_ALONE)
+    return path.endswith("/count") or path.startswith(namings.TRAINING_ALONE)
 
 
 def _same_kind(tensor: Tensor, dtype: np.dtype) -> bool:

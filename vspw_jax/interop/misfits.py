@@ -59,7 +59,10 @@ def _map_classes(num_theirs: int, num_ours: int, extra: int) -> Rule | None:
     """A class of ours that has classes there starts as their mean; `extra` last rows (0 or 1) are carried over."""
     if num_theirs == num_ours:
         return AS_IT_IS
-    if num_theirs < 1:
+    if num_theirs == 0:
+        text = "classifier that was not trained there: ours stays as initialised"
+        return Rule(text, lambda theirs, fresh: fresh(), settles=False)
+    if num_theirs < 0:
         return None
     name, sources = class_map(num_theirs, num_ours)
 

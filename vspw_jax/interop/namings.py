@@ -21,6 +21,12 @@ from vspw_jax.models.torch_rows import Row
 COUNTERS = {r"^(n_averaged|steps|num_updates|decay)$": "a counter of an average of weights"}
 """What averages have beside the weights: torch's AveragedModel, mmengine's, Lightning's."""
 
+TRAINING_ALONE = ("projection/", "bank/")
+"""A path of ours that begins so is of a part that only training uses: files neither have nor need it."""
+
+OF_TRAINING = {rf"^({'|'.join(TRAINING_ALONE)})": "only training uses these, and each run has its own"}
+"""What our own workdirs have of it."""
+
 CLASS_WEIGHTS = {r"^criterion\.empty_weight$": "class weights of the loss; here config.loss.segmentation has them"}
 
 
@@ -101,7 +107,7 @@ class Naming:
     def why_left_out(self, config: ConfigDict, name: str) -> str | None:
         """Why a name of such a file is not read for the network of `config.model`; None for one that should be."""
         reasons = [
-            ("", COUNTERS | dict(self.left_out)),
+            ("", COUNTERS | OF_TRAINING | dict(self.left_out)),
             *((part.theirs, part.names.left_out) for part in self.parts(config)),
         ]
         for start, patterns in reasons:

@@ -3,11 +3,13 @@
 So a run of other classes or of another crop starts a network by the same rules as a PyTorch file.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -18,6 +20,8 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.interop import exported_tensors, namings
 from vspw_jax.interop.stored_tensors import NewTensor
 from vspw_jax.models import segmenter
+from vspw_jax.models.torch_rows import CLASSES, CLASSES_AND_NONE
+from vspw_jax.tasks import task
 
 
 def _split(folder: pathlib.Path) -> tuple[pathlib.Path, int | None] | None:
@@ -66,8 +70,41 @@ def _shapes(config: ConfigDict) -> Iterator[tuple[str, Any]]:
         yield name, jax.tree.map(place, nnx.to_pure_dict(part))
 
 
+def _of_training(*weights: Any) -> dict[str, NewTensor]:
+    """What an export leaves out, by our own paths."""
+    found = exported_tensors.leaves_by_path(*weights)
+    return {
+        path: NewTensor(leaf.shape, np.dtype(leaf.dtype), functools.partial(np.asarray, leaf))
+        for path, leaf in found.items()
+        if path.startswith(namings.TRAINING_ALONE)
+    }
+
+
+def _trains_no_classifier(workdir: pathlib.Path) -> bool:
+    name = run_identity.task_of(workdir)
+    return name in task.TASKS and not task.TASKS[name].predicts
+
+
+def _without_classes(
+    networks: dict[str, dict[str, NewTensor]], naming: namings.Naming, config: ConfigDict
+) -> dict[str, dict[str, NewTensor]]:
+    """The same networks, their classifiers of no class."""
+    heads = {row.theirs for row in naming.rows(config, ()) if row.counts in (CLASSES, CLASSES_AND_NONE)}
+
+    def cut(name: str, tensor: NewTensor) -> NewTensor:
+        if name not in heads:
+            return tensor
+        shape = (0, *tensor.shape[1:])
+        return NewTensor(shape, tensor.dtype, lambda: np.zeros(shape, tensor.dtype))
+
+    return {label: {name: cut(name, x) for name, x in tensors.items()} for label, tensors in networks.items()}
+
+
 def read(folder: pathlib.Path) -> dict[str, dict[str, NewTensor]]:
     """The tensors of a run's checkpoint, by name, under "weights", and those of their average under "ema".
+
+    What only training uses is there by our own paths, to be named. The classifiers of a run that trained none are of
+    no class.
 
     Args:
       folder: the workdir, its folder of checkpoints, or one of these.
@@ -90,7 +127,8 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, NewTensor]]:
         parts["ema"] = checkpoints.restore({"ema": like}, intact)["ema"]
     # On the host: what lies on a device is needed for training.
     on_host = {name: jax.device_get(weights) for name, weights in parts.items()}
-    return {
-        name: exported_tensors.new_tensors(config, [weights["params"], weights["model_state"]], naming)
-        for name, weights in on_host.items()
-    }
+    tensors: dict[str, dict[str, NewTensor]] = {}
+    for label, weights in on_host.items():
+        whole = weights["params"], weights["model_state"]
+        tensors[label] = exported_tensors.new_tensors(config, whole, naming) | _of_training(*whole)
+    return _without_classes(tensors, naming, config) if _trains_no_classifier(workdir) else tensors

@@ -31,6 +31,11 @@ def check_losses(config: ConfigDict, num_maps: int, kind: str) -> None:
       num_maps: how many maps the encoder gives.
       kind: the loss that the decoder is trained with, a key of `SEGMENTATION`.
     """
+    if "segmentation" not in config.loss:
+        raise UserError(
+            f"The recipe has no section loss.segmentation, which the task {config.task.name} learns from. Take it from "
+            f"configs/parts/losses.py: losses.{kind}()."
+        )
     check_kind(kind, config.loss.segmentation, config.model.decoder.name)
     check_weights(config.loss)
     check_segmentation(config.loss.segmentation, config.model.num_classes)

@@ -21,6 +21,13 @@ def nearest(
     return label_BTHW[:, :, rows][:, :, :, columns]
 
 
+def centre(x_BTHW: Shaped[Array, "B T H W"], height: int, width: int) -> Shaped[Array, "B T h w"]:
+    """The pixel at each patch's centre, as Pillow and torch's "nearest-exact" take it; of any map, as shares are."""
+    rows = (2 * jnp.arange(height) + 1) * x_BTHW.shape[2] // (2 * height)
+    columns = (2 * jnp.arange(width) + 1) * x_BTHW.shape[3] // (2 * width)
+    return x_BTHW[:, :, rows][:, :, :, columns]
+
+
 def majority(
     label_BTHW: Int[Array, "B T H W"], height: int, width: int, min_share: float = 0.0
 ) -> Int[Array, "B T h w"]:

@@ -7,6 +7,7 @@ inference is something else: `Decoder.memory` and `Decoder.look`.
 
 from typing import Any, TypeVar
 
+import jax
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, PyTree
@@ -61,6 +62,11 @@ def summed(x: T) -> T:
     weigh as much as thousands on another.
     """
     return lax.psum(x, DATA_AXES)
+
+
+def gathered(x: T) -> T:
+    """Arrays of all devices, one after the other along the first axis: where that is of clips, in the batch's order."""
+    return jax.tree.map(lambda leaf: lax.all_gather(leaf, DATA_AXES, tiled=True), x)
 
 
 def largest(x: T) -> T:

@@ -16,6 +16,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from vspw_jax.console.errors import UserError, check_fields, choose
 from vspw_jax.models import layers
+from vspw_jax.models.banks.class_bank import ClassBank
+from vspw_jax.models.banks.region_bank import RegionBank
 from vspw_jax.models.decoders.decoder import Decoder, Training
 from vspw_jax.models.decoders.deeplabv3 import DeepLabV3
 from vspw_jax.models.decoders.fcn import Fcn
@@ -58,6 +60,8 @@ DECODERS: dict[str, type[Decoder]] = {
     "tmanet": TMANet,
     "upernet": UperNet,
 }
+BANKS: dict[str, type[ClassBank] | type[RegionBank]] = {"class": ClassBank, "region": RegionBank}
+"""By `config.bank.kind`, which may also be "none": what is remembered of projected features of all training images."""
 PROJECTION_INPUTS = ("encoder", "decoder")
 """What the projection head reads: a map of the encoder, or the features that the decoder classifies."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -91,6 +95,11 @@ def has_projection(config: ConfigDict) -> bool:
     return bool("projection" in config and config.projection.dim)
 
 
+def has_bank(config: ConfigDict) -> bool:
+    """Whether the network of `config.model` keeps a bank of projected features."""
+    return "bank" in config and config.bank.kind != "none"
+
+
 def projected_width(config: ConfigDict) -> int:
     """Channels of what the projection head reads."""
     if config.projection.input == "decoder":
@@ -118,6 +127,13 @@ def check(config: ConfigDict) -> None:
         choose(dict.fromkeys(PROJECTION_INPUTS), config.projection.input, "model.projection.input")
         if config.projection.level not in range(len(maps)):
             raise UserError(f"model.projection.level is {config.projection.level}: expected 0 to {len(maps) - 1}.")
+    if "bank" in config:
+        choose(BANKS | {"none": None}, config.bank.kind, "model.bank.kind")
+    if has_bank(config) and not has_projection(config):
+        raise UserError(
+            "The network has a bank of projected features, but no projection: model.projection.dim is 0 or missing. "
+            "Set --config.model.projection.dim=256, or --config.model.bank.kind=none."
+        )
 
 
 class Segmenter(nnx.Module):
@@ -131,6 +147,8 @@ class Segmenter(nnx.Module):
         self.decoder = decoder_of(config)(maps_of(config), config.num_classes, config.decoder, config.remat, **options)
         if has_projection(config):
             self.projection = ProjectionHead(projected_width(config), config.projection, **options)
+        if has_bank(config):  # A task fills and reads it.
+            self.bank = BANKS[config.bank.kind](config.num_classes, config.projection.dim, config.bank)
 
     def __call__(
         self,

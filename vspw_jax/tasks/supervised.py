@@ -160,6 +160,7 @@ class Supervised:
     """The task: see `Task`. `config.loss` has the terms and their weights."""
 
     needs_teacher: ClassVar[bool] = False
+    predicts: ClassVar[bool] = True
     figures: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

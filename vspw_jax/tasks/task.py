@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import choose
+from vspw_jax.console.errors import UserError, choose
 from vspw_jax.models.segmenter import Segmenter
 from vspw_jax.tasks.mean_teacher import MeanTeacher
+from vspw_jax.tasks.prototype_pretraining import PrototypePretraining
 from vspw_jax.tasks.supervised import Supervised
 
 
@@ -20,11 +21,13 @@ class Task(Protocol):
 
     `needs_teacher` says so. The teacher is an average of the weights, and `config.ema` says how it is kept. It is never
     differentiated. Its passes change its statistics if `ema.statistics` is "own". `figures` names those of its terms
-    that are shown with the others and no part of the loss.
+    that are shown with the others and no part of the loss. `predicts` says whether what is trained gives classes; where
+    it does not there is nothing to evaluate, and no classifier for others to start from.
     """
 
     needs_teacher: ClassVar[bool]
     figures: ClassVar[tuple[str, ...]]
+    predicts: ClassVar[bool]
 
     @classmethod
     def check(cls, config: ConfigDict) -> None:
@@ -47,7 +50,11 @@ class Task(Protocol):
         """This device's part of every weighted term; the loss is the sum over devices and terms but `figures`."""
 
 
-TASKS: dict[str, type[Task]] = {"mean_teacher": MeanTeacher, "supervised": Supervised}
+TASKS: dict[str, type[Task]] = {
+    "mean_teacher": MeanTeacher,
+    "prototype_pretraining": PrototypePretraining,
+    "supervised": Supervised,
+}
 """By `config.task.name`."""
 
 
@@ -65,6 +72,21 @@ def loss(config: ConfigDict, terms: dict[str, Float[Array, ""]]) -> Float[Array,
     """The sum of what a recipe's task gives as `losses`, but for its figures."""
     figures = TASKS[config.task.name].figures
     return sum((term for name, term in terms.items() if name not in figures), jnp.zeros(()))
+
+
+def predicts(config: ConfigDict) -> bool:
+    """Whether the network that a recipe trains gives classes."""
+    return TASKS[config.task.name].predicts
+
+
+def check_predicts(config: ConfigDict, why: str) -> None:
+    """Raises UserError where the network of a recipe gives no classes; `why` says what asks for them."""
+    if not predicts(config):
+        raise UserError(
+            f"{why}, but task.name is {config.task.name!r}, which trains no classifier: there is nothing to score or "
+            "to show. Fine-tune its workdir with a recipe that does, such as --config=configs/mdp_finetune.py "
+            "--config.init_from=WORKDIR."
+        )
 
 
 def build(config: ConfigDict) -> Task:

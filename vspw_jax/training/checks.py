@@ -21,7 +21,7 @@ from vspw_jax.tasks import task
 from vspw_jax.training import non_finite, optimizers, weight_average
 
 SECTIONS = (
-    *("task", "model", "model.encoder", "model.decoder", "loss", "loss.segmentation", "optimizer", "schedule"),
+    *("task", "model", "model.encoder", "model.decoder", "loss", "optimizer", "schedule"),
     *("train", "sharding", "data", "data.augment", "data.mixture", "evaluate", "run"),
 )
 """That every recipe has."""
@@ -70,6 +70,8 @@ def check_recipe(config: ConfigDict) -> None:
     views.check(config.data)
     segmenter.check(config.model)
     task.check(config)
+    for mode in config.run.afterwards:
+        task.check_predicts(config, f"run.afterwards asks for {mode}")
     check_many_classes(config)
     weight_average.check(config, task.needs_teacher(config))
     optimizers.check(config)
@@ -114,6 +116,6 @@ def check(config: ConfigDict) -> list[mixture.Member]:
     mixture.check_lengths(members, config.data.frames)
     if segmenter.decoder_of(config.model).least_frames(config.model.decoder) > 1:
         mixture.check_follow(members, config.model.decoder.name)
-    if "capacity" in config.loss.segmentation:
+    if "capacity" in config.loss.get("segmentation", {}):
         mixture.check_capacity(members, config.loss.segmentation.capacity)
     return members

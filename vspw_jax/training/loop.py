@@ -29,6 +29,7 @@ from vspw_jax.observe.profiling import Trace
 from vspw_jax.observe.run_log import LOG, run_log
 from vspw_jax.parallel import placement, processes
 from vspw_jax.parallel.mesh import local_mesh
+from vspw_jax.tasks import task
 from vspw_jax.training import checks, length, non_finite, optimizers, replay, train_state, train_step
 from vspw_jax.training.first_state import first_state
 from vspw_jax.training.preemption import Stopped, StopRequest
@@ -71,7 +72,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
             batches = pipeline.batches_of_run(config, first_step)
             images_per_step = config.train.batch * config.data.frames
             observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
-            pictures = Pictures(config, graphdef, mesh, members[0].classes)
+            classes = members[0].classes
+            pictures = Pictures(config, graphdef, mesh, classes) if task.predicts(config) else None
             run = Run(config, workdir, mesh, checkpoints, observer, pictures, goodput, trace)
             # However it ends, a save that has begun is finished, and so are the processes that read.
             with contextlib.closing(observer), contextlib.closing(batches), contextlib.closing(trace):
@@ -144,6 +146,7 @@ class Run:
     """What goes on around the steps of a run. Only its logging waits for the devices.
 
     Attributes:
+      pictures: None of a task that predicts nothing.
       unread: metrics of the steps since the last logging, by step, still on the devices.
     """
 
@@ -152,7 +155,7 @@ class Run:
     mesh: Mesh
     checkpoints: Checkpoints
     observer: Observer
-    pictures: Pictures
+    pictures: Pictures | None
     goodput: Goodput
     trace: Trace
     unread: dict[int, dict[str, jax.Array]] = dataclasses.field(default_factory=dict)
@@ -195,7 +198,7 @@ class Run:
         if is_saved:
             with self.goodput.elsewhere("saving"):
                 self.checkpoints.save(step, state)
-        if step % run.picture_every == 0:
+        if step % run.picture_every == 0 and self.pictures:
             with self.goodput.elsewhere("pictures"):
                 stop.unless_requested(self.pictures.show, step, state, self.observer)
 
