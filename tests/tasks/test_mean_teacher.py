@@ -21,7 +21,7 @@ VOID = 255
 STEPS = 3
 
 
-def labelled(score_HWK, shown=None, threshold=0.0, most_classes=VOID):
+def labelled(score_HWK, shown=None, threshold=0.0, most_classes=None):
     score_HWK = np.asarray(score_HWK, np.float32)
     shown = np.ones(score_HWK.shape[:2], bool) if shown is None else shown
     return np.asarray(mean_teacher.image_labels(score_HWK, shown, threshold, most_classes))
@@ -49,6 +49,15 @@ def test_of_more_classes_than_a_label_may_hold_the_largest_stay():
     score = np.eye(4)[[[0, 1, 1, 2, 2, 2, 3, 3]]]
     np.testing.assert_array_equal(labelled(score, most_classes=3), [[VOID, 1, 1, 2, 2, 2, 3, 3]])
     np.testing.assert_array_equal(labelled(score, most_classes=4), [[0, 1, 1, 2, 2, 2, 3, 3]])
+
+
+def test_classes_beyond_a_byte_are_counted_as_the_others_and_void_is_not():
+    """Void, which most pixels are, takes no class's room; without a limit all stay."""
+    classes = [3, 298, 298, 298, 299, 299, VOID, VOID, VOID, VOID]
+    score = np.eye(300)[[classes]]
+    np.testing.assert_array_equal(labelled(score, most_classes=2), [[VOID, 298, 298, 298, 299, 299, *[VOID] * 4]])
+    everywhere = np.eye(300)[[range(300)]]
+    np.testing.assert_array_equal(labelled(everywhere, most_classes=None), [range(300)])
 
 
 def made_up(shape, seed):

@@ -35,24 +35,25 @@ clusters has no label of a pixel in it and counts once, with the labels."""
 
 
 def image_labels(
-    score_hwK: Float[Array, "h w K"], shown_HW: Bool[Array, "H W"], threshold: float, most_classes: int
+    score_hwK: Float[Array, "h w K"], shown_HW: Bool[Array, "H W"], threshold: float, most_classes: int | None
 ) -> Int[Array, "H W"]:
     """The pseudo-label of an image, void where the teacher is less sure than `threshold`.
 
     Args:
       score_hwK: of the classes, which are resized to the pixels; how sure is a pixel's highest share of its sum.
       shown_HW: pixels that may have a label.
-      most_classes: that a label may hold; of more those with most pixels stay.
+      most_classes: that a label may hold; of more those with most pixels stay. None where all may.
     """
     num_classes = score_hwK.shape[-1]
     score_HWK = jax.image.resize(score_hwK, (*shown_HW.shape, num_classes), "bilinear", antialias=False)
     sure_HW = score_HWK.max(axis=-1) >= threshold * score_HWK.sum(axis=-1)
     label_HW = jnp.where(shown_HW & sure_HW, score_HWK.argmax(axis=-1), VOID)
-    if most_classes >= num_classes:
+    if most_classes is None or most_classes >= num_classes:
         return label_HW
-    pixels_K = jnp.zeros(VOID + 1, jnp.int32).at[label_HW].add(1)[:num_classes]
+    none_K = jnp.zeros(max(num_classes, VOID + 1), jnp.int32)  # A union's classes go on behind void.
+    pixels_K = none_K.at[label_HW].add(1).at[VOID].set(0)
     _, kept = lax.top_k(pixels_K, most_classes)
-    stays = jnp.zeros(VOID + 1, bool).at[kept].set(True)
+    stays = none_K.astype(bool).at[kept].set(True)
     return jnp.where(stays[label_HW], label_HW, VOID)
 
 
@@ -60,7 +61,7 @@ def pseudo_labels(
     scores_BThwK: Float[Array, "B T h w K"],
     shown_BTHW: Bool[Array, "B T H W"],
     threshold: float,
-    most_classes: int = VOID,
+    most_classes: int | None = None,
 ) -> Labels:
     """`image_labels` of all frames, one image after the other: scores of all pixels never exist together."""
     scores_NhwK, shown_NHW = (x.reshape(-1, *x.shape[2:]) for x in (scores_BThwK, shown_BTHW))
@@ -130,7 +131,7 @@ class MeanTeacher(supervised.Supervised):
         """The weighted term of a student's outputs by a teacher's scores, and `figures`."""
         config, fields = self._pseudo, self._config.segmentation
         shown_BTHW = supervised.of_last(shown_BTHW, scores_BThwK)
-        most_classes = fields.get("capacity", VOID)
+        most_classes = fields.get("capacity")
         label_BTHW = lax.stop_gradient(pseudo_labels(scores_BThwK, shown_BTHW, config.threshold, most_classes))
         confident = (label_BTHW != VOID).sum().astype(jnp.float32)
         confident /= jnp.maximum(total(shown_BTHW.sum().astype(jnp.float32)), 1.0)
