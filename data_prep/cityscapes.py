@@ -13,10 +13,12 @@ labels have train_extra, train and val. Labels are the published ids (0..33); 19
 --clips takes leftImg8bit_sequence/ in place of leftImg8bit/: of each labelled frame the 19 before it and the 10 after
 it make a video of 30, in which that frame alone has a mask. Frames count through in the cities of long recordings, so
 their numbers are those around the label's, not 0 to 29.
+Images of a split without any label are left out, and under --clips those that no label is near; a warning counts them.
 The classes and their colours go with the records. Bad files are handled as by data_prep.vspw.
 """
 
 import argparse
+import collections
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +28,7 @@ from data_prep.conversion import builder, command_line
 from data_prep.conversion.frames import Form, Frame
 from data_prep.conversion.joined_sources import Joined
 from vspw_jax.classes import published
-from vspw_jax.console.errors import UserError, choose, listed, run_program
+from vspw_jax.console.errors import UserError, choose, listed, run_program, warn
 from vspw_jax.files.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -100,6 +102,16 @@ def _frames(place: Place, images: dict[str, str], folder: str, clips: bool) -> I
         yield Frame(place.stem, f"{number:06d}" if clips else place.stem, image, mask if number == labelled else None)
 
 
+def _warn_of_left_out(images: dict[str, str], splits: dict[str, list[Frame]], folder: str, clips: bool) -> None:
+    """Says how many images of each split are not taken; `folder` is that of the labels."""
+    taken = {frame.image for frames in splits.values() for frame in frames}
+    found = ((NAME.fullmatch(name), f"{IMAGES}/{file}" in taken) for name, file in images.items())
+    left = collections.Counter(match["split"] for match, is_taken in found if match and not is_taken)
+    if left:
+        why = f"they belong to no clip of a label in {folder}" if clips else f"their splits have no labels in {folder}"
+        warn(f"Images are left out, as {why}: {', '.join(f'{left[split]} of {split}' for split in sorted(left))}.")
+
+
 def _unlike(source: Source, expected: str) -> UserError:
     top = listed(sorted({name.split("/")[0] for name in source.sizes}))
     return UserError(
@@ -109,7 +121,7 @@ def _unlike(source: Source, expected: str) -> UserError:
 
 
 def read_splits(images: Source, labels: Source, kind: str = "fine", clips: bool = False) -> dict[str, list[Frame]]:
-    """Frames by split, named as in the joined sources; their files may not exist.
+    """Frames by split, named as in the joined sources; their files may not exist. Warns of images that are not taken.
 
     Raises:
       UserError: an unknown kind of labels, or no such layout.
@@ -126,6 +138,7 @@ def read_splits(images: Source, labels: Source, kind: str = "fine", clips: bool 
     splits: dict[str, list[Frame]] = {}
     for place in places:
         splits.setdefault(place.split, []).extend(_frames(place, there, folder, clips))
+    _warn_of_left_out(there, splits, of_labels, clips)
     return splits
 
 

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep import generate
 from vspw_jax.checkpoints import run_classes
+from vspw_jax.classes import unnamed
 from vspw_jax.console import command, recipe_file, starting
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
@@ -205,7 +206,10 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     classes = found.classes if found.are_known else None
     weights = found.weights.values()
     is_named = convert.save_weights(config.model, weights, _OUTPUT.value, _NAMING.value, classes)
-    names = f"its {len(found.classes)} classes are named in it" if is_named else "it does not name classes"
+    names = f"its {len(found.classes)} classes are named in it"
+    if not is_named:
+        _, said = unnamed.by_number(len(found.classes))
+        names = f"it does not name its {len(found.classes)} classes; read again, they are {said}"
     return [f"PyTorch checkpoint:   {_OUTPUT.value} ({names})"]
 
 

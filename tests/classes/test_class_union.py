@@ -29,6 +29,19 @@ def test_two_sets_of_one_name_go_by_the_mixtures_names():
     assert union.names[1] == "main/wall" and union.names[3] == "mine/wall"
 
 
+def test_names_that_would_be_taken_twice_are_told_apart():
+    """By the mixture's names, where one of these is another data set's own; by numbers, where a class has a slash."""
+    members = [("main", "folder", STREET), ("ade20k", "folder", HOUSE), ("b", "ade20k", class_list.coloured(["wall"]))]
+    union = class_union.of(members)
+    assert [part.name for part in union.parts] == ["main", "ade20k", "b"]
+    assert union.names == ("road", "main/wall", "car", "ade20k/wall", "bed", "b/wall")
+    members = [("main", "folder", STREET), ("b", "folder", HOUSE), ("c", "b", many(2, "c")), ("d", "c", many(3, "d"))]
+    assert [part.name for part in class_union.of(members).parts] == ["main", "b", "c", "d"]
+    slashed = class_list.coloured(["streets/wall", "wall"])
+    union = class_union.of([("main", "streets", STREET), ("b", "houses", slashed)])
+    assert union.names == ("road", "streets/wall", "car", "streets/wall (2)", "houses/wall")
+
+
 @pytest.mark.parametrize("sizes", [(254, 3), (255, 2), (21, 150, 171), (255,)])
 def test_no_class_has_the_number_of_void(sizes):
     union = class_union.of([(str(n), str(n), many(size, "abc"[n])) for n, size in enumerate(sizes)])

@@ -79,10 +79,13 @@ def test_archives_of_their_own_give_the_same_records(source, tmp_path, capsys):
     assert fingerprints[0] == fingerprints[1]
 
 
-def test_clips_are_around_the_labelled_frame_whatever_its_number(source, tmp_path):
+def test_clips_are_around_the_labelled_frame_whatever_its_number(source, tmp_path, capsys):
     add_sequences(source, ("train", "val"))
     shutil.rmtree(source / "gtFine" / "test")
+    shutil.rmtree(source / "gtFine" / "val")
     cityscapes.convert(source, tmp_path / "records", clips=True)
+    said = "Images are left out, as they belong to no clip of a label in gtFine: 6 of train, 32 of val."
+    assert said in capsys.readouterr().err  # Of train 2 after either label's clip, and 2 before that of bochum.
     train = records.Frames(tmp_path / "records", "train")
     assert [(video.name, video.count) for video in train.videos] == [(stem, 30) for stem in STEMS["train"]]
     for video, first in zip(train.videos, (0, 294), strict=True):
@@ -94,9 +97,14 @@ def test_clips_are_around_the_labelled_frame_whatever_its_number(source, tmp_pat
     assert not checks.verify(tmp_path / "records").findings.problems
 
 
-def test_images_of_test_need_no_labels(source, tmp_path):
-    shutil.rmtree(source / "gtFine" / "test")
+def test_images_of_test_need_no_labels_and_of_another_split_are_left_out_with_a_word(source, tmp_path, capsys):
+    cityscapes.convert(source, tmp_path / "whole")
+    assert "left out" not in capsys.readouterr().err
+    for split in ("test", "val"):
+        shutil.rmtree(source / "gtFine" / split)
     cityscapes.convert(source, tmp_path / "records")
+    assert "are left out, as their splits have no labels in gtFine: 1 of val.\n" in capsys.readouterr().err
+    assert set(records.read_metadata(tmp_path / "records")["videos"]) == {"train", "test"}
     assert [video.name for video in records.Frames(tmp_path / "records", "test").videos] == STEMS["test"]
 
 

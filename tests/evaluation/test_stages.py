@@ -15,8 +15,10 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.data import records, transforms
 from vspw_jax.evaluation import evaluate, predicted_videos, stages
 from vspw_jax.inference import augmentation, overlay
+from vspw_jax.inference.predictor import Predictor as NetworkPredictor
 from vspw_jax.metrics import predictions
 from vspw_jax.models.decoders import reads_memory
+from vspw_jax.parallel.mesh import make_mesh
 
 VOID = 255
 
@@ -217,3 +219,16 @@ def test_decoder_a_reads_the_masks_in_place_of_what_it_remembers(known):
     assert (found == expected).mean() > 0.99
     usual = predictor.start(frames, predictor.first_memory(32, 32)).labels()
     assert (found[0] != usual[0]).any()
+
+
+def test_masks_of_some_of_the_classes_reach_the_network_in_its_own_numbers(known, monkeypatch):
+    """A union's part is predicted in the part's numbers, and the network knows the union's."""
+    config = test_memory_decoders.recipe("memory_a")
+    graphdef, _, _ = test_memory_decoders.train_state.describe(config)
+    mesh, nothing = make_mesh(devices=jax.devices()[:1]), {"params": {}, "model_state": {}}
+    of_part = NetworkPredictor(config, graphdef, mesh, nothing, outputs=np.array([3, 4]))
+    read = []
+    monkeypatch.setattr(of_part, "_predict_by_masks", lambda *inputs: read.append(inputs[-1]) or ({}, ()))
+    mask = np.array([[0, 1], [VOID, 1]], np.uint8)
+    of_part.start(test_memory_decoders.video(1, 2, 2), (), [mask])
+    np.testing.assert_array_equal(read[0][0], [[3, 4], [VOID, 4]])

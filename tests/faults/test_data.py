@@ -35,7 +35,8 @@ def test_no_data_folder(refused, program_refused, tiny_flags, tmp_path):
 def test_a_truncated_shard(refused, tiny_flags, converted, tmp_path, kept):
     path = shard(converted)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    parts = ["Damaged shards", path.name, "expected 50 records", "python -m data_prep.vspw"]
+    again = "with the options that it had: python -m data_prep.vspw"
+    parts = ["Damaged shards", path.name, "expected 50 records", again]
     refused(parts, *tiny_flags, f"--config.data.records={converted}", f"--workdir={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
 

@@ -81,8 +81,10 @@ def test_an_export_names_classes_that_are_known_and_predicts_with_them(
     monkeypatch.setattr(main.trained, "weights", lambda *_: Trained(graphdef, weights, 1, OWN, are_known=are_known))
     for flag, value in (("_OUTPUT", str(tmp_path / name)), ("_NAMING", naming)):
         monkeypatch.setattr(main, flag, types.SimpleNamespace(value=value))
+    monkeypatch.setitem(main.unnamed.BY_NUMBER, 3, main.unnamed.BY_NUMBER[171])  # As if these had so many.
     [said] = main.run_export(config, tmp_path / "run")
     assert ("its 3 classes are named in it" in said) == named
+    assert ("its 3 classes; read again, they are named as COCO-Stuff's, which are as many" in said) != named
     monkeypatch.undo()
     if naming == "unilm":
         assert checkpoint_file.read(tmp_path / name).classes is None

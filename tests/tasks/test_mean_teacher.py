@@ -52,6 +52,15 @@ def test_of_more_classes_than_a_label_may_hold_the_largest_stay():
         np.testing.assert_array_equal(labelled(score, most_classes=most), [[0, 1, 1, 2, 2, 2, 3, 3]])
 
 
+def test_classes_beyond_a_byte_are_counted_as_the_others_and_void_is_not():
+    """Void, which most pixels are, takes no class's room; without a limit all stay."""
+    classes = [3, 298, 298, 298, 299, 299, VOID, VOID, VOID, VOID]
+    score = np.eye(300)[[classes]]
+    np.testing.assert_array_equal(labelled(score, most_classes=2), [[VOID, 298, 298, 298, 299, 299, *[VOID] * 4]])
+    everywhere = np.eye(300)[[range(300)]]
+    np.testing.assert_array_equal(labelled(everywhere, most_classes=None), [range(300)])
+
+
 def made_up(shape, seed):
     return jnp.asarray(np.random.default_rng(seed).normal(scale=2, size=shape), jnp.float32)
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Int32
 
-from vspw_jax.classes.class_list import HOLE, VOID, ClassList, check_same, chosen_colours
+from vspw_jax.classes.class_list import HOLE, VOID, ClassList, check_same, chosen_colours, told_apart
 from vspw_jax.console.errors import UserError, listed
 
 
@@ -25,7 +25,7 @@ class Part:
     """A data set's classes in a union.
 
     Attributes:
-      name: of the data set, no two alike.
+      name: of the data set, or of the mixture's member; no two alike.
       classes: its own, as they are called without the others.
       first: the union's number of the first of them.
     """
@@ -77,7 +77,8 @@ def of(members: Iterable[tuple[str, str, ClassList]]) -> ClassList:
     """The union of the classes of a mixture's members, in their order; of a single data set its classes as they are.
 
     Members of the same classes, such as two splits of a data set, share them. Names that several data sets have are
-    told apart by the data set's: "ade20k/wall". Colours of the first data set stay; the others' are far from them.
+    told apart by the data set's: "ade20k/wall"; by the member's, where another set has the same or is called so in the
+    mixture. Colours of the first data set stay; the others' are far from them.
 
     Args:
       members: of each the name in the mixture, the data set's name, and its classes.
@@ -86,10 +87,11 @@ def of(members: Iterable[tuple[str, str, ClassList]]) -> ClassList:
     for member, dataset, classes in members:
         by_names.setdefault(classes.names, (member, dataset, classes))
     datasets = collections.Counter(dataset for _, dataset, _ in by_names.values())
+    keys = {member for member, _, _ in by_names.values()}
     parts: list[Part] = []
     for member, dataset, classes in by_names.values():
         first = int(parts[-1].numbers[-1]) + 1 if parts else 0
-        name = dataset if datasets[dataset] == 1 else member
+        name = dataset if datasets[dataset] == 1 and dataset not in keys - {member} else member
         parts.append(Part(name, classes, first + (first == VOID)))
     return parts[0].classes if len(parts) == 1 else _joined(parts)
 
@@ -97,7 +99,9 @@ def of(members: Iterable[tuple[str, str, ClassList]]) -> ClassList:
 def _joined(parts: Iterable[Part]) -> ClassUnion:
     parts = tuple(parts)
     count = collections.Counter(name for part in parts for name in part.classes.names)
-    names = [name if count[name] == 1 else f"{part.name}/{name}" for part in parts for name in part.classes.names]
+    names = told_apart(
+        name if count[name] == 1 else f"{part.name}/{name}" for part in parts for name in part.classes.names
+    )
     known = dict(zip(names, parts[0].classes.colours, strict=False))
     colours = list(chosen_colours(names, known))
     if len(names) > VOID:

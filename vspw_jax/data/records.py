@@ -46,6 +46,11 @@ def convert_command(records: pathlib.Path | str, dataset: str = "vspw") -> str:
     return command + (OF_OWN_CLASSES if dataset == "folder" else "")
 
 
+def convert_again(records: pathlib.Path | str, dataset: str) -> str:
+    """What the user is asked to do with damaged records. They do not know the options that they were made with."""
+    return f"convert again, with the options that it had: {convert_command(records, dataset)}"
+
+
 def features() -> tfds.features.FeaturesDict:
     """Fields of a record: names of video and frame, the frame's JPEG or other picture, its mask's PNG or no bytes."""
     return tfds.features.FeaturesDict(
@@ -287,7 +292,7 @@ class Frames:
         except RuntimeError as error:
             raise UserError(
                 f"Record {number} of split {self.split!r} in {self.path} is damaged: {str(error).splitlines()[0]}\n"
-                f"Delete the folder and convert again: {convert_command(self.path, self.dataset)}"
+                f"Delete the folder and {convert_again(self.path, self.dataset)}"
             ) from error
         video, frame = found["video"].decode(), found["frame"].decode()
         is_withheld = self.labelled_N is not None and not self.labelled_N[number]
@@ -325,7 +330,7 @@ class Frames:
         except UserError as error:
             raise UserError(
                 f"Frame {record['frame']} of video {record['video']} in {self.path} cannot be read: {error}\n"
-                f"Mend the source, delete this folder and convert again: {convert_command(self.path, self.dataset)}"
+                f"Mend the source, delete this folder and {convert_again(self.path, self.dataset)}"
             ) from error
 
     def image_and_label(self, number: int) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
@@ -356,7 +361,7 @@ def _check_shards(path: pathlib.Path, split: tfds.core.SplitInfo, dataset: str) 
     if problems:
         raise UserError(
             f"Damaged shards in {path}:\n" + "\n".join(problems) + "\n"
-            f"Delete the folder and convert again: {convert_command(path, dataset)}"
+            f"Delete the folder and {convert_again(path, dataset)}"
         )
 
 
@@ -372,6 +377,6 @@ def read_metadata(path: pathlib.Path | str) -> dict[str, Any]:
     if missing:
         raise UserError(
             f"{folder}/metadata.json lacks {', '.join(missing)}: an older version wrote these records. "
-            f"Delete the folder and convert again: {convert_command(path, metadata.get('dataset', 'vspw'))}"
+            f"Delete the folder and {convert_again(path, metadata.get('dataset', 'vspw'))}"
         )
     return metadata

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from vspw_jax.classes import unnamed, vspw
-from vspw_jax.classes.class_list import ClassList
+from vspw_jax.classes.class_list import VOID, ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.data.transforms import IMAGENET, Normalisation
 from vspw_jax.inference import augmentation, scores
@@ -67,6 +67,16 @@ def check_options(options: ConfigDict, crop: tuple[int, int], num_classes: int) 
         raise UserError(
             f"evaluate.top_classes is {options.top_classes}: expected 1 to {num_classes} classes a pixel, or 0 for all."
         )
+
+
+def in_own_numbers(mask_HW: UInt8[np.ndarray, "H W"], outputs: Int[np.ndarray, " K"]) -> UInt8[np.ndarray, "H W"]:
+    """A mask of some of a network's classes in the network's numbers of them; void stays.
+
+    Networks that read masks have no more classes than bytes.
+    """
+    number_of = np.full(VOID + 1, VOID, np.uint8)
+    number_of[: len(outputs)] = outputs
+    return number_of[mask_HW]
 
 
 class Predictor:
@@ -227,10 +237,13 @@ class Predictor:
 
         Args:
           memory: of a network that remembers: `first_memory`, or the `Result.memory` of the frames before.
-          masks: train ids that an earlier stage made of these frames; for networks that read masks.
+          masks: train ids that an earlier stage made of these frames, which count `classes`; for networks that read
+            masks.
         """
         missing = self.batch - len(frames)
         filled = lambda some: np.stack([*some, *[some[-1]] * missing])
+        if masks is not None and self._outputs is not None:
+            masks = [in_own_numbers(mask, self._outputs) for mask in masks]
         if self.remembers:
             place = lambda some: jax.device_put(filled(some), placement.replicated(self._mesh))
             inputs = self._weights(), place(frames), len(frames), memory
