@@ -106,8 +106,8 @@ def compile_step(options, topology):
     return {**row, "fits": True}
 
 
-def parser():
-    """What a step is compiled for and how, as options."""
+def step_parser():
+    """Which step, and how it is compiled, as options."""
     parser = argparse.ArgumentParser(description="A full recipe's training step for accelerators that are not here.")
     parser.add_argument("--recipe", default="nce", help="A file of configs/.")
     parser.add_argument("--size", default="full", help="Or demo: a narrow network, which compiles in less time.")
@@ -124,10 +124,15 @@ def parser():
     return parser
 
 
+def parser():
+    """The command line."""
+    parser = step_parser()
+    parser.add_argument("--topologies", default="v5e:2x2,v5e:8x8,v5e:16x16")
+    return parser
+
+
 def main():
-    of_slices = parser()
-    of_slices.add_argument("--topologies", default="v5e:2x2,v5e:8x8,v5e:16x16")
-    options = of_slices.parse_args()
+    options = parser().parse_args()
     names = options.topologies.split(",")
     if len(names) == 1:
         print(json.dumps(compile_step(options, names[0])), flush=True)

@@ -45,7 +45,7 @@ def lower_step(options, count):
 
 def parser():
     """The command line."""
-    result = compile_for_tpu.parser()
+    result = compile_for_tpu.step_parser()
     result.add_argument("--devices", type=int, default=8, help="GPUs.")
     result.add_argument("--trace-only", action="store_true", help="Count, but do not lower.")
     return result

@@ -170,7 +170,7 @@ def compare(before, after):
 
 def parser():
     """The command line."""
-    result = compile_for_tpu.parser()
+    result = compile_for_tpu.step_parser()
     result.description = "What a training step costs on TPUs that are not here, by their compiler's account."
     result.add_argument("--topology", default="v5e:2x2", help="Of v5e, v5p or v6e.")
     result.add_argument("--json", default="", help="File for the whole account.")

@@ -36,7 +36,7 @@ def test_the_page_agrees_with_public_code():
         if "." in public_parameters:
             assert parameters == public_parameters
         if "." in public_macs:
-            allowed = dict(rel=0.03, abs=0.1) if name in ("swin", "mit") else dict(rel=0.01)  # 0.1: of the last digit.
+            allowed = dict(rel=0.03, abs=0.11) if name in ("swin", "mit") else dict(rel=0.01)  # 0.1 is a last digit.
             assert float(macs) == pytest.approx(float(public_macs), **allowed)
             compared += 1
     assert compared > 5
