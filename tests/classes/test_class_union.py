@@ -81,6 +81,33 @@ def test_a_network_is_scored_on_one_of_its_data_sets():
         class_union.part_for(union, vspw.classes(), "data")
 
 
+def test_a_list_of_its_names_gives_a_union_its_numbers():
+    """As a file has them: its data sets may come in another order, on which no name depends here."""
+    members = [("main", "streets", STREET), ("b", "houses", HOUSE), ("c", "many", many(253, "c"))]
+    union, other = class_union.of(members), class_union.of([members[2], members[0], members[1]])
+    plain = class_list.ClassList(other.names, other.colours, other.file_colours)
+    assert union.numbered_as(plain) == other and other.numbered_as(plain) == other
+    swapped = class_list.coloured([*union.names[1::-1], *union.names[2:]])
+    assert union.numbered_as(swapped) is None and union.numbered_as(STREET) is None
+
+
+@pytest.mark.parametrize(("names", "alike"), [
+    (["road", "Wall", "car"], True),
+    (["road", "wall", "bus", "car"], True),
+    (["road", "car", "wall", "tree"], False),
+    (["wall", "road", "car"], False),
+    (["a", "b", "c"], False),
+])  # fmt: skip
+def test_names_of_a_file_may_be_spelled_otherwise_but_not_stand_elsewhere(names, alike):
+    """Most names that both have must have one number: a second "car" of the data is called a bus in the file."""
+    found, of_data = class_list.coloured(names), class_list.coloured(["road", "wall", "car", "car (2)"][: len(names)])
+    if alike:
+        class_list.check_numbered_alike(found, of_data, "data")
+        return
+    with pytest.raises(UserError, match="in another order: .* --config.data.classes=union"):
+        class_list.check_numbered_alike(found, of_data, "data")
+
+
 def test_data_sets_that_map_to_vspw_have_their_own_classes_too():
     for numbering, void in (("raw_0_150", 0), ("reduced_0_149", 255)):
         own = label_maps.to_own_classes(label_maps.of("ade20k", numbering))

@@ -20,7 +20,7 @@ from vspw_jax.metrics import __main__ as program
 class Predictor:
     """Answers a class by the brightness of a pixel."""
 
-    batch, remembers, num_classes = 4, False, 124
+    batch, remembers, num_classes, are_known = 4, False, 124, False
     options = ConfigDict(dict(save_scores=False))
 
     def __call__(self, frames):

@@ -26,7 +26,7 @@ VOID = 255
 class Predictor:
     """Answers class 0, and one more than the masks that it is given; notes what it was given."""
 
-    batch, remembers, num_classes = 4, True, 124
+    batch, remembers, num_classes, are_known = 4, True, 124, False
     options = ConfigDict(dict(save_scores=False))
 
     def __init__(self, name="A"):

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
 from tests.interop.conftest import drawn, tiny_recipe, tiny_upernet
 from tests.interop.test_torch_files import tensors_of
 from vspw_jax import main
-from vspw_jax.classes import class_list, class_union, vspw
+from vspw_jax.checkpoints import run_classes
+from vspw_jax.classes import class_list, class_union, label_maps, vspw
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, safetensors_files
@@ -19,6 +21,7 @@ from vspw_jax.training import trained
 from vspw_jax.training.trained import Trained
 
 OWN = ClassList(("field", "hédge", "gate"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), ((10, 20, 30), (0, 0, 0), (255, 0, 9)))
+MEMBER = dict(split="train", weight=1.0, epoch="frame", frame_gap=1, fits=("exact",), min_mapped=0.0, denominator="all")
 TENSORS = tensors_of({"backbone.cls_token": np.arange(6, dtype=np.float32).reshape(1, 2, 3)})
 
 
@@ -93,3 +96,30 @@ def test_an_export_names_classes_that_are_known_and_predicts_with_them(
     found = trained.weights(config, tmp_path / "run", main.make_mesh(devices=jax.devices()[:1]))
     assert found.are_known == named
     assert found.classes.names == (OWN.names if named else ("class 0", "class 1", "class 2"))
+
+
+def described(folder, dataset, classes):
+    """Records as far as their metadata tells."""
+    folder.mkdir()
+    metadata = label_maps.to_metadata(label_maps.own(dataset, classes, range(len(classes)), (255,)))
+    (folder / "metadata.json").write_text(json.dumps({**metadata, "videos": {}, "max_classes": {}, "fingerprint": {}}))
+    (folder / "dataset_info.json").write_text("{}")
+    return str(folder)
+
+
+def test_an_export_of_several_data_sets_is_scored_by_the_classes_of_one(tmp_path):
+    """Whatever their order, where the recipe names them all; else it is refused, for the numbers would be others."""
+    sets = {"streets": class_list.coloured(["road", "wall"]), "houses": class_list.coloured(["wall"])}
+    union = class_union.of((name, name, classes) for name, classes in sets.items())
+    config = tiny_recipe(num_classes=3)
+    convert.save_torch(drawn(config.model), tmp_path / "A.pth", classes=union)
+    config.init_from, config.data.classes = str(tmp_path / "A.pth"), "union"
+    places = {name: described(tmp_path / name, name, classes) for name, classes in sets.items()}
+    config.data.records, config.data.mixture.b = places["houses"], ConfigDict({**MEMBER, "records": places["streets"]})
+    predictor = trained.predictor(config, tmp_path / "run", scored=run_classes.of_records(config))
+    assert predictor.classes.names == ("wall",) and predictor._outputs.tolist() == [2]
+    del config.data.mixture.b
+    for mixed in ("union", "main"):
+        config.data.classes = mixed
+        with pytest.raises(UserError, match="tells apart 3 classes .*houses has 1 others"):
+            trained.predictor(config, tmp_path / "run", scored=run_classes.of_records(config))

@@ -80,6 +80,14 @@ def of_records(config: ConfigDict) -> ClassList | None:
     return records.labels_of(records.read_metadata(path), own).classes if records.exist(path) else None
 
 
+def with_parts(config: ConfigDict, classes: ClassList) -> ClassList:
+    """Classes that a file names, as a union where they are those of `config.data`'s data sets together."""
+    of_data = mixture.classes_of(config.data)
+    if not isinstance(of_data, class_union.ClassUnion):
+        return classes
+    return of_data.numbered_as(classes) or classes
+
+
 def adopt(config: ConfigDict, known: Known, is_stated: bool) -> None:
     """Gives a recipe as many classes as its data set's own.
 

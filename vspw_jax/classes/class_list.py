@@ -127,6 +127,26 @@ def check_same(of_network: ClassList, of_data: ClassList, path: pathlib.Path | s
         )
 
 
+def check_numbered_alike(of_network: ClassList, of_data: ClassList, path: pathlib.Path | str) -> None:
+    """As `check_same`, of a network whose names others may have written, and spelled some of them otherwise.
+
+    Both must have as many classes, and most of the names in common must have one number in both: all of them, where the
+    one list holds the same names as the other. ADE20K has a "screen" that is another class of it by another table.
+    """
+    number_of = {name: number for number, name in enumerate(of_data.names)}
+    alike = [number_of[name] == number for number, name in enumerate(of_network.names) if name in number_of]
+    is_in_order = all(alike) if len(alike) == len(of_data) else sum(alike) > len(alike) / 2
+    if len(of_network) == len(of_data) and is_in_order:
+        return
+    raise UserError(
+        f"The network tells apart {len(of_network)} classes ({listed(of_network.names, 3)}), {path} has "
+        f"{len(of_data)} others ({listed(of_data.names, 3)}), or the same in another order: expected data of the same "
+        "classes in --config.data.records. If the network's are those of several data sets together, name all of these "
+        "in config.data and config.data.mixture, with --config.data.classes=union, or take it from the workdir that it "
+        "was trained in."
+    )
+
+
 def _by_id(colours_K3: Sequence[Colour]) -> UInt8[np.ndarray, "K 3"]:
     result = np.zeros((max(len(colours_K3), VOID + 1), 3), np.uint8)
     result[: len(colours_K3)] = colours_K3

@@ -67,6 +67,24 @@ class ClassUnion(ClassList):
         )
         return cls(plain.names, plain.colours, plain.file_colours, tuple(parts))
 
+    def numbered_as(self, others: ClassList) -> Self | None:
+        """The union in the numbering of a list of the same names, whose data sets may come in another order.
+
+        None where the list has other names, or they are not one data set's after the other's.
+        """
+        if len(others) != len(self) or set(others.names) != set(self.names):
+            return None
+        parts = []
+        for part in self.parts:
+            numbers = [others.names.index(self.names[number]) for number in part.numbers]
+            parts.append(dataclasses.replace(part, first=numbers[0]))
+            if parts[-1].numbers.tolist() != numbers:
+                return None
+        parts.sort(key=lambda part: part.first)
+        return dataclasses.replace(
+            self, names=others.names, colours=others.colours, file_colours=others.file_colours, parts=tuple(parts)
+        )
+
 
 def from_json(values: Mapping[str, Any]) -> ClassList:
     """What `ClassList.to_json` or a union's has written."""

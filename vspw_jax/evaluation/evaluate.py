@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from vspw_jax.checkpoints import run_classes
-from vspw_jax.classes import class_union
+from vspw_jax.classes import class_list, class_union
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.data import mixture, records
 from vspw_jax.evaluation import counting, predicted_videos, stages
@@ -167,6 +167,8 @@ def evaluate(
     frames = split_of(config.data)
     frames.check_truth()
     class_union.part_for(run_classes.of_run(config, workdir).classes, frames.classes, frames.path)
+    if predictor.are_known:
+        class_list.check_numbered_alike(predictor.classes, frames.classes, frames.path)
     if frames.has_masks and not frames.max_classes:
         raise UserError(
             f"All masks of split {frames.split!r} of {frames.path} are void: there is nothing to score. "

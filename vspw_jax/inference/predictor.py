@@ -111,7 +111,7 @@ class Predictor:
         self.batch = -(-config.evaluate.batch // mesh.size) * mesh.size
         self.num_classes = config.model.num_classes if outputs is None else len(outputs)
         self._outputs, self.options = outputs, config.evaluate
-        self.classes = classes or unnamed.by_number(self.num_classes)[0]
+        self.are_known, self.classes = classes is not None, classes or unnamed.by_number(self.num_classes)[0]
         self._mesh, self.origin, self._normalisation = mesh, origin or {}, normalisation
         self.weights = weights or {}
         self._crop = tuple(config.model.image_size)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from vspw_jax.checkpoints import beginning, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.classes import unnamed, vspw
-from vspw_jax.classes.class_list import MOST, ClassList
+from vspw_jax.classes.class_list import MOST, ClassList, check_numbered_alike
 from vspw_jax.classes.class_union import ClassUnion, Part, part_for
 from vspw_jax.console.errors import UserError
 from vspw_jax.data.transforms import IMAGENET, Normalisation
@@ -75,17 +75,28 @@ def weights(config: ConfigDict, workdir: pathlib.Path, mesh: Mesh) -> Trained:
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.file.normalisation)
         print(f"       frames are normalised by mean {mean} and std {std}, as the file's preprocessor_config.json says")
     are_known = classes is plan.file.classes
+    if are_known:  # Files have no place for which data set has which.
+        classes = run_classes.with_parts(config, classes)
     return Trained(graphdef, found, None, classes, plan.file.normalisation or IMAGENET, are_known)
 
 
 def shown_part(classes: ClassList, scored: ClassList | None, path: str) -> Part | None:
-    """The part of a network's classes that it predicts, None for all: see `predictor`; `path` is the data's."""
+    """The part of a network's classes that it predicts, None for all: see `predictor`; `path` is the data's.
+
+    Raises:
+      UserError: the network is to be scored on classes that it has not or numbers otherwise; or it has more than masks
+        can hold, and nothing tells which data set has which.
+    """
     if not isinstance(classes, ClassUnion):
         if len(classes) > MOST:
             raise UserError(
                 f"The network has {len(classes)} classes, more than masks can hold, and nothing says which data set "
                 "has which. Take it from the workdir that it was trained in: --workdir=DIR."
             )
+        if scored is not None:
+            check_numbered_alike(classes, scored, path)
+            if classes.names != scored.names:
+                print(f"The network's classes are those of {path} by their number; not all have the same name.")
         return None
     if scored is not None:
         return part_for(classes, scored, path)
@@ -111,13 +122,13 @@ def predictor(
     """
     task.check_predicts(config, "This command predicts")
     mesh = make_mesh()
-    graphdef, found, step, classes, normalisation, _ = weights(config, workdir, mesh)
+    graphdef, found, step, classes, normalisation, are_known = weights(config, workdir, mesh)
     origin = {"recipe": recipe, "step": step}
     if step is None:
         origin["init_from"] = pathlib.Path(config.init_from).name
         if config.init_from_key:
             origin["init_from_key"] = config.init_from_key
-    part = shown_part(classes, scored, config.data.records)
-    classes, outputs = (part.classes, part.numbers) if part else (classes, None)
+    part = shown_part(classes, scored if are_known else None, config.data.records)
+    known, outputs = (part.classes, part.numbers) if part else (classes if are_known else None, None)
     placed = placement.local(mesh, found)
-    return Predictor(config, graphdef, local_mesh(mesh), placed, origin, classes, normalisation, outputs)
+    return Predictor(config, graphdef, local_mesh(mesh), placed, origin, known, normalisation, outputs)
