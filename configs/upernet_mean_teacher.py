@@ -5,19 +5,15 @@
 
 Without the teacher: configs/upernet.py with --config.data.labelled_frames=drawn. The teacher is scored;
 --config.evaluate.weights=trained scores the student. Values and their sources are those of configs/upernet.py and of
-configs/parts/semi_supervised.py, but for what stands here.
+configs/parts/semi_supervised.py.
 """
 
 from ml_collections import ConfigDict
 
 from configs import upernet
-from configs.parts import semi_supervised, training
+from configs.parts import semi_supervised
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
-    config = upernet.get_config(size)
-    if size == "full":
-        # As many labelled clips a step and as many steps as configs/upernet.py; a step's other half has no labels.
-        config.train = training.epochs(240, batch=32, expected_steps=42_090)
-    return semi_supervised.with_teacher(config, size)
+    return semi_supervised.with_teacher(upernet.get_config(size), size)

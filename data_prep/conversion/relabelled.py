@@ -54,6 +54,16 @@ def sure(compact: scores.Compact, num_classes: int, threshold: float) -> Bool[np
     return values.max(axis=-1) >= threshold * total_HW
 
 
+def agrees(compact: scores.Compact, label_HW: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """Where no class has a higher score than a label's, and under void. Equal halves are a tie."""
+    class_HW1 = np.where(label_HW == VOID, 0, label_HW)[..., None]
+    if compact.classes is None:
+        score_HW1 = np.take_along_axis(compact.values, class_HW1.astype(np.intp), axis=-1)
+    else:
+        score_HW1 = compact.of(class_HW1)
+    return (score_HW1[..., 0] >= compact.values.max(axis=-1)) | (label_HW == VOID)
+
+
 class Relabelled(Source):
     """The source of the files; see the module.
 
@@ -115,6 +125,17 @@ class Relabelled(Source):
             return record["image_jpeg"]
         return record["mask_png"] if kind == "labels" else self._predicted(record["video"], record["frame"])
 
+    def _check_agrees(self, compact: scores.Compact, label_HW: UInt8[np.ndarray, "H W"]) -> None:
+        """Raises UserError where a frame's scores are not those of its prediction."""
+        other = int((~agrees(compact, label_HW)).sum())
+        if other:
+            assert self._reader is not None
+            raise UserError(
+                f"has another best class in the scores {self._reader.folder} than in the prediction "
+                f"{self._folder.path}, in {other:,} of {label_HW.size:,} pixels: expected both of one run. "
+                "Save both anew with --mode=evaluate --config.evaluate.save_scores=True."
+            )
+
     def _predicted(self, video: str, frame: str) -> bytes:
         """The PNG of a pseudo-label, in the values of the records' masks."""
         label_HW = self._folder.mask(video, frame)
@@ -122,9 +143,11 @@ class Relabelled(Source):
         if found:
             raise UserError(f"is predicted as {min(found)} by {self._folder.path}: expected 0..{self._num_classes - 1}")
         if self._reader is not None:
-            sure_HW = sure(self._reader.frame(video, frame), self._reader.num_classes, self._threshold)
+            compact = self._reader.frame(video, frame)
+            sure_HW = sure(compact, self._reader.num_classes, self._threshold)
             if sure_HW.shape != label_HW.shape:
                 raise UserError(f"has scores of {sure_HW.shape} pixels and a prediction of {label_HW.shape}")
+            self._check_agrees(compact, label_HW)
             label_HW = np.where(sure_HW, label_HW, VOID).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(self._values[label_HW]).save(buffer, "PNG", compress_level=3)

@@ -202,9 +202,12 @@ def check_stored(findings: Findings, split: str, found: SplitScan, metadata: Map
         findings.problem("class_pixels", text)
 
 
-def pseudo_labels(folder: pathlib.Path, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """In words, by split, which labels of records are predictions."""
-    return {split: records.Frames(folder, split).note for split in metadata.get(records.PSEUDO_LABELS, {})}
+def pseudo_labels(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """In words, by split, which labels of records are predictions; of the metadata alone, whatever can be read."""
+    return {
+        split: records.predictions_note(mark, sum(count for _, count in metadata["videos"].get(split, [])))
+        for split, mark in metadata.get(records.PSEUDO_LABELS, {}).items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +249,7 @@ def verify(path: pathlib.Path | str, workers: int = 1, full: bool = False) -> Ve
                 scans[split] = scan(folder, split, run)
             except UserError as error:
                 findings.problem("unreadable", f"{split}: {error}")
-    findings.notes += [f"{split}: {note}, not truth" for split, note in pseudo_labels(folder, metadata).items()]
+    findings.notes += [f"{split}: {note}, not truth" for split, note in pseudo_labels(metadata).items()]
     for split, found in scans.items():
         check_counts(findings, dataset, split, found, full)
         check_frames(findings, split, found, full)

@@ -214,6 +214,12 @@ def test_data_without_a_labelled_pixel_is_refused(config, fields):
         mixture.members(config)
 
 
+def test_single_images_have_no_unlabelled_frame_whatever_the_rule(config, image_records):
+    config.update(records=str(image_records), labelled_frames="drawn", unlabelled_share=0.5)
+    with pytest.raises(UserError, match="without a label. Of single images each label is kept. Train on videos"):
+        mixture.members(config)
+
+
 def test_images_are_refused_where_frames_must_follow_each_other(config, image_records):
     members = mixture.members(add_images(config, image_records))
     mixture.check_follow(members[:1], "memory_a")
@@ -223,13 +229,20 @@ def test_images_are_refused_where_frames_must_follow_each_other(config, image_re
 
 def test_clips_that_no_video_is_long_enough_for_are_refused(config, image_records):
     members = mixture.members(add_images(config, image_records))
-    mixture.check_lengths(members, 10)  # Single images have clips of their own.
+    config.frames = 10
+    mixture.check_lengths(members, config)  # Single images have clips of their own.
+    config.frames = 11
     with pytest.raises(UserError, match="'main'.*: the longest has 10 frames, and 11 frames 1 apart need 11"):
-        mixture.check_lengths(members, 11)
-    config.frame_gap = 3
-    mixture.check_lengths(mixture.members(config), 4)
+        mixture.check_lengths(members, config)
+    config.update(frames=4, frame_gap=3)
+    mixture.check_lengths(mixture.members(config), config)
+    config.frames = 5
     with pytest.raises(UserError, match="5 frames 3 apart need 13"):
-        mixture.check_lengths(mixture.members(config), 5)
+        mixture.check_lengths(mixture.members(config), config)
+    config.reference_distance = (1, 2)  # Which is no neighbour of the four others.
+    mixture.check_lengths(mixture.members(config), config)
+    config.update(frames=30, chosen="last")  # Its first frame repeats.
+    mixture.check_lengths(mixture.members(config), config)
 
 
 def test_classes_that_the_network_lacks_are_refused(config, image_records):

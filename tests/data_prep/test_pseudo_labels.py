@@ -9,6 +9,7 @@ from PIL import Image
 
 from configs import nce
 from data_prep import pseudo_labels
+from data_prep.conversion import relabelled
 from data_prep.verification import checks
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
@@ -70,7 +71,8 @@ def test_no_bit_of_a_label_that_is_not_kept_is_in_the_new_records(generated_reco
 
 
 def save_scores(folder, frames, identity):
-    """Of two classes of 124 kept: the left half of a frame is sure (0.9 of the sum), the right is not (0.5)."""
+    """Of the predictions, two classes of 124 kept: the left half of a frame is sure (0.9 of the sum), the right is
+    not (0.5)."""
     writer = scores.Writer(folder, {"fingerprint": frames.fingerprint, **identity}, CLASSES, 2)
     values = np.zeros((48, 64, 2), np.float16)
     values[:, :32], values[:, 32:] = (0.9, 0.1), (0.5, 0.25)
@@ -79,7 +81,9 @@ def save_scores(folder, frames, identity):
     for number in range(len(frames)):
         record = frames[number]
         writer.enter(record["video"], record["frame"], (48, 64))
-        writer.save(record["video"], record["frame"], scores.Compact(values, np.zeros((48, 64, 2), np.uint8), rest))
+        best = predicted_label(number) % CLASSES
+        classes = np.stack([best, (best + 1) % CLASSES], axis=-1)
+        writer.save(record["video"], record["frame"], scores.Compact(values, classes, rest))
     writer.close()
     return str(folder)
 
@@ -96,10 +100,40 @@ def test_what_is_not_sure_enough_is_void(generated_records, folder, tmp_path):
         pseudo_labels.convert(*given[:-1], 0.4)
 
 
+def test_scores_of_another_run_than_the_predictions_are_refused(generated_records, folder, tmp_path):
+    frames = records.Frames(generated_records, "train")
+    saved = save_scores(tmp_path / "scores", frames, {"double_softmax": False})
+    shutil.copytree(folder, tmp_path / "predicted")
+    record = frames[7]
+    path = predictions.path_of(tmp_path / "predicted", record["video"], record["frame"])
+    label = predicted_label(7)
+    label[10, :2] = 99
+    mask_png.save(label, path, vspw.classes())
+    given = (generated_records, tmp_path / "predicted", tmp_path / "records", "first", 0, "train", saved, 0.6)
+    with pytest.raises(UserError, match="has another best class in the scores .*, in 2 of 3,072 pixels"):
+        pseudo_labels.convert(*given)
+
+
+def test_equal_halves_are_a_tie_whether_scores_are_cropped_or_not():
+    values, label = np.array([[[0.4, 0.4], [0.5, 0.1]]], np.float16), np.array([[1, 1]], np.uint8)
+    for classes, rest in ((None, None), (np.array([[[0, 1]] * 2], np.uint8), np.zeros((1, 2), np.float16))):
+        compact = scores.Compact(values, classes, rest)
+        np.testing.assert_array_equal(relabelled.agrees(compact, label), [[True, False]])
+        assert relabelled.agrees(compact, np.full((1, 2), 255, np.uint8)).all()
+
+
 def test_verify_says_so_and_finds_no_fault_in_it(converted):
     found = checks.verify(converted[0]).findings
     assert [note for note in found.notes if "predictions" in note] == [f"{converted[1]}, not truth"]
     assert {kind for kind, _ in found.problems} <= {"shift"}
+
+
+def test_verify_says_so_of_records_that_it_cannot_read(converted, tmp_path):
+    output = shutil.copytree(converted[0], tmp_path / "records")
+    next(output.rglob("*-train.array_record*")).unlink()
+    found = checks.verify(output).findings
+    assert f"{converted[1]}, not truth" in found.notes
+    assert "unreadable" in {kind for kind, _ in found.problems}
 
 
 def test_training_takes_them_and_says_so(converted):

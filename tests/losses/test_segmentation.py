@@ -134,11 +134,10 @@ def test_terms_equal_the_definitions(seed, void):
         assert float(weights[term]) == pytest.approx(wanted_weights[term], rel=1e-6)
 
 
-def test_a_frame_of_void_leaves_only_the_no_object_class():
+def test_a_frame_of_void_counts_nothing():
     class_logits, mask_logits, label = problem(0, np.full((16, 16), 255, np.int32))
     sums, weights = image_terms(class_logits, mask_logits, label, jax.random.key(0))
-    assert (float(sums["mask"]), float(sums["dice"]), float(weights["mask"])) == (0, 0, 0)
-    assert float(weights["cls"]) == pytest.approx(0.1 * QUERIES)
+    assert set(map(float, (*sums.values(), *weights.values()))) == {0.0}
 
 
 @given(
@@ -179,14 +178,27 @@ def test_void_counts_as_released_unless_excluded():
     assert abs(float(sums["mask"]) - float(other_sums["mask"])) > 0.1
 
 
-def test_a_batch_of_void_still_averages_its_class_term_by_weight():
-    """Six queries that should be no object weigh 0.6 together: less than one, and still the mean is the mean."""
-    class_logits, mask_logits, _ = problem(0)
-    label = np.full((16, 16), 255, np.int32)
-    batch = (x[None] for x in (class_logits[None], mask_logits[None], label))
-    losses = segmentation.mask_classification_loss(*batch, jax.random.split(jax.random.key(0), 1), CONFIG)
-    wanted = np.mean(np.log(np.exp(np.float64(class_logits)).sum(axis=1)) - class_logits[:, CLASSES])
-    assert float(losses["cls"]) == pytest.approx(wanted, rel=1e-5) and float(losses["mask"]) == 0
+@jax.jit
+def batch_loss_and_gradients(class_logits, mask_logits, label, keys):
+    """The sum of a batch's terms, and its gradients by class and mask logits."""
+    loss = lambda *logits: sum(segmentation.mask_classification_loss(*logits, label, keys, CONFIG).values())
+    return jax.value_and_grad(loss, argnums=(0, 1))(class_logits, mask_logits)
+
+
+@pytest.mark.parametrize("labels", [(255, 255), (255, 1)])
+def test_an_image_of_void_teaches_nothing_beside_others_or_alone(labels):
+    """Of the loss of a batch: no gradient, and the other image's terms are as if it were alone."""
+    first, second = problem(0), problem(1)
+    class_logits, mask_logits = (np.stack([first[part], second[part]])[None] for part in (0, 1))
+    label = np.stack([np.full((16, 16), value, np.int32) for value in labels])
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    value, gradients = batch_loss_and_gradients(class_logits, mask_logits, label, keys)
+    assert all((np.asarray(gradient)[:, 0] == 0).all() for gradient in gradients)
+    sums, weights = image_terms(second[0], second[1], label[1], jax.random.fold_in(keys[1], 0))
+    alone = sum(float(sums[term]) / max(float(weights[term]), 1.0) for term in sums)
+    assert float(value) == pytest.approx(alone, rel=1e-5)
+    assert all((np.asarray(gradient)[:, 1] != 0).any() == (labels[1] == 1) for gradient in gradients)
 
 
 def test_an_unknown_void_is_refused():

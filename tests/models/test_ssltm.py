@@ -126,6 +126,11 @@ def test_clusters_that_move_as_an_average_see_the_classes_of_the_query():
 
 WRONG = {
     "model.decoder.short_term is 4, but model.decoder.blocks is 0": {"model.decoder.blocks": 0},
+    r"short_term is 5, but windows .* have 4 frames: .*window='\(5, 7, 7\)'": {
+        "model.decoder.short_term": 5,
+        "data.frames": 6,
+    },
+    "model.decoder.shift is True, but model.decoder.blocks is 1": {"model.decoder.shift": True},
     "model.decoder.heads is 5": {"model.decoder.heads": 5},
     "pixels have nothing to attend to": {"model.decoder.context": "none", "model.decoder.clusters": 0},
     "model.decoder.context is 'far'": {"model.decoder.context": "far"},

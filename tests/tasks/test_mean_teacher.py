@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from configs import nce, upernet_mean_teacher
+from configs import nce, ssltm, upernet, upernet_mean_teacher
 from configs.parts import semi_supervised, training
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
@@ -116,6 +116,32 @@ def test_a_query_decoder_learns_from_the_teachers_labels_as_from_any(monkeypatch
     rows, weights = 2 * 6 + 2 * 8, config.loss.segmentation.weights
     assert found["pseudo"] == pytest.approx(rows * (4 * weights.cls + 3 * weights.mask))
     assert found["confident"] == pytest.approx(7 / 8)
+
+
+def test_a_teachers_scores_are_those_of_evaluation(monkeypatch):
+    """Of a coarse map the logits are resized: of the softmax in their place, fewer pixels would be sure."""
+    logits = 9 * jnp.eye(3)[jnp.array([[[[0, 1], [2, 0]]]])]
+    the_task, given = mean_teacher.MeanTeacher(upernet_mean_teacher.get_config("demo")), []
+    guessed = {"logits_BTHWC": logits, "encoder": [jnp.zeros((1, 1, 8, 8, 4))]}
+    monkeypatch.setattr(the_task, "_outputs", lambda *_: guessed)
+    monkeypatch.setattr(the_task, "_pseudo_terms", lambda scores, *_: given.append(scores) or {})
+    monkeypatch.setattr(mean_teacher.supervised, "clip_losses", lambda *_: {})
+    views = {name: jnp.zeros((1, 1, 32, 32, 3)) for name in ("image_BTHWC", "strong_image_BTHWC")}
+    batch = {**views, "unlabelled_BTHW": jnp.ones((1, 1, 32, 32), bool)}
+    the_task.losses(None, object(), batch, jax.random.split(jax.random.key(0), 1), 0)
+    resized = jax.image.resize(logits, (1, 1, 8, 8, 3), "bilinear", antialias=False)
+    np.testing.assert_allclose(given[0], jax.nn.softmax(resized), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("recipe", "epoch"), [(ssltm, 351), (upernet, 176), (nce, 1403)])
+def test_a_teacher_takes_no_labelled_clip_from_a_step(recipe, epoch):
+    """And it begins after an epoch of these, VSPW's 2806 videos. What a query decoder is not told is no background."""
+    alone, taught = recipe.get_config(), semi_supervised.with_teacher(recipe.get_config(), "full")
+    assert taught.train.batch * (1 - taught.data.unlabelled_share) == alone.train.batch
+    assert (taught.train.steps, taught.train.epochs) == (alone.train.steps, alone.train.epochs)
+    assert taught.task.start_step == epoch
+    assert taught.loss.segmentation.get("void", "excluded") == "excluded"
+    task.check(taught)
 
 
 @pytest.fixture

@@ -136,10 +136,14 @@ def _with_labels(main: Member, config: ConfigDict) -> list[Member]:
     if config.unlabelled_share:
         epoch = make_epoch(frames.videos, ~labelled_N)
         if not len(epoch):
+            advice = (
+                "Of single images each label is kept. Train on videos, or set --config.data.unlabelled_share=0."
+                if main.holds_images
+                else "Set --config.data.labelled_frames=drawn, say, or --config.data.unlabelled_share=0."
+            )
             raise UserError(
                 f"data.unlabelled_share is {config.unlabelled_share:g}, but data.labelled_frames="
-                f"{config.labelled_frames} leaves no frame of {frames.path} ({frames.split}) without a label. Set "
-                "--config.data.labelled_frames=drawn, say, or --config.data.unlabelled_share=0."
+                f"{config.labelled_frames} leaves no frame of {frames.path} ({frames.split}) without a label. {advice}"
             )
         share = config.unlabelled_share / (1 - config.unlabelled_share)
         weight = main.weight * share * len(found[0].epoch) / len(epoch)
@@ -212,8 +216,15 @@ def check_classes(members: Sequence[Member], num_classes: int) -> None:
             )
 
 
-def check_lengths(members: Sequence[Member], num_frames: int) -> None:
-    """Raises UserError where no video of a member is long enough for a clip; single images have clips of their own."""
+def check_lengths(members: Sequence[Member], config: ConfigDict) -> None:
+    """Raises UserError where no video of a member is long enough for a clip of `config`, which is `config.data`.
+
+    Single images have clips of their own. A clip that ends on its chosen frame repeats the video's first one before it,
+    so any video is long enough for it. A reference frame is no neighbour.
+    """
+    if config.chosen == "last":
+        return
+    num_frames = config.frames - bool(config.reference_distance)
     for member in members:
         longest = max(video.count for video in member.frames.videos)
         needed = (num_frames - 1) * member.frame_gap + 1

@@ -40,6 +40,12 @@ PSEUDO_LABELS = "pseudo_labels"
 METADATA_KEYS = ("dataset", "numbering", "videos", "max_classes", "fingerprint")
 
 
+def predictions_note(mark: Mapping[str, Any], num_frames: int) -> str:
+    """In words, which labels of a split are predictions; `mark` is what the metadata say of it (`PSEUDO_LABELS`)."""
+    least = f", those of a share of {mark['threshold']:g} or more" if mark["threshold"] else ""
+    return f"{mark['frames']} of {num_frames} labels are predictions of {mark['predictions']}{least}"
+
+
 def convert_command(records: pathlib.Path | str, dataset: str = "vspw") -> str:
     """The command that converts a data set to `records`."""
     command = CONVERT_COMMAND.format(dataset=dataset, source=f"{dataset.upper()}_DIR", records=records)
@@ -247,9 +253,7 @@ class Frames:
         if self.labelled_N is not None:
             said.append(f"the labels of {self.labelled_N.sum()} of {len(self)} frames")
         if self.predicted:
-            mark = self.predicted
-            least = f", those of a share of {mark['threshold']:g} or more" if mark["threshold"] else ""
-            said.append(f"{mark['frames']} of {len(self)} labels are predictions of {mark['predictions']}{least}")
+            said.append(predictions_note(self.predicted, len(self)))
         return "; ".join(said)
 
     def check_truth(self) -> None:

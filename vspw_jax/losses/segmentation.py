@@ -149,7 +149,8 @@ def image_terms(
       label_HW: int, 0..K-2 or void, at any resolution.
       key: for the points.
       config: capacity, num_points, oversample, importance, no_object_weight, matching (weights by term), void (a key
-        of `COUNTED`; with "excluded" no cell of a mask that lies wholly under void moves a term or the matching).
+        of `COUNTED`; with "excluded" no cell of a mask that lies wholly under void moves a term or the matching). An
+        image that is void alone has weights of 0, whichever it is.
 
     Returns:
       (sums, weights): dicts by term. A term's loss is its sum over a batch, divided by its weight over the batch.
@@ -173,6 +174,9 @@ def image_terms(
 
     wanted_Q = jnp.full(num_queries, num_classes).at[jnp.where(valid_M, query_M, num_queries)].set(class_M, mode="drop")
     weight_Q = jnp.where(wanted_Q == num_classes, config.no_object_weight, 1.0)
+    # The released code teaches every query "no object" of an image that is void alone. Here such an image may be one
+    # whose labels are withheld, or of which a teacher is nowhere sure, so it teaches nothing.
+    weight_Q *= (label_HW != VOID).any()
     cross_entropy_Q = -jnp.take_along_axis(jax.nn.log_softmax(class_logits_QK), wanted_Q[:, None], axis=1)[:, 0]
 
     def mask_terms(query: Int[Array, ""], class_id: Int[Array, ""], key: Key[Array, ""]) -> tuple[Scalar, Scalar]:

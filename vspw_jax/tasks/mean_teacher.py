@@ -3,7 +3,8 @@
 A student learns the labels that there are from the weak view of the labelled clips, and of the unlabelled clips the
 teacher's pseudo-labels: of the weak view the teacher's most likely class, where it is sure enough, which the student
 should find in the strong view. One pass of the student has both kinds of clips, and one of the teacher the weak view of
-all; the teacher normalises by its own batch and keeps its own statistics (`ema.statistics` "own").
+all; the teacher normalises by its own batch and keeps its own statistics (`ema.statistics` "own"). Its scores are those
+of evaluation: logits of a coarse map get the size of the finest one before the softmax.
 
 Source: Mean Teacher (arXiv 1703.01780), with hard labels of confident pixels as in UniMatch (LiheYoung/UniMatch
 unimatch.py) and U2PL (Haochen-Wang409/U2PL train_semi.py). Paper 002 names Mean Teacher and gives no setting.
@@ -116,7 +117,7 @@ class MeanTeacher(supervised.Supervised):
         outputs = self._outputs(model, image, batch, model_keys, step)
         terms = supervised.clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
         return terms | self._pseudo_terms(
-            segmenter.cell_scores(guessed), outputs, batch[UNLABELLED], pseudo_key_B, step
+            segmenter.class_scores(guessed), outputs, batch[UNLABELLED], pseudo_key_B, step
         )
 
     def _pseudo_terms(

@@ -113,7 +113,7 @@ def check(config: ConfigDict) -> list[mixture.Member]:
     check_recipe(config)
     members = mixture.members(config.data)
     mixture.check_classes(members, config.model.num_classes)
-    mixture.check_lengths(members, config.data.frames)
+    mixture.check_lengths(members, config.data)
     if segmenter.decoder_of(config.model).least_frames(config.model.decoder) > 1:
         mixture.check_follow(members, config.model.decoder.name)
     if "capacity" in config.loss.get("segmentation", {}):

@@ -27,7 +27,7 @@ class Training:
     Attributes:
       frames: T of a clip. The N = B*T images are clip by clip, each clip's frames in their order.
       keys_N: for drop-out and other draws; None for none.
-      label_NHW: train ids of the images' pixels, 255 void; None where a pass has no labels, as a teacher's.
+      label_NHW: train ids of the images' pixels, 255 void; None where a pass is given none.
       progress: the share of the training's steps that are done, 0 to below 1.
       step: counted from 0.
     """

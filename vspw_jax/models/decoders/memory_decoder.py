@@ -1,7 +1,7 @@
 """What the decoders A and B of paper 001 share: UperNet's features, joined with what a feature memory knows.
 
-Each pixel reads the memory by a mask, P in the paper. Where the mask has no class, as before a video's first frame or
-where a truth is void, the first pass takes its place: a head on the representations, trained for this.
+Each pixel reads the memory by a mask, P in the paper. Where the mask has no class, as before a video's first frame, the
+first pass takes its place: a head on the representations, trained for this.
 Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 3.
 Shapes: N images, H and W cells of the finest map, h and w of the memory's, C channels, K classes.
 """
@@ -177,8 +177,12 @@ class MemoryDecoder(ReadsMemory, Pyramid):
         return self.given(training.label_NHW.astype(jnp.uint8), features_NhwC)
 
     def or_truth(self, mask: Mask, truth: Mask | None, training: Training) -> Mask:
-        """The mask that a frame in training reads by."""
-        return mask if truth is None else jnp.where(training.step < self.config.truth_steps, truth, mask)
+        """The mask that a frame in training reads by; void is no truth, so that it stays the mask's there."""
+        if truth is None:
+            return mask
+        is_hard = self.config.mask == "hard"
+        known = truth != VOID if is_hard else (truth > 0).any(axis=-1, keepdims=True)
+        return jnp.where(known & (training.step < self.config.truth_steps), truth, mask)
 
     def memory(self, maps: Maps) -> PyTree:
         return {"mask": self.blank(maps[self.config.level])}

@@ -73,6 +73,19 @@ class Ssltm(OcrNet):
                 "transformer nothing reads the frames before. Set --config.model.decoder.short_term=1, or "
                 "--config.model.decoder.blocks=1."
             )
+        if config.blocks and config.short_term > config.window[0]:
+            window = (config.short_term, *config.window[1:])
+            raise UserError(
+                f"model.decoder.short_term is {config.short_term}, but windows of the transformer "
+                f"(model.decoder.window) have {config.window[0]} frames: the query would not see all frames before it. "
+                f"Set --config.model.decoder.window='{window}'."
+            )
+        if config.shift and config.blocks < 2:
+            raise UserError(
+                f"model.decoder.shift is True, but model.decoder.blocks is {config.blocks}: every second block shifts "
+                "its windows, and there is none. Set --config.model.decoder.shift=False, or "
+                "--config.model.decoder.blocks=2."
+            )
         if not CONTEXTS[config.context] and not config.clusters:
             raise UserError(
                 "model.decoder.context is 'none' and model.decoder.clusters is 0: pixels have nothing to attend to. "

@@ -57,7 +57,7 @@ class Block(nnx.Module):
 
 
 class SpatiotemporalTransformer(nnx.Module):
-    """Clips to maps of their last frame. The last block computes this frame alone.
+    """Clips to maps of their last frame. Behind its attention the last block computes this frame alone.
 
     Args:
       dim: channels, which `heads` divides.
