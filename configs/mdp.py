@@ -41,6 +41,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.sharding = training.devices()
     config.data = data.vspw(base_size=(2048, 512))
     config.data.views = "two"  # Paper: MoCo v2's; `data.augment` is not read.
+    config.data.classes = "union"  # Paper, section 3.3: of all data sets, none mapped.
     config.data.mixture.coco_stuff = data.coco_stuff("train")
     config.data.mixture.coco_stuff.min_mapped = 0.0  # Paper: all images; void pixels count for no class.
     config.evaluate = running.evaluate(stride=(149, 149), double_softmax=False)  # Nothing reads it.
@@ -67,3 +68,4 @@ def shrink(config: ConfigDict) -> None:
     config.train.steps = 200
     config.run.update(afterwards=(), save_every=100)
     data.draw_images(config.data.mixture.coco_stuff)
+    config.data.classes = "main"  # Classes are counted before the demo has drawn its data.
