@@ -179,6 +179,7 @@ STUDIES: dict[str, Study] = {
         fields={
             **DRAWN,
             "data.generate.train_frames": 12,
+            "data.labelled_frames": "drawn",  # One a video, as in the paper.
             "run.picture_every": 100_000,
         },
     ),

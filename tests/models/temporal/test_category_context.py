@@ -131,6 +131,15 @@ def test_clusters_as_a_moving_average(drawn):
     np.testing.assert_allclose(taught(steps, present, 2)[0], rows, rtol=1e-5, atol=1e-6)
 
 
+def test_no_pixel_attends_to_a_cluster_that_has_seen_nothing(drawn):
+    """Where none of a class has, to the image's own class vector; and the others are as they are."""
+    clusters = Clusters(CLASSES, CLUSTERS, DIM, "ema", rngs=nnx.Rngs(params=jax.random.key(0)))
+    rows, vectors = drawn(CLASSES, CLUSTERS, DIM), drawn(IMAGES, CLASSES, DIM)
+    clusters.rows_KGC[...], clusters.valid_KG[...] = rows, jnp.array([[True, True], [True, False], [False, False]])
+    expected = [[*rows[0], rows[1, 0], rows[1, 0], own[2], own[2]] for own in vectors]
+    np.testing.assert_array_equal(clusters.for_images(jnp.asarray(vectors)), expected)
+
+
 @pytest.mark.parametrize(("rule", "expected"), [("first", [0, 0, 0, 0, 0, 0]), ("distance", [0, 0, 0, 0, 1, 2])])
 def test_the_reference_of_each_frame_of_a_video(rule, expected):
     """At a distance of 3: until then the first frame. A second view begins two frames later, in the same calls."""

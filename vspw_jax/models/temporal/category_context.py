@@ -95,10 +95,19 @@ class Clusters(nnx.Module):
         self.rows_KGC = Memory(drawn) if self.learns_itself else nnx.Param(drawn)
         self.valid_KG = Memory(jnp.zeros((num_classes, count), bool)) if self.learns_itself else None
 
-    def for_images(self, like_NKC: Vectors) -> Float[Array, "N KG C"]:
-        """All clusters, for each of as many images as another array has, in its type."""
-        rows = self.rows_KGC[...].astype(like_NKC.dtype).reshape(-1, like_NKC.shape[-1])
-        return jnp.broadcast_to(rows, (len(like_NKC), *rows.shape))
+    def for_images(self, vectors_NKC: Vectors) -> Float[Array, "N KG C"]:
+        """All clusters for each image, in the type of the images' own class vectors.
+
+        Under "ema", in the place of a cluster that has seen nothing yet stands its class's first, which is the first to
+        see anything, and where that has seen nothing the image's own class vector.
+        """
+        rows_KGC = self.rows_KGC[...].astype(vectors_NKC.dtype)
+        clusters_NKGC = jnp.broadcast_to(rows_KGC, (len(vectors_NKC), *rows_KGC.shape))
+        if self.valid_KG is not None:
+            valid_KG1 = self.valid_KG[...][..., None]
+            first_NK1C = jnp.where(valid_KG1[:, :1], rows_KGC[:, :1], vectors_NKC[:, :, None])
+            clusters_NKGC = jnp.where(valid_KG1, clusters_NKGC, first_NK1C)
+        return clusters_NKGC.reshape(len(vectors_NKC), -1, vectors_NKC.shape[-1])
 
     def learn(self, vectors_NKC: Vectors, present_NK: Bool[Array, "N K"], momentum: float | Float[Array, ""]) -> None:
         """Sees class vectors of all devices' images, for `settle`; only in training, and only under "ema".
