@@ -6,20 +6,15 @@
 Without the teacher: configs/ssltm.py with --config.data.labelled_frames=drawn. The teacher is scored;
 --config.evaluate.weights=trained scores the student. On Swin-S the paper has 44.37 mIoU on VSPW, 43.11 without the
 teacher; how its teacher was set it does not say (docs/ssltm.md), so this is no reproduction. Values and their sources
-are those of configs/ssltm.py and of configs/parts/semi_supervised.py, but for what stands here.
+are those of configs/ssltm.py and of configs/parts/semi_supervised.py.
 """
 
 from ml_collections import ConfigDict
 
 from configs import ssltm
-from configs.parts import semi_supervised, training
+from configs.parts import semi_supervised
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
-    config = semi_supervised.with_teacher(ssltm.get_config(size), size)
-    if size == "full":
-        # As many labelled clips a step and as many steps as configs/ssltm.py; a step's other half has no labels.
-        config.train = training.epochs(120, batch=16, expected_steps=42_090)
-        config.task.start_step = 351  # An epoch of labels alone, as U2PL: VSPW's 2806 videos at 8 a step.
-    return config
+    return semi_supervised.with_teacher(ssltm.get_config(size), size)
