@@ -99,8 +99,8 @@ def test_any_workdir_exports_in_any_naming(naming, tmp_path, monkeypatch):
     save(tmp_path, 3, params, model_state)
     export(monkeypatch, config, tmp_path, tmp_path / "X.pth", naming)
     convert.save_torch(model, tmp_path / "Y.pth", naming)
-    assert (tmp_path / "X.pth").read_bytes()[-1000:] == (tmp_path / "Y.pth").read_bytes()[-1000:]
     found, wanted = (checkpoint_file.read(tmp_path / name).tensors for name in ("X.pth", "Y.pth"))
+    assert list(found) == list(wanted)  # The files differ in what they say of classes, which a workdir knows.
     assert all(np.array_equal(found[name].read(), tensor.read()) for name, tensor in wanted.items())
 
 
