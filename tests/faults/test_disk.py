@@ -133,7 +133,7 @@ def writes_fail(monkeypatch):
 class Constant:
     """A predictor of one class."""
 
-    batch, num_classes, top_classes, remembers, classes = 4, 124, 124, False, CLASSES
+    batch, num_classes, top_classes, remembers, classes, are_known = 4, 124, 124, False, CLASSES, True
     options = types.SimpleNamespace(save_scores=False)
 
     def start(self, frames):
