@@ -13,6 +13,7 @@ from vspw_jax.sampling import deformable_kernel
 torch = pytest.importorskip("torch")
 
 HEADS, POINTS, DIM, QUERIES = 2, 3, 4, 6
+THREE = ((6, 3), (3, 5), (1, 2))
 
 
 def reference(value, shapes, locations, weights):
@@ -38,8 +39,11 @@ def places(kind, shapes):
     return rng.uniform(low, high, shape)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
-@pytest.mark.parametrize("shapes", [((4, 4),), ((6, 3), (3, 5), (1, 2))], ids=["square", "three levels"])
+@pytest.mark.parametrize(
+    ("platform", "shapes"),
+    [("cpu", ((4, 4),)), ("cpu", THREE), ("tpu", THREE)],
+    ids=["square", "three levels", "three levels by the kernel"],
+)
 @pytest.mark.parametrize("kind", ["inside", "border", "off", "far"])
 def test_equals_grid_sample(kind, shapes, platform, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
