@@ -17,22 +17,21 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image
 
-from vspw_jax.data import transforms
+from vspw_jax.data import colour_jitter, transforms
 
 AREA = (0.2, 1.0)
 """Of the frame that a crop shows."""
 ASPECT = (3 / 4, 4 / 3)
 """Width by height of that part."""
 TRIES = 10
-JITTERED, GREY, BLURRED, FLIPPED = 0.8, 0.2, 0.5, 0.5
-"""Probabilities."""
-STRENGTH = 0.4
-"""Brightness, contrast and saturation are multiplied by 1 - STRENGTH to 1 + STRENGTH."""
-HUE = 0.1
-"""Of the circle of hues, to either side."""
-SIGMA = (0.1, 2.0)
+FLIPPED = 0.5
+"""The probability."""
+COLOURS = ConfigDict(
+    dict(jitter=(0.4, 0.4, 0.4, 0.1), jitter_chance=0.8, grey_chance=0.2, blur_chance=0.5, blur_sigma=(0.1, 2.0))
+)
+"""See `colour_jitter.random_colours`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,60 +57,6 @@ def random_box(height: int, width: int, rng: np.random.Generator) -> Box:
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def _brightness(image: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(factor)
-
-
-def _contrast(image: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance(factor)
-
-
-def _saturation(image: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Color(image).enhance(factor)
-
-
-def _hue(image: Image.Image, shift: float) -> Image.Image:
-    """Pillow's hues are 256 levels of the circle; a part of a level is cut off."""
-    hue, *others = image.convert("HSV").split()
-    turned = np.asarray(hue) + np.int32(shift * 255).astype(np.uint8)
-    return Image.merge("HSV", (Image.fromarray(turned), *others)).convert("RGB")
-
-
-JITTER = (_brightness, _contrast, _saturation, _hue)
-
-
-@dataclasses.dataclass(frozen=True)
-class Colours:
-    """One draw of what becomes of a frame's colours.
-
-    Attributes:
-      jitter: (place in `JITTER`, factor or shift) in their order; empty for none.
-      grey: whether it becomes grey.
-      sigma: of its blur; 0 is none. Pillow blurs by boxes, three times, which is near a Gaussian.
-    """
-
-    jitter: tuple[tuple[int, float], ...] = ()
-    grey: bool = False
-    sigma: float = 0.0
-
-    def of(self, image: Image.Image) -> Image.Image:
-        """The image in these colours."""
-        for number, amount in self.jitter:
-            image = JITTER[number](image, amount)
-        if self.grey:
-            image = image.convert("L").convert("RGB")
-        return image.filter(ImageFilter.GaussianBlur(self.sigma)) if self.sigma else image
-
-
-def random_colours(rng: np.random.Generator) -> Colours:
-    """Each step with its probability; the four of the jitter in random order."""
-    amounts = (*rng.uniform(1 - STRENGTH, 1 + STRENGTH, 3), rng.uniform(-HUE, HUE))
-    jitter = tuple((int(number), float(amounts[number])) for number in rng.permutation(len(JITTER)))
-    jittered, grey, blurred = rng.random(3) < (JITTERED, GREY, BLURRED)
-    sigma = float(rng.uniform(*SIGMA))
-    return Colours(jitter if jittered else (), bool(grey), sigma if blurred else 0.0)
-
-
 @dataclasses.dataclass(frozen=True)
 class View:
     """One draw of what a crop shows of a frame, and how: see `views.View`."""
@@ -119,7 +64,7 @@ class View:
     box: Box
     crop: transforms.Size
     flipped: bool
-    colours: Colours
+    colours: colour_jitter.Colours
 
     def shrink(self, height: int) -> int:
         """Always 1: MoCo reads images whole, and antialiasing finds all of their pixels."""
@@ -149,13 +94,14 @@ class View:
 
 def random_view(frame: transforms.Size, crop: transforms.Size, rng: np.random.Generator) -> View:
     """Draws a view of frames of a size (height, width)."""
-    return View(random_box(*frame, rng), crop, bool(rng.random() < FLIPPED), random_colours(rng))
+    return View(random_box(*frame, rng), crop, bool(rng.random() < FLIPPED), colour_jitter.random_colours(COLOURS, rng))
 
 
 class Two:
     """Two views, as MoCo v2 augments; of the labels only the size is looked at."""
 
     prefixes: ClassVar[tuple[str, ...]] = ("", "second_")
+    section: ClassVar[str] = ""
 
     @staticmethod
     def draw(

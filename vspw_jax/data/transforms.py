@@ -142,12 +142,12 @@ NORMALISED = (LEVELS.astype(np.float32) - IMAGE_MEAN) / IMAGE_STD
 """By level and channel, (256, 3): the level itself, and normalised with ImageNet's statistics."""
 
 
-def scaled(levels: np.ndarray, factor: float = 1.0, offset: float = 0.0) -> UInt8[np.ndarray, "256"]:
+def _scaled(levels: np.ndarray, factor: float = 1.0, offset: float = 0.0) -> UInt8[np.ndarray, "256"]:
     """Levels times a factor plus an offset, clipped and cut to whole levels (mmseg convert())."""
     return np.clip(levels * np.float32(factor) + np.float32(offset), 0, 255).astype(np.uint8)
 
 
-def through_hsv(image: Image, channel: int, table: UInt8[np.ndarray, "256"]) -> Image:
+def _through_hsv(image: Image, channel: int, table: UInt8[np.ndarray, "256"]) -> Image:
     """One pass through HSV in which a channel's levels are replaced."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
@@ -168,19 +168,19 @@ def distort_colours(
     """
     before = after = np.arange(256, dtype=np.uint8)
     if colours.brightness is not None:
-        before = scaled(before, offset=colours.brightness)
+        before = _scaled(before, offset=colours.brightness)
     if colours.contrast is not None and colours.contrast_first:
-        before = scaled(before, colours.contrast)
+        before = _scaled(before, colours.contrast)
     elif colours.contrast is not None:
-        after = scaled(after, colours.contrast)
+        after = _scaled(after, colours.contrast)
     if colours.saturation is None and colours.hue is None:
         return cv2.LUT(image, levels[after[before]][None], out)
     if colours.brightness is not None or colours.contrast_first:
         image = cv2.LUT(image, before)
     if colours.saturation is not None:
-        image = through_hsv(image, 1, scaled(np.arange(256), colours.saturation))
+        image = _through_hsv(image, 1, _scaled(np.arange(256), colours.saturation))
     if colours.hue is not None:
-        image = through_hsv(image, 0, ((np.arange(256) + colours.hue) % 180).astype(np.uint8))
+        image = _through_hsv(image, 0, ((np.arange(256) + colours.hue) % 180).astype(np.uint8))
     return cv2.LUT(image, levels[after][None], out)
 
 

@@ -54,9 +54,12 @@ class Scheme(Protocol):
 
     Attributes:
       prefixes: of the names of its views in a batch, "" first.
+      section: of `config.data.augment` that it reads beside the rest, "" for none; `configs/parts/data.py` has it by
+        the same name.
     """
 
     prefixes: ClassVar[tuple[str, ...]]
+    section: ClassVar[str]
 
     @staticmethod
     def draw(
@@ -76,6 +79,7 @@ class One:
     """One view, as mmsegmentation augments."""
 
     prefixes: ClassVar[tuple[str, ...]] = ("",)
+    section: ClassVar[str] = ""
 
     @staticmethod
     def draw(
@@ -87,8 +91,6 @@ class One:
 
 SCHEMES: Mapping[str, type[Scheme]] = {"one": One, "two": moco.Two, "weak_and_strong": WeakAndStrong}
 """By their name in a config."""
-SECTIONS = {"weak_and_strong": "strong"}
-"""The section of `config.data.augment` that a scheme reads, if any; `configs/parts/data.py` has it by the same name."""
 
 
 def scheme(config: ConfigDict) -> type[Scheme]:
@@ -98,8 +100,7 @@ def scheme(config: ConfigDict) -> type[Scheme]:
 
 def check(config: ConfigDict) -> None:
     """Raises UserError where `config.data` names no scheme, or lacks what it reads."""
-    scheme(config)
-    section = SECTIONS.get(config.views)
+    section = scheme(config).section
     if section and section not in config.augment:
         raise UserError(
             f"data.views is {config.views!r}, but the recipe has no section data.augment.{section}. Add "
