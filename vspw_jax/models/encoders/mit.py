@@ -8,7 +8,6 @@ models/segformer/modeling_segformer.py.
 Shapes: N images, H and W pixels or cells, C channels, G heads, D channels a head, L blocks.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ from vspw_jax.console.errors import UserError, check_divides, choose
 from vspw_jax.models import layers
 from vspw_jax.models.encoders import mit_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
+from vspw_jax.models.mix_feed_forward import MixFeedForward
 
 STRIDES = (4, 8, 16, 32)
 STAGES = len(STRIDES)
@@ -99,21 +99,6 @@ class Attention(nnx.Module):
     def heads_of(self, x_NHWC: layers.Map) -> Float[Array, "N H*W G D"]:
         """The cells of a map, each cut into heads."""
         return x_NHWC.reshape(len(x_NHWC), -1, self.heads, x_NHWC.shape[-1] // self.heads)
-
-
-class MixFeedForward(nnx.Module):
-    """Linear, depthwise 3x3, exact GELU, linear: equation 3 of the paper but for the residual."""
-
-    def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        options = layers.Options(dtype=dtype, rngs=rngs)
-        init = nnx.initializers.normal(math.sqrt(2 / 9))  # The source: sqrt(2 / fan out), groups apart.
-        self.fc1 = layers.linear(dim, hidden, **options)
-        self.depthwise = layers.conv(hidden, hidden, 3, use_bias=True, groups=hidden, kernel_init=init, **options)
-        self.fc2 = layers.linear(hidden, dim, **options)
-
-    def __call__(self, x_NHWC: layers.Map) -> layers.Map:
-        mixed = layers.depthwise(self.depthwise, self.fc1(x_NHWC))
-        return self.fc2(jax.nn.gelu(mixed, approximate=False))
 
 
 class Block(nnx.Module):

@@ -2,40 +2,17 @@
 
 A block is attention inside 3D windows, then a Mix-FFN for each frame, whose depthwise convolution joins windows.
 
-Sources: Simultaneously Short- and Long-Term Temporal Modeling for Semi-Supervised Video Semantic Segmentation (Lao et
-al., CVPR 2023), supplementary, section 1; of the Mix-FFN SegFormer, arXiv 2105.15203, section 3.1, NVlabs/SegFormer
-mmseg/models/backbones/mix_transformer.py. The blocks are pre-norm, as in Video Swin.
+Source: Simultaneously Short- and Long-Term Temporal Modeling for Semi-Supervised Video Semantic Segmentation (Lao et
+al., CVPR 2023), supplementary, section 1. The blocks are pre-norm, as in Video Swin.
 Shapes: N clips, T frames, H and W cells, C channels.
 """
 
-import math
-
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from vspw_jax.models import layers
+from vspw_jax.models.mix_feed_forward import MixFeedForward
 from vspw_jax.models.temporal.window_attention_3d import Clip, Size3, WindowAttention3d
-
-
-class MixFfn(nnx.Module):
-    """Linear, depthwise 3x3, exact GELU, linear; a frame at a time."""
-
-    def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        options = layers.Options(dtype=dtype, rngs=rngs)
-        self.fc1 = layers.linear(dim, hidden, **options)
-        # SegFormer: normal with the fan-out of one channel.
-        init = nnx.initializers.normal(math.sqrt(2 / 9))
-        self.depthwise = nnx.Conv(
-            hidden, hidden, (3, 3), padding=1, feature_group_count=hidden, kernel_init=init, **options
-        )
-        self.fc2 = layers.linear(hidden, dim, **options)
-
-    def __call__(self, x_NTHWC: Clip) -> Clip:
-        hidden = self.fc1(x_NTHWC)
-        frames = hidden.reshape(-1, *hidden.shape[2:])
-        mixed = layers.depthwise(self.depthwise, frames).reshape(hidden.shape)
-        return self.fc2(jax.nn.gelu(mixed, approximate=False))
 
 
 class Block(nnx.Module):
@@ -48,12 +25,13 @@ class Block(nnx.Module):
         self.norm1 = layers.layer_norm(dim, 1e-5, **options)
         self.attn = WindowAttention3d(dim, heads, window, shift, **options)
         self.norm2 = layers.layer_norm(dim, 1e-5, **options)
-        self.mlp = MixFfn(dim, int(dim * mlp_ratio), **options)
+        self.mlp = MixFeedForward(dim, int(dim * mlp_ratio), **options)
 
     def __call__(self, x_NTHWC: Clip, last: int) -> Clip:
         """What the `last` frames become."""
         x = x_NTHWC[:, x_NTHWC.shape[1] - last :] + self.attn(self.norm1(x_NTHWC), last)
-        return x + self.mlp(self.norm2(x))
+        frames = self.norm2(x).reshape(-1, *x.shape[2:])
+        return x + self.mlp(frames).reshape(x.shape)
 
 
 class SpatiotemporalTransformer(nnx.Module):
