@@ -21,9 +21,7 @@ def vspw(base_size: tuple[int, int]) -> ConfigDict:
     # Which frames keep their labels: "all", of each video "first", "middle" or "drawn", or a share such as "0.25".
     data.labelled_frames = "all"
     data.labels_seed = 0  # Of what "drawn" and a share draw.
-    data.unlabelled_share = (
-        0.0  # Of the clips; these are around frames without a label, for tasks that learn from them.
-    )
+    data.unlabelled_share = 0.0  # Of the clips: around frames without a label, for tasks that learn from them.
     data.epoch = "video"  # Or "frame"; see data/clips.py.
     data.fits = ("exact", "close", "broad")  # Of another data set's classes, which count; see classes/label_maps.py.
     data.min_mapped = 0.0  # Share of a frame's pixels that must have a class of VSPW.

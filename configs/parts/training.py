@@ -23,9 +23,7 @@ def mean_teacher() -> ConfigDict:
     task.weight = 1.0  # Of the term of pseudo-labels beside the labels' terms; UniMatch and U2PL.
     task.start_step = 0  # The weight is 0 before this step.
     task.warmup_steps = 0  # It then grows linearly over so many steps.
-    task.threshold = (
-        0.95  # How sure of its class the teacher must be of a pixel; UniMatch on Pascal VOC (0: all count).
-    )
+    task.threshold = 0.95  # Of a pixel's class the teacher must be so sure; UniMatch on Pascal VOC (0: all count).
     # The term is divided by all pixels that could have a pseudo-label, as UniMatch does; or "confident": by those that
     # have one.
     task.averaged_over = "valid"

@@ -14,6 +14,5 @@ def by_number(num_classes: int) -> tuple[ClassList, str]:
     if num_classes not in BY_NUMBER:
         return class_list.coloured([f"class {number}" for number in range(num_classes)]), "not named"
     title, dataset, numbering = BY_NUMBER[num_classes]
-    return label_maps.to_own_classes(
-        label_maps.of(dataset, numbering)
-    ).classes, f"named as {title}'s, which are as many"
+    own = label_maps.to_own_classes(label_maps.of(dataset, numbering))
+    return own.classes, f"named as {title}'s, which are as many"

@@ -60,6 +60,8 @@ DECODERS: dict[str, type[Decoder]] = {
     "tmanet": TMANet,
     "upernet": UperNet,
 }
+"""Where files of one could be taken for another's, that with more parts stands first: FCN's names are among DeepLabV3's
+and SegFormer's, decoder A's among B's, OCRNet's among SSLTM's."""
 BANKS: dict[str, type[ClassBank] | type[RegionBank]] = {"class": ClassBank, "region": RegionBank}
 """By `config.bank.kind`, which may also be "none": what is remembered of projected features of all training images."""
 PROJECTION_INPUTS = ("encoder", "decoder")

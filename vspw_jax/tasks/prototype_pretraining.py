@@ -23,13 +23,14 @@ from ml_collections import ConfigDict
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixing
-from vspw_jax.losses import patch_labels, prototype_checks, prototypes
+from vspw_jax.losses import patch_labels, prototypes
 from vspw_jax.losses.cross_frame_nce import unit_length
 from vspw_jax.losses.prototypes import Losses
 from vspw_jax.models import segmenter
 from vspw_jax.models.memory import gathered, summed
 from vspw_jax.models.segmenter import Segmenter
 from vspw_jax.parallel.mesh import DATA_AXES
+from vspw_jax.tasks import prototype_checks
 
 Batch = dict[str, Any]
 """Arrays by name."""

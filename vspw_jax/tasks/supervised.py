@@ -168,33 +168,51 @@ class Supervised:
         """See `Task`."""
         decoder = segmenter.decoder_of(config.model)
         checks.check_losses(config, len(segmenter.maps_of(config.model)), decoder.SEGMENTATION_LOSS)
-        least = decoder.least_frames(config.model.decoder)
+        cls._check_frames(config)
+        cls._check_reference(config, decoder.reads_reference(config.model.decoder))
+        cls._check_labels(config)
+        cls._check_images(config)
+
+    @staticmethod
+    def _check_frames(config: ConfigDict) -> None:
+        """Raises UserError where clips have fewer frames than the decoder learns from."""
+        decoder = config.model.decoder
+        least = segmenter.decoder_of(config.model).least_frames(decoder)
         if config.data.frames < least:
             raise UserError(
-                f"data.frames is {config.data.frames}: expected {least} or more, as {config.model.decoder.name} learns "
-                f"from a frame and those before it. Set --config.data.frames={least}."
+                f"data.frames is {config.data.frames}: expected {least} or more, as {decoder.name} learns from a frame "
+                f"and those before it. Set --config.data.frames={least}."
             )
-        cls._check_reference(config, decoder.reads_reference(config.model.decoder))
-        decoded = decoder.decoded_frames(config.model.decoder, config.data.frames)
-        if labelled_frames.is_sparse(config.data) and decoded < config.data.frames and config.data.chosen != "last":
+
+    @classmethod
+    def _check_labels(cls, config: ConfigDict) -> None:
+        """Raises UserError where clips lack the label of what is decoded, or have none and nothing learns from them."""
+        decoder, data = config.model.decoder, config.data
+        decoded = segmenter.decoder_of(config.model).decoded_frames(decoder, data.frames)
+        if labelled_frames.is_sparse(data) and decoded < data.frames and data.chosen != "last":
             raise UserError(
-                f"{config.model.decoder.name} learns from the last frame of a clip, and with data.labelled_frames="
-                f"{config.data.labelled_frames} a clip's labelled frame is its {config.data.chosen}. Set "
-                "--config.data.chosen=last."
+                f"{decoder.name} learns from the last frame of a clip, and with data.labelled_frames="
+                f"{data.labelled_frames} a clip's labelled frame is its {data.chosen}. Set --config.data.chosen=last."
             )
-        if config.data.unlabelled_share and not cls.needs_teacher:
+        if data.unlabelled_share and not cls.needs_teacher:
             raise UserError(
-                f"data.unlabelled_share is {config.data.unlabelled_share:g}, but task.name is {config.task.name!r}, in "
-                "which nothing learns from clips without labels. Set --config.data.unlabelled_share=0, or take a "
-                "recipe with a teacher."
+                f"data.unlabelled_share is {data.unlabelled_share:g}, but task.name is {config.task.name!r}, in which "
+                "nothing learns from clips without labels. Set --config.data.unlabelled_share=0, or take a recipe with "
+                "a teacher."
             )
-        images = config.train.batch // config.train.accumulate * decoded
-        if images < decoder.least_images(config.model.decoder):
+
+    @staticmethod
+    def _check_images(config: ConfigDict) -> None:
+        """Raises UserError where a pass has too few images for the decoder's batch norms."""
+        decoder, train = config.model.decoder, config.train
+        kind = segmenter.decoder_of(config.model)
+        decoded = kind.decoded_frames(decoder, config.data.frames)
+        images = train.batch // train.accumulate * decoded
+        if images < kind.least_images(decoder):
             raise UserError(
-                f"A pass in training has {images} image (train.batch {config.train.batch}, train.accumulate "
-                f"{config.train.accumulate}, {decoded} decoded of data.frames {config.data.frames}): expected 2 or "
-                f"more, as {config.model.decoder.name} normalises the means of images. Set --config.train.batch="
-                f"{2 * config.train.accumulate}."
+                f"A pass in training has {images} image (train.batch {train.batch}, train.accumulate "
+                f"{train.accumulate}, {decoded} decoded of data.frames {config.data.frames}): expected 2 or more, as "
+                f"{decoder.name} normalises the means of images. Set --config.train.batch={2 * train.accumulate}."
             )
 
     @staticmethod

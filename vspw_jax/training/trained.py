@@ -18,7 +18,6 @@ from vspw_jax.inference.predictor import Predictor
 from vspw_jax.interop import convert, stored_classes
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import local_mesh, make_mesh
-from vspw_jax.tasks import task
 from vspw_jax.training import checks, non_finite, train_state
 
 
@@ -120,7 +119,6 @@ def predictor(
       recipe: name of the config's file, for what is written of them.
       scored: classes of the data that it is to be scored on.
     """
-    task.check_predicts(config, "This command predicts")
     mesh = make_mesh()
     graphdef, found, step, classes, normalisation, are_known = weights(config, workdir, mesh)
     origin = {"recipe": recipe, "step": step}

@@ -3,9 +3,9 @@
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, choose
+from vspw_jax.data import mixing
 
 TASK = "prototype_pretraining"
-MIXINGS = dict.fromkeys(("cutmix", "mixup"))
 VIEWS = dict.fromkeys(("first", "second", "mixed"))
 SECTION = "prototypes"
 
@@ -43,7 +43,7 @@ def check_views(fields: ConfigDict) -> None:
     for name in fields.sparse_views:
         choose(VIEWS, name, "loss.prototypes.sparse_views")
     for name in fields.mixing:
-        choose(MIXINGS, name, "loss.prototypes.mixing")
+        choose(mixing.MIXINGS, name, "loss.prototypes.mixing")
     if not any(fields.weights.values()):
         raise UserError(
             "Every weight of loss.prototypes.weights is 0: expected one above 0, such as "
