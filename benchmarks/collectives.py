@@ -4,10 +4,8 @@ import collections
 import math
 import re
 
+from benchmarks.program_text import array_bytes, called_by, parse, rounds_of
 from vspw_jax.inspection import step_cost
-
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
-BYTES |= {"s64": 8, "u64": 8}
 
 SENT = {
     "all-gather": lambda given, got, n: got * (n - 1) / n,
@@ -17,13 +15,6 @@ SENT = {
     "collective-permute": lambda given, got, n: given,
 }
 """Bytes that each of n devices sends, in a ring, by the bytes that it gives and gets."""
-
-COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
-INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
-CALLED = re.compile(r"(?:body|calls|condition|to_apply|\w+_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
-TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
-ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-
 
 ASKED = {"all_gather": "all-gather", "reduce_scatter": "reduce-scatter", "psum": "all-reduce", "pmax": "all-reduce"}
 """JAX's primitives."""
@@ -55,15 +46,6 @@ def asked(jaxpr, axis_sizes, rounds=1, totals=None):
     return totals
 
 
-def array_bytes(shape):
-    """Bytes of the arrays named in a shape's text, such as (bf16[4,8]{1,0}, f32[])."""
-    return sum(
-        BYTES[kind] * math.prod(map(int, filter(None, sizes.split(","))))
-        for kind, sizes in ARRAY.findall(shape)
-        if kind in BYTES
-    )
-
-
 def group_size(text, devices):
     """How many devices take part in one run of a collective."""
     if found := re.search(r"replica_groups=\[(\d+),(\d+)\]", text):
@@ -71,33 +53,6 @@ def group_size(text, devices):
     if found := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
         return len(found[1].split(","))
     return devices
-
-
-def parse(text):
-    """(entry, {computation: [(name, shape, operation, rest of the line)]}) of a module's text."""
-    computations, entry, name = {}, None, None
-    for line in text.splitlines():
-        if found := COMPUTATION.match(line):
-            name = found[1]
-            computations[name] = []
-            entry = name if line.startswith("ENTRY") else entry
-        elif name and (found := INSTRUCTION.match(line)):
-            computations[name].append(found.groups())
-    return entry, computations
-
-
-def rounds_of(loop, computations):
-    """How often a while loop runs, by the rest of its line: as noted there, or the bound below which its condition
-    keeps a counter, which is what a TPU's program has: from 0, by 1. Else 1."""
-    if noted := TRIPS.search(loop):
-        return int(noted[1])
-    condition = computations.get(re.search(r"condition=%?([\w.\-]+)", loop)[1], ())
-    constants = {name: rest for name, _, operation, rest in condition if operation == "constant"}
-    for _, _, operation, rest in condition:
-        bound = re.match(r"%?[\w.\-]+, %?([\w.\-]+)\), direction=LT", rest) if operation == "compare" else None
-        if bound and (number := re.match(r"\d+", constants.get(bound[1], ""))):
-            return int(number[0])
-    return 1
 
 
 def count(text, devices):
@@ -128,9 +83,8 @@ def count(text, devices):
                 totals[kind][1] += times * SENT[kind](given, got or given, n)
             rounds = rounds_of(rest, computations) if operation == "while" else 1
             if operation not in SENT and not operation.startswith(("all-reduce", "reduce")):
-                for called in CALLED.findall(rest):
-                    for other in re.findall(r"[\w.\-]+", " ".join(called)):
-                        visit(other, times * rounds)
+                for other in called_by(rest):
+                    visit(other, times * rounds)
 
     visit(entry, 1)
     return {kind: (times, sent) for kind, (times, sent) in sorted(totals.items())}

@@ -21,7 +21,7 @@ import tempfile
 import time
 
 from benchmarks import compile_for_tpu
-from benchmarks.tpu_cost import schedules
+from benchmarks.tpu_cost import chips, estimates, frames, schedules, tables
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files import writable
 
@@ -34,7 +34,6 @@ def summary(text, topology, known=None):
     import jax
 
     from benchmarks import collectives
-    from benchmarks.tpu_cost import chips, estimates, tables
 
     chip = chips.of_topology(topology)
     costs = list(estimates.costs(text, known))
@@ -47,7 +46,7 @@ def summary(text, topology, known=None):
         "ms": round(chip.milliseconds(cycles), 3),
         "cycles": cycles,
         "not_estimated": tables.not_estimated(costs),
-        "by_schedule": sum(cost.times for cost in costs if cost.name in (known or {})),
+        "by_schedule": sum(cost.times for cost in costs if cost.is_scheduled),
         "collectives": {
             kind: {"times": times, "MB": round(size / 1e6, 2), "ms": round(1e3 * size / chip.links, 3)}
             for kind, (times, size) in sent.items()
@@ -90,7 +89,6 @@ def of_step(options, folder=None):
 
     import jax
 
-    from benchmarks.tpu_cost import chips, frames
     from vspw_jax.inspection import step_cost
 
     # Frames that an instruction keeps: by default the innermost ten, which do not reach up to the model's modules.
@@ -120,8 +118,6 @@ def check(topology):
     import jax
     import jax.numpy as jnp
 
-    from benchmarks.tpu_cost import chips, estimates
-
     sharding = jax.sharding.SingleDeviceSharding(compile_for_tpu.devices_of(topology)[0])
     square = jax.ShapeDtypeStruct((CHECKED, CHECKED), jnp.bfloat16, sharding=sharding)
     loop = lambda x, y: jax.lax.fori_loop(0, 4, lambda _, x: x @ y, x)
@@ -137,8 +133,6 @@ def check(topology):
 
 def show(account):
     """Prints an account."""
-    from benchmarks.tpu_cost import tables
-
     print(f"{account['ms']:.2f} ms a step on {account['topology']}, by the compiler's estimate (jax {account['jax']})")
     for name in ("model", "hardware"):
         if f"{name}_TFLOP" in account:
@@ -156,8 +150,6 @@ def show(account):
 
 def compare(before, after):
     """Prints what changed between two files of --json."""
-    from benchmarks.tpu_cost import tables
-
     try:
         old, new = (json.loads(pathlib.Path(path).read_text()) for path in (before, after))
         print(f"{old['ms']:.2f} ms before, {new['ms']:.2f} ms after ({new['ms'] / old['ms']:.3f} of it)")

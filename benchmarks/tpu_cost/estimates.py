@@ -9,16 +9,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from benchmarks import collectives
+from benchmarks import program_text
 from benchmarks.tpu_cost.frames import Frame, Frames
 
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 STACK = re.compile(r"stack_frame_id=(\d+)")
 SCOPE = re.compile(r'op_name="([^"]*)"')
-INNER = re.compile(
-    r"(?:body|to_apply|calls|branch_computations|true_computation|false_computation)=\{?([^},]+(?:, ?%[^},]+)*)"
-)
-CALLED = re.compile(r"calls=%?([\w.\-]+)")
 MADE_FOR = ("gather", "scatter", "sort")
 DESCENDED = ("while", "conditional", "call")
 """Operations whose computations are run as they stand; those of all branches of a conditional count."""
@@ -42,6 +38,7 @@ class Cost:
       cycles: of one run by the compiler's estimate, or by its schedule; None where there is neither.
       scope: the JAX operations that it comes from.
       stack: the places in the source, outermost first.
+      is_scheduled: whether the cycles are those of its schedule.
     """
 
     name: str
@@ -50,6 +47,7 @@ class Cost:
     cycles: float | None
     scope: str
     stack: tuple[Frame, ...]
+    is_scheduled: bool = False
 
     @property
     def total(self) -> float:
@@ -59,15 +57,15 @@ class Cost:
 
 def _elements(shape: str) -> int:
     return max(
-        (math.prod(map(int, filter(None, sizes.split(",")))) for _, sizes in collectives.ARRAY.findall(shape)),
+        (math.prod(map(int, filter(None, sizes.split(",")))) for _, sizes in program_text.ARRAY.findall(shape)),
         default=0,
     )
 
 
 def _kind_of_fusion(rest: str, computations: Mapping[str, list]) -> str:
     """The gather, scatter or sort that a fusion is made for, in it or in a fusion within it; else "fusion"."""
-    called = CALLED.search(rest)
-    for _, _, operation, inner in computations.get(called[1], ()) if called else ():
+    inside = (one for called in program_text.called_by(rest) for one in computations.get(called, ()))
+    for _, _, operation, inner in inside:
         kind = _kind_of_fusion(inner, computations) if operation == "fusion" else operation
         if kind in MADE_FOR:
             return kind
@@ -85,23 +83,21 @@ def costs(text: str, schedules: Mapping[str, float] | None = None) -> Iterator[C
     Args:
       schedules: cycles of a run by an instruction's name, for those that carry no estimate; see `schedules.py`.
     """
-    entry, computations = collectives.parse(text)
+    entry, computations = program_text.parse(text)
     frames, schedules = Frames(text), schedules or {}
 
     def visit(computation: str, times: int) -> Iterator[Cost]:
         for name, shape, operation, rest in computations.get(computation, ()):
             if operation in DESCENDED:
-                rounds = collectives.rounds_of(rest, computations) if operation == "while" else 1
-                for called in INNER.findall(rest):
-                    for inner in re.findall(r"[\w.\-]+", called):
-                        yield from visit(inner, times * rounds)
+                rounds = program_text.rounds_of(rest, computations) if operation == "while" else 1
+                for inner in program_text.called_by(rest):
+                    yield from visit(inner, times * rounds)
             elif _works(shape, operation, rest):
                 stated = CYCLES.search(rest)
                 kind = _kind_of_fusion(rest, computations) if operation == "fusion" and not stated else operation
                 cycles = float(stated[1]) if stated else schedules.get(name)
                 scope, stack = SCOPE.search(rest), STACK.search(rest)
-                yield Cost(
-                    name, kind, times, cycles, scope[1] if scope else "", frames.stack(int(stack[1])) if stack else ()
-                )
+                origin = scope[1] if scope else "", frames.stack(int(stack[1])) if stack else ()
+                yield Cost(name, kind, times, cycles, *origin, is_scheduled=not stated and name in schedules)
 
     yield from visit(entry, 1)

@@ -97,6 +97,7 @@ def test_what_has_no_estimate_is_listed_until_its_schedule_is_known():
     assert tables.not_estimated(list(estimates.costs(TEXT))) == {"gather": 1}
     costs = list(estimates.costs(TEXT, {"sampled": 50.0, "product": 1.0}))
     assert tables.not_estimated(costs) == {} and sum(cost.total for cost in costs) == 600 + 7 + 50
+    assert {cost.name for cost in costs if cost.is_scheduled} == {"sampled"}
 
 
 def test_costs_stand_by_module_and_by_the_innermost_line_of_this_package():
