@@ -15,7 +15,6 @@ from flax import nnx
 from configs import segformer
 from tests.interop.conftest import assert_reads, drawn, tiny_segformer, variables
 from tests.parity.comparison import channels_last, largest_error, loaded, relative_error, training_gradients
-from tests.parity.torch_resnet import draw
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.models import segmenter
@@ -25,6 +24,8 @@ torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     transformers = pytest.importorskip("transformers")
+
+from tests.parity.torch_resnet import draw  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-5
 """Relative errors allowed: the largest difference over the largest value; gradients are taken in float64."""
