@@ -21,11 +21,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.ablation import definition, picture, run, table
+from benchmarks.ablation import definition, picture, record, table
+from benchmarks.ablation.arms import Study
 from benchmarks.ablation.program import RunFailed
 from benchmarks.ablation.results import file_of, results
-from benchmarks.ablation.run import Run
-from benchmarks.ablation.studies import STUDIES, Arm, Study
+from benchmarks.ablation.run import make_runs
+from benchmarks.ablation.studies import STUDIES
 from vspw_jax.console import command, starting
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.console.progress import progress
@@ -81,20 +82,6 @@ def asked_to_stop() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def make_runs(folder: pathlib.Path, study: Study, seeds: int) -> list[Run]:
-    """All runs, each seed's arms together: what is there early can be compared."""
-    fields = definition.resolved(study)
-
-    def run_of(name: str, arm: Arm, seed: int) -> Run:
-        first = arm.pretraining
-        before = first and Run(
-            folder, f"{name}/pretraining", first.recipe, first.fields, fields[f"{name}, pretraining"], seed
-        )
-        return Run(folder, name, arm.recipe, {**study.fields, **arm.fields}, fields[name], seed, before)
-
-    return [run_of(name, arm, seed) for seed in range(seeds) for name, arm in study.arms.items()]
-
-
 def write(folder: pathlib.Path, found: dict[str, Any]) -> None:
     """Writes the results beside the study's folder, as JSON and as a picture."""
     with whole_file(file_of(folder, ".json")) as path:
@@ -108,12 +95,12 @@ def run_study(name: str, study: Study, seeds: int, folder: pathlib.Path) -> dict
     with alone(folder) as lock:
         definition.claim_folder(folder, study)
         runs = make_runs(folder, study, seeds)
-        left = [one for one in runs if not run.is_done(one)]
+        left = [one for one in runs if not record.is_done(one)]
         bar = progress(description=name, unit="run", total=len(runs), initial=len(runs) - len(left))
         with contextlib.closing(bar):
             for one in left:
                 bar.set_postfix_str(f"{one.arm}, seed {one.seed}")
-                run.start(one, lock)
+                record.start(one, lock)
                 bar.update()
                 write(folder, results(name, study, runs))
         found = results(name, study, runs)

@@ -4,12 +4,12 @@ import difflib
 import json
 import pathlib
 import runpy
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 from flax import traverse_util
 
-from benchmarks.ablation.studies import Arm, Study
+from benchmarks.ablation.arms import AnyArm, Arm, Ensemble, Evaluated, Study
 from benchmarks.ablation.versions import ROOT
 from vspw_jax.console.errors import UserError, differing
 from vspw_jax.files.whole_files import whole_file
@@ -35,31 +35,61 @@ def recipe_fields(recipe: str) -> dict[str, Any]:
     return traverse_util.flatten_dict(json.loads(config.to_json_best_effort()), sep=".")
 
 
-def _trainings(study: Study) -> Iterator[tuple[str, Arm, dict[str, Any]]]:
-    """(name, arm, the fields that are set) of every arm and its pretraining."""
-    for name, arm in study.arms.items():
-        yield name, arm, {**study.fields, **arm.fields}
-        if arm.pretraining:
-            yield f"{name}, pretraining", arm.pretraining, dict(arm.pretraining.fields)
-
-
 def resolved(study: Study) -> dict[str, dict[str, Any]]:
-    """Every field of every arm, as it is trained, and by "ARM, pretraining" of what it starts from.
+    """All that defines each arm: every field as it is trained or evaluated, the arms that it is made of, and by
+    "ARM, pretraining" the fields of what it starts from.
 
     Raises:
-      UserError: a field that the arm's recipe does not have, or an unknown recipe.
+      UserError: a field that the arm's recipe does not have, an unknown recipe, or an arm made of one that does not
+        stand before it.
     """
-    arms = {}
-    for name, arm, set_here in _trainings(study):
-        fields = recipe_fields(arm.recipe)
-        for field in set_here.keys() - fields.keys():
-            near = difflib.get_close_matches(field, fields, n=1) or ["a field that it has"]
-            raise UserError(
-                f"Arm {name!r} sets {field}, which {arm.recipe} does not have: expected {near[0]}. "
-                "Mend benchmarks/ablation/studies.py."
-            )
-        arms[name] = fields | json.loads(json.dumps(set_here))
+    arms: dict[str, dict[str, Any]] = {}
+    for name, arm in study.arms.items():
+        for other in made_of(arm):
+            _check_before(name, other, study, arms, needs_weights=not isinstance(arm, Ensemble))
+        if isinstance(arm, Ensemble):
+            arms[name] = {"members": list(arm.members)}
+        elif isinstance(arm, Evaluated):
+            whole = study.arms[arm.weights_of]
+            assert isinstance(whole, Arm)  # By `_check_before`.
+            trained = {**study.fields, **whole.fields, **arm.fields}
+            arms[name] = {**_fields(name, whole.recipe, trained), "weights_of": arm.weights_of}
+        else:
+            arms[name] = _fields(name, arm.recipe, {**study.fields, **arm.fields})
+            if arm.labels_of:
+                arms[name] |= {"labels_of": arm.labels_of, "surest": arm.surest}
+            if arm.pretraining:
+                first = arm.pretraining
+                arms[f"{name}, pretraining"] = _fields(f"{name}, pretraining", first.recipe, first.fields)
     return arms
+
+
+def made_of(arm: AnyArm) -> tuple[str, ...]:
+    """The arms that are run before this one, as it is made of what they leave."""
+    if isinstance(arm, Ensemble):
+        return arm.members
+    other = arm.weights_of if isinstance(arm, Evaluated) else arm.labels_of
+    return (other,) if other else ()
+
+
+def _check_before(name: str, other: str, study: Study, before: Mapping[str, Any], needs_weights: bool) -> None:
+    usable = [arm for arm, kind in study.arms.items() if arm in before and (isinstance(kind, Arm) or not needs_weights)]
+    if other not in usable:
+        raise UserError(
+            f"Arm {name!r} is made of {other!r}: expected one of those before it{', trained' * needs_weights}, "
+            f"{', '.join(usable) or 'of which there is none'}. Mend benchmarks/ablation/studies.py."
+        )
+
+
+def _fields(name: str, recipe: str, set_here: Mapping[str, Any]) -> dict[str, Any]:
+    fields = recipe_fields(recipe)
+    for field in set_here.keys() - fields.keys():
+        near = difflib.get_close_matches(field, fields, n=1) or ["a field that it has"]
+        raise UserError(
+            f"Arm {name!r} sets {field}, which {recipe} does not have: expected {near[0]}. "
+            "Mend benchmarks/ablation/studies.py."
+        )
+    return fields | json.loads(json.dumps(dict(set_here)))
 
 
 def claim_folder(folder: pathlib.Path, study: Study) -> None:

@@ -1,5 +1,6 @@
-"""The program that a run is: started, stopped and, where it fails, quoted."""
+"""The programs that a run is: started, stopped and, where one fails, quoted."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from benchmarks.ablation.versions import ROOT
 from vspw_jax.console.errors import UserError
 
-PROGRAM = (sys.executable, "-m", "vspw_jax.main")
+PYTHON = (sys.executable, "-m")
 SHOWN_LINES = 12
 """Of a failed run's log."""
 
@@ -17,19 +18,33 @@ class RunFailed(Exception):
     """A run ended with a status that tells of a bug; the message is for the user."""
 
 
-def execute(arguments: Sequence[str], log: pathlib.Path, lock: int) -> int:
-    """Runs the program to its end, its output added to a log; its exit status.
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A program of a run.
+
+    Attributes:
+      module: what Python runs.
+      arguments: of its command line.
+      leaves: what is there once it has ended well: training that is asked to stop ends with status 0 too.
+    """
+
+    module: str
+    arguments: Sequence[str]
+    leaves: pathlib.Path
+
+
+def execute(command: Command, log: pathlib.Path, lock: int) -> int:
+    """Runs a program to its end, its output added to a log; its exit status.
 
     Args:
-      arguments: of its command line.
       lock: a file descriptor that it keeps open as long as it lives.
 
     Raises:
-      KeyboardInterrupt: this process was asked to stop; the program was too, and has saved its state.
+      KeyboardInterrupt: the program was asked to stop, by itself or with this process; it has saved its state.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*PROGRAM, *arguments],
+            [*PYTHON, command.module, *command.arguments],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -46,7 +61,7 @@ def execute(arguments: Sequence[str], log: pathlib.Path, lock: int) -> int:
             asked = True
             process.terminate()
             continue
-        if asked:
+        if asked or (status == 0 and not command.leaves.exists()):
             raise KeyboardInterrupt
         return status
 

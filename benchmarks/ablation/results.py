@@ -1,15 +1,16 @@
 """What a study found, as JSON: scores of arms and differences of pairs, of the runs that are done so far."""
 
+import dataclasses
 import datetime
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.ablation import bootstrap, run, versions
+from benchmarks.ablation import bootstrap, record, versions
+from benchmarks.ablation.arms import AnyArm, Study
 from benchmarks.ablation.bootstrap import Resampled
 from benchmarks.ablation.run import Run
-from benchmarks.ablation.studies import Study
 from vspw_jax.console.errors import UserError
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoCounts
@@ -26,8 +27,8 @@ def results(name: str, study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     Raises:
       UserError: runs that were evaluated on other videos than the rest.
     """
-    done = [one for one in runs if run.is_done(one)]
-    counts = {(one.arm, one.seed): run.counts(one) for one in done}
+    done = [one for one in runs if record.is_done(one)]
+    counts = {(one.arm, one.seed): record.counts(one) for one in done}
     _check_videos(counts)
     seeds = {arm: [one.seed for one in done if one.arm == arm] for arm in study.arms}
     return {
@@ -63,13 +64,17 @@ def results(name: str, study: Study, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _definition(study: Study) -> dict[str, Any]:
-    arms = {name: {"recipe": arm.recipe, "fields": dict(arm.fields)} for name, arm in study.arms.items()}
-    return {"fields": dict(study.fields), "arms": arms}
+    return {"fields": dict(study.fields), "arms": {name: _said(arm) for name, arm in study.arms.items()}}
+
+
+def _said(arm: AnyArm) -> dict[str, Any]:
+    """What an arm's definition says, without what it leaves open."""
+    return {name: value for name, value in dataclasses.asdict(arm).items() if value or name == "fields"}
 
 
 def _arm(done: Sequence[Run], counts_S: Sequence[Sequence[VideoCounts]]) -> dict[str, Any]:
     """An arm's scores by seed, and their means with intervals."""
-    by_seed = [run.scores(one) for one in done]
+    by_seed = [one.scores() for one in done]
     return {
         "seeds": [one.seed for one in done],
         "scores": {name: [found.get(name) for found in by_seed] for name in (*SHOWN, "TC")},
@@ -80,13 +85,13 @@ def _arm(done: Sequence[Run], counts_S: Sequence[Sequence[VideoCounts]]) -> dict
 
 
 def _about(one: Run) -> dict[str, Any]:
-    starts = run.record(one)["starts"]
+    starts = record.read(one)["starts"]
     return {
         "seed": one.seed,
         "workdir": str(one.workdir.relative_to(one.folder.parent)),
         "seconds": round(sum(start["seconds"] for start in starts), 1),
         "starts": starts,
-        "warnings": run.scores(one)["warnings"],
+        "warnings": one.scores()["warnings"],
     }
 
 
@@ -124,7 +129,7 @@ def _check_videos(counts: Mapping[tuple[str, int], Sequence[VideoCounts]]) -> No
 
 
 def _warnings(done: Sequence[Run]) -> list[str]:
-    commits = {start["commit"] for one in done for start in run.record(one)["starts"]}
+    commits = {start["commit"] for one in done for start in record.read(one)["starts"]}
     if len(commits) > 1:
         return [f"Runs come from {len(commits)} states of the code: {', '.join(sorted(map(str, commits)))}."]
     return []

@@ -1,164 +1,263 @@
-"""One run of a study: an arm trained with a seed and evaluated, and what is kept of it."""
+"""One run of a study: an arm with a seed, the programs that make it, and where they leave its scores."""
 
-import contextlib
+import abc
 import dataclasses
-import datetime
-import hashlib
 import json
 import pathlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.ablation import program, versions
-from benchmarks.ablation.studies import FOLDER
+from benchmarks.ablation import definition
+from benchmarks.ablation.arms import FOLDER, AnyArm, Arm, Ensemble, Evaluated, Study
+from benchmarks.ablation.program import Command
 from benchmarks.ablation.versions import ROOT
-from vspw_jax.files.whole_files import whole_file
+from vspw_jax.evaluation.evaluate import SAVED_SCORES_FOLDER, SCORES_FILE
 from vspw_jax.metrics import predictions, truth
-from vspw_jax.metrics.counts import VideoCounts
 
-LOG, RECORD, EVALUATION = "output.log", "ablation.json", "evaluation.json"
+MAIN = "vspw_jax.main"
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(abc.ABC):
     """An arm with a seed.
 
     Attributes:
       folder: the study's.
       arm: its name.
-      recipe: as --config takes it.
-      set_fields: what the study sets of the recipe, by dotted path.
-      fields: every field that it is trained with.
       seed: of weights, order of the data and augmentation; not of what is drawn.
-      pretraining: what is trained before, without an evaluation, and started from.
     """
 
     folder: pathlib.Path
     arm: str
-    recipe: str
-    set_fields: Mapping[str, Any]
-    fields: Mapping[str, Any]
     seed: int
-    pretraining: "Run | None" = None
 
     @property
     def workdir(self) -> pathlib.Path:
-        """Where it is trained."""
+        """Where it is made."""
         return self.folder / self.arm / f"seed_{self.seed}"
 
     @property
+    @abc.abstractmethod
     def evaluation(self) -> pathlib.Path:
         """The file of its scores."""
-        return self.workdir / EVALUATION
 
-    def arguments(self, afterwards: tuple[str, ...] = ("evaluate",)) -> list[str]:
-        """Of the command line that trains and evaluates it, and goes on with it."""
-        fields = {**self.set_fields, "seed": self.seed, "run.afterwards": afterwards}
-        if self.pretraining:
-            fields["init_from"] = self.pretraining.workdir
-        flags = [f"--config.{name}={self._placed(value)}" for name, value in fields.items()]
-        return [f"--config={self.recipe}", f"--workdir={self.workdir}", *flags]
+    @abc.abstractmethod
+    def commands(self) -> Iterator[Command]:
+        """The programs that make it, in their order; the last one leaves `evaluation`."""
 
+    def scores(self) -> dict[str, Any]:
+        """What was scored of a run that is done, as `metrics.scores.summarise` has it."""
+        return json.loads(self.evaluation.read_text())
+
+    @abc.abstractmethod
     def videos(self) -> truth.RecordsTruth | truth.FilesTruth:
         """The videos that it is evaluated on."""
-        return truth.open_truth(ROOT / self._placed(self.fields["data.records"]), self.fields["data.eval_split"])
 
+    @abc.abstractmethod
     def predicted(self) -> predictions.Folder:
         """What it predicted of them."""
-        return predictions.Folder(self.workdir / predictions.KEPT / self.fields["data.eval_split"])
 
-    def _placed(self, value: Any) -> str:
+
+@dataclasses.dataclass(frozen=True)
+class OfNetwork(Run):
+    """A run that a network predicts.
+
+    Attributes:
+      recipe: as --config takes it.
+      set_fields: what the study sets of the recipe, by dotted path.
+      fields: every field that it has.
+    """
+
+    recipe: str
+    set_fields: Mapping[str, Any]
+    fields: Mapping[str, Any]
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        """See `Run`."""
+        return self.workdir / SCORES_FILE
+
+    @property
+    def saved_scores(self) -> pathlib.Path:
+        """Its scores of every pixel, where evaluate.save_scores asks for them."""
+        return self.workdir / SAVED_SCORES_FOLDER / self.split
+
+    @property
+    def split(self) -> str:
+        """That it is evaluated on."""
+        return self.fields["data.eval_split"]
+
+    @property
+    def records(self) -> pathlib.Path:
+        """Those with all labels, to evaluate on."""
+        return ROOT / self.placed(self.fields["data.records"])
+
+    def videos(self) -> truth.RecordsTruth | truth.FilesTruth:
+        """See `Run`."""
+        return truth.open_truth(self.records, self.split)
+
+    def predicted(self) -> predictions.Folder:
+        """See `Run`."""
+        return predictions.Folder(self.workdir / predictions.KEPT / self.split)
+
+    def command(self, leaves: pathlib.Path, mode: str, workdir: pathlib.Path, **more: Any) -> Command:
+        """`vspw_jax.main` with the recipe, its fields, the seed, and such fields beside or in place of them, in whose
+        names "__" stands for a dot."""
+        fields = {**self.set_fields, "seed": self.seed}
+        fields |= {name.replace("__", "."): value for name, value in more.items()}
+        flags = [f"--config.{name}={self.placed(value)}" for name, value in fields.items()]
+        return Command(MAIN, [f"--config={self.recipe}", f"--workdir={workdir}", f"--mode={mode}", *flags], leaves)
+
+    def placed(self, value: Any) -> str:
+        """A field's value, with the study's own folder in it."""
         return str(value).replace(FOLDER, str(self.folder))
 
 
-def record(run: Run) -> dict[str, Any]:
-    """What is kept of a run: "starts", each with date, seconds, commit and exit status; once it is done "evaluation",
-    the digest of its scores' file, and "counts" of its videos. A file that cannot be read counts as none."""
-    with contextlib.suppress(OSError, ValueError):
-        kept = json.loads((run.workdir / RECORD).read_text())
-        if isinstance(kept, dict) and "starts" in kept:
-            return kept
-    return {"starts": []}
+@dataclasses.dataclass(frozen=True)
+class Training(OfNetwork):
+    """A run that is trained, then evaluated.
+
+    Attributes:
+      pretraining: what is trained before, without an evaluation, and started from.
+      labeller: what labels the frames without labels before it.
+      surest: see `Arm`.
+    """
+
+    pretraining: "Training | None" = None
+    labeller: "Training | None" = None
+    surest: float = 0.0
+
+    def commands(self) -> Iterator[Command]:
+        """See `Run`."""
+        more: dict[str, Any] = {"run__afterwards": ("evaluate",)}
+        if self.pretraining:
+            yield self.pretraining.without_evaluation()
+            more["init_from"] = self.pretraining.workdir
+        if self.labeller:
+            yield from self._labelled()
+            more |= {"data__records": self._labels, "data__labelled_frames": "all"}
+        yield self.command(self.evaluation, "train", self.workdir, **more)
+
+    def without_evaluation(self) -> Command:
+        """Its training alone."""
+        trained = self.workdir / "checkpoints" / str(self.fields["train.steps"])
+        return self.command(trained, "train", self.workdir, run__afterwards=())
+
+    @property
+    def _labels(self) -> pathlib.Path:
+        return self.workdir / "labels"
+
+    def _labelled(self) -> Iterator[Command]:
+        """The training split is predicted, and the predictions become labels."""
+        split, workdir, labeller = self.fields["data.train_split"], self.workdir / "labeller", self.labeller
+        assert labeller is not None  # Its caller asks.
+        keeps = {"evaluate__save_scores": bool(self.surest), "evaluate__top_classes": int(bool(self.surest))}
+        yield labeller.command(
+            workdir / SCORES_FILE,
+            "evaluate",
+            workdir,
+            init_from=labeller.workdir,
+            data__eval_split=split,
+            **keeps,
+        )
+        arguments = [
+            f"--records={self.records}",
+            f"--predictions={workdir / predictions.KEPT / split}",
+            f"--output={self._labels}",
+            f"--labelled-frames={self.fields['data.labelled_frames']}",
+            f"--labels-seed={self.fields['data.labels_seed']}",
+            f"--split={split}",
+        ]
+        if self.surest:
+            arguments += [f"--scores={workdir / SAVED_SCORES_FOLDER / split}", f"--threshold={self.surest}"]
+        yield Command("data_prep.pseudo_labels", arguments, self._labels)
 
 
-def is_done(run: Run) -> bool:
-    """Whether its scores are there, and are those that its own start left: others were made by hand, or damaged."""
-    return record(run).get("evaluation", "none") == _digest(run.evaluation)
+@dataclasses.dataclass(frozen=True)
+class Evaluation(OfNetwork):
+    """A run's weights, evaluated in another way.
+
+    Attributes:
+      weights: that run.
+    """
+
+    weights: Training
+
+    def commands(self) -> Iterator[Command]:
+        """See `Run`."""
+        yield self.command(self.evaluation, "evaluate", self.workdir, init_from=self.weights.workdir)
 
 
-def _digest(path: pathlib.Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+@dataclasses.dataclass(frozen=True)
+class Combination(Run):
+    """The mean of the scores of runs.
+
+    Attributes:
+      members: those.
+    """
+
+    members: tuple[OfNetwork, ...]
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        """See `Run`."""
+        return self.workdir / "ensemble.json"
+
+    def commands(self) -> Iterator[Command]:
+        """See `Run`."""
+        scores = [f"--scores={member.saved_scores}" for member in self.members]
+        first = self.members[0]
+        about = [f"--records={first.records}", f"--split={first.split}", f"--output={self.workdir}"]
+        yield Command("vspw_jax.ensemble", [*scores, "--method=mean", *about], self.evaluation)
+
+    def scores(self) -> dict[str, Any]:
+        """See `Run`."""
+        return super().scores()["scores"]
+
+    def videos(self) -> truth.RecordsTruth | truth.FilesTruth:
+        """See `Run`."""
+        return self.members[0].videos()
+
+    def predicted(self) -> predictions.Folder:
+        """See `Run`."""
+        return predictions.Folder(self.workdir / "masks")
 
 
-def scores(run: Run) -> dict[str, Any]:
-    """What evaluation.json holds of a run that is done."""
-    return json.loads(run.evaluation.read_text())
-
-
-def counts(run: Run) -> list[VideoCounts]:
-    """The counts of a run that is done, by video in the order of their names."""
-    found = [VideoCounts.from_json(text) for text in record(run)["counts"]]
-    return sorted(found, key=lambda video: video.video)
-
-
-def start(run: Run, lock: int) -> None:
-    """Trains and evaluates, from where the last start left it.
-
-    Args:
-      lock: a file descriptor that the program keeps open as long as it lives.
+def make_runs(folder: pathlib.Path, study: Study, seeds: int) -> list[Run]:
+    """All runs, each seed's arms together: what is there early can be compared.
 
     Raises:
-      UserError: the program ended with status 2.
-      RunFailed: with another one.
-      KeyboardInterrupt: it, or this process, was asked to stop; it has saved its state.
+      UserError: see `definition.resolved`.
     """
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    # What is there afterwards is this start's: a run that is asked to stop ends with status 0 too.
-    run.evaluation.unlink(missing_ok=True)
-    status = _recorded(run, lambda: _execute(run, lock))
-    if status:
-        program.complain(f"{run.arm} with seed {run.seed}", status, run.workdir / LOG)
-    if not run.evaluation.exists():
-        raise KeyboardInterrupt
-    _write(run, record(run) | {"evaluation": _digest(run.evaluation), "counts": _counted(run)})
+    fields = definition.resolved(study)
+    runs: list[Run] = []
+    for seed in range(seeds):
+        of_seed: dict[str, Any] = {}
+        for name, arm in study.arms.items():
+            of_seed[name] = _run(folder, study, name, arm, seed, fields, of_seed)
+        runs += of_seed.values()
+    return runs
 
 
-def _execute(run: Run, lock: int) -> int:
-    """The exit status of the program, and of the pretraining before it.
-
-    Raises:
-      KeyboardInterrupt: one of them was asked to stop.
-    """
-    log, before = run.workdir / LOG, run.pretraining
-    if before:
-        status = program.execute(before.arguments(afterwards=()), log, lock)
-        if status:
-            return status
-        if not (before.workdir / "checkpoints" / str(before.fields["train.steps"])).is_dir():
-            raise KeyboardInterrupt
-    return program.execute(run.arguments(), log, lock)
-
-
-def _counted(run: Run) -> list[str]:
-    opened, predicted = run.videos(), run.predicted()
-    # One by one: counting several videos has a progress bar of its own, which is not for between two runs.
-    found = [predictions.count_video(video, opened, predicted, None, lambda: None) for video in opened.videos]
-    return [video.to_json() for video in found]
-
-
-def _recorded(run: Run, execute: Callable[[], int]) -> int:
-    """The exit status of `execute`, kept with when it was called and how long it took, also if it was interrupted."""
-    date, began = datetime.datetime.now(datetime.UTC), time.monotonic()
-    about = {"date": date.isoformat(timespec="seconds"), "commit": versions.commit(), "status": None}
-    try:
-        about["status"] = execute()
-    finally:
-        about["seconds"] = round(time.monotonic() - began, 1)
-        _write(run, {"starts": [*record(run)["starts"], about]})
-    return about["status"]
-
-
-def _write(run: Run, content: Mapping[str, Any]) -> None:
-    with whole_file(run.workdir / RECORD) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+def _run(
+    folder: pathlib.Path,
+    study: Study,
+    name: str,
+    arm: AnyArm,
+    seed: int,
+    fields: Mapping[str, Mapping[str, Any]],
+    before: Mapping[str, Any],
+) -> Run:
+    """`fields`: of `definition.resolved`; `before`: runs of the same seed, by arm."""
+    if isinstance(arm, Ensemble):
+        return Combination(folder, name, seed, tuple(before[member] for member in arm.members))
+    if isinstance(arm, Evaluated):
+        weights = before[arm.weights_of]
+        set_fields = {**weights.set_fields, **arm.fields}
+        return Evaluation(folder, name, seed, weights.recipe, set_fields, fields[name], weights)
+    first: Arm | None = arm.pretraining
+    pretraining = first and Training(
+        folder, f"{name}/pretraining", seed, first.recipe, first.fields, fields[f"{name}, pretraining"]
+    )
+    set_fields, labeller = {**study.fields, **arm.fields}, before.get(arm.labels_of)
+    return Training(folder, name, seed, arm.recipe, set_fields, fields[name], pretraining, labeller, arm.surest)

@@ -1,11 +1,8 @@
 """The studies: which arms are compared, and on what. A new study is an entry of STUDIES."""
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
-FOLDER = "{folder}"
-"""In a field's value: the study's own folder."""
+from benchmarks.ablation.arms import FOLDER, Arm, Ensemble, Evaluated, Study
 
 DRAWN = {
     "data.records": f"{FOLDER}/data/records",
@@ -15,53 +12,9 @@ DRAWN = {
 """Fields by which a demo draws its video into the study's folder, once for all arms and seeds."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """What is trained.
-
-    Attributes:
-      recipe: as --config takes it, from the repository's root.
-      fields: of the recipe, by dotted path, what this arm alone sets.
-      pretraining: what is trained first, with the same seed, and not evaluated; this arm's `init_from` is its workdir.
-        The study's fields are not set in it.
-    """
-
-    recipe: str
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    pretraining: "Arm | None" = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """Arms that are compared; the first is the baseline.
-
-    Attributes:
-      claim: what the study tests, a sentence, and whose claim it is.
-      decides: the score that the claim is about, by its name in evaluation.json.
-      arms: by name, which is also that of a folder.
-      fields: what all arms set.
-    """
-
-    claim: str
-    decides: str
-    arms: Mapping[str, Arm]
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
 SMALL = {
-    # The demo's network, narrower and shallower: two minutes a run on two cores, most of the first in compiling.
+    # The demo's crop, video and steps, smaller: with a network as narrow a run takes two to four minutes on two cores.
     "model.image_size": (64, 64),
-    "model.encoder.dim": 64,
-    "model.encoder.adapter_channels": 16,
-    "model.decoder.dim": 64,
-    "model.decoder.encoder_ffn_dim": 128,
-    "model.decoder.ffn_dim": 128,
-    "model.decoder.encoder_layers": 1,
-    "model.decoder.decoder_layers": 2,
-    "model.decoder.num_queries": 20,
-    "model.decoder.norm_groups": 16,
-    "loss.segmentation.num_points": 256,
-    "optimizer.learning_rate": 2e-3,
     "train.steps": 400,
     # Drawn classes show in texture and colour: with both nearly as they are, 400 steps suffice to learn some.
     "data.augment.resize_ratio": (0.8, 1.25),
@@ -74,7 +27,24 @@ SMALL = {
     "evaluate.stride": (64, 64),
     "run.picture_every": 100_000,  # Never: drawing them is compiled by itself.
 }
-"""A study on drawn video that two cores make in the time of a meal."""
+"""A study on drawn video that two cores make in an hour."""
+
+NARROW_MASK2FORMER = {
+    "model.encoder.dim": 64,
+    "model.encoder.adapter_channels": 16,
+    "model.decoder.dim": 64,
+    "model.decoder.encoder_ffn_dim": 128,
+    "model.decoder.ffn_dim": 128,
+    "model.decoder.encoder_layers": 1,
+    "model.decoder.decoder_layers": 2,
+    "model.decoder.num_queries": 20,
+    "model.decoder.norm_groups": 16,
+    "loss.segmentation.num_points": 256,
+    "optimizer.learning_rate": 2e-3,
+}
+NARROW_UPERNET = {"model.encoder.dim": 64, "model.decoder.dim": 64}
+SCORES_SAVED = {"evaluate.save_scores": True, "evaluate.top_classes": 8}
+"""What an ensemble needs of its members."""
 
 
 def _contrast(frames: int, weight: float) -> Arm:
@@ -132,23 +102,29 @@ STUDIES: dict[str, Study] = {
             "clips_4": _contrast(frames=4, weight=0.0),
             "nce_4": _contrast(frames=4, weight=1.0),
         },
-        fields={**DRAWN, **SMALL},
+        fields={**DRAWN, **SMALL, **NARROW_MASK2FORMER},
     ),
     "memory": Study(
         claim="A feature memory raises UperNet's mIoU, read by the mask of the frame before (decoder A) or after "
-        "attention over past frames (decoder B) (Memory Based Video Scene Parsing, table 1: 60.02, 61.24, 61.18).",
+        "attention over past frames (decoder B), more in a second stage, and both together most (Memory Based Video "
+        "Scene Parsing, tables 1 and 2: 60.02; A 61.24, B 61.18).",
         decides="mIoU",
         arms={
-            # 24 decoded images a step in every arm; decoder B decodes one of each clip. UperNet has the clips of A, so
+            # 16 decoded images a step in every arm; decoder B decodes one of each clip. UperNet has the clips of A, so
             # that the two differ in the memory alone.
-            "upernet": Arm("configs/upernet.py:demo", {"data.frames": 2, "train.batch": 12}),
-            "memory_a": Arm("configs/memory_a.py:demo", {"train.batch": 12}),
+            "upernet": Arm("configs/upernet.py:demo", {"data.frames": 2, "train.batch": 8}),
+            "memory_a": Arm("configs/memory_a.py:demo", {"train.batch": 8}),
+            "memory_a_stage_1": Evaluated("memory_a", {"evaluate.stages": 1}),
+            "memory_a_stage_3": Evaluated("memory_a", {"evaluate.stages": 3}),
             "memory_a_pyramid": Arm(
-                "configs/memory_a.py:demo", {"train.batch": 12, "model.decoder.memory_space": "pyramid"}
+                "configs/memory_a.py:demo", {"train.batch": 8, "model.decoder.memory_space": "pyramid"}
             ),
-            "memory_b": Arm("configs/memory_b.py:demo", {"train.batch": 24}),
+            "memory_b": Arm("configs/memory_b.py:demo", {"train.batch": 16}),
+            "a_and_b": Ensemble(("memory_a", "memory_b")),
+            # What two networks give without a memory to thank for it.
+            "upernet_and_b": Ensemble(("upernet", "memory_b")),
         },
-        fields={**DRAWN, "run.picture_every": 100_000},
+        fields={**DRAWN, **SMALL, **NARROW_UPERNET, **SCORES_SAVED},
     ),
     "mdp": Study(
         claim="Pretraining on labelled data sets helps fine-tuning on another one, by prototypes more than by pixels "

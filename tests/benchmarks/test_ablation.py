@@ -15,10 +15,12 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from benchmarks.ablation import __main__ as ablation
-from benchmarks.ablation import bootstrap, picture, program, table
-from benchmarks.ablation.studies import DRAWN, STUDIES, Arm, Study
+from benchmarks.ablation import bootstrap, definition, picture, program, record, table
+from benchmarks.ablation.arms import Arm, Ensemble, Evaluated, Study
+from benchmarks.ablation.run import Training, make_runs
+from benchmarks.ablation.studies import DRAWN, STUDIES
 from data_prep import generate, vspw
-from vspw_jax.console.errors import run_program
+from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoCounts
 from vspw_jax.models import segmenter
@@ -276,13 +278,16 @@ def test_a_field_that_a_recipe_lacks_is_found_before_anything_is_trained(study, 
 
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path):
-    """stand_in(code): the runs are this Python code, with `workdir` for its --workdir."""
+    """stand_in(code): the runs' programs are this Python code, with their `module`, their `flags` and, of --workdir or
+    --output, `workdir`."""
 
     def define(code):
         path = tmp_path / "stand_in.py"
-        start = "import os, pathlib, signal, sys\nworkdir = pathlib.Path(sys.argv[2].partition('=')[2])\n"
+        start = "import os, pathlib, signal, sys\nmodule = sys.argv[1]\n"
+        start += "flags = dict(flag.split('=', 1) for flag in sys.argv[2:])\n"
+        start += "workdir = pathlib.Path(flags.get('--workdir') or flags['--output'])\n"
         path.write_text(start + textwrap.dedent(code))
-        monkeypatch.setattr(program, "PROGRAM", (sys.executable, str(path)))
+        monkeypatch.setattr(program, "PYTHON", (sys.executable, str(path)))
 
     return define
 
@@ -393,7 +398,7 @@ def test_an_arm_starts_from_its_pretraining_once_that_is_whole(study, command, s
     stand_in(
         f"""
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "flags").write_text("\\n".join(sys.argv[1:]))
+        (workdir / "flags").write_text("\\n".join(sys.argv[2:]))
         (workdir / "checkpoints" / "{3 if whole else 2}").mkdir(parents=True)
         sys.exit(0 if "pretraining" in workdir.parts else 2)
         """
@@ -408,6 +413,107 @@ def test_an_arm_starts_from_its_pretraining_once_that_is_whole(study, command, s
     if whole:
         assert {f"--config.init_from={pretrained}", "--config.train.steps=2"} <= set(tuned.read_text().splitlines())
     assert read(tmp_path / "tiny" / "study.json")["only, pretraining: train.steps"] == 3
+
+
+LEAVES = """
+leaves = {
+    ("vspw_jax.main", "train"): workdir / "evaluation.json",
+    ("vspw_jax.main", "evaluate"): workdir / "evaluation.json",
+    ("data_prep.pseudo_labels", None): workdir / "made",
+    ("vspw_jax.ensemble", None): workdir / "ensemble.json",
+}[module, flags.get("--mode")]
+leaves.parent.mkdir(parents=True, exist_ok=True)
+leaves.write_text("{}")
+with (pathlib.Path(FOLDER) / "calls").open("a") as calls:
+    print(module, *sys.argv[2:], file=calls)
+if module == FAILING:
+    sys.exit(2)
+"""
+"""A stand-in that leaves what each program leaves, with nothing in it."""
+
+
+def made(command, stand_in, monkeypatch, tmp_path, arms, failing=None):
+    """(exit status, what was called in its order, without the first arm's training, as sets of words)."""
+    monkeypatch.setattr(ablation, "STUDIES", {"tiny": Study("", "mIoU", arms, {"data.records": "{folder}/records"})})
+    monkeypatch.setattr(record, "_counted", lambda run: [])
+    monkeypatch.setattr(ablation, "results", lambda *_: {})
+    monkeypatch.setattr(ablation, "write", lambda *_: None)
+    monkeypatch.setattr(table, "table", lambda _: "")
+    stand_in(f"FOLDER, FAILING = {str(tmp_path)!r}, {failing!r}\n{LEAVES}")
+    status, _, errors = command("--study=tiny", "--seeds=1", f"--output={tmp_path}")
+    return status, errors, [set(line.split()) for line in (tmp_path / "calls").read_text().splitlines()[1:]]
+
+
+def test_an_arm_of_anothers_weights_is_evaluated_with_its_own_fields(command, stand_in, monkeypatch, tmp_path):
+    arms = {
+        "first": Arm("configs/memory_a.py:demo", {"train.steps": 7}),
+        "again": Evaluated("first", {"evaluate.stages": 2}),
+    }
+    status, errors, (called,) = made(command, stand_in, monkeypatch, tmp_path, arms)
+    assert status == 0, errors
+    tiny = tmp_path / "tiny"
+    assert {"vspw_jax.main", "--mode=evaluate", "--config=configs/memory_a.py:demo", "--config.seed=0"} <= called
+    assert {f"--workdir={tiny}/again/seed_0", f"--config.init_from={tiny}/first/seed_0"} <= called
+    assert {"--config.evaluate.stages=2", "--config.train.steps=7", f"--config.data.records={tiny}/records"} <= called
+    assert read(tiny / "study.json")["again: weights_of"] == "first"
+
+
+def test_an_ensemble_reads_its_members_scores_of_the_same_seed(command, stand_in, monkeypatch, tmp_path):
+    arms = {
+        "a": Arm("configs/upernet.py:demo"),
+        "b": Evaluated("a", {"evaluate.flip": True}),
+        "both": Ensemble(("a", "b")),
+    }
+    status, errors, (_, called) = made(command, stand_in, monkeypatch, tmp_path, arms)
+    assert status == 0, errors
+    tiny = tmp_path / "tiny"
+    scores = {f"--scores={tiny}/{arm}/seed_0/scores/val" for arm in ("a", "b")}
+    about = {"vspw_jax.ensemble", f"--records={tiny}/records", "--split=val", f"--output={tiny}/both/seed_0"}
+    assert scores | about <= called
+
+
+def test_an_arm_is_trained_on_labels_that_another_made(command, stand_in, monkeypatch, tmp_path):
+    drawn = {"data.labelled_frames": "drawn", "data.labels_seed": 3}
+    arms = {
+        "teacher": Arm("configs/upernet.py:demo", {**drawn, "train.steps": 7}),
+        "student": Arm("configs/upernet.py:demo", drawn, labels_of="teacher", surest=0.5),
+    }
+    status, errors, called = made(command, stand_in, monkeypatch, tmp_path, arms)
+    assert status == 0, errors
+    predicting, labelling, training = called
+    teacher, student = (tmp_path / "tiny" / arm / "seed_0" for arm in arms)
+    assert {"--mode=evaluate", f"--workdir={student}/labeller", f"--config.init_from={teacher}"} <= predicting
+    assert {"--config.data.eval_split=train", "--config.evaluate.save_scores=True"} <= predicting
+    assert {"data_prep.pseudo_labels", f"--records={tmp_path}/tiny/records", "--labelled-frames=drawn"} <= labelling
+    assert {f"--scores={student}/labeller/scores/train", "--threshold=0.5", "--labels-seed=3"} <= labelling
+    assert {"--mode=train", f"--config.data.records={student}/labels"} <= training
+    assert "--config.data.labelled_frames=all" in training and "--config.data.labelled_frames=drawn" not in training
+
+
+def test_where_labels_cannot_be_made_nothing_is_trained_on_them(command, stand_in, monkeypatch, tmp_path):
+    arms = {
+        "teacher": Arm("configs/upernet.py:demo"),
+        "student": Arm("configs/upernet.py:demo", labels_of="teacher"),
+    }
+    status, errors, called = made(command, stand_in, monkeypatch, tmp_path, arms, failing="data_prep.pseudo_labels")
+    assert status == 2 and "student with seed 0 ended with status 2" in errors and len(called) == 2
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        Evaluated("later", {}),
+        Evaluated("both", {}),
+        Ensemble(("first", "nobody")),
+        Arm("configs/nce.py:demo", {}, None, "both"),
+    ],
+    ids=["a later arm", "an ensemble's weights", "nobody's scores", "an ensemble's labels"],
+)
+def test_an_arm_made_of_one_that_it_cannot_be_made_of_is_named(arm):
+    first = Arm("configs/nce.py:demo")
+    arms = {"first": first, "second": first, "both": Ensemble(("first", "second")), "wrong": arm, "later": first}
+    with pytest.raises(UserError, match="Arm 'wrong' is made of '.*': expected one of .*first, second"):
+        definition.resolved(Study("", "mIoU", arms))
 
 
 def test_two_at_once_are_refused(study, command, tmp_path):
@@ -425,12 +531,13 @@ def test_a_file_in_the_folders_place_is_named(study, command, tmp_path):
 
 def test_drawn_data_lies_in_the_studys_folder_and_does_not_depend_on_the_seed(tmp_path):
     tiny = Study("", "mIoU", {"a": Arm("configs/nce.py:demo"), "b": Arm("configs/baseline.py:demo")}, DRAWN)
-    runs = ablation.make_runs(tmp_path / "tiny", tiny, seeds=2)
+    runs = make_runs(tmp_path / "tiny", tiny, seeds=2)
     assert [(run.arm, run.seed) for run in runs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     for run in runs:
-        assert f"--config.data.records={tmp_path}/tiny/data/records" in run.arguments()
-        assert f"--config.seed={run.seed}" in run.arguments()
-        assert not any("generate.seed" in argument for argument in run.arguments())
+        (command,) = run.commands()
+        assert f"--config.data.records={tmp_path}/tiny/data/records" in command.arguments
+        assert f"--config.seed={run.seed}" in command.arguments
+        assert not any("generate.seed" in argument for argument in command.arguments)
         assert run.fields["data.generate.seed"] == 0
 
 
@@ -443,8 +550,11 @@ def images_of_step(fields):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_names_fields_that_its_recipes_have(name, tmp_path):
-    runs = ablation.make_runs(tmp_path / name, STUDIES[name], seeds=1)
-    assert len(runs) > 1 and len({images_of_step(run.fields) for run in runs}) == 1
+    runs = make_runs(tmp_path / name, STUDIES[name], seeds=1)
+    trained = [run for run in runs if isinstance(run, Training)]
+    assert len(trained) > 1 and len({images_of_step(run.fields) for run in trained}) == 1
+    for run in runs:
+        assert all(member.fields["evaluate.save_scores"] for member in getattr(run, "members", ()))
 
 
 def result(score, *intervals):
