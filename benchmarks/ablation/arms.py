@@ -64,10 +64,12 @@ class Study:
       claim: what the study tests, a sentence, and whose claim it is.
       decides: the score that the claim is about, by its name in evaluation.json.
       arms: by name, which is also that of a folder.
+      pairs: what is compared, as (arm, less): a difference is the first one's score less the second one's.
       fields: what all trained arms set.
     """
 
     claim: str
     decides: str
     arms: Mapping[str, AnyArm]
+    pairs: tuple[tuple[str, str], ...]
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)

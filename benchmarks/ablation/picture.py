@@ -45,8 +45,7 @@ def picture(found: dict[str, Any]) -> str:
     """The SVG of `results.results`, arms from top to bottom in their order."""
     decides = found["decides"]
     arms = {name: arm for name, arm in found["arms"].items() if decides in arm["means"]}
-    baseline = next(iter(found["definition"]["arms"]))
-    pairs = {pair["arm"]: pair["differences"][decides] for pair in _pairs_with(baseline, found)}
+    pairs = _first_pairs(found)
     bottom = TOP + ROW * len(arms)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + BOTTOM}" font-family="sans-serif"'
@@ -58,12 +57,17 @@ def picture(found: dict[str, Any]) -> str:
     if arms:
         parts += _scores_panel(arms, decides, bottom)
     if pairs:
-        parts += _differences_panel(list(arms), pairs, f"{decides}: difference to {baseline}, points", bottom)
+        parts += _differences_panel(list(arms), pairs, decides, bottom)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _pairs_with(baseline: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [pair for pair in found["pairs"] if pair["less"] == baseline and found["decides"] in pair["differences"]]
+def _first_pairs(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By arm, the first pair that says how much more it scores than another."""
+    pairs: dict[str, dict[str, Any]] = {}
+    for pair in found["pairs"]:
+        if found["decides"] in pair["differences"]:
+            pairs.setdefault(pair["arm"], pair)
+    return pairs
 
 
 def _scores_panel(arms: dict[str, Any], decides: str, bottom: int) -> list[str]:
@@ -82,16 +86,22 @@ def _scores_panel(arms: dict[str, Any], decides: str, bottom: int) -> list[str]:
     return parts
 
 
-def _differences_panel(arms: list[str], pairs: dict[str, Any], title: str, bottom: int) -> list[str]:
-    axis = Axis([0.0, *_ends(pairs.values())], *PANELS[1])
-    parts = axis.drawn(bottom, title, "{:+g}")
+def _differences_panel(arms: list[str], pairs: dict[str, Any], decides: str, bottom: int) -> list[str]:
+    of_arms = {name: pair["differences"][decides] for name, pair in pairs.items()}
+    axis = Axis([0.0, *_ends(of_arms.values())], *PANELS[1])
+    baselines = {pair["less"] for pair in pairs.values()}
+    named = next(iter(baselines)) if len(baselines) == 1 else "the arm named"
+    parts = axis.drawn(bottom, f"{decides}: difference to {named}, points", "{:+g}")
     parts.append(f'<path d="M{axis.at(0):.1f} {TOP - 8}V{bottom}" stroke="#222" stroke-width="1.5"/>')
     for row, name in enumerate(arms):
-        if name in pairs:
-            y, found = TOP + ROW * (row + 0.5), pairs[name]
+        if name in of_arms:
+            y, found = TOP + ROW * (row + 0.5), of_arms[name]
             colour = (HIGHER if found["mean"] > 0 else LOWER) if found["settled"] else OPEN
             parts += _interval(axis, y + 7, found, colour)
-            parts.append(_text(axis.at(100 * found["mean"]), y - 4, f"{100 * found['mean']:+.2f}", "middle", colour))
+            to = f" to {pairs[name]['less']}" if len(baselines) > 1 else ""
+            parts.append(
+                _text(axis.at(100 * found["mean"]), y - 4, f"{100 * found['mean']:+.2f}{to}", "middle", colour)
+            )
     return parts
 
 

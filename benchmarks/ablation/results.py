@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +44,7 @@ def results(name: str, study: Study, runs: Sequence[Run]) -> dict[str, Any]:
         },
         "pairs": [
             _pair(arm, less, [seed for seed in seeds[arm] if seed in seeds[less]], counts)
-            for less, arm in itertools.combinations(study.arms, 2)
+            for arm, less in study.pairs
             if set(seeds[arm]) & set(seeds[less])
         ],
         "how": bootstrap.HOW,

@@ -33,10 +33,11 @@ def _pair_row(pair: dict[str, Any], decides: str) -> tuple[str, ...]:
 
 def _figures(found: dict[str, Any], form: str) -> tuple[str, ...]:
     """Mean and both intervals in per cent."""
-    return form.format(100 * found["mean"]), *(_between(found[key], form) for key in ("interval", "over_seeds"))
+    return form.format(100 * found["mean"]), *(between(found[key], form) for key in ("interval", "over_seeds"))
 
 
-def _between(interval: Sequence[float] | None, form: str) -> str:
+def between(interval: Sequence[float] | None, form: str) -> str:
+    """An interval in per cent; a dash where there is none."""
     return " to ".join(form.format(100 * end) for end in interval) if interval else "-"
 
 

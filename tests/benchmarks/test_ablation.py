@@ -1,6 +1,7 @@
 """The ablation runner: its intervals against a loop draw by draw, and a study of two arms whose answer is known."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from benchmarks.ablation import __main__ as ablation
-from benchmarks.ablation import bootstrap, definition, picture, program, record, table
+from benchmarks.ablation import bootstrap, definition, page, picture, program, record, table
 from benchmarks.ablation.arms import Arm, Ensemble, Evaluated, Study
 from benchmarks.ablation.run import Training, make_runs
 from benchmarks.ablation.studies import DRAWN, STUDIES
@@ -131,7 +132,8 @@ def tiny_study(records, **ratios):
     Their data alone differs, so that they share a compiled program.
     """
     arms = {name: Arm("configs/upernet.py:demo", {"data.augment.resize_ratio": (r, r)}) for name, r in ratios.items()}
-    return Study("Seeing helps.", "mIoU", arms, {**TINY, "data.records": str(records)})
+    pairs = tuple((arm, less) for less, arm in itertools.combinations(arms, 2))
+    return Study("Seeing helps.", "mIoU", arms, pairs, {**TINY, "data.records": str(records)})
 
 
 @pytest.fixture(scope="module")
@@ -394,7 +396,7 @@ def test_a_run_that_somebody_else_stops_is_no_result(study, command, stand_in, t
 def test_an_arm_starts_from_its_pretraining_once_that_is_whole(study, command, stand_in, tmp_path, monkeypatch, whole):
     first = Arm("configs/mdp.py:demo", {"train.steps": 3, "seed": 9})
     arms = {"only": Arm("configs/mdp_finetune.py:demo", pretraining=first)}
-    monkeypatch.setattr(ablation, "STUDIES", {"tiny": Study("", "mIoU", arms, {"train.steps": 2})})
+    monkeypatch.setattr(ablation, "STUDIES", {"tiny": Study("", "mIoU", arms, (), {"train.steps": 2})})
     stand_in(
         f"""
         workdir.mkdir(parents=True, exist_ok=True)
@@ -434,7 +436,9 @@ if module == FAILING:
 
 def made(command, stand_in, monkeypatch, tmp_path, arms, failing=None):
     """(exit status, what was called in its order, without the first arm's training, as sets of words)."""
-    monkeypatch.setattr(ablation, "STUDIES", {"tiny": Study("", "mIoU", arms, {"data.records": "{folder}/records"})})
+    monkeypatch.setattr(
+        ablation, "STUDIES", {"tiny": Study("", "mIoU", arms, (), {"data.records": "{folder}/records"})}
+    )
     monkeypatch.setattr(record, "_counted", lambda run: [])
     monkeypatch.setattr(ablation, "results", lambda *_: {})
     monkeypatch.setattr(ablation, "write", lambda *_: None)
@@ -513,7 +517,7 @@ def test_an_arm_made_of_one_that_it_cannot_be_made_of_is_named(arm):
     first = Arm("configs/nce.py:demo")
     arms = {"first": first, "second": first, "both": Ensemble(("first", "second")), "wrong": arm, "later": first}
     with pytest.raises(UserError, match="Arm 'wrong' is made of '.*': expected one of .*first, second"):
-        definition.resolved(Study("", "mIoU", arms))
+        definition.resolved(Study("", "mIoU", arms, ()))
 
 
 def test_two_at_once_are_refused(study, command, tmp_path):
@@ -530,7 +534,7 @@ def test_a_file_in_the_folders_place_is_named(study, command, tmp_path):
 
 
 def test_drawn_data_lies_in_the_studys_folder_and_does_not_depend_on_the_seed(tmp_path):
-    tiny = Study("", "mIoU", {"a": Arm("configs/nce.py:demo"), "b": Arm("configs/baseline.py:demo")}, DRAWN)
+    tiny = Study("", "mIoU", {"a": Arm("configs/nce.py:demo"), "b": Arm("configs/baseline.py:demo")}, (), DRAWN)
     runs = make_runs(tmp_path / "tiny", tiny, seeds=2)
     assert [(run.arm, run.seed) for run in runs] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     for run in runs:
@@ -542,10 +546,11 @@ def test_drawn_data_lies_in_the_studys_folder_and_does_not_depend_on_the_seed(tm
 
 
 def images_of_step(fields):
-    """How many images a step learns from: a decoder may decode some frames of a clip alone."""
+    """How many labelled images a step learns from: a decoder may decode some frames of a clip alone."""
     decoder = {name.rpartition(".")[2]: value for name, value in fields.items() if name.startswith("model.decoder.")}
     kind = segmenter.DECODERS[decoder["name"]]
-    return fields["train.batch"] * kind.decoded_frames(ConfigDict(decoder), fields["data.frames"])
+    labelled = fields["train.batch"] * (1 - fields["data.unlabelled_share"])
+    return labelled * kind.decoded_frames(ConfigDict(decoder), fields["data.frames"])
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -555,6 +560,7 @@ def test_every_study_names_fields_that_its_recipes_have(name, tmp_path):
     assert len(trained) > 1 and len({images_of_step(run.fields) for run in trained}) == 1
     for run in runs:
         assert all(member.fields["evaluate.save_scores"] for member in getattr(run, "members", ()))
+    assert STUDIES[name].pairs and set(sum(STUDIES[name].pairs, ())) <= set(STUDIES[name].arms)
 
 
 def result(score, *intervals):
@@ -599,6 +605,66 @@ def test_the_table_has_a_word_for_every_difference():
     assert "3 +5.00 +2.00 to +8.00 +1.00 to +10.00 higher" in rows["more - a<b"]
     assert "lower" in rows["less - a<b"] and "open" in rows["same - a<b"]
     assert "20.00" in rows["a<b"] and "! A warning." in rows and "! 12 of 16 runs are done." in rows
+
+
+def test_the_picture_names_what_each_arm_is_compared_with():
+    found = made_up()
+    found["pairs"][1]["less"] = "same"
+    texts = [shape.text for shape in xml.fromstring(picture.picture(found)) if shape.tag.endswith("text")]
+    assert {"mIoU: difference to the arm named, points", "+5.00 to a<b", "-5.00 to same"} <= set(texts)
+
+
+def page_of(tmp_path, **studies):
+    """The page made of such results."""
+    (tmp_path / "results").mkdir()
+    for name, found in studies.items():
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(found) if isinstance(found, dict) else found)
+    (tmp_path / "results" / "made_up.md").write_text("What to make of it.\n")
+    return page.write(tmp_path / "results", tmp_path).read_text()
+
+
+def whole():
+    """Results of a whole study, as they are written."""
+    found = made_up() | {"complete": True, "runs_done": 12, "date": "2026-11-26", "versions": {"jax": "0.10.2"}}
+    for arm in found["arms"].values():
+        arm["runs"] = [{"seconds": 3600.0}] * 3
+    return found
+
+
+def test_the_page_shows_every_study_with_its_words_and_its_picture(tmp_path):
+    text = page_of(tmp_path, made_up=whole(), other=whole() | {"study": "other"})
+    assert text.index("## made_up") < text.index("What to make of it.") < text.index("## other")
+    assert "12 runs, 12.0 hours by the clock, 2026-11-26" in text and "Note: A warning." in text
+    assert "| more less a<b | +5.00 | +2.00 to +8.00 | +1.00 to +10.00 | higher |  |" in text
+    assert (tmp_path / "studies" / "made_up.svg").exists() and "(studies/other.svg)" in text
+
+
+def test_how_many_seeds_would_decide_is_where_the_interval_leaves_0_out():
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=4)
+    differences = 0.02 + 0.05 * (drawn - drawn.mean()) / drawn.std(ddof=1)  # Of mean 0.02 and deviation 0.05.
+    over_seeds = stats.t.interval(0.95, 3, differences.mean(), stats.sem(differences))
+    found = page.seeds_to_decide(differences.mean(), over_seeds, 4)
+    half = lambda seeds: stats.t.ppf(0.975, seeds - 1) * 0.05 / np.sqrt(seeds)
+    assert half(found) < 0.02 <= half(found - 1)
+    assert page.seeds_to_decide(0.0, over_seeds, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [({}, "holds no results"), ({"a": "{"}, "a.json is damaged"), ({"a": made_up()}, "12 of 16 runs")],
+    ids=["none", "damaged", "half of a study"],
+)
+def test_a_page_of_results_that_are_not_whole_is_refused(tmp_path, results, said):
+    with pytest.raises(UserError, match=said):
+        page_of(tmp_path, **results)
+
+
+def test_the_page_is_made_of_the_results_that_are_here(tmp_path):
+    made = page.write(page.RESULTS, tmp_path)
+    assert made.read_text() == (page.DOCS / page.PAGE).read_text()
+    for path in (page.DOCS / page.PICTURES).iterdir():
+        assert path.read_text() == (tmp_path / page.PICTURES / path.name).read_text()
 
 
 def test_the_picture_is_whole_and_shows_every_seed(tmp_path):
