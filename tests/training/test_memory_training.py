@@ -20,6 +20,9 @@ from vspw_jax.tasks import task
 from vspw_jax.training import optimizers, train_state, train_step
 
 
+NETWORKS = ("memory_a", "memory_b", "mcibi", "tmanet", "ssltm")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def known():
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -68,7 +71,7 @@ def run(known):
     return functools.cache(trained)
 
 
-@pytest.mark.parametrize("name", ["memory_a", "memory_b", "mcibi", "tmanet", "ssltm"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_term_is_there_and_every_parameter_moves(run, name):
     metrics, before, after = run(name, 8)
     remembers_classes = name not in ("tmanet", "ssltm")
@@ -90,12 +93,16 @@ def test_every_term_is_there_and_every_parameter_moves(run, name):
     assert still == []
 
 
-def test_eight_devices_learn_what_one_does(run):
-    (metrics_of_one, _, one), (metrics_of_eight, _, eight) = run("memory_a", 1), run("memory_a", 8)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_eight_devices_learn_what_one_does(run, name):
+    """Also what is no weight: memories, and the statistics of batch norms."""
+    (metrics_of_one, _, one), (metrics_of_eight, _, eight) = run(name, 1), run(name, 8)
     for ours, theirs in zip(metrics_of_one, metrics_of_eight, strict=True):
         assert theirs == pytest.approx(ours, rel=2e-3, abs=1e-5)
-    rows = lambda state: state["model_state"]["decoder"]["feature_memory"]["rows_KC"]
-    np.testing.assert_allclose(rows(eight), rows(one), rtol=1e-3, atol=1e-4)
+    placement.map_with_path(
+        lambda path, pair: np.testing.assert_allclose(*pair, rtol=1e-3, atol=1e-4, err_msg=path),
+        jax.tree.map(lambda *pair: np.stack(pair), eight["model_state"], one["model_state"]),
+    )
 
 
 def test_a_memory_learns_from_all_parts_of_a_batch_as_from_the_whole():
