@@ -6,27 +6,14 @@
     python -m vspw_jax.main --config=configs/camvid.py:demo   generated data, a laptop
 
 No paper's recipe: all values that are not those of configs/upernet.py or of a demo are ours, tried on CamVid. It is a
-beginning for a data set of your own, too: put in your records, and take out `num_classes` and
-`class_weight`.
+beginning for a data set of your own, too: put in your records, and take out `num_classes`.
 """
-
-import math
 
 from ml_collections import ConfigDict
 
 from configs import upernet
 from configs.parts import data, models, sizes
 from vspw_jax.classes import vspw
-
-SHARES = (0.0113, 0.0098, 0.3166, 0.0449, 0.2326, 0.1685, 0.0117, 0.0587, 0.0029, 0.0064, 0.0972)
-"""Of the classes among CamVid's training pixels, in the order of the class list; data_prep.folder prints them."""
-
-
-def weights_of_rare_classes(shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Weights that fall with a class's share of the pixels, with mean 1 over all pixels (ENet, arXiv 1606.02147)."""
-    weights = [1 / math.log(1.05 + share) for share in shares]  # ENet has 1.02: poles then spread over all.
-    mean = sum(map(math.prod, zip(weights, shares, strict=True))) / sum(shares)
-    return tuple(weight / mean for weight in weights)
 
 
 def get_config(size: str = "full") -> ConfigDict:
@@ -37,8 +24,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config.model.encoder.update(stem="plain", width=32, depths=(1, 1, 2, 1), output_stride=32)
     config.model.decoder.update(dim=48, auxiliary_dim=0)
     config.model.image_size = (96, 128)
-    config.model.num_classes = len(SHARES)
-    config.loss.segmentation.class_weight = weights_of_rare_classes(SHARES)
+    config.model.num_classes = 11
+    config.loss.segmentation.class_weight_from = "inverse_log"
     config.train.steps = 3000
     config.data.records = "data/camvid/records"
     del config.data.generate
@@ -55,6 +42,6 @@ def draw(config: ConfigDict) -> None:
     """Puts drawn video of VSPW's classes in CamVid's place."""
     data.draw_video(config.data)
     config.model.num_classes = vspw.NUM_CLASSES
-    config.loss.segmentation.class_weight = ()
+    config.loss.segmentation.class_weight_from = ""
     config.train.steps = 500
     config.evaluate.scales = (1.0,)

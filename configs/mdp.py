@@ -11,6 +11,8 @@ source, here or in configs/parts/: "paper" is that paper, "ours" a choice of thi
 Pascal VOC, ADE20K and COCO-Stuff; this recipe on VSPW and COCO-Stuff.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from configs.parts import data, losses, models, running, sizes, training
@@ -18,12 +20,20 @@ from configs.parts import data, losses, models, running, sizes, training
 
 def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
+    config = pretraining(network((224, 224)))  # Paper, section 4.1.
+    config.optimizer = training.sgd(learning_rate=0.2, weight_decay=4e-5)  # Paper; momentum 0.9.
+    config.schedule = training.cosine()  # Paper: to 0. By steps; MoCo's is by epochs.
+    return sizes.sized(config, size, lambda config: shrink(config, sizes.shrink_deeplabv3))
+
+
+def pretraining(model: ConfigDict) -> ConfigDict:
+    """All but the optimizer and the schedule of the pretraining of a network without an auxiliary head."""
     config = ConfigDict()
     config.seed = 0
     config.init_from = ""  # A PyTorch checkpoint that a new workdir starts from. Paper: none.
     config.init_from_key = ""  # Which weights of that file, such as "state_dict_ema"; empty: the trained ones.
     config.task = training.prototype_pretraining()
-    config.model = network((224, 224))  # Paper, section 4.1.
+    config.model = model
     projection = config.model.projection = models.projection()
     projection.input = "decoder"  # Paper: after the ASPP.
     projection.layers = 4  # Paper.
@@ -33,8 +43,6 @@ def get_config(size: str = "full") -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.weight = 1.0
     config.loss.prototypes = losses.prototypes()
-    config.optimizer = training.sgd(learning_rate=0.2, weight_decay=4e-5)  # Paper; momentum 0.9.
-    config.schedule = training.cosine()  # Paper: to 0. By steps; MoCo's is by epochs.
     config.ema = training.key_encoder()  # MoCo; the paper states no momentum.
     # Paper: 200 epochs, 32 images; 2806 videos and 118,287 images.
     config.train = training.epochs(200, batch=32, expected_steps=756_800)
@@ -47,7 +55,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.evaluate = running.evaluate(stride=(149, 149), double_softmax=False)  # Nothing reads it.
     config.run = running.run()
     config.run.afterwards = ()
-    return sizes.sized(config, size, shrink)
+    return config
 
 
 def network(image_size: tuple[int, int]) -> ConfigDict:
@@ -58,9 +66,9 @@ def network(image_size: tuple[int, int]) -> ConfigDict:
     return model
 
 
-def shrink(config: ConfigDict) -> None:
+def shrink(config: ConfigDict, shrink_network: Callable[[ConfigDict], None]) -> None:
     """Turns the recipe into its demo: the same network, narrow and shallow, on generated video and images."""
-    sizes.shrink_deeplabv3(config)
+    shrink_network(config)
     config.model.decoder.auxiliary_dim = 0
     config.model.projection.update(hidden=96, dim=64)
     config.model.bank.update(slots=25, images=200)

@@ -17,7 +17,7 @@ def vspw(base_size: tuple[int, int]) -> ConfigDict:
     data.frame_gap = 1  # Records from one frame of a clip to the next.
     data.chosen = "first"  # The frame of a clip that an epoch chooses; or "last".
     data.reference_distance = ()  # Or (10, 60): a clip's first frame is a reference so far from the chosen one.
-    data.views = "one"  # Of a clip; or "two", as MoCo v2 augments; see data/views.py.
+    data.views = "one"  # Of a clip; "two" as MoCo v2 augments, "two_frames" of two frames; see data/views.py.
     # Which frames keep their labels: "all", of each video "first", "middle" or "drawn", or a share such as "0.25".
     data.labelled_frames = "all"
     data.labels_seed = 0  # Of what "drawn" and a share draw.

@@ -33,6 +33,8 @@ def per_pixel() -> ConfigDict:
     # padding of a crop does not weaken the loss.
     loss.averaged_over = "labelled"
     loss.class_weight = ()  # unilm: none. Else one weight a class, for its pixels.
+    # Or "inverse_log" of the class's share of the training pixels, or a file; see training/class_weights.py.
+    loss.class_weight_from = ""
     return loss
 
 

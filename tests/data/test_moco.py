@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from configs import nce
-from vspw_jax.data import colour_jitter, moco, pipeline, transforms, views
+from vspw_jax.console.errors import UserError
+from vspw_jax.data import colour_jitter, moco, pipeline, records, transforms, views
 
 CROP = (32, 40)
 PLAIN = colour_jitter.Colours()
@@ -78,3 +79,53 @@ def test_a_batch_holds_both_views_the_same_from_any_step_on(generated_records):
     assert np.abs(second["image_BTHWC"] - second["second_image_BTHWC"]).mean() > 0.1
     assert (second["label_BTHW"] != second["second_label_BTHW"]).mean() > 0.1
     assert set(np.unique(second["second_label_BTHW"])) <= {*range(124), 255}
+
+
+def test_two_frames_of_a_clip_are_its_two_views(generated_records, monkeypatch):
+    """With a view that shows a frame as it is: each view has the frames of its half of the clip, and their labels."""
+    config = nce.get_config("demo").data
+    config.records, config.views, config.frames, config.frame_gap = str(generated_records), "two_frames", 4, 2
+    whole = lambda frame, *_: moco.View(moco.Box(0, 0, *frame), CROP, False, PLAIN)
+    monkeypatch.setattr(moco, "random_view", whole)
+    frames = records.Frames(generated_records, "train")
+    shown_as = {}
+    for video in frames.videos:
+        for number in range(video.start, video.start + video.count):
+            record = frames[number]
+            label = frames.label(record)
+            image, label = shown(whole(label.shape), frames.image(record, label), label)
+            shown_as[image.tobytes()] = video.name, number, label
+    stream = pipeline.training_batches(config, 4, CROP, seed=5)
+    batch = next(stream)
+    stream.close()
+    assert batch["image_BTHWC"].shape == batch["second_image_BTHWC"].shape == (4, 2, *CROP, 3)
+    for clip in range(4):
+        images = [*batch["image_BTHWC"][clip], *batch["second_image_BTHWC"][clip]]
+        labels = [*batch["label_BTHW"][clip], *batch["second_label_BTHW"][clip]]
+        found = [shown_as[levels(image).tobytes()] for image in images]
+        assert len({video for video, _, _ in found}) == 1
+        first = found[0][1]
+        gap = found[1][1] - first
+        assert [number for _, number, _ in found] == [first + gap * place for place in range(4)] and gap > 0
+        for (_, _, expected), label in zip(found, labels, strict=True):
+            np.testing.assert_array_equal(expected, label)
+
+
+def test_a_single_image_is_both_of_its_views(image_records):
+    config = nce.get_config("demo").data
+    config.records, config.views, config.frames = str(image_records), "two_frames", 2
+    stream = pipeline.training_batches(config, 4, CROP, seed=5)
+    batch = next(stream)
+    stream.close()
+    assert batch["image_BTHWC"].shape == (4, 1, *CROP, 3)
+    for first, second in zip(batch["label_BTHW"], batch["second_label_BTHW"], strict=True):
+        classes = set(np.unique(first)) & set(np.unique(second))
+        assert classes - {255}, "two parts of one image hold no class in common"
+    assert (batch["image_BTHWC"] != batch["second_image_BTHWC"]).any(axis=(1, 2, 3, 4)).all()
+
+
+def test_frames_that_two_views_cannot_divide_are_refused():
+    config = nce.get_config("demo").data
+    config.views, config.frames = "two_frames", 3
+    with pytest.raises(UserError, match=r"data.frames is 3.*expected a multiple of 2.*--config.data.frames=2"):
+        views.check(config)

@@ -9,23 +9,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import nce
-from data_prep import folder, generate, vspw
-from data_prep.drawing import layouts
+from data_prep import folder, vspw
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixture, pipeline, records, transforms
 
 CROP = (32, 32)
 SEED = 3
-
-
-@pytest.fixture(scope="session")
-def image_records(tmp_path_factory):
-    """Seven drawn single images of another size, converted."""
-    folder = tmp_path_factory.mktemp("images")
-    generate.generate(folder / "source", lambda aside: layouts.write_vspw(aside, {"train": 7}, 1, 60, 50, 1))
-    vspw.convert(folder / "source", folder / "records")
-    return folder / "records"
 
 
 @pytest.fixture

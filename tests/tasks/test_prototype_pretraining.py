@@ -269,7 +269,7 @@ BAD = {
         {"loss.segmentation": losses.per_pixel()},
         "config.loss has the sections .*segmentation",
     ),
-    "one view": ({"data.views": "one"}, "data.views is 'one': expected 'two'"),
+    "one view": ({"data.views": "one"}, "data.views is 'one': expected two or two_frames"),
     "no projection": ({"model.projection.dim": 0, "model.bank.kind": "none"}, "reads a projection and a bank"),
     "bank without projection": ({"model.projection.dim": 0}, "has a bank of projected features, but no projection"),
     "bank": ({"model.bank.kind": "prototype"}, "model.bank.kind is 'prototype': expected one of class, none, region"),

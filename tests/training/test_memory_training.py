@@ -19,7 +19,6 @@ from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.tasks import task
 from vspw_jax.training import optimizers, train_state, train_step
 
-
 NETWORKS = ("memory_a", "memory_b", "mcibi", "tmanet", "ssltm")
 
 

@@ -21,6 +21,8 @@ MACHINE_FIELDS = {f"data.{name}" for name in ("workers", "threads", "prefetch", 
 PLACES = re.compile(r"data\.((mixture\.\w+\.)?records|(.+\.)?generate\..+)")
 """Fields that say where data is: what was found there is compared instead."""
 
+CLASS_WEIGHT = "loss.segmentation.class_weight"
+
 RENAMED = {f"optimizer.{name}": f"schedule.{name}" for name in ("warmup_steps", "warmup_ratio", "power", "minimum")}
 ONLY_CHOICES = {
     "task.name": "supervised",
@@ -51,6 +53,7 @@ NEEDS = {
     "data.unlabelled_share": ("data.unlabelled_share", 0.0),
     "optimizer.embeddings_at_layer_0": ("model.decoder.name", "upernet"),
     "data.classes": ("data.classes", "main"),
+    "loss.segmentation.class_weight_from": ("loss.segmentation.class_weight_from", ""),
 }
 """How workdirs of earlier versions differ: names of fields, what had no field as there was no other choice (of all
 recipes, by decoder, and by another field that is there), and fields that recipes had though another field made them
@@ -88,9 +91,14 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
       UserError: the workdir holds a run of another config, or its config.json is damaged.
     """
     path = pathlib.Path(workdir) / "config.json"
-    but_data = lambda fields: {name: value for name, value in fields.items() if not name.startswith("data")}
     if path.exists():
-        _check_same(path, but_data(_read_identity(path)), but_data(_identity(config)))
+        _check_same(path, _but_data(_read_identity(path)), _but_data(_identity(config)))
+
+
+def _but_data(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields but those that say what the data is, or come of it."""
+    of_data = CLASS_WEIGHT if fields.get(f"{CLASS_WEIGHT}_from") else "data"
+    return {name: value for name, value in fields.items() if not name.startswith("data") and name != of_data}
 
 
 def model_of(workdir: pathlib.Path) -> ConfigDict:
@@ -131,6 +139,12 @@ def steps_of(workdir: pathlib.Path) -> int | None:
     if not isinstance(steps, int):
         raise UserError(f"{path} is damaged: its train.steps is {steps!r}, expected a number. Bring it back.")
     return steps
+
+
+def class_weight_of(workdir: pathlib.Path) -> tuple[float, ...]:
+    """`loss.segmentation.class_weight` of a workdir's run; () where there is no run, or none of such a loss."""
+    path = pathlib.Path(workdir) / "config.json"
+    return tuple(_read_identity(path).get(CLASS_WEIGHT, ())) if path.exists() else ()
 
 
 def _identity(config):

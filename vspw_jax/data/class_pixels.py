@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 import scipy.sparse
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from vspw_jax.classes import label_maps
 from vspw_jax.classes.class_list import VOID
@@ -110,6 +110,12 @@ def highest_class(pixels_N256: scipy.sparse.csr_array, lookup: UInt8[np.ndarray,
     """The highest train id that the frames hold, -1 if they hold none."""
     found = lookup[np.flatnonzero(pixels_N256.sum(axis=0))]
     return max(map(int, found[found != VOID]), default=-1)
+
+
+def of_classes(pixels_N256: scipy.sparse.csr_array, lookup: UInt8[np.ndarray, "256"]) -> Int[np.ndarray, "255"]:
+    """How many pixels of each train id the frames hold together."""
+    pixels = np.asarray(pixels_N256.sum(axis=0, dtype=np.int64)).ravel()
+    return np.bincount(lookup, pixels, minlength=VOID + 1)[:VOID].astype(np.int64)
 
 
 @dataclasses.dataclass(frozen=True)

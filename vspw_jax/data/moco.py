@@ -102,6 +102,7 @@ class Two:
 
     prefixes: ClassVar[tuple[str, ...]] = ("", "second_")
     section: ClassVar[str] = ""
+    divide_frames: ClassVar[bool] = False
 
     @staticmethod
     def draw(
@@ -110,3 +111,9 @@ class Two:
         """See `views.Scheme`; `config` is not read: MoCo's augmentation has no fields."""
         height, width = labels[0].shape
         return random_view((height, width), crop, rng), random_view((height, width), crop, rng)
+
+
+class TwoFrames(Two):
+    """The same, but each of the first half of a clip's frames or of the second: what moves between them differs too."""
+
+    divide_frames: ClassVar[bool] = True

@@ -29,7 +29,8 @@ class Clip:
       member: the data set's number.
       number: of the clip among the data set's clips since the start of training.
       elements: numbers of elements of the epoch; one if the clip is of a video. Single images have no neighbours: a
-        clip holds one for each of its frames, and each is cropped and coloured by itself. No frame is padding.
+        clip holds one for each of the frames that a view shows, and each is cropped and coloured by itself. No frame is
+        padding.
     """
 
     member: int
@@ -46,7 +47,9 @@ def _clips_of(member: mixture.Member, number: int, config: ConfigDict, seed: int
     )
     # An endless stream is as long as `len` allows. Without `drop_remainder` Grain divides its length as a float, which
     # may round to more than that.
-    elements = order.batch(config.frames if member.holds_images else 1, drop_remainder=True, batch_fn=tuple)
+    elements = order.batch(
+        views.frames_shown(config) if member.holds_images else 1, drop_remainder=True, batch_fn=tuple
+    )
     return elements.map_with_index(functools.partial(Clip, number))
 
 
@@ -71,11 +74,12 @@ class Reader:
     def _read(self, clip: Clip, out: Mapping[str, np.ndarray]) -> None:
         """Writes a clip into its place in a batch, by the names of the batch's arrays."""
         member, length = self.members[clip.member], self.config.frames // len(clip.elements)
+        shown = views.frames_shown(self.config) // len(clip.elements)
         rng = np.random.default_rng([self.seed, clip.member, clip.number])
         layout = clips.layout(self.config, length, member.frame_gap)
         for part, element in enumerate(clip.elements):
             numbers = layout.records(*member.epoch.choose(element, rng), rng)
-            frames = slice(part * length, (part + 1) * length)
+            frames = slice(part * shown, (part + 1) * shown)
             self._show(member, numbers, rng, {name: out[name][frames] for name in out if name != views.BATCH})
         if member.part is not None:
             for name in views.labels(out):
@@ -96,14 +100,16 @@ class Reader:
         drawn = dict(zip(scheme.prefixes, scheme.draw(labels, self.config.augment, self.crop, rng), strict=True))
         shrinking = self.config.augment.shrink_in_decoding
         shrink = min(view.shrink(labels[0].shape[0]) for view in drawn.values()) if shrinking else 1
+        places = len(out[views.ARRAYS[1]])
         for number, (record, label) in enumerate(zip(read, labels, strict=True)):
             image = frames.image(record, label, shrink)
-            for prefix, view in drawn.items():
-                view.show(image, label, *(out[f"{prefix}{name}"][number] for name in views.ARRAYS))
-            if views.UNLABELLED in out:
+            run, place = divmod(number, places)
+            for prefix in scheme.prefixes[run : run + 1] if scheme.divide_frames else scheme.prefixes:
+                drawn[prefix].show(image, label, *(out[f"{prefix}{name}"][place] for name in views.ARRAYS))
+            if views.UNLABELLED in out and run == 0:
                 height, width = drawn[""].shown_size(label.shape)
-                out[views.UNLABELLED][number] = False
-                out[views.UNLABELLED][number, :height, :width] = member.name == mixture.UNLABELLED
+                out[views.UNLABELLED][place] = False
+                out[views.UNLABELLED][place, :height, :width] = member.name == mixture.UNLABELLED
 
 
 def _one_after_another(runs: Sequence[list[Clip]]) -> list[Clip]:
@@ -145,7 +151,7 @@ def training_batches(
     # Grain rounds weights down to hundredths of the smallest one.
     stream = grain.MapDataset.mix(
         [_clips_of(member, number, config, seed) for number, member in enumerate(members)],
-        [member.draws(config.frames) for member in members],
+        [member.draws(views.frames_shown(config)) for member in members],
     )
     stream = stream.batch(batch // accumulate // num_hosts, drop_remainder=True, batch_fn=list)
     stream = stream[first_step * accumulate * num_hosts + host :: num_hosts]

@@ -243,6 +243,7 @@ class Frames:
 
     def _count(self, pixels_N256: scipy.sparse.csr_array) -> None:
         self.has_masks = pixels_N256.nnz > 0
+        self.pixels_K = class_pixels.of_classes(pixels_N256, self.lookup)
         self.max_classes = class_pixels.most_classes(pixels_N256, self.lookup)
         self.highest_class = class_pixels.highest_class(pixels_N256, self.lookup)
 

@@ -56,10 +56,13 @@ class Scheme(Protocol):
       prefixes: of the names of its views in a batch, "" first.
       section: of `config.data.augment` that it reads beside the rest, "" for none; `configs/parts/data.py` has it by
         the same name.
+      divide_frames: whether the views divide a clip's frames among themselves, each showing a run of them; else each
+        shows all.
     """
 
     prefixes: ClassVar[tuple[str, ...]]
     section: ClassVar[str]
+    divide_frames: ClassVar[bool]
 
     @staticmethod
     def draw(
@@ -80,6 +83,7 @@ class One:
 
     prefixes: ClassVar[tuple[str, ...]] = ("",)
     section: ClassVar[str] = ""
+    divide_frames: ClassVar[bool] = False
 
     @staticmethod
     def draw(
@@ -89,7 +93,12 @@ class One:
         return (transforms.random_view(labels, config, crop, rng),)
 
 
-SCHEMES: Mapping[str, type[Scheme]] = {"one": One, "two": moco.Two, "weak_and_strong": WeakAndStrong}
+SCHEMES: Mapping[str, type[Scheme]] = {
+    "one": One,
+    "two": moco.Two,
+    "two_frames": moco.TwoFrames,
+    "weak_and_strong": WeakAndStrong,
+}
 """By their name in a config."""
 
 
@@ -107,10 +116,23 @@ def check(config: ConfigDict) -> None:
             f"config.data.augment.{section} = data.{section}() to it, from configs/parts/data.py."
         )
 
+    if scheme(config).divide_frames and config.frames % len(scheme(config).prefixes):
+        count = len(scheme(config).prefixes)
+        raise UserError(
+            f"data.frames is {config.frames}, but the {count} views of data.views {config.views!r} divide a clip's "
+            f"frames among themselves: expected a multiple of {count}. Set --config.data.frames={count}."
+        )
+
+
+def frames_shown(config: ConfigDict) -> int:
+    """How many frames of a clip each view shows; where a clip is of single images, it holds so many."""
+    found = scheme(config)
+    return config.frames // len(found.prefixes) if found.divide_frames else config.frames
+
 
 def shapes(config: ConfigDict, crop: transforms.Size, *clips: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of a batch; `clips` are its leading axes."""
-    shape = (*clips, config.frames, *crop)
+    shape = (*clips, frames_shown(config), *crop)
     batch = {BATCH: jax.ShapeDtypeStruct(clips, np.bool_)}
     image, label = jax.ShapeDtypeStruct((*shape, 3), np.float32), jax.ShapeDtypeStruct(shape, np.int32)
     for prefix in scheme(config).prefixes:

@@ -30,6 +30,7 @@ class WeakAndStrong:
     """The weak view, which the labels are learned on, and the strong one; see `views.Scheme`."""
 
     prefixes: ClassVar[tuple[str, ...]] = ("", "strong_")
+    divide_frames: ClassVar[bool] = False
     section: ClassVar[str] = "strong"
 
     @staticmethod

@@ -10,12 +10,15 @@ SEGMENTATION: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("weights", "matching", "no_object_weight", "num_points", "oversample", "importance", "void", "capacity"),
         ("cls", "mask", "dice"),
     ),
-    "per_pixel": (("weights", "averaged_over", "class_weight"), ("pixel", "auxiliary")),
+    "per_pixel": (("weights", "averaged_over", "class_weight", "class_weight_from"), ("pixel", "auxiliary")),
     "memory_per_pixel": (
-        ("weights", "averaged_over", "class_weight", "memory_start_step"),
+        ("weights", "averaged_over", "class_weight", "class_weight_from", "memory_start_step"),
         ("pixel", "first_pass", "auxiliary", "memory"),
     ),
-    "clustered_per_pixel": (("weights", "averaged_over", "class_weight"), ("pixel", "auxiliary", "clusters")),
+    "clustered_per_pixel": (
+        ("weights", "averaged_over", "class_weight", "class_weight_from"),
+        ("pixel", "auxiliary", "clusters"),
+    ),
 }
 """Fields of `loss.segmentation`, and the terms that have weights, by the loss that a decoder is trained with."""
 
@@ -89,6 +92,12 @@ def check_segmentation(fields: ConfigDict, num_classes: int) -> None:
     else:
         choose(per_pixel.AVERAGED_OVER, fields.averaged_over, "loss.segmentation.averaged_over")
         per_pixel.check_weights(fields.class_weight, num_classes)
+        if len(fields.class_weight) and fields.class_weight_from:
+            raise UserError(
+                f"loss.segmentation.class_weight has {len(fields.class_weight)} weights, and class_weight_from is "
+                f"{fields.class_weight_from!r}: expected one of the two. Leave one out: "
+                "--config.loss.segmentation.class_weight_from=''."
+            )
 
 
 def check_queries(capacity: int, decoder: ConfigDict) -> None:

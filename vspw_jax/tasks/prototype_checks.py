@@ -3,11 +3,12 @@
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, choose
-from vspw_jax.data import mixing
+from vspw_jax.data import mixing, views
 
 TASK = "prototype_pretraining"
 VIEWS = dict.fromkeys(("first", "second", "mixed"))
 SECTION = "prototypes"
+TWO_VIEWS = ("two", "two_frames")
 
 
 def check(config: ConfigDict) -> None:
@@ -26,10 +27,10 @@ def check_sections(config: ConfigDict) -> None:
             f"task.name is {TASK!r} and config.loss has the sections {', '.join(losses) or 'none'}: expected "
             f"{SECTION} alone, config.loss.prototypes = parts.losses.prototypes(), as configs/mdp.py has it."
         )
-    if config.data.views != "two":
+    if config.data.views not in TWO_VIEWS:
         raise UserError(
-            f"data.views is {config.data.views!r}: expected 'two', as the task {TASK} contrasts two views of a clip. "
-            "Set --config.data.views=two."
+            f"data.views is {config.data.views!r}: expected one of {' or '.join(TWO_VIEWS)}, as the task {TASK} "
+            "contrasts two views of a clip. Set --config.data.views=two."
         )
     if not config.model.get("projection", {}).get("dim") or "bank" not in config.model:
         raise UserError(
@@ -54,11 +55,12 @@ def check_views(fields: ConfigDict) -> None:
 def check_bank(config: ConfigDict) -> None:
     """Raises UserError where the bank has no room for a batch, or a field asks for another one."""
     bank, fields = config.model.bank, config.loss.prototypes
-    images = 2 * config.train.batch * config.data.frames
+    shown = views.frames_shown(config.data)
+    images = 2 * config.train.batch * shown
     if bank.kind == "region" and bank.images < images:
         raise UserError(
             f"model.bank.images is {bank.images}, but a step brings {images} ({config.train.batch} clips of "
-            f"{config.data.frames} frames, two views of each): expected {images} or more. Set "
+            f"{shown} frames, two views of each): expected {images} or more. Set "
             f"--config.model.bank.images={images}, or lower --config.train.batch."
         )
     if fields.sparse_views and bank.kind != "class":

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from vspw_jax.checkpoints import run_identity
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError
-from vspw_jax.data import mixture
+from vspw_jax.data import mixture, views
 
 
 def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
@@ -52,7 +52,7 @@ def of_data(config: ConfigDict, members: Sequence[mixture.Member]) -> ConfigDict
     """
     if not config.train.epochs:
         return config
-    clips = mixture.clips_of_epoch(members, config.data.frames)
+    clips = mixture.clips_of_epoch(members, views.frames_shown(config.data))
     steps = math.ceil(config.train.epochs * clips / config.train.batch)
     if steps > ranges.LARGEST:
         raise UserError(
@@ -64,7 +64,7 @@ def of_data(config: ConfigDict, members: Sequence[mixture.Member]) -> ConfigDict
 
 def described(config: ConfigDict, members: Sequence[mixture.Member]) -> str:
     """The length of a run in words, given its config with the steps."""
-    train, clips = config.train, mixture.clips_of_epoch(members, config.data.frames)
+    train, clips = config.train, mixture.clips_of_epoch(members, views.frames_shown(config.data))
     if train.epochs:
         return f"{train.epochs} epochs of {clips:g} clips, {train.batch} a step: {train.steps} steps."
     return f"{train.steps} steps of {train.batch} clips: {train.steps * train.batch / clips:.4g} epochs of {clips:g}."

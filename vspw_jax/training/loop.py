@@ -20,7 +20,7 @@ from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.classes import class_union
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, warn
-from vspw_jax.data import mixture, pipeline
+from vspw_jax.data import mixture, pipeline, views
 from vspw_jax.evaluation.evaluate import comparisons, split_of
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.observe.goodput import Goodput
@@ -30,7 +30,7 @@ from vspw_jax.observe.run_log import LOG, run_log
 from vspw_jax.parallel import placement, processes
 from vspw_jax.parallel.mesh import local_mesh
 from vspw_jax.tasks import task
-from vspw_jax.training import checks, length, non_finite, optimizers, replay, train_state, train_step
+from vspw_jax.training import checks, class_weights, length, non_finite, optimizers, replay, train_state, train_step
 from vspw_jax.training.first_state import first_state
 from vspw_jax.training.preemption import Stopped, StopRequest
 from vspw_jax.training.train_state import State
@@ -55,7 +55,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
     """
     goodput = Goodput()
     members = checks.check(config)
-    config = length.of_data(config, members)
+    config = class_weights.of_data(length.of_data(config, members), members)
     mesh = train_state.mesh_of_run(config)
     trace = Trace(config.run.profile_steps, workdir / "tensorboard")
     with processes.owned(workdir, "--workdir=DIR") as check_owner:
@@ -89,7 +89,7 @@ def claimed(
         if jax.process_index() == 0:
             run_classes.note(workdir, members[0].classes)
     if len(members) > 1 or members[0].frames.note:
-        print(mixture.report(members, config.data.frames))
+        print(mixture.report(members, views.frames_shown(config.data)))
     in_background = config.run.save_in_background
     checkpoints = Checkpoints(
         workdir, config.run.keep, trains=True, in_background=in_background, check_owner=check_owner

@@ -22,7 +22,7 @@ from vspw_jax.data import pipeline
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import quick_compilation
-from vspw_jax.training import length, nan_origin, optimizers, train_state, train_step
+from vspw_jax.training import class_weights, length, nan_origin, optimizers, train_state, train_step
 from vspw_jax.training.first_state import first_state
 
 MOST_FILES = 20
@@ -147,7 +147,7 @@ def replay(config: ConfigDict, workdir: pathlib.Path, path: pathlib.Path | str |
       The report's lines.
     """
     run_identity.check_workdir(workdir, config)
-    config = length.of_workdir(config, workdir)
+    config = class_weights.of_workdir(length.of_workdir(config, workdir), workdir)
     path = path or newest(workdir)
     step, metrics, batch = load(path, config)
     print(f"Step {step}, saved in {path}.", flush=True)
