@@ -6,8 +6,11 @@
     python -m vspw_jax.ensemble --scores=A --scores=B --weights=0.4,0.6 --output=DIR         equation 5
     python -m vspw_jax.ensemble --scores=A --scores=B --scores=C --method=mean --output=DIR  equation 6
     python -m vspw_jax.ensemble --scores=A --scores=B --scores=C --method=vote --output=DIR  majority
+    python -m vspw_jax.ensemble --scores=A --scores=B --method=by_class --groups=F --output=DIR  by group
 
-Equations are those of arXiv 2306.03508. --output gets masks/<video>/<frame>.png of train ids, and ensemble.json. Given
+Equations are those of arXiv 2306.03508. The file of --groups is JSON, for each --scores a list of names of classes:
+these are scored by that model alone, or by the mean of those that name them; classes that no list names by all models.
+ --output gets masks/<video>/<frame>.png of train ids, and ensemble.json. Given
 the --records and the --split that the scores are of, it gets the metrics too. --sweep tries weights of the first model,
 prints a table, writes sweep.json and sweep.svg, and makes the masks with the weight of highest mIoU. Whoever reports
 such a figure should say that the weight was chosen on the same split. One frame of each model is in memory at a time.
@@ -44,6 +47,7 @@ THREADS = 2
 """How many write masks."""
 Combine = Callable[..., ensemble.Labels]
 METHODS: dict[str, Combine] = {"mean": ensemble.mean, "vote": ensemble.vote}
+BY_CLASS = "by_class"
 
 ScoredFrame = tuple[str, str, Any, Any, ensemble.Ids, list[np.ndarray]]
 """Video, frame, image and label, as `labels` has them; classes and members' scores, as `scores.candidates` has them."""
@@ -141,11 +145,17 @@ def run_sweep(flags: argparse.Namespace, readers: Sequence[scores.Reader], outpu
     return sweep.best(rows)["weight"]
 
 
+def check_options(flags: argparse.Namespace) -> None:
+    """Raises UserError where an option is given that the method does not read."""
+    if flags.method != "sum" and (flags.weights or flags.sweep):
+        raise UserError(f"--weights and --sweep are for --method=sum, not for {flags.method}.")
+    if flags.method != BY_CLASS and flags.groups:
+        raise UserError(f"--groups is for --method={BY_CLASS}, not for {flags.method}.")
+
+
 def combination(method: str, weights: Sequence[float] | None, count: int) -> tuple[Combine, Sequence[float] | None]:
     """(function of `inference.ensemble` for the scores of `count` members, the weights or None)."""
     if method != "sum":
-        if weights:
-            raise UserError(f"--weights and --sweep are for --method=sum, not for {method}.")
         return METHODS[method], None
     weights = weights or [1 / count] * count
     if len(weights) != count:
@@ -155,13 +165,46 @@ def combination(method: str, weights: Sequence[float] | None, count: int) -> tup
     return functools.partial(ensemble.weighted_sum, weights_M=weights), weights
 
 
+def of_groups(path: str | None, readers: Sequence[scores.Reader]) -> Combine:
+    """The function of `inference.ensemble` for models of the groups of classes that a file names.
+
+    Raises:
+      UserError: no such file, or it is not of these models or classes; scores of some classes of a pixel alone.
+    """
+    if not path:
+        raise UserError(f"--method={BY_CLASS} needs --groups=FILE: for each --scores a list of names of classes.")
+    cropped = [reader.folder for reader in readers if reader.top < reader.num_classes]
+    if cropped:
+        raise UserError(
+            f"{cropped[0]} holds the scores of each pixel's best classes alone, which may all be another model's. Save "
+            "them with --config.evaluate.top_classes=0."
+        )
+    names = {name: number for number, name in enumerate(readers[0].classes.names)}
+    try:
+        groups = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"--groups={path} cannot be read as JSON ({str(error).splitlines()[0]}).") from error
+    are_lists = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
+    if not are_lists or len(groups) != len(readers):
+        raise UserError(
+            f"--groups={path} holds {str(groups)[:80]}: expected {len(readers)} lists of names, one for each --scores."
+        )
+    unknown = [str(name) for group in groups for name in group if name not in names]
+    if unknown:
+        raise UserError(f"--groups={path} names classes that the scores do not have: {listed(unknown)}.")
+    counts = np.zeros((len(readers), len(names)), bool)
+    for member, group in enumerate(groups):
+        counts[member, [names[name] for name in group]] = True
+    return functools.partial(ensemble.by_class, counts_MK=counts | ~counts.any(axis=0))
+
+
 def combined(frames: Iterable[ScoredFrame], combine: Combine) -> Iterator[predicted_videos.PredictedVideo]:
     """Yields the videos of frames, with predictions."""
     for video, found in itertools.groupby(frames, key=lambda item: item[0]):
         yield (
             video,
             (
-                (frame, image, label, combine(member_scores, ids_HWK=ids))
+                (frame, image, label, combine(member_scores, **({} if ids is None else {"ids_HWK": ids})))
                 for _, frame, image, label, ids, member_scores in found
             ),
         )
@@ -193,11 +236,15 @@ def run(flags: argparse.Namespace) -> None:
     output = pathlib.Path(flags.output)
     output.mkdir(parents=True, exist_ok=True)
     weights = flags.weights
+    check_options(flags)
     if flags.sweep:
         combination(flags.method, (0.5, 0.5), len(readers))
         weight = run_sweep(flags, readers, output)
         weights = [weight, 1 - weight]
-    combine, weights = combination(flags.method, weights, len(readers))
+    if flags.method == BY_CLASS:
+        combine = of_groups(flags.groups, readers)
+    else:
+        combine, weights = combination(flags.method, weights, len(readers))
     result = score(flags, readers, combine, output / "masks")
     if result:
         chosen = ", its weight chosen on the same split" if flags.sweep else ""
@@ -221,8 +268,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m vspw_jax.ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     result.add_argument("--scores", action="append", required=True, help="folder of saved scores; once a model")
-    result.add_argument("--method", choices=("sum", *METHODS), default="sum")
+    result.add_argument("--method", choices=("sum", *METHODS, BY_CLASS), default="sum")
     result.add_argument("--weights", type=_weights, help="of --method=sum, one a model, such as 0.4,0.6; default equal")
+    result.add_argument("--groups", metavar="FILE", help=f"of --method={BY_CLASS}: JSON, a list of class names a model")
     result.add_argument("--sweep", help="of two models: START:STOP:STEP of the first one's weight, such as 0:1:0.05")
     result.add_argument("--records", help="converted data whose masks the result is compared with")
     result.add_argument("--split", default="val", help="of --records (default val)")

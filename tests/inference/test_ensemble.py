@@ -43,6 +43,18 @@ def test_each_rule_equals_its_definition(monkeypatch, part):
     assert ties > 20
 
 
+@pytest.mark.parametrize("part", [50, 1 << 14])
+def test_each_class_is_scored_by_its_models(monkeypatch, part):
+    monkeypatch.setattr(ensemble, "PART", part)
+    score_MHWK = drawn(0)
+    counts = np.array([[1, 1, 0, 0, 1, 1], [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 0]], bool)
+    found = ensemble.by_class(score_MHWK, counts)
+    for place in np.ndindex(13, 17):
+        of_pixel = score_MHWK[(slice(None), *place)]
+        means = [of_pixel[counts[:, k], k].mean(dtype=np.float64) for k in range(6)]
+        assert found[place] == min(k for k in range(6) if means[k] > max(means) - 1e-6)
+
+
 def test_a_majority_wins_against_one_that_is_sure():
     score = np.array([[0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.0, 0.0, 1.0]])[:, None, None]
     assert (ensemble.vote(score), ensemble.mean(score)) == (0, 2)
@@ -169,6 +181,64 @@ def test_what_the_user_must_mend(members, generated_records, tmp_path, capsys):
         ([*members, members[0]], ["--sweep=0:1:0.5", data], "2 weights for 3|two --scores"),
         (members, [data, "--split=train"], "are not scores of split 'train'"),
     ):
+        with pytest.raises(UserError, match=message):
+            program.main(arguments(given, tmp_path / "out", *more))
+
+
+@pytest.fixture(scope="module")
+def whole_members(members, generated_records, tmp_path_factory):
+    """The same models' scores of all classes."""
+    folder, frames = tmp_path_factory.mktemp("whole_members"), records.Frames(generated_records, "val")
+    made = []
+    for name, member in zip("ab", members, strict=True):
+        writer = scores.Writer(folder / name, {"fingerprint": frames.fingerprint}, 124, 124)
+        reader = scores.Reader(member)
+        for video, named in reader.videos.items():
+            for frame in named:
+                score = reader.frame(video, frame).expand(124)
+                writer.enter(video, frame, score.shape[:2])
+                writer.save(video, frame, scores.Compact(score.astype(np.float16)))
+        writer.close()
+        made.append(folder / name)
+    return made
+
+
+def test_the_program_takes_groups_of_classes(whole_members, generated_records, tmp_path):
+    """Everything of the first model but "sky", which the second one alone scores."""
+    frames = records.Frames(generated_records, "val")
+    names = frames.classes.names
+    sky = names.index("sky")
+    groups = tmp_path / "groups.json"
+    groups.write_text(json.dumps([[name for name in names if name != "sky"], ["sky"]]))
+    program.main(arguments(whole_members, tmp_path / "out", "--method=by_class", f"--groups={groups}"))
+    first, second = (scores.Reader(member) for member in whole_members)
+    for video, found in first.videos.items():
+        for frame in found:
+            score = first.frame(video, frame).expand(124)
+            score[..., sky] = second.frame(video, frame).expand(124)[..., sky]
+            with Image.open(tmp_path / "out" / "masks" / video / f"{frame}.png") as mask:
+                np.testing.assert_array_equal(np.asarray(mask), score.argmax(axis=-1))
+
+
+def test_groups_that_do_not_fit_are_refused(members, whole_members, tmp_path):
+    groups = tmp_path / "groups.json"
+    for given, content, more, message in (
+        (whole_members, None, ["--method=by_class"], "needs --groups=FILE"),
+        (whole_members, "{", ["--method=by_class", f"--groups={groups}"], "cannot be read as JSON"),
+        (whole_members, '[["sky"]]', ["--method=by_class", f"--groups={groups}"], "expected 2 lists of names"),
+        (whole_members, '["sky", "wall"]', ["--method=by_class", f"--groups={groups}"], "expected 2 lists of names"),
+        (whole_members, '[["sky"], ["wal"]]', ["--method=by_class", f"--groups={groups}"], "do not have: wal"),
+        (
+            members,
+            '[["sky"], ["wall"]]',
+            ["--method=by_class", f"--groups={groups}"],
+            "--config.evaluate.top_classes=0",
+        ),
+        (members, "[]", [f"--groups={groups}"], "--groups is for --method=by_class, not for sum"),
+        (members, "[]", ["--method=by_class", "--weights=1,2"], "for --method=sum, not for by_class"),
+    ):
+        if content is not None:
+            groups.write_text(content)
         with pytest.raises(UserError, match=message):
             program.main(arguments(given, tmp_path / "out", *more))
 

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 PART = 1 << 14
 """Pixels that are worked on at a time, so that their scores stay in the processor's cache."""
@@ -46,6 +46,18 @@ def vote(score_MHWK: Scores, ids_HWK: Ids = None) -> Labels:
         return np.where(votes_PK == votes_PK.max(axis=-1, keepdims=True), sum(score_MPK), -np.inf)
 
     return _labels(score_MHWK, ids_HWK, counted)
+
+
+def by_class(score_MHWK: Scores, counts_MK: Bool[np.ndarray, "M K"]) -> Labels:
+    """The labels of scores each of which is the mean of the models that count for its class.
+
+    For models that were trained for a group of classes each, as the authors of arXiv 2306.03508 tried (conclusion).
+
+    Args:
+      counts_MK: whether a model counts for a class; one at least for each.
+    """
+    weight_MK = (counts_MK / counts_MK.sum(axis=0)).astype(np.float32)
+    return _labels(score_MHWK, None, lambda score_MPK: functools.reduce(np.add, map(np.multiply, weight_MK, score_MPK)))
 
 
 def _labels(score_MHWK: Scores, ids_HWK: Ids, combine: Callable[[list[np.ndarray]], np.ndarray]) -> Labels:
