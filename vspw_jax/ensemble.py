@@ -2,7 +2,7 @@
 
     python -m vspw_jax.main --config=A --mode=evaluate --config.evaluate.save_scores=True    each model's, in
                                                                                               <workdir>/scores/<split>
-    python -m vspw_jax.ensemble --scores=A --scores=B --sweep=0:1:0.05 --records=DIR --output=DIR
+    python -m vspw_jax.ensemble --scores=A --scores=B --sweep=0:1:0.05 --records=DIR --output=DIR       two or more
     python -m vspw_jax.ensemble --scores=A --scores=B --weights=0.4,0.6 --output=DIR         equation 5
     python -m vspw_jax.ensemble --scores=A --scores=B --scores=C --method=mean --output=DIR  equation 6
     python -m vspw_jax.ensemble --scores=A --scores=B --scores=C --method=vote --output=DIR  majority
@@ -10,13 +10,15 @@
 
 Equations are those of arXiv 2306.03508. The file of --groups is JSON, for each --scores a list of names of classes:
 these are scored by that model alone, or by the mean of those that name them; classes that no list names by all models.
- --output gets masks/<video>/<frame>.png of train ids, and ensemble.json. Given
-the --records and the --split that the scores are of, it gets the metrics too. --sweep tries weights of the first model,
-prints a table, writes sweep.json and sweep.svg, and makes the masks with the weight of highest mIoU. Whoever reports
-such a figure should say that the weight was chosen on the same split. One frame of each model is in memory at a time.
+--output gets masks/<video>/<frame>.png of train ids, and ensemble.json. Given the --records and the --split that the
+scores are of, it gets the metrics too. --sweep tries weights of a model, the others sharing the rest. Of two models
+that is all; of more each is swept in turn, until a round brings nothing. It prints a table, writes sweep.json and sweep.svg,
+and makes the masks with the weights of highest mIoU. Stopped, the same command goes on. Whoever reports such a figure
+should say that the weights were chosen on the same split. One frame of each model is in memory at a time.
 """
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
@@ -32,7 +34,7 @@ from vspw_jax.classes.class_list import check_same
 from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.data import records
-from vspw_jax.evaluation import counting, predicted_videos, sweep
+from vspw_jax.evaluation import counting, predicted_videos, sweep, sweep_picture
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.threads import WriteBehind, read_ahead
@@ -124,25 +126,47 @@ def scored_frames(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -
         yield video, frame, image, label, *scores.candidates(compacts, readers[0].num_classes)
 
 
-def run_sweep(flags: argparse.Namespace, readers: Sequence[scores.Reader], output: pathlib.Path) -> float:
-    """Scores every weight, writes and prints the scores, and returns the best weight."""
-    if len(readers) != 2 or not flags.records:
-        raise UserError("--sweep takes two --scores and the --records=DIR that they are of.")
-    tried = sweep.Sweep(sweep.weights(flags.sweep), readers[0].num_classes)
-    bar = progress(description="sweeping", unit="frame", total=sum(map(len, readers[0].videos.values())))
-    with read_ahead(scored_frames(flags, readers), AHEAD) as frames:
+def run_sweep(flags: argparse.Namespace, readers: Sequence[scores.Reader], output: pathlib.Path) -> list[float]:
+    """Searches the weights, writes and prints the scores, and returns the best weights; goes on with a search that was
+    stopped."""
+    if not flags.records:
+        raise UserError("--sweep compares the result with masks: name the --records=DIR that the scores are of.")
+    path = output / "sweep.json"
+    members = [{"scores": str(reader.folder), **reader.identity} for reader in readers]
+    search = sweep.from_json(path.read_text() if path.exists() else "", members, sweep.weights(flags.sweep))
+    names = [str(reader.folder) for reader in readers]
+    while (member := search.member()) is not None:
+        rows = sweep_one(flags, readers, search.tried(member), f"sweeping {member + 1} of {len(readers)}")
+        search.passes.append(rows)
+        with whole_file(path) as partial:
+            partial.write_text(search.to_json(members))
+        with whole_file(output / "sweep.svg") as partial:
+            partial.write_text(sweep_picture.picture(search, names))
+        if len(readers) > 2:
+            print(f"pass {len(search.passes)}, over the weight of {names[member]}: best {said(sweep.best(rows))}")
+    if len(readers) == 2:
+        print(f"\ntau weighs {names[0]}, 1-tau {names[1]}; in per cent:\n")
+    print(f"{sweep.table(search.last_of(0) if len(readers) == 2 else list(map(sweep.best, search.passes)))}\n")
+    return search.best["weights"]
+
+
+def said(row: dict[str, Any]) -> str:
+    """A row of a sweep in words."""
+    weights = ", ".join(f"{weight:.4g}" for weight in row["weights"])
+    return f"{100 * row['mIoU']:.2f} mIoU at {weights}"
+
+
+def sweep_one(
+    flags: argparse.Namespace, readers: Sequence[scores.Reader], tried: Sequence[sweep.Weights], description: str
+) -> list[dict[str, Any]]:
+    """One pass over all frames: the rows of some weights."""
+    found = sweep.Sweep(tried, readers[0].num_classes)
+    bar = progress(description=description, unit="frame", total=sum(map(len, readers[0].videos.values())))
+    with contextlib.closing(bar), read_ahead(scored_frames(flags, readers), AHEAD) as frames:
         for _, _, _, label, classes, member_scores in frames:
-            tried.add(label, member_scores, classes)
+            found.add(label, member_scores, classes)
             bar.update()
-    bar.close()
-    rows = tried.rows()
-    members = [str(reader.folder) for reader in readers]
-    with whole_file(output / "sweep.json") as path:
-        path.write_text(json.dumps({"members": members, "rows": rows, "best": sweep.best(rows)}, indent=2) + "\n")
-    with whole_file(output / "sweep.svg") as path:
-        path.write_text(sweep.curve(rows, members))
-    print(f"\ntau weighs {members[0]}, 1-tau {members[1]}; in per cent:\n\n{sweep.table(rows)}\n")
-    return sweep.best(rows)["weight"]
+    return found.rows()
 
 
 def check_options(flags: argparse.Namespace) -> None:
@@ -238,16 +262,14 @@ def run(flags: argparse.Namespace) -> None:
     weights = flags.weights
     check_options(flags)
     if flags.sweep:
-        combination(flags.method, (0.5, 0.5), len(readers))
-        weight = run_sweep(flags, readers, output)
-        weights = [weight, 1 - weight]
+        weights = run_sweep(flags, readers, output)
     if flags.method == BY_CLASS:
         combine = of_groups(flags.groups, readers)
     else:
         combine, weights = combination(flags.method, weights, len(readers))
     result = score(flags, readers, combine, output / "masks")
     if result:
-        chosen = ", its weight chosen on the same split" if flags.sweep else ""
+        chosen = ", the weights chosen on the same split" if flags.sweep else ""
         print(f"Split {flags.split} of {flags.records}, in per cent{chosen}:\n\n{table.table(result)}\n")
     members = [{"scores": str(reader.folder), **reader.identity} for reader in readers]
     about = {"members": members, "method": flags.method, "weights": weights, "scores": result}
@@ -271,7 +293,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--method", choices=("sum", *METHODS, BY_CLASS), default="sum")
     result.add_argument("--weights", type=_weights, help="of --method=sum, one a model, such as 0.4,0.6; default equal")
     result.add_argument("--groups", metavar="FILE", help=f"of --method={BY_CLASS}: JSON, a list of class names a model")
-    result.add_argument("--sweep", help="of two models: START:STOP:STEP of the first one's weight, such as 0:1:0.05")
+    result.add_argument("--sweep", help="START:STOP:STEP of a model's weight, such as 0:1:0.05")
     result.add_argument("--records", help="converted data whose masks the result is compared with")
     result.add_argument("--split", default="val", help="of --records (default val)")
     result.add_argument("--output", required=True, help="folder to write")

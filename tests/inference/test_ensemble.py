@@ -10,7 +10,7 @@ from PIL import Image
 from vspw_jax import ensemble as program
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
-from vspw_jax.evaluation import sweep
+from vspw_jax.evaluation import sweep, sweep_picture
 from vspw_jax.inference import ensemble, scores
 from vspw_jax.metrics.confusion import ConfusionMatrix
 
@@ -68,17 +68,64 @@ def test_the_weights_of_a_sweep():
             sweep.weights(text)
 
 
-def test_a_sweep_equals_scoring_every_weight_by_itself():
-    label, score = np.random.default_rng(1).integers(0, 6, (13, 17)), drawn(2, members=2)
-    tried = sweep.Sweep([0, 0.3, 1], 6)
-    tried.add(label, score)
-    for row in tried.rows():
+@pytest.mark.parametrize("members", [2, 3])
+def test_a_sweep_equals_scoring_every_weight_by_itself(members):
+    label, score = np.random.default_rng(1).integers(0, 6, (13, 17)), drawn(2, members=members)
+    tried = sweep.along((1 / members,) * members, 0, [0, 0.3, 1])
+    found = sweep.Sweep(tried, 6)
+    found.add(label, score)
+    for row, weight in zip(found.rows(), [0, 0.3, 1], strict=True):
         confusion = ConfusionMatrix(6)
-        confusion.add(label, (row["weight"] * score[0] + (1 - row["weight"]) * score[1]).argmax(axis=-1))
-        assert row["mIoU"] == confusion.scores()["mIoU"]
-    lines = sweep.table(tried.rows()).splitlines()
+        others = sum(score[1:]) / (members - 1)
+        confusion.add(label, (weight * score[0] + (1 - weight) * others).argmax(axis=-1))
+        assert row["mIoU"] == pytest.approx(confusion.scores()["mIoU"], abs=0.02)  # Ties break by rounding.
+        assert row["weights"][0] == weight and sum(row["weights"]) == pytest.approx(1)
+    lines = sweep.table(found.rows()).splitlines()
     assert len(lines) == 4 and sum("best" in line for line in lines) == 1
-    assert sweep.curve(tried.rows(), ("A&B", "C")).count("<circle") == 4
+
+
+def test_the_others_share_the_rest_as_they_did():
+    assert sweep.along((0.5, 0.2, 0.3), 0, [0, 0.5, 1]) == [(0, 0.4, 0.6), (0.5, 0.2, 0.3), (1, 0, 0)]
+    assert sweep.along((0, 1, 0), 1, [0.5]) == [(0.25, 0.5, 0.25)]
+
+
+def searched(models, score, values, search=None, passes=None):
+    """A search of a made-up score of weights, to its end or so many passes."""
+    search = search or sweep.Search(models, values)
+    while (member := search.member()) is not None and (passes is None or len(search.passes) < passes):
+        rows = [{"weights": list(one), "mIoU": score(one)} for one in search.tried(member)]
+        search.passes.append([row | {"fwIoU": 0.0, "pixel_accuracy": 0.0} for row in rows])
+    return search
+
+
+def peak(weights):
+    """Highest at 0.2, 0.3, 0.5, with the weights in the way of each other."""
+    x, y, _ = weights
+    return 1 - (x - 0.2) ** 2 - (y - 0.3) ** 2 - 0.5 * (x - 0.2) * (y - 0.3)
+
+
+def test_three_models_are_swept_in_turn_until_a_round_brings_nothing():
+    values = sweep.weights("0:1:0.05")
+    found = searched(3, peak, values)
+    assert found.best["weights"] == pytest.approx((0.2, 0.3, 0.5), abs=0.06) and len(found.passes) % 3 == 0
+    before, last = ([row["mIoU"] for rows in part for row in rows] for part in (found.passes[:-3], found.passes[-3:]))
+    assert max(last) <= max(before) or len(found.passes) == 3 * sweep.MOST_ROUNDS
+    assert sweep_picture.picture(found, ("A&B", "C", "D")).count("<circle") == 3 * len(values)
+    assert len(searched(2, lambda weights: weights[0], values).passes) == 1
+
+
+def test_a_search_that_was_stopped_goes_on():
+    values, about = sweep.weights("0:1:0.1"), [{"scores": name} for name in "abc"]
+    whole, half = searched(3, peak, values), searched(3, peak, values, passes=2)
+    text = half.to_json(about)
+    assert searched(3, peak, values, sweep.from_json(text, about, values)).passes == whole.passes
+    for other in (
+        sweep.from_json(text, about, values[:-1]),
+        sweep.from_json(text, [*about[:2], {"scores": "d"}], values),
+        sweep.from_json(text[:50], about, values),
+        sweep.from_json("[]", about, values),
+    ):
+        assert other.passes == []
 
 
 def save(folder, frames, seed, top, sharpness, double_softmax=False):
@@ -122,11 +169,11 @@ def test_the_program_sweeps_and_leaves_the_best(members, generated_records, tmp_
     printed = capsys.readouterr().out
     assert "chosen on the same split" in printed and "mIoU" in printed and "best" in printed
     found = json.loads((tmp_path / "sweep.json").read_text())
-    by_weight = {row["weight"]: row["mIoU"] for row in found["rows"]}
+    (rows,) = found["passes"]
+    by_weight = {row["weights"][0]: row["mIoU"] for row in rows}
     assert found["best"]["mIoU"] == max(by_weight.values()) > max(by_weight[0], by_weight[1])
     about = json.loads((tmp_path / "ensemble.json").read_text())
-    weight = found["best"]["weight"]
-    assert about["weights"] == [weight, 1 - weight] and about["scores"]["mIoU"] == found["best"]["mIoU"]
+    assert about["weights"] == found["best"]["weights"] and about["scores"]["mIoU"] == found["best"]["mIoU"]
     assert (tmp_path / "sweep.svg").read_text().startswith("<svg")
 
     frames, readers = records.Frames(generated_records, "val"), [scores.Reader(member) for member in members]
@@ -137,6 +184,17 @@ def test_the_program_sweeps_and_leaves_the_best(members, generated_records, tmp_
         )
         with Image.open(tmp_path / "masks" / record["video"] / f"{record['frame']}.png") as mask:
             np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+def test_the_program_sweeps_three_models(members, generated_records, tmp_path, capsys):
+    three = arguments([*members, members[0]], tmp_path, "--sweep=0:1:0.5", f"--records={generated_records}")
+    program.main(three)
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "sweep.json").read_text())
+    assert found["done"] and len(found["passes"]) % 3 == 0 and "pass 3, over the weight of" in printed
+    assert json.loads((tmp_path / "ensemble.json").read_text())["scores"]["mIoU"] == found["best"]["mIoU"]
+    program.main(three)
+    assert "pass" not in capsys.readouterr().out  # Nothing is swept again.
 
 
 @pytest.mark.parametrize("method", ["mean", "vote"])
@@ -177,8 +235,7 @@ def test_what_the_user_must_mend(members, generated_records, tmp_path, capsys):
         (members, ["--weights=1.5,-0.5"], "no negative one"),
         (members, ["--method=vote", "--weights=1,2"], "for --method=sum, not for vote"),
         (members, ["--method=mean", "--sweep=0:1:0.5", data], "for --method=sum, not for mean"),
-        (members, ["--sweep=0:1:0.5"], "two --scores and the --records"),
-        ([*members, members[0]], ["--sweep=0:1:0.5", data], "2 weights for 3|two --scores"),
+        (members, ["--sweep=0:1:0.5"], "name the --records=DIR"),
         (members, [data, "--split=train"], "are not scores of split 'train'"),
     ):
         with pytest.raises(UserError, match=message):

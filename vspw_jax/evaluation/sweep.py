@@ -1,6 +1,14 @@
-"""The weight of two models' sum, swept over a labelled split: scores by weight, a table and a curve."""
+"""The weights of models' sum, searched on a labelled split: scores by weight, and a table.
 
+One model's weight is swept at a time, over all frames; the others share the rest as they did before. Two models need
+one such pass. Of more, each is swept in turn, until a round of all brings nothing: a coordinate search, which may end
+in an optimum of its own. What was swept is kept, and a search that was stopped goes on.
+"""
+
+import dataclasses
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,7 +21,7 @@ SHOWN = ("mIoU", "fwIoU", "pixel_accuracy")
 
 
 def weights(text: str) -> list[float]:
-    """The first model's weights that a text such as "0:1:0.05" names, ends included; UserError for other texts."""
+    """A model's weights that a text such as "0:1:0.05" names, ends included; UserError for other texts."""
     try:
         start, stop, step = (float(part) for part in text.split(":"))
         count = round((stop - start) / step)
@@ -24,73 +32,116 @@ def weights(text: str) -> list[float]:
     return [round(start + number * step, 6) for number in range(count + 1)]
 
 
-class Sweep:
-    """Scores of every weight, a frame at a time."""
+Weights = tuple[float, ...]
+"""One a model, of sum 1."""
+MOST_ROUNDS = 10
 
-    def __init__(self, weights: Iterable[float], num_classes: int) -> None:
-        self._confusions = {weight: ConfusionMatrix(num_classes) for weight in weights}
+
+def along(weights: Weights, member: int, values: Iterable[float]) -> list[Weights]:
+    """The weights with each of `values` as a member's; the others share the rest as they do in `weights`, or equally
+    where they have none."""
+    others = 1 - weights[member]
+    equally = 1 / (len(weights) - 1)
+    shares = [weight / others if others > 1e-9 else equally for weight in weights]
+    rounded = lambda value, place, share: round(value if place == member else (1 - value) * share, 6)
+    return [tuple(rounded(value, *share) for share in enumerate(shares)) for value in values]
+
+
+class Sweep:
+    """Scores of some weights, a frame at a time."""
+
+    def __init__(self, weights: Iterable[Weights], num_classes: int) -> None:
+        self._confusions = {one: ConfusionMatrix(num_classes) for one in weights}
 
     def add(
-        self, label_HW: UInt8[np.ndarray, "H W"], score_2HWK: ensemble.Scores, ids_HWK: ensemble.Ids = None
+        self, label_HW: UInt8[np.ndarray, "H W"], score_MHWK: ensemble.Scores, ids_HWK: ensemble.Ids = None
     ) -> None:
-        """Counts a frame with every weight; arguments as `ensemble.weighted_sum` takes them."""
-        for weight, confusion in self._confusions.items():
-            confusion.add(label_HW, ensemble.weighted_sum(score_2HWK, (weight, 1 - weight), ids_HWK))
+        """Counts a frame with all of the weights; arguments as `ensemble.weighted_sum` takes them."""
+        for weights, confusion in self._confusions.items():
+            confusion.add(label_HW, ensemble.weighted_sum(score_MHWK, weights, ids_HWK))
 
-    def rows(self) -> list[dict[str, float]]:
-        """For each weight a dict: the weight itself, and the scores SHOWN."""
-        scores = {weight: confusion.scores() for weight, confusion in self._confusions.items()}
-        return [{"weight": weight, **{name: found[name] for name in SHOWN}} for weight, found in scores.items()]
+    def rows(self) -> list[dict[str, Any]]:
+        """Of each of the weights a dict: themselves, and the scores SHOWN."""
+        scores = {weights: confusion.scores() for weights, confusion in self._confusions.items()}
+        return [
+            {"weights": list(weights), **{name: found[name] for name in SHOWN}} for weights, found in scores.items()
+        ]
 
 
-def best(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The row of highest mIoU; of equal rows the first."""
     return max(rows, key=lambda row: row["mIoU"])
 
 
-def table(rows: Sequence[dict[str, float]]) -> str:
+@dataclasses.dataclass
+class Search:
+    """The search so far.
+
+    Attributes:
+      models: their number.
+      values: weights that are tried of the model that is swept.
+      passes: for each pass over the frames its rows, in the order of the values.
+    """
+
+    models: int
+    values: list[float]
+    passes: list[list[dict[str, Any]]] = dataclasses.field(default_factory=list)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best row that was found."""
+        return best([best(rows) for rows in self.passes])
+
+    def member(self) -> int | None:
+        """Whose weight the next pass sweeps; None where the search is over."""
+        if self.models == 2:
+            return None if self.passes else 0
+        rounds, place = divmod(len(self.passes), self.models)
+        if place == 0 and (rounds == MOST_ROUNDS or (rounds > 1 and self._gain(rounds) <= 0)):
+            return None
+        return place
+
+    def _gain(self, rounds: int) -> float:
+        """What the last of some rounds brought, in mIoU."""
+        before = self.passes[: (rounds - 1) * self.models]
+        return self.best["mIoU"] - best([best(rows) for rows in before])["mIoU"]
+
+    def tried(self, member: int) -> list[Weights]:
+        """The weights of the next pass, in which a member's is swept."""
+        start = tuple(self.best["weights"]) if self.passes else (1 / self.models,) * self.models
+        return along(start, member, self.values)
+
+    def last_of(self, member: int) -> list[dict[str, Any]]:
+        """The rows of the last pass that swept a member; none where there is none."""
+        return (self.passes[member :: self.models] or [[]])[-1]
+
+    def to_json(self, about: Sequence[Any]) -> str:
+        """The search, with what it is about, as `from_json` reads it."""
+        whole = {"members": about, "values": self.values, "passes": self.passes, "best": self.best}
+        return json.dumps(whole | {"done": self.member() is None}, indent=2) + "\n"
+
+
+def from_json(text: str, about: Sequence[Any], values: list[float]) -> Search:
+    """A search that was stopped; a new one where that was about something else, or cannot be read."""
+    new = Search(len(about), values)
+    try:
+        found = json.loads(text)
+        same = found["members"] == json.loads(json.dumps(list(about))) and found["values"] == values
+        rows_fit = all(len(rows) == len(values) for rows in found["passes"])
+        return Search(len(about), values, found["passes"]) if same and rows_fit else new
+    except (ValueError, TypeError, KeyError):
+        return new
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text, in per cent; the best one is marked."""
-    lines = ["tau     1-tau " + "".join(f"{name.replace('_', ' '):>16}" for name in SHOWN)]
+    count = len(rows[0]["weights"])
+    names = ["tau", "1-tau"] if count == 2 else [f"model {number + 1}" for number in range(count)]
+    widths = [max(7, len(name) + 1) for name in names]
+    heads = "".join(f"{name:<{width}}" for name, width in zip(names, widths, strict=True))
+    lines = [heads + "".join(f"{name.replace('_', ' '):>16}" for name in SHOWN)]
     for row in rows:
+        shown = "".join(f"{weight:<{width}.4g}" for weight, width in zip(row["weights"], widths, strict=True))
         cells = "".join(f"{100 * row[name]:>16.2f}" for name in SHOWN)
-        lines.append(f"{row['weight']:<7g} {1 - row['weight']:<6g}{cells}{'  best' if row is best(rows) else ''}")
+        lines.append(f"{shown}{cells}{'  best' if row is best(rows) else ''}")
     return "\n".join(lines)
-
-
-def curve(rows: Sequence[dict[str, float]], names: Sequence[str]) -> str:
-    """An SVG of mIoU over the first model's weight; `names` are those of the two models."""
-    width, height, left, right, top, bottom = 640, 360, 60, 20, 40, 60
-    values = [100 * row["mIoU"] for row in rows]
-    low, high = min(values), max(values)
-    room = (high - low) * 0.1 or 1.0
-    low, high = low - room, high + room
-    first, last = rows[0]["weight"], rows[-1]["weight"]
-    x = lambda weight: left + (weight - first) / (last - first) * (width - left - right)
-    y = lambda value: height - bottom - (value - low) / (high - low) * (height - top - bottom)
-    points = [(x(row["weight"]), y(value)) for row, value in zip(rows, values, strict=True)]
-    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-    chosen = rows.index(best(rows))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
-        ' font-size="13">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for tick in range(5):
-        value, weight = low + tick * (high - low) / 4, first + tick * (last - first) / 4
-        parts.append(f'<path d="M{left} {y(value):.1f}H{width - right}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>')
-        parts.append(f'<text x="{x(weight):.1f}" y="{height - bottom + 18}" text-anchor="middle">{weight:.3g}</text>')
-    parts += [
-        f'<polyline points="{line}" fill="none" stroke="#1f5fa8" stroke-width="2"/>',
-        *(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="#1f5fa8"/>' for a, b in points),
-        f'<circle cx="{points[chosen][0]:.1f}" cy="{points[chosen][1]:.1f}" r="6" fill="#c8321e"/>',
-        f'<text x="{left}" y="24">mIoU in per cent; best {values[chosen]:.2f} at {rows[chosen]["weight"]:g}</text>',
-        f'<text x="{width / 2}" y="{height - 12}" text-anchor="middle">'
-        f"weight of {_escaped(names[0])}; the rest is {_escaped(names[1])}'s</text>",
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
