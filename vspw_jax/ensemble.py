@@ -12,9 +12,9 @@ Equations are those of arXiv 2306.03508. The file of --groups is JSON, for each 
 these are scored by that model alone, or by the mean of those that name them; classes that no list names by all models.
 --output gets masks/<video>/<frame>.png of train ids, and ensemble.json. Given the --records and the --split that the
 scores are of, it gets the metrics too. --sweep tries weights of a model, the others sharing the rest. Of two models
-that is all; of more each is swept in turn, until a round brings nothing. It prints a table, writes sweep.json and sweep.svg,
-and makes the masks with the weights of highest mIoU. Stopped, the same command goes on. Whoever reports such a figure
-should say that the weights were chosen on the same split. One frame of each model is in memory at a time.
+that is all; of more each is swept in turn, until a round brings nothing. It prints a table, writes sweep.json and
+sweep.svg, and makes the masks with the weights of highest mIoU. Stopped, the same command goes on. Whoever reports such
+a figure should say that the weights were chosen on the same split. One frame of each model is in memory at a time.
 """
 
 import argparse
