@@ -227,6 +227,7 @@ RANGES: dict[str, Range] = {
     "loss.segmentation.capacity": whole(1, 255),
     "loss.segmentation.averaged_over": TEXT,
     "loss.segmentation.class_weight": several(number(0)),
+    "loss.segmentation.class_weight_from": TEXT,
     "loss.nce.weight": number(0),
     "loss.nce.start_step": whole(0),
     "loss.nce.warmup_steps": whole(0),
