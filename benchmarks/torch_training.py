@@ -27,7 +27,6 @@ from ml_collections import ConfigDict
 from scipy import stats
 from torch.nn import functional as F
 
-from benchmarks import torch_network
 from configs import upernet
 from data_prep import generate
 from vspw_jax.console.errors import UserError, run_program
@@ -74,6 +73,11 @@ def arrays_of(trees: Sequence[Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def copied(trees: Sequence[Any]) -> list[Any]:
+    """The trees with NumPy arrays of their own: a step takes its state's memory."""
+    return [jax.tree.map(np.array, tree) for tree in trees]
+
+
 class Jax:
     """This codebase's own step, as `vspw_jax.main` makes it."""
 
@@ -101,7 +105,10 @@ class Torch:
     def __init__(self, config: ConfigDict, weights: Sequence[Any]) -> None:
         self._config, self._rows, self._like = config, name_rows(config), weights
         self.model = build(config)
-        torch_network.load(self.model, self._rows, arrays_of(weights))
+        arrays = arrays_of(weights)
+        tensors = {row.theirs: torch.from_numpy(np.array(row.view(arrays[row.ours]))) for row in self._rows}
+        left = self.model.load_state_dict(tensors, strict=False)
+        assert not left.unexpected_keys and all(key.endswith("num_batches_tracked") for key in left.missing_keys), left
         decayed = {row.theirs for row in self._rows if is_decayed(row.ours)}
         groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
         for name, parameter in self.model.named_parameters():
@@ -139,7 +146,7 @@ class Torch:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.optimizer.clip_norm)
         self._optimizer.step()
         self._count += 1
-        return {"loss": float(loss), **{name: float(term) for name, term in terms.items()}}
+        return {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
 
     def weights(self) -> list[Any]:
         """Its weights in our trees."""
@@ -201,7 +208,7 @@ def forward(model: transformers.BeitForSemanticSegmentation, config: ConfigDict,
 def train(config: ConfigDict, steps: int) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """Both sides for so many steps: (losses and seconds of each step by side, their weights)."""
     ours = Jax(config)
-    theirs = Torch(config, [jax.tree.map(np.array, tree) for tree in ours.weights()])
+    theirs = Torch(config, copied(ours.weights()))
     sides = {"jax": ours, "torch": theirs}
     losses: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}

@@ -8,6 +8,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from tests.interop.conftest import drawn, tiny_upernet, variables
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert
 
 
@@ -91,3 +92,27 @@ def test_a_projection_head_and_a_bank_are_not_in_files_and_stay_as_they_are(tmp_
     plan = convert.plan(model.config, [shapes], tmp_path / "A.safetensors")
     (read,) = convert.read_weights(plan, [shapes])
     assert read["projection"]["conv"]["kernel"].shape == (32, 32)
+
+
+def test_a_file_without_the_auxiliary_head_leaves_that_as_it_is_and_predicts(tmp_path, capsys):
+    """A pretraining has none, and predicting needs none. A file that has a part of it is damaged."""
+    without = tiny_upernet()
+    without.decoder.auxiliary_dim = 0
+    model, other = drawn(without), drawn(tiny_upernet(), seed=1)
+    convert.save_torch(model, tmp_path / "A.pth")
+    kept = {path: array for path, array in variables(other).items() if path.startswith("decoder/auxiliary")}
+    loaded = variables(convert.load_torch(other, tmp_path / "A.pth"))
+    assert len(kept) == 8 and loaded.keys() == variables(model).keys() | kept.keys()
+    for path, array in loaded.items():
+        np.testing.assert_array_equal(array, kept[path] if path in kept else variables(model)[path], err_msg=path)
+    assert "8 variables stay as initialised, as the file has none: decoder/auxiliary" in capsys.readouterr().out
+    weights = [nnx.to_pure_dict(nnx.state(other))]
+    assert convert.plan(other.config, weights, tmp_path / "A.pth").unsettled() == []
+
+    torch = pytest.importorskip("torch")
+    convert.save_torch(drawn(tiny_upernet()), tmp_path / "B.pth")
+    stored = torch.load(tmp_path / "B.pth", weights_only=True)
+    del stored["state_dict"]["auxiliary_head.conv_seg.bias"]
+    torch.save(stored, tmp_path / "B.pth")
+    with pytest.raises(UserError, match=r"missing from the file \(1\):\s+auxiliary_head.conv_seg.bias"):
+        convert.load_torch(drawn(tiny_upernet()), tmp_path / "B.pth")

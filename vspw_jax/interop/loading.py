@@ -19,6 +19,7 @@ from vspw_jax.interop import differences, namings
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import rule_for
 from vspw_jax.interop.stored_networks import Tensor
+from vspw_jax.models import segmenter
 from vspw_jax.models.torch_rows import Row, Rule
 
 
@@ -40,6 +41,7 @@ class Plan:
       pieces: by our path.
       left_out: names of the file that are not read, by reason.
       fresh: our paths that stay as initialised.
+      network: config.model.
     """
 
     file: CheckpointFile
@@ -47,6 +49,7 @@ class Plan:
     pieces: dict[str, list[Piece]]
     left_out: dict[str, list[str]]
     fresh: list[str]
+    network: ConfigDict
 
     def leaf(self, path: str, shape: tuple[int, ...], dtype: np.dtype, fresh: Callable[[], np.ndarray]) -> np.ndarray:
         """Our array at `path`, read and put together; `fresh()` gives its initial value to a rule that needs it."""
@@ -63,7 +66,7 @@ class Plan:
     def unsettled(self) -> list[str]:
         """Our paths that predicting needs and whose values the file alone does not give."""
         partial = [path for path, pieces in self.pieces.items() if not all(piece.rule.settles for piece in pieces)]
-        return partial + [path for path in self.fresh if not _needless(path)]
+        return partial + [path for path in self.fresh if not _needless(self.network, path)]
 
     def report(self) -> str:
         """Lines on what is read, changed, left out and left fresh."""
@@ -83,9 +86,15 @@ class Plan:
         return "\n".join(lines)
 
 
-def _needless(path: str) -> bool:
+def _needless(network: ConfigDict, path: str) -> bool:
     """Whether predicting does not need what is at a path, such as counts of batches, which old files lack."""
-    return path.endswith("/count") or path.startswith(namings.TRAINING_ALONE)
+    alone = path.endswith("/count") or path.startswith(namings.TRAINING_ALONE)
+    return alone or _is_auxiliary(network, path)
+
+
+def _is_auxiliary(network: ConfigDict, path: str) -> bool:
+    head = segmenter.decoder_of(network).AUXILIARY
+    return bool(head) and path.startswith(f"decoder/{head}")
 
 
 def _same_kind(tensor: Tensor, dtype: np.dtype) -> bool:
@@ -119,10 +128,13 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
             misshapen[row.theirs] = f"{found}; wanted {wanted}, for {row.ours}"
         else:
             pieces[row.ours].append(Piece(row, tensor, rule))
+    auxiliary = {row.theirs for row in rows if _is_auxiliary(config, row.ours)}
+    if not auxiliary & file.tensors.keys():  # Without any of that head it is none that is damaged.
+        missing = {name: line for name, line in missing.items() if name not in auxiliary}
     unread = file.tensors.keys() - {row.theirs for row in rows}
     left_out, extra = _left_out(unread, file, functools.partial(naming.why_left_out, config))
     named = {row.ours for row in rows}
-    nameless = [path for path in shapes if path not in named and not _needless(path)]
+    nameless = [path for path in shapes if path not in named and not _needless(config, path)]
     problems = {
         "missing from the file": list(missing.values()),
         "in the file, but not in the network": [f"{name} {file.tensors[name].shape}" for name in extra],
@@ -130,7 +142,7 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
         "in the network, but without a name in such files": nameless if naming.whole(config) else [],
     }
     _refuse(config, file, naming, problems)
-    return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces])
+    return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces], config)
 
 
 def _left_out(

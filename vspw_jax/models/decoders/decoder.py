@@ -75,6 +75,10 @@ class Decoder(nnx.Module):
     EMBEDDINGS: ClassVar[tuple[str, ...]] = ()
     """Paths of its embeddings and of the heads on them; `optimizer.embeddings_at_layer_0` concerns these."""
 
+    AUXILIARY: ClassVar[str] = ""
+    """How the paths of its auxiliary head begin, which only training uses and files may lack; "" where it has none, or
+    where predicting uses it too."""
+
     TORCH_NAMES: ClassVar[DecoderNames] = {}
     """Like `Encoder.TORCH_NAMES`."""
 

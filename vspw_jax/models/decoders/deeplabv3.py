@@ -86,6 +86,7 @@ class DeepLabV3(Decoder):
         (0 for no auxiliary head), auxiliary_level (the map that it reads), auxiliary_dropout.
     """
 
+    AUXILIARY = "auxiliary"
     FIELDS = (
         *("variant", "dim", "dilations", "dropout", "dropped"),
         *("auxiliary_dim", "auxiliary_level", "auxiliary_dropout"),

@@ -122,6 +122,7 @@ class Fcn(Decoder):
         auxiliary_level (the map that it reads), auxiliary_dropout.
     """
 
+    AUXILIARY = "auxiliary"
     FIELDS = (
         *("inputs", "align_corners", "dim", "num_convs", "conv_size", "concat_input", "dropout", "dropped"),
         *("auxiliary_dim", "auxiliary_level", "auxiliary_dropout"),

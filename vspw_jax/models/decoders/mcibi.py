@@ -32,6 +32,7 @@ class Mcibi(ReadsMemory):
         auxiliary_dim (0 for no auxiliary head), auxiliary_level (the map that it reads), auxiliary_dropout.
     """
 
+    AUXILIARY = "auxiliary"
     FIELDS = (
         *("dim", "dilations", *ReadsMemory.MEMORY_FIELDS, "dropout", "dropped"),
         *("auxiliary_dim", "auxiliary_level", "auxiliary_dropout"),

@@ -33,6 +33,7 @@ class TMANet(LooksBack):
         that it reads), auxiliary_dropout.
     """
 
+    AUXILIARY = "auxiliary"
     FIELDS = (
         *(*LooksBack.PAST_FIELDS, "dim", "dropout", "dropped"),
         *("auxiliary_dim", "auxiliary_level", "auxiliary_dropout"),

@@ -44,6 +44,7 @@ class Pyramid(Decoder):
     Nothing here is rematerialised: the pass itself updates the batch norms' running means.
     """
 
+    AUXILIARY: ClassVar[str] = "auxiliary"
     FIELDS: ClassVar[tuple[str, ...]] = ("dim", "pool_scales", "dropout", "auxiliary_dim", "auxiliary_level")
 
     @classmethod
