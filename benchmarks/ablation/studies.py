@@ -254,8 +254,8 @@ STUDIES: dict[str, Study] = {
     ),
     "few_labels": Study(
         claim="With one labelled frame a video a mean teacher for the other frames raises mIoU, more than training "
-        "again on labels that the network itself made (Simultaneously Short- and Long-Term Temporal Modeling, supplementary, "
-        "table 1: 43.11, with the teacher 44.37, and figure 3).",
+        "again on labels that the network itself made (Simultaneously Short- and Long-Term Temporal Modeling, "
+        "supplementary, table 1: 43.11, with the teacher 44.37, and figure 3).",
         decides="mIoU",
         arms={
             "labels_alone": OCRNET,
