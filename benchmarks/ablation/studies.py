@@ -175,8 +175,8 @@ STUDIES: dict[str, Study] = {
         "Scene Parsing, tables 1 and 2: 60.02; A 61.24, B 61.18).",
         decides="mIoU",
         arms={
-            # 16 decoded images a step in every arm. Decoder A learns from both frames of 8 clips, B from one frame of 16;
-            # UperNet does both, so that it differs from each in the memory alone.
+            # 16 decoded images a step in every arm. Decoder A learns from both frames of 8 clips, B from one frame of
+            # 16; UperNet does both, so that it differs from each in the memory alone.
             "upernet": Arm("configs/upernet.py:demo", {"data.frames": 2, "train.batch": 8}),
             "upernet_singles": Arm("configs/upernet.py:demo", {"train.batch": 16}),
             "memory_a": Arm("configs/memory_a.py:demo", {"train.batch": 8}),
