@@ -136,14 +136,14 @@ def run_sweep(flags: argparse.Namespace, readers: Sequence[scores.Reader], outpu
     search = sweep.from_json(path.read_text() if path.exists() else "", members, sweep.weights(flags.sweep))
     names = [str(reader.folder) for reader in readers]
     while (member := search.member()) is not None:
-        rows = sweep_one(flags, readers, search.tried(member), f"sweeping {member + 1} of {len(readers)}")
-        search.passes.append(rows)
+        search.add(sweep_one(flags, readers, search.tried(member), f"sweeping {member + 1} of {len(readers)}"))
         with whole_file(path) as partial:
             partial.write_text(search.to_json(members))
         with whole_file(output / "sweep.svg") as partial:
             partial.write_text(sweep_picture.picture(search, names))
         if len(readers) > 2:
-            print(f"pass {len(search.passes)}, over the weight of {names[member]}: best {said(sweep.best(rows))}")
+            found = said(sweep.best(search.passes[-1]))
+            print(f"pass {len(search.passes)}, over the weight of {names[member]}: best {found}")
     if len(readers) == 2:
         print(f"\ntau weighs {names[0]}, 1-tau {names[1]}; in per cent:\n")
     print(f"{sweep.table(search.last_of(0) if len(readers) == 2 else list(map(sweep.best, search.passes)))}\n")
@@ -173,6 +173,8 @@ def check_options(flags: argparse.Namespace) -> None:
     """Raises UserError where an option is given that the method does not read."""
     if flags.method != "sum" and (flags.weights or flags.sweep):
         raise UserError(f"--weights and --sweep are for --method=sum, not for {flags.method}.")
+    if flags.weights and flags.sweep:
+        raise UserError("--sweep searches the weights, and --weights gives them: leave one out.")
     if flags.method != BY_CLASS and flags.groups:
         raise UserError(f"--groups is for --method={BY_CLASS}, not for {flags.method}.")
 
@@ -213,7 +215,7 @@ def of_groups(path: str | None, readers: Sequence[scores.Reader]) -> Combine:
         raise UserError(
             f"--groups={path} holds {str(groups)[:80]}: expected {len(readers)} lists of names, one for each --scores."
         )
-    unknown = [str(name) for group in groups for name in group if name not in names]
+    unknown = [str(name) for group in groups for name in group if not isinstance(name, str) or name not in names]
     if unknown:
         raise UserError(f"--groups={path} names classes that the scores do not have: {listed(unknown)}.")
     counts = np.zeros((len(readers), len(names)), bool)
@@ -228,7 +230,7 @@ def combined(frames: Iterable[ScoredFrame], combine: Combine) -> Iterator[predic
         yield (
             video,
             (
-                (frame, image, label, combine(member_scores, **({} if ids is None else {"ids_HWK": ids})))
+                (frame, image, label, combine(member_scores, ids_HWK=ids))
                 for _, frame, image, label, ids, member_scores in found
             ),
         )
@@ -272,7 +274,8 @@ def run(flags: argparse.Namespace) -> None:
         chosen = ", the weights chosen on the same split" if flags.sweep else ""
         print(f"Split {flags.split} of {flags.records}, in per cent{chosen}:\n\n{table.table(result)}\n")
     members = [{"scores": str(reader.folder), **reader.identity} for reader in readers]
-    about = {"members": members, "method": flags.method, "weights": weights, "scores": result}
+    about = {"members": members, "method": flags.method, "weights": weights}
+    about |= {"groups": json.loads(pathlib.Path(flags.groups).read_text()) if flags.groups else None, "scores": result}
     with whole_file(output / "ensemble.json") as path:
         path.write_text(json.dumps(about, indent=2) + "\n")
     print(f"Masks:                {output / 'masks'}\nAll of it:            {output / 'ensemble.json'}")

@@ -1,13 +1,14 @@
-"""Trains every arm of a study with every seed and says how much the arms differ, with 95 % intervals.
+"""Makes every arm of a study with every seed and says how much the arms differ, with 95 % intervals.
 
     python -m benchmarks.ablation --list                                              the studies
     python -m benchmarks.ablation --study=contrast --seeds=5 --output=runs/ablation   train, evaluate, compare
 
-Each run is `python -m vspw_jax.main` with a workdir of its own, DIR/<study>/<arm>/seed_<s>, its output in output.log
-there. All runs have the same data; a seed decides first weights, the data's order and augmentation. After every run
-DIR/<study>.json and DIR/<study>.svg are written anew: scores by seed, and for each pair of arms the difference with
-its interval, from draws of seeds and videos that both arms share. Ctrl-C or SIGTERM ends it with what was trained
-saved; the same command goes on, and a larger --seeds adds runs.
+Each run has a workdir of its own, DIR/<study>/<arm>/seed_<s>, with its output in output.log. Most are trained and
+evaluated by `python -m vspw_jax.main`; some arms are made of others, as an ensemble is. All runs have the same data; a
+seed decides first weights, the data's order and augmentation. After every run DIR/<study>.json and DIR/<study>.svg are
+written anew: scores by seed, and for each pair of arms that the study compares the difference with its interval, from
+draws of seeds and videos that both arms share. Ctrl-C or SIGTERM ends it with what was trained saved; the same command
+goes on, and a larger --seeds adds runs.
 """
 
 import argparse

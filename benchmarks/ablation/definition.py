@@ -40,13 +40,18 @@ def resolved(study: Study) -> dict[str, dict[str, Any]]:
     "ARM, pretraining" the fields of what it starts from.
 
     Raises:
-      UserError: a field that the arm's recipe does not have, an unknown recipe, or an arm made of one that does not
-        stand before it.
+      UserError: a field that the arm's recipe does not have, an unknown recipe, an arm made of one that does not stand
+        before it or saves no scores, a pair of other arms.
     """
     arms: dict[str, dict[str, Any]] = {}
     for name, arm in study.arms.items():
         for other in made_of(arm):
-            _check_before(name, other, study, arms, needs_weights=not isinstance(arm, Ensemble))
+            _check_before(name, other, study, arms, Arm | Evaluated if isinstance(arm, Ensemble) else Arm)
+            if isinstance(arm, Ensemble) and not arms[other]["evaluate.save_scores"]:
+                raise UserError(
+                    f"Arm {name!r} is made of the scores of {other!r}, which saves none: expected evaluate.save_scores "
+                    "True. Mend benchmarks/ablation/studies.py."
+                )
         if isinstance(arm, Ensemble):
             arms[name] = {"members": list(arm.members)}
         elif isinstance(arm, Evaluated):
@@ -61,6 +66,12 @@ def resolved(study: Study) -> dict[str, dict[str, Any]]:
             if arm.pretraining:
                 first = arm.pretraining
                 arms[f"{name}, pretraining"] = _fields(f"{name}, pretraining", first.recipe, first.fields)
+    unknown = [name for pair in study.pairs for name in pair if name not in study.arms]
+    if unknown:
+        raise UserError(
+            f"The study compares {unknown[0]!r}: expected one of its arms, {', '.join(study.arms)}. "
+            "Mend benchmarks/ablation/studies.py."
+        )
     return arms
 
 
@@ -72,11 +83,11 @@ def made_of(arm: AnyArm) -> tuple[str, ...]:
     return (other,) if other else ()
 
 
-def _check_before(name: str, other: str, study: Study, before: Mapping[str, Any], needs_weights: bool) -> None:
-    usable = [arm for arm, kind in study.arms.items() if arm in before and (isinstance(kind, Arm) or not needs_weights)]
+def _check_before(name: str, other: str, study: Study, before: Mapping[str, Any], kinds: Any) -> None:
+    usable = [arm for arm, kind in study.arms.items() if arm in before and isinstance(kind, kinds)]
     if other not in usable:
         raise UserError(
-            f"Arm {name!r} is made of {other!r}: expected one of those before it{', trained' * needs_weights}, "
+            f"Arm {name!r} is made of {other!r}: expected one that stands before it and that it can be made of, "
             f"{', '.join(usable) or 'of which there is none'}. Mend benchmarks/ablation/studies.py."
         )
 

@@ -34,13 +34,14 @@ HEAD = """# What was found over several seeds
 
 This command writes this page, from the results of `python -m benchmarks.ablation --study=NAME` in
 `benchmarks/results/`. Each study trains every arm with the same seeds on the same data, and compares arms pair by pair.
-All have the real architecture, narrow and shallow, from random weights, on drawn video: a result tells what holds
-there. It neither proves nor refutes what a paper found with pretrained networks on real video.
+All have the real architecture, narrow and shallow, on drawn video, and none starts from released weights: a result
+tells what holds there. It neither proves nor refutes what a paper found with pretrained networks on real video.
 
 Figures are in per cent, differences in points. The first interval holds 95 % of draws of as many seeds and as many
 videos, the second is Student's over the seeds. A difference is "higher" or "lower" where neither interval holds 0, else
-"open". For an open one the last column has how many seeds would decide it, if its mean and the spread of the seeds
-stayed as they are. Nothing is corrected for the number of pairs.
+"open". For an open one the last column has with how many seeds the second interval would leave 0 out, if the mean and
+the spread of the seeds stayed as they are; the videos may leave it open still. Nothing is corrected for the number of
+pairs.
 """
 
 

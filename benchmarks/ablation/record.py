@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,8 +20,9 @@ LOG, FILE = "output.log", "ablation.json"
 
 
 def read(run: Run) -> dict[str, Any]:
-    """What is kept of a run: "starts", each with date, seconds, commit and exit status; once it is done "evaluation",
-    the digest of its scores' file, and "counts" of its videos. A file that cannot be read counts as none."""
+    """What is kept of a run: "starts", each with date, seconds, commit and exit status; "made_of", by arm the digests
+    of the scores' files of the runs that it is made of; once it is done "evaluation", that of its own, and "counts" of
+    its videos. A file that cannot be read counts as none."""
     with contextlib.suppress(OSError, ValueError):
         kept = json.loads((run.workdir / FILE).read_text())
         if isinstance(kept, dict) and "starts" in kept:
@@ -29,8 +31,18 @@ def read(run: Run) -> dict[str, Any]:
 
 
 def is_done(run: Run) -> bool:
-    """Whether its scores are there, and are those that its own start left: others were made by hand, or damaged."""
-    return read(run).get("evaluation", "none") == _digest(run.evaluation)
+    """Whether its scores are there, and are those that its own start left, of the runs that it is made of as they are
+    now: others were made by hand, or damaged, or are of weights that are there no more."""
+    return read(run).get("evaluation", "none") == _digest(run.evaluation) and not _is_stale(run)
+
+
+def _is_stale(run: Run) -> bool:
+    """Whether a run was begun with what other runs had left before they were made anew."""
+    return read(run).get("made_of", _origins(run)) != _origins(run)
+
+
+def _origins(run: Run) -> dict[str, str | None]:
+    return {other.arm: _digest(other.evaluation) for other in run.made_of()}
 
 
 def _digest(path: pathlib.Path) -> str | None:
@@ -54,6 +66,8 @@ def start(run: Run, lock: int) -> None:
       RunFailed: with another one.
       KeyboardInterrupt: it, or this process, was asked to stop; it has saved its state.
     """
+    if _is_stale(run):
+        shutil.rmtree(run.workdir)
     run.workdir.mkdir(parents=True, exist_ok=True)
     # What is there afterwards is this start's.
     run.evaluation.unlink(missing_ok=True)
@@ -87,7 +101,7 @@ def _recorded(run: Run, execute: Callable[[], int]) -> int:
         about["status"] = execute()
     finally:
         about["seconds"] = round(time.monotonic() - began, 1)
-        _write(run, {"starts": [*read(run)["starts"], about]})
+        _write(run, {"starts": [*read(run)["starts"], about], "made_of": _origins(run)})
     return about["status"]
 
 

@@ -11,6 +11,7 @@ from benchmarks.ablation import definition
 from benchmarks.ablation.arms import FOLDER, AnyArm, Arm, Ensemble, Evaluated, Study
 from benchmarks.ablation.program import Command
 from benchmarks.ablation.versions import ROOT
+from vspw_jax.data import records
 from vspw_jax.evaluation.evaluate import SAVED_SCORES_FOLDER, SCORES_FILE
 from vspw_jax.metrics import predictions, truth
 
@@ -40,6 +41,10 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def evaluation(self) -> pathlib.Path:
         """The file of its scores."""
+
+    def made_of(self) -> tuple["Run", ...]:
+        """The runs that are done before it, as it is made of what they leave."""
+        return ()
 
     @abc.abstractmethod
     def commands(self) -> Iterator[Command]:
@@ -108,6 +113,11 @@ class OfNetwork(Run):
         flags = [f"--config.{name}={self.placed(value)}" for name, value in fields.items()]
         return Command(MAIN, [f"--config={self.recipe}", f"--workdir={workdir}", f"--mode={mode}", *flags], leaves)
 
+    def weights_scored(self) -> dict[str, Any]:
+        """Fields by which another run starts from the weights that this one's scores are of."""
+        key = "ema" if self.fields["evaluate.weights"] == "ema" else ""
+        return {"init_from": self.workdir, "init_from_key": key, "evaluate__weights": "trained"}
+
     def placed(self, value: Any) -> str:
         """A field's value, with the study's own folder in it."""
         return str(value).replace(FOLDER, str(self.folder))
@@ -127,6 +137,10 @@ class Training(OfNetwork):
     labeller: "Training | None" = None
     surest: float = 0.0
 
+    def made_of(self) -> tuple[Run, ...]:
+        """See `Run`; its pretraining is its own."""
+        return (self.labeller,) if self.labeller else ()
+
     def commands(self) -> Iterator[Command]:
         """See `Run`."""
         more: dict[str, Any] = {"run__afterwards": ("evaluate",)}
@@ -134,7 +148,8 @@ class Training(OfNetwork):
             yield self.pretraining.without_evaluation()
             more["init_from"] = self.pretraining.workdir
         if self.labeller:
-            yield from self._labelled()
+            if not records.exist(self._labels):
+                yield from self._labelled()
             more |= {"data__records": self._labels, "data__labelled_frames": "all"}
         yield self.command(self.evaluation, "train", self.workdir, **more)
 
@@ -156,8 +171,8 @@ class Training(OfNetwork):
             workdir / SCORES_FILE,
             "evaluate",
             workdir,
-            init_from=labeller.workdir,
             data__eval_split=split,
+            **labeller.weights_scored(),
             **keeps,
         )
         arguments = [
@@ -183,9 +198,13 @@ class Evaluation(OfNetwork):
 
     weights: Training
 
+    def made_of(self) -> tuple[Run, ...]:
+        """See `Run`."""
+        return (self.weights,)
+
     def commands(self) -> Iterator[Command]:
         """See `Run`."""
-        yield self.command(self.evaluation, "evaluate", self.workdir, init_from=self.weights.workdir)
+        yield self.command(self.evaluation, "evaluate", self.workdir, **self.weights.weights_scored())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +221,10 @@ class Combination(Run):
     def evaluation(self) -> pathlib.Path:
         """See `Run`."""
         return self.workdir / "ensemble.json"
+
+    def made_of(self) -> tuple[Run, ...]:
+        """See `Run`."""
+        return self.members
 
     def commands(self) -> Iterator[Command]:
         """See `Run`."""

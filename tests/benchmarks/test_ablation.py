@@ -458,13 +458,14 @@ def test_an_arm_of_anothers_weights_is_evaluated_with_its_own_fields(command, st
     tiny = tmp_path / "tiny"
     assert {"vspw_jax.main", "--mode=evaluate", "--config=configs/memory_a.py:demo", "--config.seed=0"} <= called
     assert {f"--workdir={tiny}/again/seed_0", f"--config.init_from={tiny}/first/seed_0"} <= called
+    assert {"--config.init_from_key=", "--config.evaluate.weights=trained"} <= called
     assert {"--config.evaluate.stages=2", "--config.train.steps=7", f"--config.data.records={tiny}/records"} <= called
     assert read(tiny / "study.json")["again: weights_of"] == "first"
 
 
 def test_an_ensemble_reads_its_members_scores_of_the_same_seed(command, stand_in, monkeypatch, tmp_path):
     arms = {
-        "a": Arm("configs/upernet.py:demo"),
+        "a": Arm("configs/upernet.py:demo", {"evaluate.save_scores": True}),
         "b": Evaluated("a", {"evaluate.flip": True}),
         "both": Ensemble(("a", "b")),
     }
@@ -509,15 +510,56 @@ def test_where_labels_cannot_be_made_nothing_is_trained_on_them(command, stand_i
         Evaluated("later", {}),
         Evaluated("both", {}),
         Ensemble(("first", "nobody")),
+        Ensemble(("first", "both")),
         Arm("configs/nce.py:demo", {}, None, "both"),
     ],
-    ids=["a later arm", "an ensemble's weights", "nobody's scores", "an ensemble's labels"],
+    ids=["a later arm", "an ensemble's weights", "nobody's scores", "an ensemble's scores", "an ensemble's labels"],
 )
 def test_an_arm_made_of_one_that_it_cannot_be_made_of_is_named(arm):
-    first = Arm("configs/nce.py:demo")
+    first = Arm("configs/nce.py:demo", {"evaluate.save_scores": True})
     arms = {"first": first, "second": first, "both": Ensemble(("first", "second")), "wrong": arm, "later": first}
-    with pytest.raises(UserError, match="Arm 'wrong' is made of '.*': expected one of .*first, second"):
+    with pytest.raises(UserError, match="Arm 'wrong' is made of '.*': expected one that .*first, second"):
         definition.resolved(Study("", "mIoU", arms, ()))
+
+
+def test_what_a_study_cannot_make_is_found_before_anything_is_trained():
+    arms = {name: Arm("configs/nce.py:demo") for name in ("first", "second")}
+    with pytest.raises(UserError, match="'both' is made of the scores of 'first', which saves none"):
+        definition.resolved(Study("", "mIoU", {**arms, "both": Ensemble(("first", "second"))}, ()))
+    with pytest.raises(UserError, match="The study compares 'third': expected one of its arms, first, second"):
+        definition.resolved(Study("", "mIoU", arms, (("second", "first"), ("third", "first"))))
+
+
+def test_what_is_made_of_a_run_is_made_anew_with_it(command, stand_in, monkeypatch, tmp_path):
+    arms = {
+        "first": Arm("configs/upernet.py:demo"),
+        "again": Evaluated("first", {"evaluate.flip": True}),
+        "student": Arm("configs/upernet.py:demo", {"data.labelled_frames": "drawn"}, labels_of="first"),
+        "apart": Arm("configs/upernet.py:demo"),
+    }
+    assert made(command, stand_in, monkeypatch, tmp_path, arms)[0] == 0
+    tiny, calls = tmp_path / "tiny", tmp_path / "calls"
+    (tiny / "student" / "seed_0" / "checkpoints").mkdir()
+    calls.unlink()
+    again = ["--study=tiny", "--seeds=1", f"--output={tmp_path}"]
+    assert command(*again)[0] == 0 and not calls.exists()
+    shutil.rmtree(tiny / "first" / "seed_0")
+    stand_in(f"FOLDER, FAILING = {str(tmp_path)!r}, None\n{LEAVES}".replace('"{}"', '"{ }"'))
+    assert command(*again)[0] == 0
+    called = calls.read_text()
+    assert all(f"--workdir={tiny}/{arm}/seed_0" in called for arm in ("first", "again", "student"))
+    assert f"--workdir={tiny}/apart" not in called and not (tiny / "student" / "seed_0" / "checkpoints").exists()
+
+
+def test_an_arms_weights_are_those_that_it_was_scored_by(tmp_path):
+    arms = {
+        "teacher": Arm("configs/ssltm_mean_teacher.py:demo"),
+        "again": Evaluated("teacher", {"evaluate.flip": True}),
+        "student": Arm("configs/ssltm.py:demo", labels_of="teacher"),
+    }
+    _, again, student = make_runs(tmp_path, Study("", "mIoU", arms, ()), seeds=1)
+    for command in (next(again.commands()), next(student.commands())):
+        assert {"--config.init_from_key=ema", "--config.evaluate.weights=trained"} <= set(command.arguments)
 
 
 def test_two_at_once_are_refused(study, command, tmp_path):

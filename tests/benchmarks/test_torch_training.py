@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from flax import nnx
 
 pytest.importorskip("torch")
 with warnings.catch_warnings():
@@ -12,6 +13,7 @@ with warnings.catch_warnings():
 
 from benchmarks import torch_training
 from vspw_jax.console.errors import UserError
+from vspw_jax.interop import convert
 from vspw_jax.training import optimizers
 
 STEPS = 4
@@ -38,7 +40,7 @@ def batch(seed):
     }
 
 
-def test_losses_and_weights_stay_those_of_pytorch():
+def test_losses_and_weights_stay_those_of_pytorch(tmp_path):
     config = small_recipe()
     ours = torch_training.Jax(config)
     first = torch_training.copied(ours.weights())
@@ -51,6 +53,14 @@ def test_losses_and_weights_stay_those_of_pytorch():
     # Adam's step is a gradient's sign where the gradient is rounding alone: there two steps may part by the rate.
     apart = np.concatenate([np.abs(after[path] - expected[path]).ravel() for path in after])
     assert np.quantile(apart, 0.99) < 2e-5 and np.median(moved) > 1e-3
+    for side in (ours, theirs):  # As both are evaluated: from a file.
+        torch_training.save(config, side.weights(), tmp_path / "weights.pth")
+        loaded, _ = convert.model_from_torch(tmp_path / "weights.pth")
+        found, expected = (
+            torch_training.arrays_of(tree) for tree in ([nnx.to_pure_dict(nnx.state(loaded))], side.weights())
+        )
+        kernel = "decoder/classifier/conv/kernel"
+        np.testing.assert_array_equal(found[kernel], expected[kernel])
 
 
 def test_the_learning_rate_is_the_recipes():

@@ -94,7 +94,7 @@ def searched(models, score, values, search=None, passes=None):
     search = search or sweep.Search(models, values)
     while (member := search.member()) is not None and (passes is None or len(search.passes) < passes):
         rows = [{"weights": list(one), "mIoU": score(one)} for one in search.tried(member)]
-        search.passes.append([row | {"fwIoU": 0.0, "pixel_accuracy": 0.0} for row in rows])
+        search.add([row | {"fwIoU": 0.0, "pixel_accuracy": 0.0} for row in rows])
     return search
 
 
@@ -112,6 +112,12 @@ def test_three_models_are_swept_in_turn_until_a_round_brings_nothing():
     assert max(last) <= max(before) or len(found.passes) == 3 * sweep.MOST_ROUNDS
     assert sweep_picture.picture(found, ("A&B", "C", "D")).count("<circle") == 3 * len(values)
     assert len(searched(2, lambda weights: weights[0], values).passes) == 1
+
+
+def test_equal_weights_win_where_nothing_beats_them():
+    even = lambda weights: 1 - sum((weight - 1 / 3) ** 2 for weight in weights)
+    found = searched(3, even, sweep.weights("0:1:0.5"))
+    assert found.best["weights"] == pytest.approx((1 / 3,) * 3) and found.best["mIoU"] == pytest.approx(1)
 
 
 def test_a_search_that_was_stopped_goes_on():
@@ -236,6 +242,7 @@ def test_what_the_user_must_mend(members, generated_records, tmp_path, capsys):
         (members, ["--method=vote", "--weights=1,2"], "for --method=sum, not for vote"),
         (members, ["--method=mean", "--sweep=0:1:0.5", data], "for --method=sum, not for mean"),
         (members, ["--sweep=0:1:0.5"], "name the --records=DIR"),
+        (members, ["--sweep=0:1:0.5", "--weights=1,2", data], "--sweep searches the weights"),
         (members, [data, "--split=train"], "are not scores of split 'train'"),
     ):
         with pytest.raises(UserError, match=message):
@@ -268,6 +275,7 @@ def test_the_program_takes_groups_of_classes(whole_members, generated_records, t
     groups = tmp_path / "groups.json"
     groups.write_text(json.dumps([[name for name in names if name != "sky"], ["sky"]]))
     program.main(arguments(whole_members, tmp_path / "out", "--method=by_class", f"--groups={groups}"))
+    assert json.loads((tmp_path / "out" / "ensemble.json").read_text())["groups"] == json.loads(groups.read_text())
     first, second = (scores.Reader(member) for member in whole_members)
     for video, found in first.videos.items():
         for frame in found:
@@ -284,6 +292,7 @@ def test_groups_that_do_not_fit_are_refused(members, whole_members, tmp_path):
         (whole_members, "{", ["--method=by_class", f"--groups={groups}"], "cannot be read as JSON"),
         (whole_members, '[["sky"]]', ["--method=by_class", f"--groups={groups}"], "expected 2 lists of names"),
         (whole_members, '["sky", "wall"]', ["--method=by_class", f"--groups={groups}"], "expected 2 lists of names"),
+        (whole_members, '[["sky"], [["wall"]]]', ["--method=by_class", f"--groups={groups}"], "do not have: ..wall"),
         (whole_members, '[["sky"], ["wal"]]', ["--method=by_class", f"--groups={groups}"], "do not have: wal"),
         (
             members,

@@ -26,6 +26,13 @@ def test_one_image_is_too_few_where_its_mean_is_normalised(recipe):
         supervised.Supervised.check(config)
 
 
+def test_views_that_divide_a_clip_are_refused():
+    config = nce.get_config("demo")
+    config.data.views = "two_frames"
+    with pytest.raises(UserError, match="data.views is 'two_frames'.*learns from whole clips.*--config.data.views=one"):
+        supervised.Supervised.check(config)
+
+
 def test_clips_whose_labels_nothing_reads_are_refused():
     config = memory_b.get_config("demo")
     config.data.labelled_frames = "first"

@@ -176,6 +176,7 @@ class Frames:
       videos: frames that the filter leaves out are in none of them.
       max_classes: the most classes that one frame of `videos` holds.
       has_masks: whether any frame has a mask; one of void alone holds no class.
+      pixels_K: how many pixels of each train id the frames of `videos` hold together.
       highest_class: the highest train id in `videos`, -1 if they hold none.
       dataset, numbering: which data set this is, and how its masks number their classes.
       classes: those that the train ids count: the data set's own, or VSPW's, to which those of some sets map.

@@ -81,16 +81,18 @@ class Search:
       models: their number.
       values: weights that are tried of the model that is swept.
       passes: for each pass over the frames its rows, in the order of the values.
+      start: of more than two models the row of equal weights, from which the search sets out.
     """
 
     models: int
     values: list[float]
     passes: list[list[dict[str, Any]]] = dataclasses.field(default_factory=list)
+    start: dict[str, Any] | None = None
 
     @property
     def best(self) -> dict[str, Any]:
         """The best row that was found."""
-        return best([best(rows) for rows in self.passes])
+        return best([*([self.start] if self.start else []), *map(best, self.passes)])
 
     def member(self) -> int | None:
         """Whose weight the next pass sweeps; None where the search is over."""
@@ -107,9 +109,17 @@ class Search:
         return self.best["mIoU"] - best([best(rows) for rows in before])["mIoU"]
 
     def tried(self, member: int) -> list[Weights]:
-        """The weights of the next pass, in which a member's is swept."""
-        start = tuple(self.best["weights"]) if self.passes else (1 / self.models,) * self.models
-        return along(start, member, self.values)
+        """The weights of the next pass, in which a member's is swept; in the first one the start's come last."""
+        if self.passes:
+            return along(tuple(self.best["weights"]), member, self.values)
+        equal = (1 / self.models,) * self.models
+        return [*along(equal, member, self.values), *([equal] if self.models > 2 else [])]
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Takes the rows of a pass, in the order of `tried`."""
+        if len(rows) > len(self.values):
+            *rows, self.start = rows
+        self.passes.append(rows)
 
     def last_of(self, member: int) -> list[dict[str, Any]]:
         """The rows of the last pass that swept a member; none where there is none."""
@@ -117,7 +127,7 @@ class Search:
 
     def to_json(self, about: Sequence[Any]) -> str:
         """The search, with what it is about, as `from_json` reads it."""
-        whole = {"members": about, "values": self.values, "passes": self.passes, "best": self.best}
+        whole = {"members": about, "values": self.values, "start": self.start, "passes": self.passes, "best": self.best}
         return json.dumps(whole | {"done": self.member() is None}, indent=2) + "\n"
 
 
@@ -128,7 +138,7 @@ def from_json(text: str, about: Sequence[Any], values: list[float]) -> Search:
         found = json.loads(text)
         same = found["members"] == json.loads(json.dumps(list(about))) and found["values"] == values
         rows_fit = all(len(rows) == len(values) for rows in found["passes"])
-        return Search(len(about), values, found["passes"]) if same and rows_fit else new
+        return Search(len(about), values, found["passes"], found["start"]) if same and rows_fit else new
     except (ValueError, TypeError, KeyError):
         return new
 

@@ -48,16 +48,19 @@ def vote(score_MHWK: Scores, ids_HWK: Ids = None) -> Labels:
     return _labels(score_MHWK, ids_HWK, counted)
 
 
-def by_class(score_MHWK: Scores, counts_MK: Bool[np.ndarray, "M K"]) -> Labels:
+def by_class(score_MHWK: Scores, counts_MK: Bool[np.ndarray, "M K"], ids_HWK: None = None) -> Labels:
     """The labels of scores each of which is the mean of the models that count for its class.
 
     For models that were trained for a group of classes each, as the authors of arXiv 2306.03508 tried (conclusion).
 
     Args:
       counts_MK: whether a model counts for a class; one at least for each.
+      ids_HWK: the scores must be of all classes.
     """
     weight_MK = (counts_MK / counts_MK.sum(axis=0)).astype(np.float32)
-    return _labels(score_MHWK, None, lambda score_MPK: functools.reduce(np.add, map(np.multiply, weight_MK, score_MPK)))
+    return _labels(
+        score_MHWK, ids_HWK, lambda score_MPK: functools.reduce(np.add, map(np.multiply, weight_MK, score_MPK))
+    )
 
 
 def _labels(score_MHWK: Scores, ids_HWK: Ids, combine: Callable[[list[np.ndarray]], np.ndarray]) -> Labels:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError
-from vspw_jax.data import labelled_frames
+from vspw_jax.data import labelled_frames, views
 from vspw_jax.losses import checks, clusters, cross_frame_nce, per_pixel, pne, segmentation
 from vspw_jax.models import segmenter
 from vspw_jax.models.segmenter import Outputs, Segmenter
@@ -168,10 +168,20 @@ class Supervised:
         """See `Task`."""
         decoder = segmenter.decoder_of(config.model)
         checks.check_losses(config, len(segmenter.maps_of(config.model)), decoder.SEGMENTATION_LOSS)
+        cls._check_views(config)
         cls._check_frames(config)
         cls._check_reference(config, decoder.reads_reference(config.model.decoder))
         cls._check_labels(config)
         cls._check_images(config)
+
+    @staticmethod
+    def _check_views(config: ConfigDict) -> None:
+        """Raises UserError where a view would show some of a clip's frames alone."""
+        if views.scheme(config.data).divide_frames:
+            raise UserError(
+                f"data.views is {config.data.views!r}, whose views have different frames of a clip, but task.name is "
+                f"{config.task.name!r}, which learns from whole clips. Set --config.data.views=one."
+            )
 
     @staticmethod
     def _check_frames(config: ConfigDict) -> None:

@@ -54,8 +54,9 @@ def _source(config: ConfigDict) -> str:
 
 
 def _with_weights(config: ConfigDict, weights: Iterable[float]) -> ConfigDict:
+    """Rounded, as processors differ in the last digit of a logarithm, and a run goes on with the same weights alone."""
     config = copy.deepcopy(config).unlock()
-    config.loss.segmentation.class_weight = tuple(map(float, weights))
+    config.loss.segmentation.class_weight = tuple(round(float(weight), 6) for weight in weights)
     return config.lock()
 
 
@@ -69,7 +70,7 @@ def inverse_log(shares: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
 
 
 def shares_of_pixels(members: Sequence[mixture.Member], num_frames: int, num_classes: int) -> Float[np.ndarray, " K"]:
-    """Each class's share of the labelled pixels that training sees: every data set counts as often as it is drawn.
+    """Each class's share of the labelled pixels: every data set counts as often as it is drawn, and in it every frame.
 
     Args:
       num_frames: of a clip.
