@@ -227,8 +227,8 @@ STUDIES: dict[str, Study] = {
         fields={**DRAWN, **LOW},
     ),
     "mdp": Study(
-        claim="Pretraining on labelled data sets helps fine-tuning on another one, by prototypes more than by pixels, and "
-        "most with mixed images (arXiv 2106.04121, tables 1 to 3: 44.78, 68.05, 69.72, 70.92).",
+        claim="Pretraining on labelled data sets helps fine-tuning on another one, by prototypes more than by pixels, "
+        "and most with mixed images (arXiv 2106.04121, tables 1 to 3: 44.78, 68.05, 69.72, 70.92).",
         decides="mIoU",
         arms={
             "scratch": Arm("configs/mdp_finetune.py:demo"),
