@@ -81,6 +81,7 @@ PRETRAINING = {
     "data.mixture.coco_stuff.generate.source": f"{FOLDER}/data/coco_stuff/images",
     "data.mixture.coco_stuff.records": f"{FOLDER}/data/coco_stuff/records",
     "train.steps": 200,
+    "evaluate.stride": (64, 64),  # Of nothing, but checked against the crop.
     "run.picture_every": 100_000,
 }
 """Fields by which the demo of the pretraining is made smaller, and draws its data into the study's folder."""
