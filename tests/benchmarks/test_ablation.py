@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import runpy
 import shutil
 import signal
 import sys
@@ -25,6 +26,7 @@ from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoCounts
 from vspw_jax.models import segmenter
+from vspw_jax.training import checks
 
 NEVER = 3
 """A class that no pixel has: what is predicted so is wrong, and of a class's IoU its accuracy is left."""
@@ -600,9 +602,12 @@ def test_every_study_names_fields_that_its_recipes_have(name, tmp_path):
     runs = make_runs(tmp_path / name, STUDIES[name], seeds=1)
     trained = [run for run in runs if isinstance(run, Training)]
     assert len(trained) > 1 and len({images_of_step(run.fields) for run in trained}) == 1
-    for run in runs:
-        assert all(member.fields["evaluate.save_scores"] for member in getattr(run, "members", ()))
     assert STUDIES[name].pairs and set(sum(STUDIES[name].pairs, ())) <= set(STUDIES[name].arms)
+    for run in [*trained, *(run.pretraining for run in trained if run.pretraining)]:
+        path, size = run.recipe.split(":")
+        config = runpy.run_path(str(definition.ROOT / path))["get_config"](size)
+        config.update_from_flattened_dict(run.set_fields)
+        checks.check_recipe(config.lock())
 
 
 def result(score, *intervals):
