@@ -5,7 +5,8 @@
 
 PyTorch's side is transformers' BeitForSemanticSegmentation, torch.optim.AdamW and torch's cross-entropy; it shares the
 weights that it begins with, the batches and no other code. Dropout is off, as no two libraries draw alike. Both train
-in float32 on the same cores, in turns: a step here, a step there. With --output both are evaluated as any checkpoint
+in float32 on the same cores, in turns: a step here, a step there. A second PyTorch model, whose first weights differ by
+a ten millionth, tells how far rounding alone drives two runs apart. With --output both are evaluated as any checkpoint
 is, by --mode=evaluate with their weights as `init_from`; a seed that is there is not trained again.
 """
 
@@ -42,6 +43,9 @@ with warnings.catch_warnings():
 
 RECIPE = "configs/upernet.py:demo"
 SIDES = ("jax", "torch")
+NUDGED = "nudged"
+"""PyTorch's side once more, from weights that differ by `NUDGE` of themselves."""
+NUDGE = 1e-7
 IN_MEMORY = (
     "layers.0.attention.q_proj.weight",
     "beit.embeddings.cls_token",
@@ -102,7 +106,7 @@ class Torch:
     """The same in PyTorch."""
 
     def __init__(self, config: ConfigDict, weights: Sequence[Any]) -> None:
-        self._config, self._rows, self._like = config, name_rows(config), weights
+        self._config, self._rows, self.first = config, name_rows(config), weights
         self.model = build(config)
         arrays = arrays_of(weights)
         tensors = {row.theirs: torch.from_numpy(np.array(row.view(arrays[row.ours]))) for row in self._rows}
@@ -149,10 +153,10 @@ class Torch:
 
     def weights(self) -> list[Any]:
         """Its weights in our trees."""
-        arrays, tensors = arrays_of(self._like), {name: x.numpy() for name, x in self.model.state_dict().items()}
+        arrays, tensors = arrays_of(self.first), {name: x.numpy() for name, x in self.model.state_dict().items()}
         for row in self._rows:
             row.view(arrays[row.ours])[...] = tensors[row.theirs]
-        return [placement.map_with_path(lambda path, leaf: arrays[path], tree) for tree in self._like]
+        return [placement.map_with_path(lambda path, leaf: arrays[path], tree) for tree in self.first]
 
 
 def is_decayed(path: str) -> bool:
@@ -208,9 +212,10 @@ def train(config: ConfigDict, steps: int) -> tuple[dict[str, Any], dict[str, lis
     """Both sides for so many steps: (losses and seconds of each step by side, their weights)."""
     ours = Jax(config)
     theirs = Torch(config, copied(ours.weights()))
-    sides = {"jax": ours, "torch": theirs}
-    losses: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    nudged = Torch(config, [jax.tree.map(lambda leaf: leaf * (1 + NUDGE), tree) for tree in theirs.first])
+    sides = {"jax": ours, "torch": theirs, NUDGED: nudged}
+    losses: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     batches = pipeline.training_batches(config.data, config.train.batch, config.model.image_size, config.seed)
     bar = progress(description=f"training seed {config.seed}", unit="step", total=steps)
     for step in range(steps):
@@ -220,10 +225,11 @@ def train(config: ConfigDict, steps: int) -> tuple[dict[str, Any], dict[str, lis
             began = time.perf_counter()
             losses[side].append(sides[side].step(batch))
             seconds[side].append(time.perf_counter() - began)
+        losses[NUDGED].append(nudged.step(batch))
         bar.update()
     bar.close()
     batches.close()
-    weights = {side: trained.weights() for side, trained in sides.items()}
+    weights = {side: sides[side].weights() for side in SIDES}
     return {"losses": losses, "seconds": seconds}, weights
 
 
@@ -244,18 +250,21 @@ def evaluate(config: ConfigDict, weights: list[Any], workdir: pathlib.Path) -> d
 
 def report(found: dict[str, Any]) -> str:
     """Losses side by side, how far they are apart, and the times of a step."""
-    losses = {side: np.array([[step[name] for name in TERMS] for step in found["losses"][side]]) for side in SIDES}
-    apart = np.abs(losses["jax"] - losses["torch"])
+    losses = {side: np.array([[step[name] for name in TERMS] for step in of]) for side, of in found["losses"].items()}
+    apart, by_rounding = (np.abs(losses[side] - losses["torch"]).max(axis=1) for side in ("jax", NUDGED))
     steps = len(apart)
     shown = sorted({0, 1, 2, 5, 10, 20, 30, 40, 49, *range(99, steps, 100), steps - 1} & set(range(steps)))
-    lines = ["step    JAX's loss   PyTorch's   apart, largest of the terms"]
+    lines = ["step    JAX's loss   PyTorch's   apart: JAX   nudged, largest of the terms"]
     lines += [
-        f"{step + 1:<6d}{losses['jax'][step, 0]:12.5f}{losses['torch'][step, 0]:12.5f}{apart[step].max():12.2e}"
+        f"{step + 1:<6d}{losses['jax'][step, 0]:12.5f}{losses['torch'][step, 0]:12.5f}"
+        f"{apart[step]:13.2e}{by_rounding[step]:9.1e}"
         for step in shown
     ]
-    first = apart[: min(50, steps)].max()
+    most = [values[: min(50, steps)].max() for values in (apart, by_rounding)]
     jax_s, torch_s = (float(np.median(found["seconds"][side][1:] or [np.nan])) for side in SIDES)
-    lines.append(f"Largest difference of a term in the first {min(50, steps)} steps: {first:.2e}")
+    lines.append(
+        f"Largest difference in the first {min(50, steps)} steps: {most[0]:.2e}, by rounding alone {most[1]:.2e}"
+    )
     lines.append(
         f"Time of a step by the clock, median: JAX {jax_s:.3f} s, PyTorch {torch_s:.3f} s: {jax_s / torch_s:.2f}"
     )
