@@ -29,7 +29,7 @@ def check_sections(config: ConfigDict) -> None:
         )
     if config.data.views not in TWO_VIEWS:
         raise UserError(
-            f"data.views is {config.data.views!r}: expected one of {' or '.join(TWO_VIEWS)}, as the task {TASK} "
+            f"data.views is {config.data.views!r}: expected {' or '.join(TWO_VIEWS)}, as the task {TASK} "
             "contrasts two views of a clip. Set --config.data.views=two."
         )
     if not config.model.get("projection", {}).get("dim") or "bank" not in config.model:
