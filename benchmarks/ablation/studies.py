@@ -239,6 +239,7 @@ STUDIES: dict[str, Study] = {
         },
         pairs=(
             ("pixels", "scratch"),
+            ("prototypes", "scratch"),
             ("prototypes", "pixels"),
             ("mixing", "prototypes"),
             ("mixing", "scratch"),
