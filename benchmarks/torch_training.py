@@ -24,9 +24,9 @@ import jax
 import numpy as np
 import torch
 from ml_collections import ConfigDict
-from scipy import stats
 from torch.nn import functional as F
 
+from benchmarks.ablation import bootstrap
 from configs import upernet
 from data_prep import generate
 from vspw_jax.console.errors import UserError, run_program
@@ -296,15 +296,11 @@ def scores(found: Sequence[dict[str, Any]]) -> str:
         ours, theirs = (100 * of_seed["scores"][side]["mIoU"] for side in SIDES)
         lines.append(f"{seed:<6d}{ours:10.2f}{theirs:12.2f}")
     for side in SIDES:
-        mean, half = interval([100 * of_seed["scores"][side]["mIoU"] for of_seed in found])
-        lines.append(f"{side}: {mean:.2f}, 95 % over seeds {mean - half:.2f} to {mean + half:.2f}")
+        miou_S = np.array([100 * of_seed["scores"][side]["mIoU"] for of_seed in found])
+        reach = bootstrap.over_seeds(miou_S)
+        between = f", 95 % over seeds {reach[0]:.2f} to {reach[1]:.2f}" if reach else ""
+        lines.append(f"{side}: {miou_S.mean():.2f}{between}")
     return "\n".join(lines)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and half of Student's 95 % interval; NaN of one value."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-    return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1)) * spread / len(values) ** 0.5
 
 
 def parser() -> argparse.ArgumentParser:

@@ -58,7 +58,7 @@ AnyArm = Arm | Evaluated | Ensemble
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Arms that are compared; the first is the baseline.
+    """Arms that are compared.
 
     Attributes:
       claim: what the study tests, a sentence, and whose claim it is.

@@ -65,8 +65,13 @@ def over_seeds(values_S: np.ndarray) -> list[float] | None:
     """[low, high] of Student's t interval around the mean of one value a seed; None with one seed."""
     if len(values_S) < 2:
         return None
-    reach = stdtrit(len(values_S) - 1, (1 + scores.LEVEL) / 2) * values_S.std(ddof=1) / math.sqrt(len(values_S))
+    reach = student(len(values_S)) * values_S.std(ddof=1)
     return [float(values_S.mean() - reach), float(values_S.mean() + reach)]
+
+
+def student(seeds: int) -> float:
+    """How many standard deviations of the seeds' values Student's interval reaches to either side of their mean."""
+    return float(stdtrit(seeds - 1, (1 + scores.LEVEL) / 2)) / math.sqrt(seeds)
 
 
 def resample(counts_S: Sequence[Sequence[VideoCounts]], seed: int = SEED) -> dict[str, Resampled]:

@@ -9,18 +9,14 @@ What a reader should make of a study stands beside its results, in benchmarks/re
 
 import argparse
 import json
-import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from scipy import stats
-
-from benchmarks.ablation import picture, table
+from benchmarks.ablation import bootstrap, picture, table
 from benchmarks.ablation.versions import ROOT
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.metrics.scores import LEVEL
 
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
@@ -69,15 +65,9 @@ def seeds_to_decide(mean: float, over_seeds: Sequence[float], seeds: int) -> int
     Returns:
       None where more than `MOST_SEEDS` would not do.
     """
-    spread = (over_seeds[1] - over_seeds[0]) / 2 / _student(seeds) * math.sqrt(seeds)
-    for number in range(2, MOST_SEEDS + 1):
-        if _student(number) * spread / math.sqrt(number) < abs(mean):
-            return number
-    return None
-
-
-def _student(seeds: int) -> float:
-    return float(stats.t.ppf(0.5 + LEVEL / 2, seeds - 1))
+    spread = (over_seeds[1] - over_seeds[0]) / 2 / bootstrap.student(seeds)
+    enough = (number for number in range(2, MOST_SEEDS + 1) if bootstrap.student(number) * spread < abs(mean))
+    return next(enough, None)
 
 
 def section(found: dict[str, Any], remarks: str) -> str:

@@ -106,7 +106,7 @@ def _pretrained(**fields: Any) -> Arm:
     return Arm("configs/mdp_finetune.py:demo", pretraining=Arm("configs/mdp.py:demo", {**PRETRAINING, **placed}))
 
 
-def _ssltm(recipe: str = "ssltm", transformer: bool = True, reference: bool = True, clusters: bool = True) -> Arm:
+def _ssltm(transformer: bool = True, reference: bool = True, clusters: bool = True) -> Arm:
     """OCRNet with some of SSLTM's parts; eight labelled queries a step, each with the frames that its parts read."""
     fields: dict[str, Any] = {"data.frames": (2 if transformer else 1) + reference}
     if not transformer:
@@ -117,8 +117,17 @@ def _ssltm(recipe: str = "ssltm", transformer: bool = True, reference: bool = Tr
         fields |= {"model.decoder.context": "query", "data.reference_distance": ()}
     if not clusters:
         fields |= {"model.decoder.clusters": 0, "loss.segmentation.weights.clusters": 0.0}
-    return Arm(f"configs/{recipe}.py:demo", fields)
+    return Arm("configs/ssltm.py:demo", fields)
 
+
+PRETRAINED = {
+    "pixels": _pretrained(kind="none", weights__mixed=0.0),
+    "regions": _pretrained(kind="region", weights__mixed=0.0),
+    "prototypes": _pretrained(weights__mixed=0.0),
+    "mixing": _pretrained(),
+    "sparse": _pretrained(sparse_views=("first", "second", "mixed")),
+}
+"""Paper 003's pretrainings."""
 
 ONE_LABEL_A_VIDEO = {
     "model.decoder.dim": 64,
@@ -131,10 +140,7 @@ TAUGHT = {
     **OCRNET.fields,
     "train.batch": 12,  # Eight of them labelled.
     "data.unlabelled_share": 1 / 3,
-    "task.start_step": 100,
     "task.threshold": 0.6,  # In so few steps nothing is as sure as 0.95.
-    "data.augment.strong.jitter": (0.25, 0.25, 0.25, 0.05),  # Colours tell classes.
-    "data.augment.strong.grey_chance": 0.0,
 }
 """OCRNet with a mean teacher."""
 
@@ -233,9 +239,7 @@ STUDIES: dict[str, Study] = {
         decides="mIoU",
         arms={
             "scratch": Arm("configs/mdp_finetune.py:demo"),
-            "pixels": _pretrained(kind="none", weights__mixed=0.0),
-            "prototypes": _pretrained(weights__mixed=0.0),
-            "mixing": _pretrained(),
+            **{name: PRETRAINED[name] for name in ("pixels", "prototypes", "mixing")},
         },
         pairs=(
             ("pixels", "scratch"),
@@ -250,13 +254,7 @@ STUDIES: dict[str, Study] = {
         claim="A bank of regions lies between pixels and prototypes, and sparse coding helps on data sets that the "
         "pretraining did not see (arXiv 2106.04121, tables 2 and 4: 68.05, 68.69, 69.72).",
         decides="mIoU",
-        arms={
-            "pixels": _pretrained(kind="none", weights__mixed=0.0),
-            "regions": _pretrained(kind="region", weights__mixed=0.0),
-            "prototypes": _pretrained(weights__mixed=0.0),
-            "mixing": _pretrained(),
-            "sparse": _pretrained(sparse_views=("first", "second", "mixed")),
-        },
+        arms=PRETRAINED,
         pairs=(("regions", "pixels"), ("prototypes", "regions"), ("sparse", "mixing")),
         fields=FINE_TUNED,
     ),

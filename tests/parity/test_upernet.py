@@ -13,17 +13,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
+pytest.importorskip("torch")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    pytest.importorskip("transformers")
+
+import torch
+
+from benchmarks import torch_training
 from configs import upernet
 from tests.parity.comparison import channels_last, fill, relative_error, training_gradients
 from vspw_jax.interop import namings
 from vspw_jax.models import segmenter
 from vspw_jax.parallel import placement
 from vspw_jax.training import train_state
-
-torch = pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers")
 
 CLASSES, DIM = 7, 32
 PER_BLOCK, WHOLE = 1e-5, 1e-4
@@ -51,26 +54,7 @@ def small_config(size, depth, out_blocks):
 
 def their_model(config):
     """BeitForSemanticSegmentation of the same sizes; every parameter and running statistic is random."""
-    encoder = config.model.encoder
-    model = transformers.BeitForSemanticSegmentation(
-        transformers.BeitConfig(
-            hidden_size=encoder.dim,
-            num_hidden_layers=encoder.depth,
-            num_attention_heads=encoder.heads,
-            intermediate_size=4 * encoder.dim,
-            image_size=config.model.image_size,
-            patch_size=16,
-            use_relative_position_bias=True,
-            use_absolute_position_embeddings=False,
-            layer_norm_eps=1e-6,
-            drop_path_rate=0.0,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            out_indices=[1, 2, 3, 4],
-            auxiliary_channels=config.model.decoder.auxiliary_dim,
-            num_labels=config.model.num_classes,
-        )
-    )
+    model = torch_training.build(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -112,15 +96,7 @@ def their_tensors(model):
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-IN_MEMORY = (
-    "layers.0.attention.q_proj.weight",
-    "beit.embeddings.cls_token",
-    "decode_head.psp_bottleneck.convolution.weight",
-)
-"""Names by which the rows know version 5 of transformers."""
-
-
-def hugging_face_rows(config, names=IN_MEMORY):
+def hugging_face_rows(config, names=torch_training.IN_MEMORY):
     return namings.NAMINGS["hugging_face_upernet"].rows(config.model, names)
 
 

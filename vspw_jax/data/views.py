@@ -108,16 +108,15 @@ def scheme(config: ConfigDict) -> type[Scheme]:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError where `config.data` names no scheme, or lacks what it reads."""
-    section = scheme(config).section
+    """Raises UserError where `config.data` names no scheme, lacks what it reads, or has frames that it cannot share."""
+    found = scheme(config)
+    section, count = found.section, len(found.prefixes)
     if section and section not in config.augment:
         raise UserError(
             f"data.views is {config.views!r}, but the recipe has no section data.augment.{section}. Add "
             f"config.data.augment.{section} = data.{section}() to it, from configs/parts/data.py."
         )
-
-    if scheme(config).divide_frames and config.frames % len(scheme(config).prefixes):
-        count = len(scheme(config).prefixes)
+    if found.divide_frames and config.frames % count:
         raise UserError(
             f"data.frames is {config.frames}, but the {count} views of data.views {config.views!r} divide a clip's "
             f"frames among themselves: expected a multiple of {count}. Set --config.data.frames={count}."
