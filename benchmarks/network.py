@@ -1,19 +1,21 @@
 """The network beside the same network in PyTorch: time of a forward pass and of a training step, and peak memory.
 
     python -m benchmarks.network --size=demo|base|large [--crop=224] [--batch=1] [--rounds=5] [--threads=2]
+    python -m benchmarks.network --size=large --crop=480 --device=gpu --dtype=bfloat16 --batch=2
 
-Both have the same weights and images, in float32, on the same cores. Outputs and gradients are compared first, and no
-figure is printed if outputs differ by more than 1e-4 or gradients by more than 3e-3 (at size base PyTorch's own
-gradients in float32 are 1.8e-4 from those in float64). Then they take turns; medians and their ratio (below 1: JAX is
-the faster) are printed. "Step" is the forward and backward pass in training mode of the outputs' sum weighted by drawn
-numbers, without an optimizer. Peak memory is what a process of its own gains in one step, gradients included, weights
-not: PyTorch as it is, JAX with each `remat`.
+Both have the same weights and images, on the same cores or the same GPU, in float32 or in bfloat16 (PyTorch by its
+autocast). Outputs and gradients are compared first, and no figure is printed if they differ by more than `TOLERANCES`
+(at size base PyTorch's own gradients in float32 are 1.8e-4 from those in float64). Then they take turns; medians and
+their ratio (below 1: JAX is the faster) are printed. "Step" is the forward and backward pass in training mode of the
+outputs' sum weighted by drawn numbers, without an optimizer. Peak memory, on CPU, is what a process of its own gains in
+one step, gradients included, weights not: PyTorch as it is, JAX with each `remat`.
 
 While times are taken the allocator keeps freed memory (glibc's MALLOC_MMAP_MAX_ and MALLOC_TRIM_THRESHOLD_), for both:
 by default it goes back to the system after every pass, which costs PyTorch more than JAX.
 """
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -34,14 +36,16 @@ from vspw_jax.interop import namings
 from vspw_jax.parallel.mesh import compiler_options, make_mesh
 from vspw_jax.training import train_state
 
-OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 3e-3
+TOLERANCES = {"float32": (1e-4, 3e-3), "bfloat16": (5e-2, 3e-1)}
+"""Of outputs and gradients, relative. Rounding of bfloat16 grows through two dozen blocks, in either library."""
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def recipe(size, crop, remat):
+def recipe(size, crop, remat, dtype="float32"):
     """The baseline at one of the sizes, without stochastic depth."""
     config = baseline.get_config("demo" if size == "demo" else "full")
     model = config.model
+    model.dtype = dtype
     model.image_size, model.remat = (crop, crop), "none" if remat == "torch" else remat
     model.encoder.drop_path = 0.0
     if size == "base":
@@ -125,19 +129,37 @@ class Torch:
     def __init__(self, config, weights, batch):
         self.model = torch_network.Segmenter(config.model)
         torch_network.load(self.model, name_rows(config), weights)
-        self.images = torch.from_numpy(drawn_images(config, batch).transpose(0, 3, 1, 2).copy())
+        self.device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+        self.model.to(self.device)
+        is_half = config.model.dtype == "bfloat16"
+        self.autocast = functools.partial(torch.autocast, self.device, torch.bfloat16, enabled=is_half)
+        images = drawn_images(config, batch).transpose(0, 3, 1, 2).copy()
+        self.images = torch.from_numpy(images).to(self.device)
         with torch.no_grad():
-            self.weighing = [torch.from_numpy(x) for x in directions(self.model.eval()(self.images)[:2])]
+            shapes = self.model.eval()(self.images)[:2]
+            self.weighing = [torch.from_numpy(x).to(self.device) for x in directions(shapes)]
 
     def forward(self):
-        with torch.inference_mode():
-            return self.model.eval()(self.images)[:2]
+        with torch.inference_mode(), self.autocast():
+            return self._computed(self.model.eval()(self.images)[:2])
 
     def step(self):
         self.model.train().zero_grad(set_to_none=True)
-        outputs = self.model(self.images)[:2]
-        sum((x * weight).sum() for x, weight in zip(outputs, self.weighing, strict=True)).backward()
-        return {name: parameter.grad for name, parameter in self.model.named_parameters()}
+        with self.autocast():
+            outputs = self.model(self.images)[:2]
+            loss = sum((x * weight).sum() for x, weight in zip(outputs, self.weighing, strict=True))
+        loss.backward()
+        return self._computed({name: parameter.grad for name, parameter in self.model.named_parameters()})
+
+    def _computed(self, result):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+
+def array(x):
+    """A JAX or PyTorch array of any device and type as float32."""
+    return x.detach().float().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, np.float32)
 
 
 def name_rows(config):
@@ -150,7 +172,7 @@ def squares(x):
 
 def output_error(found, wanted):
     """Length of the difference as a share of the length; not the largest one, for the reason below."""
-    return (squares(np.asarray(found) - np.asarray(wanted)) / squares(wanted)) ** 0.5
+    return (squares(array(found) - array(wanted)) / squares(array(wanted))) ** 0.5
 
 
 def gradient_error(config, found, wanted):
@@ -162,12 +184,12 @@ def gradient_error(config, found, wanted):
     difference = 0.0
     for row in name_rows(config):
         if row.ours in found:
-            expected = np.asarray(wanted[row.theirs])
+            expected = array(wanted[row.theirs])
             if row.part:
                 expected = np.split(expected, row.part[1])[row.part[0]]
-            change = row.layout.export(np.asarray(found[row.ours])[row.index]) - expected
+            change = row.layout.export(array(found[row.ours])[row.index]) - expected
             difference += squares(change)
-    length = sum(squares(x) for x in wanted.values())
+    length = sum(squares(array(x)) for x in wanted.values())
     return (difference / length) ** 0.5
 
 
@@ -179,7 +201,8 @@ def check_equal(config, ours, theirs):
     """
     output = max(output_error(*pair) for pair in zip(ours.forward(), theirs.forward(), strict=True))
     gradient = gradient_error(config, ours.step(), theirs.step())
-    if not (output < OUTPUT_TOLERANCE and gradient < GRADIENT_TOLERANCE):
+    tolerances = TOLERANCES[config.model.dtype]
+    if not (output < tolerances[0] and gradient < tolerances[1]):
         raise UserError(f"The networks differ: error of outputs {output:.1e}, gradients {gradient:.1e}.")
     return output, gradient
 
@@ -199,22 +222,23 @@ def measured_memory(flags, network):
 
 
 def compare(flags):
-    config = recipe(flags.size, flags.crop, flags.remat)
+    config = recipe(flags.size, flags.crop, flags.remat, flags.dtype)
     weights = drawn_weights(config)
     ours, theirs = Jax(config, weights, flags.batch), Torch(config, weights, flags.batch)
     count = sum(x.size for x in weights.values())
     print(f"{flags.size}, {count / 1e6:.1f} M weights, crop {flags.crop}, batch {flags.batch}")
-    print(f"{flags.threads} threads, {flags.clock} clock, remat {flags.remat}")
+    where = f"{flags.threads} threads, {flags.clock} clock" if flags.device == "cpu" else jax.devices()[0].device_kind
+    print(f"{where}, {flags.dtype}, remat {flags.remat}; JAX {jax.__version__}, PyTorch {torch.__version__}")
     errors = check_equal(config, ours, theirs)
     print(f"relative error of outputs {errors[0]:.1e}, of gradients {errors[1]:.1e}", flush=True)
     for name in ("forward", "step"):
         seconds = measure.take_turns([getattr(ours, name), getattr(theirs, name)], flags.rounds, CLOCKS[flags.clock])
         print(
-            f"{name:<8} JAX {seconds[0]:.3f} s  PyTorch {seconds[1]:.3f} s  ratio {seconds[0] / seconds[1]:.2f}",
+            f"{name:<8} JAX {seconds[0]:.4f} s  PyTorch {seconds[1]:.4f} s  ratio {seconds[0] / seconds[1]:.2f}",
             flush=True,
         )
     print(f"step compiled in {ours.compile_seconds:.0f} s")
-    if flags.memory:
+    if flags.memory and flags.device == "cpu":
         peer = measured_memory(flags, "torch")["MiB"]
         for remat in ("none", "dots", "full"):
             gained = measured_memory(flags, remat)["MiB"]
@@ -234,6 +258,8 @@ def parser():
     )
     result.add_argument("--remat", choices=("none", "dots", "full"), default="none", help="of the timed JAX step")
     result.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    result.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    result.add_argument("--dtype", choices=TOLERANCES, default="float32", help="of the computation")
     result.add_argument("--memory-of", choices=("torch", "none", "dots", "full"), help=argparse.SUPPRESS)
     return result
 
@@ -246,7 +272,13 @@ def main():
     # Before the first computation: thread pools are sized by the cores that the process may use.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])
     torch.set_num_threads(flags.threads)
-    jax.config.update("jax_platforms", "cpu")
+    if flags.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    elif jax.default_backend() == "cpu" or not torch.cuda.is_available():
+        raise UserError("JAX or PyTorch finds no GPU here: expected one, by --device=gpu.")
+    # Both multiply in float32 as they store it; a GPU's products would take numbers of 10 bits (TF32).
+    jax.config.update("jax_default_matmul_precision", "highest" if flags.dtype == "float32" else None)
+    torch.backends.cudnn.allow_tf32 = False
     (measure_memory if flags.memory_of else compare)(flags)
 
 

@@ -70,13 +70,18 @@ class PixelDecoder(nn.Module):
         for x, project, embed in zip(coarse[::-1], self.input_convs, self.level_encoding.weight, strict=True):
             shapes.append(tuple(x.shape[2:]))
             tokens.append(to_tokens(project(x)))
-            positions.append(torch.from_numpy(sine_position_encoding(*shapes[-1], len(embed))) + embed)
+            positions.append(sine_positions(shapes[-1], len(embed), embed) + embed)
         x, position = torch.cat(tokens, dim=1), torch.cat(positions)
         for layer in self.encoder.layers:
             x = layer(x, position, shapes)
         memories = split_maps(x, shapes)
         top_down = F.interpolate(memories[-1], quarter.shape[2:], mode="bilinear", align_corners=False)
         return self.mask_feature(self.output_convs[0](self.lateral_convs[0](quarter) + top_down)), memories
+
+
+def sine_positions(shape, dim, like):
+    """(cells, dim) of a map of a shape (H, W), on the device of another tensor and of its type."""
+    return torch.from_numpy(sine_position_encoding(*shape, dim)).to(like)
 
 
 class HeadAttention(nn.Module):
@@ -125,7 +130,7 @@ class Mask2Former(nn.Module):
 
     def forward(self, maps):
         mask_feature, memories = self.pixel_decoder(maps)
-        positions = [torch.from_numpy(sine_position_encoding(*x.shape[2:], x.shape[1])) for x in memories]
+        positions = [sine_positions(x.shape[2:], x.shape[1], self.level_embed.weight) for x in memories]
         tokens = [to_tokens(x) + embed for x, embed in zip(memories, self.level_embed.weight, strict=True)]
         x = self.query_feat.weight.expand(len(mask_feature), -1, -1)
         predictions = [self.predict(x, mask_feature)]

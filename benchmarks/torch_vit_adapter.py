@@ -89,13 +89,14 @@ class DeformableAttention(nn.Module):
     def forward(self, query, reference, feature, shapes):
         heads, levels, points = self.shape
         num_images, num_queries, _ = query.shape
-        offsets = self.sampling_offsets(query).unflatten(2, (heads, levels, points, 2))
+        offsets = self.sampling_offsets(query).unflatten(2, (heads, levels, points, 2)).float()
         weights = self.attention_weights(query).unflatten(2, (heads, -1)).softmax(dim=-1)
         values = self.value_proj(feature).split([height * width for height, width in shapes], dim=1)
         samples = []
         for level, (height, width) in enumerate(shapes):
             value = values[level].transpose(1, 2).reshape(num_images * heads, -1, height, width)
-            places = reference[:, None, None] + offsets[:, :, :, level] / torch.tensor([width, height])
+            size = offsets.new_tensor([width, height])
+            places = reference.to(offsets)[:, None, None] + offsets[:, :, :, level] / size
             grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)
             samples.append(F.grid_sample(value, grid, align_corners=False))
         weights = weights.transpose(1, 2).reshape(num_images * heads, 1, num_queries, levels * points)

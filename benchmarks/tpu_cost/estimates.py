@@ -62,11 +62,11 @@ def _elements(shape: str) -> int:
     )
 
 
-def _kind_of_fusion(rest: str, computations: Mapping[str, list]) -> str:
+def kind_of_fusion(rest: str, computations: Mapping[str, list]) -> str:
     """The gather, scatter or sort that a fusion is made for, in it or in a fusion within it; else "fusion"."""
     inside = (one for called in program_text.called_by(rest) for one in computations.get(called, ()))
     for _, _, operation, inner in inside:
-        kind = _kind_of_fusion(inner, computations) if operation == "fusion" else operation
+        kind = kind_of_fusion(inner, computations) if operation == "fusion" else operation
         if kind in MADE_FOR:
             return kind
     return "fusion"
@@ -94,7 +94,7 @@ def costs(text: str, schedules: Mapping[str, float] | None = None) -> Iterator[C
                     yield from visit(inner, times * rounds)
             elif _works(shape, operation, rest):
                 stated = CYCLES.search(rest)
-                kind = _kind_of_fusion(rest, computations) if operation == "fusion" and not stated else operation
+                kind = kind_of_fusion(rest, computations) if operation == "fusion" and not stated else operation
                 cycles = float(stated[1]) if stated else schedules.get(name)
                 scope, stack = SCOPE.search(rest), STACK.search(rest)
                 origin = scope[1] if scope else "", frames.stack(int(stack[1])) if stack else ()
