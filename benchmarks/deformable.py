@@ -53,13 +53,17 @@ def jax_forms(shapes, arrays, dtype):
         call = lambda f: jax.block_until_ready(f(values, places, weights))
         return tuple(functools.partial(call, f) for f in compiled)
 
-    gathered = deformable_attention._gathered
-    together = {"a head at a time": 1, "an image's heads at a time": HEADS, "all at once": len(values)}
-    forms = {f"gathers, {name}": functools.partial(gathered, together=count) for name, count in together.items()}
-    forms["gathers, all at once in float32"] = lambda values, *rest: gathered(
-        values.astype(jnp.float32), *rest, together=len(values)
-    ).astype(dtype)
-    return {name: pair(form) for name, form in forms.items()}
+    def gathers(together, dtype_of_sums):
+        """A form that takes so many heads together and adds samples, and gradients, in a type."""
+        form = functools.partial(deformable_attention._gathered, together=together)
+        return pair(lambda values, *rest: form(values.astype(dtype_of_sums), *rest).astype(dtype))
+
+    together = {"a head": 1, "an image's heads": HEADS, "all": len(values)}
+    return {
+        f"gathers, {name} together, sums in {sums}": gathers(count, sums)
+        for sums in sorted({dtype, "float32"})
+        for name, count in together.items()
+    }
 
 
 def torch_form(shapes, arrays, dtype):
@@ -126,7 +130,7 @@ def main():
             check(f"{name}, {of_part},", list(forms[name][part]()), list(forms[first][part]()), flags.dtype)
         medians = measure.take_turns([form[part] for form in forms.values()], flags.rounds, time.perf_counter)
         for name, median in zip(forms, medians, strict=True):
-            print(f"{of_part:<9} {name:<34} {1e3 * median:9.3f}", flush=True)
+            print(f"{of_part:<9} {name:<56} {1e3 * median:9.3f}", flush=True)
 
 
 if __name__ == "__main__":

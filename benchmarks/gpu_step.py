@@ -218,8 +218,8 @@ def main():
     options = parser().parse_args()
     if options.json:
         writable.check_folder(pathlib.Path(options.json).absolute().parent, "--json")
-    # Frames that an instruction keeps: by default the innermost ten, which do not reach up to the model's modules.
-    jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)
+    if options.trace:  # Frames that an instruction keeps: by default ten, which do not reach up to the model's modules.
+        jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)
     precision = jax.default_matmul_precision("highest") if options.dtype == "float32" else contextlib.nullcontext()
     with precision:
         row = account(options)
