@@ -53,6 +53,11 @@ def changed(config: ConfigDict, **fields: object) -> ConfigDict:
     return config
 
 
+FOCALNET_L = dict(
+    dim=192, levels=4, window=3, overlaps=True, post_norm=True, layer_scale=1e-4, normalize_modulator=True
+)
+
+
 def swin(**fields: object) -> ConfigDict:
     """Swin of another size."""
     return changed(models.swin_base(), **fields)
@@ -73,6 +78,8 @@ def encoders() -> list[Network]:
         Network("ResNet-101 (V1c, stride 8)", models.resnet_101(), public=Cost(42.519, 178.5)),
         Network("HRNetV2-W18", changed(models.hrnet_w48(), width=18)),
         Network("HRNetV2-W48", models.hrnet_w48(), public=Cost(65.325, 84.7)),
+        Network("FocalNet-B, windows from 9", models.focalnet_base(), public=Cost(91.192, 85.1)),
+        Network("FocalNet-L, four levels", changed(models.focalnet_base(), **FOCALNET_L), public=Cost(macs=186.7)),
         Network("MiT-B0", *mit(3.319, 3.2, dims=(32, 64, 160, 256), depths=(2, 2, 2, 2), head_dim=32)),
         Network("MiT-B1", *mit(13.151, 10.4, depths=(2, 2, 2, 2))),
         Network("MiT-B2", *mit(24.196, 20.2)),

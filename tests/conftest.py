@@ -71,6 +71,7 @@ SLOW = (
     "parity/test_resnet.py",
     "parity/test_swin.py",
     "parity/test_segformer.py",
+    "parity/test_focalnet.py",
     "parity/test_hrnet.py",
     "parity/test_ocrnet.py",
     "models/test_hrnet.py",

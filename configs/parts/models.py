@@ -88,6 +88,28 @@ def swin_base() -> ConfigDict:
     return encoder
 
 
+def focalnet_base() -> ConfigDict:
+    """FocalNet-B: microsoft/FocalNet segmentation/configs/focalnet/upernet_focalnet_base_*_lrf.py.
+
+    FocalNet-L of four levels: dim 192, levels 4, window 3, overlaps, post_norm, layer_scale 1e-4, normalize_modulator;
+    of three: levels 3, window 5 and no normalize_modulator (classification/configs/focalnet_large_fl{4,3}.yaml).
+    """
+    encoder = ConfigDict()
+    encoder.name = "focalnet"
+    encoder.dim = 128  # Of the first map; T and S: 96, L: 192, XL: 256.
+    encoder.depths = (2, 2, 18, 2)  # T: (2, 2, 6, 2).
+    encoder.levels = 3  # Convolutions of a block; "srf": 2.
+    encoder.window = 9  # Cells a side of the first, then 11, 13; in the weights of images 3, which are padded.
+    encoder.overlaps = False  # Whether patches overlap; L and XL.
+    encoder.post_norm = False  # Whether norms stand behind what they norm; L and XL.
+    encoder.layer_scale = 0.0  # Initial value of gamma_1 and gamma_2; 0: none.
+    encoder.modulation_norm = False  # A norm in the modulation; H.
+    encoder.normalize_modulator = False  # What is seen is divided by levels + 1.
+    encoder.mlp_ratio = 4.0
+    encoder.drop_path = 0.3  # Linear from 0 over the blocks.
+    return encoder
+
+
 def mit_b2() -> ConfigDict:
     """MiT-B2: every value is that of NVlabs/SegFormer mmseg/models/backbones/mix_transformer.py."""
     encoder = ConfigDict()

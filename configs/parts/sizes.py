@@ -84,6 +84,13 @@ def shrink_segformer(config: ConfigDict) -> None:
     config.model.decoder.dim = 96
 
 
+def shrink_focalnet(config: ConfigDict) -> None:
+    """The demo of a FocalNet with UperNet: narrow, shallow, from random weights."""
+    shrink_run(config)
+    config.model.encoder.update(dim=32, depths=(2, 2, 2, 2), levels=2, window=3, drop_path=0.0)
+    config.model.decoder.update(dim=96, auxiliary_dim=32)
+
+
 def shrink_swin(config: ConfigDict) -> None:
     """The demo of a Swin with UperNet: narrow, shallow, from random weights."""
     shrink_run(config)

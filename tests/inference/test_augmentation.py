@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import baseline, deeplabv3, hrnet, multi_dataset, nce, ocrnet, pne, segformer, upernet, upernet_swin
+from configs import (
+    baseline,
+    deeplabv3,
+    hrnet,
+    multi_dataset,
+    nce,
+    ocrnet,
+    pne,
+    segformer,
+    upernet,
+    upernet_focalnet,
+    upernet_swin,
+)
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import transforms
 from vspw_jax.inference import augmentation
@@ -167,7 +179,8 @@ def test_what_there_cannot_be_is_refused(fields, message):
 
 
 def test_the_recipes_have_the_released_codes_second_softmax_for_query_decoders_alone():
-    for recipe in (baseline, nce, multi_dataset, upernet, pne, deeplabv3, hrnet, ocrnet, upernet_swin, segformer):
+    recipes = (baseline, nce, multi_dataset, upernet, pne, deeplabv3, hrnet, ocrnet, upernet_swin, segformer)
+    for recipe in (*recipes, upernet_focalnet):
         config = recipe.get_config()
         assert config.evaluate.double_softmax == (config.model.decoder.name == "mask2former")
         assert (config.evaluate.scales, config.evaluate.flip) == ((1.0,), False)

@@ -201,6 +201,8 @@ NAMINGS = {
         ),
         Naming("hrnet_alone", title="HRNet's, timm's and mmsegmentation's (HRNet without a head)"),
         Naming("torchvision_resnet", title="torchvision's, timm's, mmsegmentation's and detectron2's (ResNet)"),
+        Naming("hugging_face_focalnet", title="Hugging Face's (FocalNet)"),
+        Naming("microsoft_focalnet", title="Microsoft's and timm's (FocalNet)", wrapper="model"),
         Naming("hugging_face_swin", title="Hugging Face's (Swin)"),
         Naming("microsoft_swin", title="Microsoft's, timm's and mmsegmentation's (Swin)", wrapper="model"),
         Naming("hugging_face_mit", title="Hugging Face's (MiT)"),

@@ -32,6 +32,7 @@ from vspw_jax.models.decoders.tmanet import TMANet
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
+from vspw_jax.models.encoders.focalnet import FocalNet
 from vspw_jax.models.encoders.hrnet import HRNet
 from vspw_jax.models.encoders.mit import MiT
 from vspw_jax.models.encoders.resnet import ResNet
@@ -41,6 +42,7 @@ from vspw_jax.models.projection_head import ProjectionHead
 
 ENCODERS: dict[str, type[Encoder]] = {
     "beit": BeitPyramid,
+    "focalnet": FocalNet,
     "hrnet": HRNet,
     "mit": MiT,
     "resnet": ResNet,
