@@ -78,6 +78,7 @@ def encoders() -> list[Network]:
         Network("ResNet-101 (V1c, stride 8)", models.resnet_101(), public=Cost(42.519, 178.5)),
         Network("HRNetV2-W18", changed(models.hrnet_w48(), width=18)),
         Network("HRNetV2-W48", models.hrnet_w48(), public=Cost(65.325, 84.7)),
+        Network("EVA-02-L", models.eva02_large(), public=Cost(316.826, 387.7)),
         Network("FocalNet-B, windows from 9", models.focalnet_base(), public=Cost(91.192, 85.1)),
         Network("FocalNet-L, four levels", changed(models.focalnet_base(), **FOCALNET_L), public=Cost(macs=186.7)),
         Network("MiT-B0", *mit(3.319, 3.2, dims=(32, 64, 160, 256), depths=(2, 2, 2, 2), head_dim=32)),

@@ -72,6 +72,7 @@ SLOW = (
     "parity/test_swin.py",
     "parity/test_segformer.py",
     "parity/test_focalnet.py",
+    "parity/test_eva.py",
     "parity/test_hrnet.py",
     "parity/test_ocrnet.py",
     "models/test_hrnet.py",

@@ -88,6 +88,20 @@ def swin_base() -> ConfigDict:
     return encoder
 
 
+def eva02_large() -> ConfigDict:
+    """EVA-02-L as a pyramid: every value is baaivision/EVA's, EVA-02/seg/configs/eva02/upernet/."""
+    encoder = ConfigDict()
+    encoder.name = "eva"
+    encoder.dim = 1024  # B: 768.
+    encoder.depth = 24  # B: 12.
+    encoder.heads = 16  # B: 12.
+    encoder.hidden = 2730  # Of the feed-forwards, 8/3 of the width; B: 2048.
+    encoder.pretrained_side = 16  # Patches a side in pre-training: 224 pixels by 14.
+    encoder.drop_path = 0.2  # Linear from 0 over the blocks; B: 0.15.
+    encoder.out_blocks = (8, 12, 16, 24)  # B: (4, 6, 8, 12).
+    return encoder
+
+
 def focalnet_base() -> ConfigDict:
     """FocalNet-B: microsoft/FocalNet segmentation/configs/focalnet/upernet_focalnet_base_*_lrf.py.
 

@@ -40,6 +40,11 @@ def shrink_mask2former(config: ConfigDict) -> None:
     shrink_run(config)
     config.model.encoder.update(dim=96, depth=4, heads=4, layer_scale=0.1, drop_path=0.0)
     config.model.encoder.update(adapter_channels=24, adapter_heads=4)
+    small_mask2former(config)
+
+
+def small_mask2former(config: ConfigDict) -> None:
+    """The decoder of a demo, and its loss."""
     config.model.decoder.update(dim=96, heads=4, encoder_ffn_dim=192, ffn_dim=192)
     config.model.decoder.update(encoder_layers=2, decoder_layers=3, num_queries=24)
     config.loss.segmentation.update(num_points=256, capacity=12)
@@ -82,6 +87,13 @@ def shrink_segformer(config: ConfigDict) -> None:
     config.optimizer.decoder_rate = 1.0  # Nothing was trained before.
     config.model.encoder.update(dims=(32, 64, 96, 128), depths=(2, 2, 2, 2), head_dim=16, drop_path=0.0)
     config.model.decoder.dim = 96
+
+
+def shrink_eva(config: ConfigDict) -> None:
+    """The demo of an EVA-02 with Mask2Former: narrow, shallow, from random weights."""
+    shrink_run(config)
+    config.model.encoder.update(dim=96, depth=4, heads=4, hidden=256, drop_path=0.0, out_blocks=(1, 2, 3, 4))
+    small_mask2former(config)
 
 
 def shrink_focalnet(config: ConfigDict) -> None:

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from configs import baseline, deeplabv3, segformer, upernet, upernet_focalnet, upernet_swin
+from configs import baseline, deeplabv3, mask2former_eva, segformer, upernet, upernet_focalnet, upernet_swin
 from configs.parts import models
 from tests.conftest import TINY
 from vspw_jax.interop import checkpoint_file, namings, sizes
@@ -111,6 +111,15 @@ def tiny_swin(**changes):
     model.encoder.update(dim=16, depths=(2, 2, 4, 2), head_dim=8, window=3, drop_path=0.3)
     model.decoder.update(dim=16, auxiliary_dim=12)
     model.update(image_size=(64, 64), num_classes=7)
+    model.encoder.update(changes)
+    return model
+
+
+def tiny_eva(**changes):
+    """config.model of a small EVA-02 with UperNet, as the released ones."""
+    model = tiny_upernet()
+    model.encoder = mask2former_eva.get_config("demo").model.encoder
+    model.encoder.update(dim=32, heads=2, hidden=20, drop_path=0.2)
     model.encoder.update(changes)
     return model
 

@@ -10,6 +10,7 @@ from configs import baseline, deeplabv3, hrnet, mcibi, mdp, ocrnet, ssltm, tmane
 from tests.interop.conftest import (
     drawn,
     listed,
+    tiny_eva,
     tiny_fcn,
     tiny_focalnet,
     tiny_hrnet,
@@ -226,6 +227,7 @@ NETWORKS = {
     "hrnet: hrnet, fcn": tiny_hrnet("hrnet"),
     "mmseg: hrnet, ocrnet": tiny_ocrnet(),
     "hrnet: hrnet, ocrnet": tiny_ocrnet("hrnet"),
+    "eva, upernet": tiny_eva(),
     "focalnet, upernet": tiny_focalnet(layer_scale=0.1, modulation_norm=True),
     "nvlabs: mit, segformer": tiny_segformer(),
     "mmseg: mit, segformer": tiny_segformer("mmseg"),

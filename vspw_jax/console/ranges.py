@@ -146,6 +146,8 @@ RANGES: dict[str, Range] = {
     "model.encoder.upsampling": TEXT,
     "model.encoder.head_dim": WIDTH,
     "model.encoder.window": COUNT,
+    "model.encoder.hidden": WIDTH,
+    "model.encoder.pretrained_side": COUNT,
     "model.encoder.levels": COUNT,
     "model.encoder.overlaps": FLAG,
     "model.encoder.post_norm": FLAG,

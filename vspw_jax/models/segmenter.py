@@ -32,6 +32,7 @@ from vspw_jax.models.decoders.tmanet import TMANet
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
+from vspw_jax.models.encoders.eva import Eva
 from vspw_jax.models.encoders.focalnet import FocalNet
 from vspw_jax.models.encoders.hrnet import HRNet
 from vspw_jax.models.encoders.mit import MiT
@@ -41,6 +42,7 @@ from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.models.projection_head import ProjectionHead
 
 ENCODERS: dict[str, type[Encoder]] = {
+    "eva": Eva,
     "beit": BeitPyramid,
     "focalnet": FocalNet,
     "hrnet": HRNet,

@@ -70,16 +70,18 @@ class BeitPyramid(beit.BeitEncoder):
         self.out_blocks = tuple(config.out_blocks)
         run = run_length(self.out_blocks)
 
-        def make_block(rngs: nnx.Rngs) -> beit.Block:
-            return beit.Block(
-                config.dim, config.heads, config.mlp_ratio, self.window, config.layer_scale, dtype=dtype, rngs=rngs
-            )
+        def make_run(rngs: nnx.Rngs) -> nnx.Module:
+            return layers.stack_modules(lambda rngs: self.make_block(config, dtype=dtype, rngs=rngs), run, rngs)
 
-        self.blocks = layers.stack_modules(
-            lambda rngs: layers.stack_modules(make_block, run, rngs), config.depth // run, rngs
-        )
+        self.blocks = layers.stack_modules(make_run, config.depth // run, rngs)
         self.fpn1 = Upsample4x(config.dim, **options)
         self.fpn2 = layers.Upsample2x(config.dim, config.dim, **options)
+
+    def make_block(self, config: ConfigDict, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
+        """A block: a function of (tokens, rate of stochastic depth, keys). A subclass may have another."""
+        return beit.Block(
+            config.dim, config.heads, config.mlp_ratio, self.window, config.layer_scale, dtype=dtype, rngs=rngs
+        )
 
     def features(self, image_NHWC: Float[Array, "N H*16 W*16 3"], keys_N: layers.Keys = None) -> list[layers.Map]:
         """The patch tokens as maps (N, H, W, C) after each block of `out_blocks`."""

@@ -55,12 +55,15 @@ def hugging_face(ours: str, theirs: str, config: ConfigDict, names: Collection[s
     yield from upsampling(ours, *(UPSAMPLING_5 if is_5 else UPSAMPLING))
 
 
+def published_out_blocks(depth: int) -> tuple[int, ...]:
+    """After how many blocks the maps are taken: as published for 12 and 24 blocks, else after every quarter."""
+    sixths = (2, 3, 4, 6) if depth % 6 == 0 else (1.5, 3, 4.5, 6)
+    return tuple(int(depth * part / 6) for part in sixths)
+
+
 def _sizes(fields: dict[str, Any], image_size: tuple[int, int]) -> EncoderSizes:
     """Given what the BEiT fixes."""
-    depth = fields["depth"]
-    # As published for 12 and 24 blocks, else after every quarter.
-    sixths = (2, 3, 4, 6) if depth % 6 == 0 else (1.5, 3, 4.5, 6)
-    out_blocks = tuple(int(depth * part / 6) for part in sixths)
+    out_blocks = published_out_blocks(fields["depth"])
     fields = fields | dict(layer_scale=1e-6, drop_path=0.2, out_blocks=out_blocks)
     assumed = [f"maps after blocks {', '.join(map(str, out_blocks))}", "stochastic depth 0.2 in training"]
     return EncoderSizes(fields, image_size, assumed)

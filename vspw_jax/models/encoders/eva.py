@@ -1,0 +1,119 @@
+"""EVA-02 as a pyramid: a vision transformer with rotary positions and gated feed-forwards, in BEiT's pyramid.
+
+Source: EVA-02, arXiv 2303.11331, section 2.1; baaivision/EVA EVA-02/seg/backbone/eva2.py.
+Shapes: N images, H and W patches (1/16), S = H*W + 1 tokens (class token first), G heads, D channels a head, C width.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from vspw_jax.console.errors import UserError, check_divides
+from vspw_jax.models import layers
+from vspw_jax.models.encoders import beit_pyramid, eva_rows, rotary_position
+
+
+class Attention(nnx.Module):
+    """Global self-attention with biases on queries and values, none on keys; queries and keys of patches are turned."""
+
+    def __init__(self, config: ConfigDict, window: layers.Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        dim = config.dim
+        self.heads, self.window, self.pretrained_side = config.heads, window, config.pretrained_side
+        self.qkv = layers.linear(dim, 3 * dim, use_bias=False, dtype=dtype, rngs=rngs)
+        self.q_bias = nnx.Param(jnp.zeros(dim))
+        self.v_bias = nnx.Param(jnp.zeros(dim))
+        self.proj = layers.linear(dim, dim, dtype=dtype, rngs=rngs)
+
+    def turned(self, x_NSGD: Float[Array, "N S G D"]) -> Float[Array, "N S G D"]:
+        """Queries or keys; those of the class token stay."""
+        angles = rotary_position.angles(self.window, x_NSGD.shape[-1], self.pretrained_side)
+        return jnp.concatenate([x_NSGD[:, :1], rotary_position.rotate(x_NSGD[:, 1:], angles)], axis=1)
+
+    def __call__(self, x_NSC: layers.Tokens) -> layers.Tokens:
+        query, key, value = jnp.split(self.qkv(x_NSC), 3, axis=-1)
+        query = query + self.q_bias[...].astype(query.dtype)
+        value = value + self.v_bias[...].astype(value.dtype)
+        query, key, value = (x.reshape(*x.shape[:2], self.heads, -1) for x in (query, key, value))
+        output = jax.nn.dot_product_attention(self.turned(query), self.turned(key), value)
+        return self.proj(output.reshape(x_NSC.shape))
+
+
+class GatedFeedForward(nnx.Module):
+    """SwiGLU with a norm before its last layer: equation 1 of the paper and sub-LN."""
+
+    def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
+        self.gate = layers.linear(dim, hidden, **options)
+        self.value = layers.linear(dim, hidden, **options)
+        self.norm = layers.layer_norm(hidden, 1e-6, **options)
+        self.proj = layers.linear(hidden, dim, **options)
+
+    def __call__(self, x_NSC: layers.Tokens) -> layers.Tokens:
+        return self.proj(self.norm(jax.nn.silu(self.gate(x_NSC)) * self.value(x_NSC)))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block with stochastic depth."""
+
+    def __init__(self, config: ConfigDict, window: layers.Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        options = layers.Options(dtype=dtype, rngs=rngs)
+        self.norm1 = layers.layer_norm(config.dim, 1e-6, **options)
+        self.attn = Attention(config, window, **options)
+        self.norm2 = layers.layer_norm(config.dim, 1e-6, **options)
+        self.mlp = GatedFeedForward(config.dim, config.hidden, **options)
+
+    def __call__(
+        self, x_NSC: layers.Tokens, drop_rate: float | Float[Array, ""], keys_N: layers.Keys = None
+    ) -> layers.Tokens:
+        x_NSC = x_NSC + layers.drop_path(self.attn(self.norm1(x_NSC)), drop_rate, layers.fold_keys(keys_N, 0))
+        return x_NSC + layers.drop_path(self.mlp(self.norm2(x_NSC)), drop_rate, layers.fold_keys(keys_N, 1))
+
+
+class Eva(beit_pyramid.BeitPyramid):
+    """EVA-02: image to four maps of width `dim` at 1/4, 1/8, 1/16, 1/32, without a norm at the end.
+
+    Args:
+      config: dim, depth, heads, hidden (width of the feed-forwards), pretrained_side (patches a side of the grid of
+        pre-training), drop_path (linear from 0 over the blocks), out_blocks (as `BeitPyramid`'s).
+      image_size: (height, width) of the input in pixels, multiples of 16; fixes the positions.
+      remat: a key of `layers.REMAT_POLICIES`, for the blocks.
+    """
+
+    FIELDS = ("dim", "depth", "heads", "hidden", "pretrained_side", "drop_path", "out_blocks")
+    NO_DECAY = r"(^|/)([qv]_bias|pos_embed|cls_token)$"
+    """Those that the source's no_weight_decay names, and the attention's biases."""
+    TORCH_NAMES = eva_rows.NAMES
+
+    @classmethod
+    def check(cls, config: ConfigDict, image_size: layers.Size) -> None:
+        check_divides("model.encoder.heads", config.heads, config.dim)
+        if config.dim // config.heads % 4:
+            raise UserError(
+                f"model.encoder.heads is {config.heads}: heads of {config.dim // config.heads} channels cannot be "
+                "turned by row and column. Choose so many that a head's channels are a multiple of 4."
+            )
+        beit_pyramid.check_sizes(config, image_size)
+
+    @classmethod
+    def layer_id(cls, config: ConfigDict, path: str, shape: tuple[int, ...]) -> int | np.ndarray | None:
+        """As BEiT's; the positions are with the patches."""
+        return 0 if path == "pos_embed" else super().layer_id(config, path, shape)
+
+    def __init__(
+        self, config: ConfigDict, image_size: layers.Size, remat: str, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        super().__init__(config, image_size, remat, dtype=dtype, rngs=rngs)
+        tokens = self.window[0] * self.window[1] + 1
+        self.pos_embed = nnx.Param(layers.normal_02(rngs.params(), (1, tokens, config.dim)))
+
+    def make_block(self, config: ConfigDict, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> Block:
+        return Block(config, self.window, dtype=dtype, rngs=rngs)
+
+    def embed(self, image_NHWC: Float[Array, "N H*16 W*16 3"]) -> tuple[Float[Array, "N 1 C"], layers.Tokens]:
+        """As BEiT's, with the learned positions added to both."""
+        token, patches = super().embed(image_NHWC)
+        positions = self.pos_embed[...].astype(self.dtype)
+        return token + positions[:, :1], patches + positions[:, 1:]

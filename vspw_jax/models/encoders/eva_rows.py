@@ -1,0 +1,120 @@
+"""Names of EVA-02's tensors in PyTorch files, and its sizes off their shapes; see `torch_rows.py`.
+
+Sources: baaivision/EVA EVA-02/seg/backbone/eva2.py; huggingface/pytorch-image-models timm/models/eva.py.
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator
+
+from ml_collections import ConfigDict
+
+from vspw_jax.console.errors import UserError
+from vspw_jax.models.encoders import beit_pyramid_rows
+from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, Positions, Rotary
+from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shapes
+from vspw_jax.models.torch_rows import LINEAR, SAME, Row, conv, linear, norm
+
+PRETRAINED_SIDE = 16
+"""Patches a side of all released ones in pre-training: 224 pixels by 14."""
+HEAD_DIM = 64
+"""Of all released ones."""
+LEFT_OUT = {r"rope\.freqs_(cos|sin)$": "tables of rotary positions follow from the crop; export makes them anew"}
+PRETRAINING = {
+    r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": (
+        "of a pretraining or image classification head, which a segmentation network does not have"
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How a code names the parts of a block."""
+
+    q_bias: str = "attn.q_bias"
+    v_bias: str = "attn.v_bias"
+    gate: str = "mlp.w1"
+    value: str = "mlp.w2"
+    norm: str = "mlp.ffn_ln"
+    proj: str = "mlp.w3"
+
+
+BAAI = Form()
+TIMM = Form("attn.q_proj.bias", "attn.v_proj.bias", "mlp.fc1_g", "mlp.fc1_x", "mlp.norm", "mlp.fc2")
+
+
+def block(ours: str, theirs: str, index: tuple[int, ...], rotary: Rotary, form: Form) -> Iterator[Row]:
+    """Rows of a block."""
+    for number, name in enumerate(("q_proj", "k_proj", "v_proj")):
+        yield Row(f"{ours}/attn/qkv/kernel", f"{theirs}.attn.{name}.weight", LINEAR, index, our_part=(number, 3))
+    yield Row(f"{ours}/attn/q_bias", f"{theirs}.{form.q_bias}", SAME, index, fit=rotary if form is BAAI else None)
+    yield Row(f"{ours}/attn/v_bias", f"{theirs}.{form.v_bias}", SAME, index)
+    yield from linear(f"{ours}/attn/proj", f"{theirs}.attn.proj", index)
+    for here, there in (("gate", form.gate), ("value", form.value), ("proj", form.proj)):
+        yield from linear(f"{ours}/mlp/{here}", f"{theirs}.{there}", index)
+    yield from norm(f"{ours}/mlp/norm", f"{theirs}.{form.norm}", index)
+    for number in (1, 2):
+        yield from norm(f"{ours}/norm{number}", f"{theirs}.norm{number}", index)
+
+
+def body(ours: str, theirs: str, config: ConfigDict, form: Form = BAAI) -> Iterator[Row]:
+    """Rows of all but the pyramid."""
+    sizes = (config.dim // config.heads, config.pretrained_side)
+    yield Row(f"{ours}/cls_token", f"{theirs}cls_token")
+    yield Row(f"{ours}/pos_embed", f"{theirs}pos_embed", fit=Positions(*sizes))
+    kernel, bias = conv(f"{ours}/patch_embed/proj", f"{theirs}patch_embed.proj")
+    yield from (dataclasses.replace(kernel, fit=PatchKernel()), bias)
+    for number, (here, index) in enumerate(beit_pyramid_rows.places(ours, config)):
+        yield from block(here, f"{theirs}blocks.{number}", index, Rotary(*sizes), form)
+
+
+def segmentation(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in BAAI's checkpoints of segmentation networks."""
+    yield from body(ours, theirs, config)
+    yield from beit_pyramid_rows.upsampling(ours, *(theirs + name for name in beit_pyramid_rows.UPSAMPLING))
+
+
+def form_alone(names: Collection[str], theirs: str) -> Form:
+    """The form in a file of an EVA-02 alone."""
+    return TIMM if f"{theirs}blocks.0.{TIMM.gate}.weight" in names else BAAI
+
+
+def alone(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in files of an EVA-02 alone, without the pyramid: BAAI's, or timm's."""
+    return body(ours, theirs, config, form_alone(names, theirs))
+
+
+def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
+    """In BAAI's and timm's files."""
+    form, tokens = form_alone(shapes.tensors, theirs), shapes.size(f"{theirs}pos_embed", 1)
+    side = math.isqrt(tokens - 1)
+    if side * side != tokens - 1:
+        raise UserError(f"{shapes.path}: {theirs}pos_embed has {tokens} positions, which no square of patches has.")
+    table, dim = f"{theirs}rope.freqs_cos", shapes.size(f"{theirs}cls_token", 2)
+    head_dim = shapes.size(table, 1) if table in shapes.tensors else HEAD_DIM
+    depth = shapes.count(theirs + "blocks.{}.norm1.weight")
+    out_blocks = beit_pyramid_rows.published_out_blocks(depth)
+    fields = dict(
+        dim=dim,
+        depth=depth,
+        heads=dim // head_dim,
+        hidden=shapes.size(f"{theirs}blocks.0.{form.gate}.weight", 0),
+        pretrained_side=PRETRAINED_SIDE,
+        drop_path=0.2,
+        out_blocks=out_blocks,
+    )
+    assumed = [
+        f"heads of {head_dim} channels",
+        f"positions of {PRETRAINED_SIDE}x{PRETRAINED_SIDE} patches in pre-training",
+        f"maps after blocks {', '.join(map(str, out_blocks))}",
+        "stochastic depth 0.2 in training",
+    ]
+    return EncoderSizes(fields, (PATCH * side, PATCH * side), assumed)
+
+
+TOLD = ("dim", "depth", "hidden")
+MARK, TIMM_MARK = "blocks.0.mlp.w1.", "blocks.0.mlp.fc1_g."
+NAMES: EncoderNames = {
+    "mmseg": Names((MARK,), segmentation, sizes, TOLD, left_out=LEFT_OUT),
+    "baai_eva02": Names((MARK, TIMM_MARK), alone, sizes, TOLD, whole=False, left_out=LEFT_OUT | PRETRAINING),
+}
