@@ -71,8 +71,7 @@ def sample_every_head(
         output = deformable_kernel.sample_and_sum(*of_heads)
     elif jax.default_backend() == "gpu":
         # In float32, as a GPU adds to numbers of 16 bits at scattered places twelve times slower.
-        value_GSD, *rest = of_heads
-        output = _gathered(value_GSD.astype(jnp.float32), *rest, together=heads).astype(value_GSD.dtype)
+        output = _gathered(of_heads[0].astype(jnp.float32), *of_heads[1:], together=heads).astype(value_NSGD.dtype)
     else:
         output = _gathered(*of_heads, together=1)
     return jnp.moveaxis(output.reshape(num_images, heads, num_queries, -1), 1, 2)
