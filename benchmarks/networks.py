@@ -58,6 +58,9 @@ FOCALNET_L = dict(
 )
 
 
+INTERNIMAGE_T = dict(dim=64, depths=(4, 4, 18, 4), reach=1.0, post_norm=False)
+
+
 def swin(**fields: object) -> ConfigDict:
     """Swin of another size."""
     return changed(models.swin_base(), **fields)
@@ -78,6 +81,8 @@ def encoders() -> list[Network]:
         Network("ResNet-101 (V1c, stride 8)", models.resnet_101(), public=Cost(42.519, 178.5)),
         Network("HRNetV2-W18", changed(models.hrnet_w48(), width=18)),
         Network("HRNetV2-W48", models.hrnet_w48(), public=Cost(65.325, 84.7)),
+        Network("InternImage-T", changed(models.internimage_xl(), **INTERNIMAGE_T), public=Cost(28.770, 24.9)),
+        Network("InternImage-XL", models.internimage_xl(), public=Cost(328.971, 286.7)),
         Network("EVA-02-L", models.eva02_large(), public=Cost(316.826, 387.7)),
         Network("FocalNet-B, windows from 9", models.focalnet_base(), public=Cost(91.192, 85.1)),
         Network("FocalNet-L, four levels", changed(models.focalnet_base(), **FOCALNET_L), public=Cost(macs=186.7)),

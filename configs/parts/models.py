@@ -124,6 +124,25 @@ def focalnet_base() -> ConfigDict:
     return encoder
 
 
+def internimage_xl() -> ConfigDict:
+    """InternImage-XL: OpenGVLab/InternImage segmentation/configs/ade20k/upernet_internimage_xl_640_160k_ade20k.py.
+
+    T: dim 64, depths (4, 4, 18, 4), reach 1, drop_path 0.2, no post_norm. S: 80, (4, 4, 21, 4), reach 1, 0.3.
+    B: 112, (4, 4, 21, 4), reach 1. L: 160, (5, 5, 22, 5).
+    """
+    encoder = ConfigDict()
+    encoder.name = "internimage"
+    encoder.dim = 192  # Of the first map.
+    encoder.depths = (5, 5, 24, 5)
+    encoder.group_width = 16  # Channels that choose their places together.
+    encoder.post_norm = True  # Whether norms stand behind what they norm.
+    encoder.layer_scale = 1.0  # Initial value of gamma_1 and gamma_2.
+    encoder.reach = 2.0  # The source's offset_scale: multiplies the 3x3 places and their offsets.
+    encoder.mlp_ratio = 4.0
+    encoder.drop_path = 0.4  # Linear from 0 over the blocks.
+    return encoder
+
+
 def mit_b2() -> ConfigDict:
     """MiT-B2: every value is that of NVlabs/SegFormer mmseg/models/backbones/mix_transformer.py."""
     encoder = ConfigDict()

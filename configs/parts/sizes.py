@@ -103,6 +103,14 @@ def shrink_focalnet(config: ConfigDict) -> None:
     config.model.decoder.update(dim=96, auxiliary_dim=32)
 
 
+def shrink_internimage(config: ConfigDict) -> None:
+    """The demo of an InternImage with UperNet: narrow, shallow, from random weights."""
+    shrink_run(config)
+    config.optimizer.layer_decay = 1.0  # Nothing was trained before.
+    config.model.encoder.update(dim=32, depths=(2, 2, 2, 2), group_width=8, reach=1.0, drop_path=0.0)
+    config.model.decoder.update(dim=96, auxiliary_dim=32)
+
+
 def shrink_swin(config: ConfigDict) -> None:
     """The demo of a Swin with UperNet: narrow, shallow, from random weights."""
     shrink_run(config)

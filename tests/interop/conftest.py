@@ -10,7 +10,16 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from configs import baseline, deeplabv3, mask2former_eva, segformer, upernet, upernet_focalnet, upernet_swin
+from configs import (
+    baseline,
+    deeplabv3,
+    mask2former_eva,
+    segformer,
+    upernet,
+    upernet_focalnet,
+    upernet_internimage,
+    upernet_swin,
+)
 from configs.parts import models
 from tests.conftest import TINY
 from vspw_jax.interop import checkpoint_file, namings, sizes
@@ -128,6 +137,16 @@ def tiny_focalnet(**changes):
     """config.model of a small FocalNet with UperNet."""
     model = upernet_focalnet.get_config("demo").model
     model.encoder.update(dim=8, depths=(1, 2, 1, 1), mlp_ratio=2.0, drop_path=0.3)
+    model.decoder.update(dim=16, auxiliary_dim=12)
+    model.update(image_size=(64, 64), num_classes=7)
+    model.encoder.update(changes)
+    return model
+
+
+def tiny_internimage(**changes):
+    """config.model of a small InternImage with UperNet."""
+    model = upernet_internimage.get_config("demo").model
+    model.encoder.update(dim=16, depths=(1, 2, 1, 1), mlp_ratio=2.0, drop_path=0.4)
     model.decoder.update(dim=16, auxiliary_dim=12)
     model.update(image_size=(64, 64), num_classes=7)
     model.encoder.update(changes)

@@ -207,6 +207,7 @@ NAMINGS = {
         Naming("microsoft_swin", title="Microsoft's, timm's and mmsegmentation's (Swin)", wrapper="model"),
         Naming("hugging_face_mit", title="Hugging Face's (MiT)"),
         Naming("nvlabs_mit", title="NVIDIA's and mmsegmentation's (MiT)"),
+        Naming("opengvlab_internimage", title="OpenGVLab's (InternImage)", wrapper="model"),
         Naming("baai_eva02", title="BAAI's and timm's (EVA-02)", wrapper="model"),
         Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),
         Naming("hugging_face_beit", title="Hugging Face's (BEiT)"),

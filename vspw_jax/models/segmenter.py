@@ -35,6 +35,7 @@ from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 from vspw_jax.models.encoders.eva import Eva
 from vspw_jax.models.encoders.focalnet import FocalNet
 from vspw_jax.models.encoders.hrnet import HRNet
+from vspw_jax.models.encoders.internimage import InternImage
 from vspw_jax.models.encoders.mit import MiT
 from vspw_jax.models.encoders.resnet import ResNet
 from vspw_jax.models.encoders.swin import Swin
@@ -46,6 +47,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "beit": BeitPyramid,
     "focalnet": FocalNet,
     "hrnet": HRNet,
+    "internimage": InternImage,
     "mit": MiT,
     "resnet": ResNet,
     "swin": Swin,

@@ -1,0 +1,253 @@
+"""InternImage against a PyTorch module written from its formulas, with the same weights and OpenGVLab's names."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import upernet_internimage
+from tests.interop.conftest import assert_reads, drawn, listed, tiny_internimage, variables
+from tests.parity.comparison import channels_last, largest_error, relative_error
+from tests.parity.torch_resnet import draw
+from vspw_jax.console.errors import UserError
+from vspw_jax.interop import checkpoint_file, convert, namings
+from vspw_jax.models import segmenter
+from vspw_jax.training import train_state
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402 - only where PyTorch is.
+
+FORWARD, GRADIENT = 1e-5, 1e-4
+"""Relative errors allowed: the largest difference over the largest value."""
+DIM, DEPTHS, GROUP = 16, (1, 2, 1, 1), 8
+OPTIONS = {"T": dict(post_norm=False, reach=1.0), "XL": dict(post_norm=True, reach=2.0)}
+IMAGES = ((64, 96), (75, 101))
+"""Of the second no side is divided by the strides."""
+
+
+def sampled(value_CHW, x, y):
+    """A map at a place, in float or not: the four cells around it, of which those outside the map are zero."""
+    channels, height, width = value_CHW.shape
+    left, top, total = torch.floor(x), torch.floor(y), 0.0
+    for row, share_y in ((top, 1 - (y - top)), (top + 1, y - top)):
+        for column, share_x in ((left, 1 - (x - left)), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            cell = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
+            found = value_CHW.reshape(channels, -1)[:, cell]
+            total = total + found * (share_y * share_x * inside)
+    return total
+
+
+class ChannelsLast(nn.Module):
+    """Stands where the source permutes, so that the norm has its number."""
+
+    def forward(self, x_NCHW):
+        return x_NCHW.permute(0, 2, 3, 1)
+
+
+class DeformableConvolution(nn.Module):
+    """Equation 2 of arXiv 2211.05778, point by point and group by group."""
+
+    def __init__(self, dim, reach):
+        super().__init__()
+        self.groups, self.reach = dim // GROUP, reach
+        last = nn.Sequential(ChannelsLast(), nn.LayerNorm(dim, eps=1e-6))
+        self.dw_conv = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, groups=dim), last, nn.GELU())
+        self.offset, self.mask = nn.Linear(dim, 18 * self.groups), nn.Linear(dim, 9 * self.groups)
+        self.input_proj, self.output_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def forward(self, x_NHWC):
+        chosen = self.dw_conv(x_NHWC.permute(0, 3, 1, 2))
+        offset = self.offset(chosen).unflatten(-1, (self.groups, 9, 2))
+        mask = self.mask(chosen).unflatten(-1, (self.groups, 9)).softmax(-1)
+        value = self.input_proj(x_NHWC).permute(0, 3, 1, 2)
+        row, column = (grid.to(x_NHWC) for grid in torch.meshgrid(*map(torch.arange, x_NHWC.shape[1:3]), indexing="ij"))
+        images = []
+        for n in range(len(x_NHWC)):
+            of_groups = []
+            for g in range(self.groups):
+                mine, total = value[n, g * GROUP : (g + 1) * GROUP], 0.0
+                for p in range(9):
+                    dx, dy = offset[n, :, :, g, p, 0], offset[n, :, :, g, p, 1]
+                    x = column + self.reach * (p // 3 - 1 + dx)
+                    y = row + self.reach * (p % 3 - 1 + dy)
+                    total = total + sampled(mine, x, y) * mask[n, :, :, g, p]
+                of_groups.append(total)
+            images.append(torch.cat(of_groups).permute(1, 2, 0))
+        return self.output_proj(torch.stack(images))
+
+
+class Block(nn.Module):
+    def __init__(self, dim, post_norm, reach):
+        super().__init__()
+        self.post_norm = post_norm
+        self.norm1, self.norm2 = (nn.Sequential(nn.LayerNorm(dim, eps=1e-6)) for _ in range(2))
+        self.gamma1, self.gamma2 = (nn.Parameter(torch.ones(dim)) for _ in range(2))
+        self.dcn = DeformableConvolution(dim, reach)
+        parts = {"fc1": nn.Linear(dim, 2 * dim), "act": nn.GELU(), "fc2": nn.Linear(2 * dim, dim)}
+        self.mlp = nn.ModuleDict(parts)
+
+    def forward(self, x):
+        mlp = lambda x: self.mlp["fc2"](self.mlp["act"](self.mlp["fc1"](x)))
+        for norm, module, gamma in ((self.norm1, self.dcn, self.gamma1), (self.norm2, mlp, self.gamma2)):
+            x = x + gamma * (norm(module(x)) if self.post_norm else module(norm(x)))
+        return x
+
+
+class InternImage(nn.Module):
+    """Gives the four maps, channels first."""
+
+    def __init__(self, post_norm, reach):
+        super().__init__()
+        norm = lambda dim: nn.Sequential(ChannelsLast(), nn.LayerNorm(dim, eps=1e-6))
+        conv = lambda before, after, bias=True: nn.Conv2d(before, after, 3, 2, 1, bias=bias)
+        parts = {"conv1": conv(3, DIM // 2), "norm1": norm(DIM // 2), "conv2": conv(DIM // 2, DIM), "norm2": norm(DIM)}
+        self.patch_embed, self.levels = nn.ModuleDict(parts), nn.ModuleList()
+        for stage, depth in enumerate(DEPTHS):
+            dim = DIM * 2**stage
+            level = nn.ModuleDict({"blocks": nn.ModuleList([Block(dim, post_norm, reach) for _ in range(depth)])})
+            if not post_norm:
+                level["norm"] = nn.Sequential(nn.LayerNorm(dim, eps=1e-6))
+            if stage < 3:
+                level["downsample"] = nn.ModuleDict({"conv": conv(dim, 2 * dim, False), "norm": norm(2 * dim)})
+            self.levels.append(level)
+
+    def forward(self, image):
+        first, halved, maps = lambda x: x.permute(0, 3, 1, 2), self.patch_embed, []
+        x = nn.functional.gelu(halved["norm1"](halved["conv1"](image)))
+        x = halved["norm2"](halved["conv2"](first(x)))
+        for level in self.levels:
+            for block in level["blocks"]:
+                x = block(x)
+            x = level["norm"](x) if "norm" in level else x
+            maps.append(first(x))
+            if "downsample" in level:
+                x = level["downsample"]["norm"](level["downsample"]["conv"](first(x)))
+        return maps
+
+
+@pytest.fixture(scope="module", params=OPTIONS.values(), ids=OPTIONS.keys())
+def pair(request, tmp_path_factory):
+    """(their network, ours, read from a file in OpenGVLab's names, our config.model)."""
+    theirs, path = draw(InternImage(**request.param)).eval(), tmp_path_factory.mktemp("torch") / "theirs.pth"
+    torch.save({"model": theirs.state_dict()}, path)
+    model = tiny_internimage(**request.param)
+    return theirs, convert.load_torch(drawn(model, seed=1), path).encoder, model
+
+
+def channels_first(image_NHWC):
+    return torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
+
+
+def test_every_stage(pair):
+    """The drawn offsets reach many cells, and beyond the map's borders."""
+    theirs, ours, _ = pair
+    graphdef, state = nnx.split(ours)
+    run = jax.jit(lambda state, image: nnx.merge(graphdef, state)(image))
+    for size in IMAGES:
+        image = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+        with torch.no_grad():
+            expected = theirs(channels_first(image))
+        for x, wanted in zip(run(state, image), expected, strict=True):
+            assert relative_error(x, channels_last(wanted)) < FORWARD
+
+
+def test_gradients(pair):
+    """Of all parameters and the image, in training, on maps that the strides do not divide."""
+    theirs, ours, model = pair
+    rng = np.random.default_rng(1)
+    image = rng.normal(size=(2, *IMAGES[1], 3)).astype(np.float32)
+    weights = [rng.normal(size=DIM * 2**stage).astype(np.float32) for stage in range(4)]
+    graphdef, params = nnx.split(ours)
+
+    def total(params, image):
+        maps = nnx.merge(graphdef, params)(image, train=True)
+        return sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True))
+
+    gradients, of_image = jax.jit(jax.grad(total, (0, 1)))(nnx.to_pure_dict(params), image)
+    their_image = channels_first(image).requires_grad_()
+    theirs.zero_grad()
+    maps = theirs.train()(their_image)
+    sum((x * torch.from_numpy(w)[:, None, None]).mean() for x, w in zip(maps, weights, strict=True)).backward()
+    theirs.eval()
+    assert relative_error(of_image, channels_last(their_image.grad)) < GRADIENT
+    wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
+    rows = namings.NAMINGS["opengvlab_internimage"].rows(model, wanted)
+    assert largest_error({"encoder": gradients}, rows, wanted) < GRADIENT
+
+
+def written(path):
+    return {name: tensor.read() for name, tensor in checkpoint_file.read(path).tensors.items()}
+
+
+def test_files_give_every_tensor_back(pair, tmp_path):
+    theirs, ours, config = pair
+    model = drawn(config)
+    nnx.update(model.encoder, nnx.state(ours))
+    convert.save_torch(model, tmp_path / "A.pth", "opengvlab_internimage")
+    found, wanted = written(tmp_path / "A.pth"), theirs.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(np.array_equal(array, wanted[name].numpy()) for name, array in found.items())
+
+
+@pytest.mark.parametrize("fields", OPTIONS.values(), ids=OPTIONS.keys())
+def test_sizes_are_read_off_a_file_of_the_whole_network(fields, tmp_path):
+    config = tiny_internimage(drop_path=0.4, **fields | {"reach": 1.0})
+    config.image_size = (512, 512)
+    convert.save_torch(drawn(config), tmp_path / "A.pth")
+    assert assert_reads(tmp_path / "A.pth", config) == "mmseg"
+
+
+def test_hugging_faces_prefix_and_a_classifier_are_left_out(tmp_path):
+    config = tiny_internimage()
+    model = drawn(config)
+    convert.save_torch(model, tmp_path / "A.pth", "opengvlab_internimage")
+    arrays = {name: torch.from_numpy(array.copy()) for name, array in written(tmp_path / "A.pth").items()}
+    arrays |= {"conv_head.0.weight": torch.ones(4, 4, 1, 1), "head.weight": torch.ones(9, 4)}
+    torch.save({f"model.{name}": array for name, array in arrays.items()}, tmp_path / "B.pth")
+    same = convert.load_torch(drawn(config, seed=1), tmp_path / "B.pth").encoder
+    assert all(np.array_equal(variables(same)[name], array) for name, array in variables(model.encoder).items())
+
+
+T = dict(dim=64, depths=(4, 4, 18, 4), reach=1.0, post_norm=False)
+
+
+@pytest.mark.parametrize(("fields", "parameters"), [(T, 28.770), ({}, 328.971)])
+def test_published_numbers_of_parameters(fields, parameters):
+    """In millions, of InternImage-T and XL without a head."""
+    config = upernet_internimage.get_config()
+    config.model.encoder.update(fields)
+    leaves = jax.tree.leaves(train_state.describe(config)[1]["encoder"])
+    assert round(sum(np.prod(leaf.shape) for leaf in leaves) / 1e6, 3) == parameters
+
+
+def test_the_released_list_of_tensors():
+    config = upernet_internimage.get_config()
+    weights = train_state.describe(config)[1:]
+    tensors = convert.new_tensors(config.model, weights, namings.NAMINGS["opengvlab_internimage"])
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    assert found == listed("internimage_xl_backbone_official")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depths": (2, 2, 6)}, "expected four counts of blocks"),
+        ({"group_width": 5}, "model.encoder.group_width is 5"),
+        ({"layer_scale": 0.0}, "expected numbers above 0"),
+    ],
+)
+def test_what_makes_no_network_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        segmenter.check(tiny_internimage(**changes))
+
+
+def test_sizes_h_and_g_are_named(tmp_path):
+    config = tiny_internimage()
+    convert.save_torch(drawn(config), tmp_path / "A.pth")
+    without = {
+        name: torch.from_numpy(x.copy()) for name, x in written(tmp_path / "A.pth").items() if "gamma" not in name
+    }
+    torch.save(without, tmp_path / "B.pth")
+    with pytest.raises(UserError, match="sizes H and G"):
+        convert.model_from_torch(tmp_path / "B.pth")
