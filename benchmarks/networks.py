@@ -3,8 +3,8 @@
     python -m benchmarks.networks
 
 It prints that page; nothing is run. A multiplication with its addition (MAC) counts once, in convolutions and matrix
-products; resizes, which are matrix products here, do not count, nor does sampling at offsets. Published "FLOPs" are
-such MACs. Networks have ADE20K's 150 classes and a crop of 512, as is usual.
+products; resizes, which are matrix products here, do not count; sampling at offsets does, once a corner. Published
+"FLOPs" are such MACs. Networks have ADE20K's 150 classes and a crop of 512, as is usual.
 
 Beside them stand the figures of public code, counted in the same way: parameters of backbones by mmsegmentation's code,
 operations by its and the authors'; both of SegFormer by transformers'.
@@ -178,6 +178,7 @@ def page() -> str:
         "matrix products. Where a paper says FLOPs it mostly means these. The names are those of `model.encoder.name`",
         "and `model.decoder.name`; `configs/parts/models.py` has the other fields.",
         "",
+        "Sampling at offsets counts once a corner of a point, which public code leaves out: 1 % of InternImage-T.",
         "Swin's figures are 2 % below those of public code, counted in the same way: the projection behind the",
         "attention of a window leaves out the cells that pad a map. MiT's are 1 to 3 % below: its depthwise",
         "convolutions are sums of products here, which do not count.",

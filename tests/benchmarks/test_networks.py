@@ -29,14 +29,16 @@ def test_a_resnet_costs_what_public_code_does():
 
 
 def test_the_page_agrees_with_public_code():
-    """Parameters to the last digit, operations to 1 %, but for what the page says that two encoders leave out."""
+    """Parameters to the last digit, operations to 1 %, but for what the page says that three encoders count otherwise."""
     rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
     compared = 0
     for _, name, *_, parameters, macs, public_parameters, public_macs in (row for row in rows if len(row) > 5):
         if "." in public_parameters:
             assert parameters == public_parameters
         if "." in public_macs:
-            allowed = dict(rel=0.03, abs=0.11) if name in ("swin", "mit") else dict(rel=0.01)  # 0.1 is a last digit.
+            allowed = (
+                dict(rel=0.03, abs=0.11) if name in ("swin", "mit", "internimage") else dict(rel=0.01)
+            )  # 0.1 is a last digit.
             assert float(macs) == pytest.approx(float(public_macs), **allowed)
             compared += 1
     assert compared > 5
