@@ -83,6 +83,7 @@ def encoders() -> list[Network]:
         Network("HRNetV2-W48", models.hrnet_w48(), public=Cost(65.325, 84.7)),
         Network("InternImage-T", changed(models.internimage_xl(), **INTERNIMAGE_T), public=Cost(28.770, 24.9)),
         Network("InternImage-XL", models.internimage_xl(), public=Cost(328.971, 286.7)),
+        Network("EVA-01-g with ViT-Adapter", models.eva01_giant_adapter(), public=Cost(1053.230)),
         Network("EVA-02-L", models.eva02_large(), public=Cost(316.826, 387.7)),
         Network("FocalNet-B, windows from 9", models.focalnet_base(), public=Cost(91.192, 85.1)),
         Network("FocalNet-L, four levels", changed(models.focalnet_base(), **FOCALNET_L), public=Cost(macs=186.7)),

@@ -88,6 +88,22 @@ def swin_base() -> ConfigDict:
     return encoder
 
 
+def eva01_giant_adapter() -> ConfigDict:
+    """EVA-01-g with ViT-Adapter: every value is baaivision/EVA's, EVA-01/seg/configs/coco_stuff164k/eva_mask2former/.
+
+    Of the two released networks this is the one without relative positions and layer scale; the other has True and 1.0.
+    """
+    encoder = vit_adapter_large()
+    encoder.name = "eva01_adapter"
+    encoder.dim = 1408
+    encoder.depth = 40
+    encoder.mlp_ratio = 6144 / 1408
+    encoder.layer_scale = 0.0  # Initial value of the blocks' gamma_1 and gamma_2; 0: none.
+    encoder.drop_path = 0.5
+    encoder.relative_positions = False
+    return encoder
+
+
 def eva02_large() -> ConfigDict:
     """EVA-02-L as a pyramid: every value is baaivision/EVA's, EVA-02/seg/configs/eva02/upernet/."""
     encoder = ConfigDict()

@@ -89,6 +89,14 @@ def shrink_segformer(config: ConfigDict) -> None:
     config.model.decoder.dim = 96
 
 
+def shrink_eva01(config: ConfigDict) -> None:
+    """The demo of an EVA-01 with ViT-Adapter and Mask2Former: narrow, shallow, from random weights."""
+    shrink_run(config)
+    config.model.encoder.update(dim=96, depth=4, heads=4, mlp_ratio=4.0, drop_path=0.0)
+    config.model.encoder.update(adapter_channels=24, adapter_heads=4)
+    small_mask2former(config)
+
+
 def shrink_eva(config: ConfigDict) -> None:
     """The demo of an EVA-02 with Mask2Former: narrow, shallow, from random weights."""
     shrink_run(config)

@@ -29,7 +29,7 @@ def test_a_resnet_costs_what_public_code_does():
 
 
 def test_the_page_agrees_with_public_code():
-    """Parameters to the last digit, operations to 1 %, but for what the page says that three encoders count otherwise."""
+    """Parameters to the last digit, operations to 1 %, but for what the page says of three encoders."""
     rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
     compared = 0
     for _, name, *_, parameters, macs, public_parameters, public_macs in (row for row in rows if len(row) > 5):

@@ -14,6 +14,7 @@ from configs import (
     baseline,
     deeplabv3,
     mask2former_eva,
+    mask2former_eva02,
     segformer,
     upernet,
     upernet_focalnet,
@@ -127,10 +128,21 @@ def tiny_swin(**changes):
 def tiny_eva(**changes):
     """config.model of a small EVA-02 with UperNet, as the released ones."""
     model = tiny_upernet()
-    model.encoder = mask2former_eva.get_config("demo").model.encoder
+    model.encoder = mask2former_eva02.get_config("demo").model.encoder
     model.encoder.update(dim=32, heads=2, hidden=20, drop_path=0.2)
     model.encoder.update(changes)
     return model
+
+
+def tiny_eva01(**changes):
+    """config.model of a small EVA-01 with ViT-Adapter and Mask2Former."""
+    model = tiny_model()
+    model.encoder = mask2former_eva.get_config("demo").model.encoder
+    model.image_size = (64, 64)
+    model.encoder.update(dim=32, depth=4, heads=2, mlp_ratio=2.0, layer_scale=1.0, drop_path=0.5)
+    model.encoder.update(adapter_channels=8, adapter_heads=2)
+    model.encoder.update(changes)
+    return tiny_mask2former(model)
 
 
 def tiny_focalnet(**changes):

@@ -12,9 +12,16 @@ def make_block(layer_scale):
     return beit.Block(16, 2, 4.0, (2, 3), layer_scale, dtype=jnp.float32, rngs=nnx.Rngs(0))
 
 
-def test_layer_scale_of_zero_passes_the_input_on():
-    x = jax.random.normal(jax.random.key(1), (2, 7, 16))
-    np.testing.assert_array_equal(make_block(0.0)(x, 0.0), x)
+def test_layer_scales_of_zero_pass_the_input_on():
+    x, block = jax.random.normal(jax.random.key(1), (2, 7, 16)), make_block(1.0)
+    block.gamma_1[...] = block.gamma_2[...] = jnp.zeros(16)
+    np.testing.assert_array_equal(block(x, 0.0), x)
+
+
+def test_a_block_without_layer_scale_is_one_whose_scales_are_1():
+    x, block = jax.random.normal(jax.random.key(1), (2, 7, 16)), make_block(0.0)
+    assert block.gamma_1 is None and block.gamma_2 is None
+    np.testing.assert_array_equal(block(x, 0.0), make_block(1.0)(x, 0.0))
 
 
 def test_drop_path_drops_whole_images_and_scales_the_rest():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import mask2former_eva
+from configs import mask2former_eva02
 from tests.interop.conftest import assert_reads, drawn, listed, tiny_eva, variables
 from tests.parity.comparison import (
     channels_last,
@@ -150,7 +150,7 @@ def test_files_give_every_tensor_back(tmp_path):
     for name, array in alone.items():
         name = name.replace("mlp.w1", "mlp.fc1_g").replace("mlp.w2", "mlp.fc1_x").replace("mlp.w3", "mlp.fc2")
         name = name.replace("mlp.ffn_ln", "mlp.norm")
-        timm[re.sub(r"attn\.([qv])_bias", r"attn.\1_proj.bias", name)] = torch.from_numpy(array)
+        timm[re.sub(r"attn\.([qv])_bias", r"attn.\1_proj.bias", name)] = torch.from_numpy(array.copy())
     timm = {name: x for name, x in timm.items() if ".rope." not in name and not name.startswith("rope.")}
     torch.save(timm | {"fc_norm.weight": torch.ones(DIM)}, tmp_path / "D.pth")
     for name in "CD":
@@ -174,7 +174,7 @@ def test_tables_of_rotary_positions_are_baais(tmp_path):
 def test_another_grid_and_patches_of_14_pixels(tmp_path, capsys):
     """As torch's bicubic resize of both; the class token's position stays."""
     config = tiny_eva()
-    tensors = {name: torch.from_numpy(x) for name, x in written_alone(config, tmp_path).items()}
+    tensors = {name: torch.from_numpy(x.copy()) for name, x in written_alone(config, tmp_path).items()}
     tensors["pos_embed"], tensors["patch_embed.proj.weight"] = torch.randn(1, 37, DIM), torch.randn(DIM, 3, 14, 14)
     torch.save(tensors, tmp_path / "B.pth")
     begun = variables(convert.load_torch(drawn(config, seed=1), tmp_path / "B.pth").encoder)
@@ -197,7 +197,7 @@ def written_alone(config, folder):
 
 def test_the_released_list_of_tensors_and_numbers_of_parameters():
     """EVA-02-L for segmentation at 512, timm's; millions of parameters with the pyramid and without, of L and B."""
-    config = mask2former_eva.get_config()
+    config = mask2former_eva02.get_config()
     config.model.image_size = (512, 512)
     millions = {}
     for name, fields in {

@@ -178,7 +178,7 @@ def test_timms_names_and_another_window(tmp_path, capsys):
         name = re.sub(r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", name)
         name = re.sub(r"(blocks\.\d\.norm\d)", r"\1_post", name)
         name = re.sub(r"gamma_(\d)", r"ls\1.gamma", name).replace("modulation.ln", "modulation.norm")
-        timm[name] = torch.from_numpy(array[:, :, None, None] if array.ndim == 2 else array).clone()
+        timm[name] = torch.from_numpy((array[:, :, None, None] if array.ndim == 2 else array).copy())
     torch.save(timm | {"head.fc.weight": torch.ones(9, 64)}, tmp_path / "B.pth")
     same = convert.load_torch(drawn(config, seed=1), tmp_path / "B.pth").encoder
     stages = {name: x for name, x in variables(model.encoder).items() if not name.startswith("norms/")}

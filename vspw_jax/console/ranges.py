@@ -150,6 +150,7 @@ RANGES: dict[str, Range] = {
     "model.encoder.pretrained_side": COUNT,
     "model.encoder.levels": COUNT,
     "model.encoder.overlaps": FLAG,
+    "model.encoder.relative_positions": FLAG,
     "model.encoder.group_width": WIDTH,
     "model.encoder.reach": number(0, 100),
     "model.encoder.post_norm": FLAG,

@@ -33,6 +33,7 @@ from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.beit_pyramid import BeitPyramid
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 from vspw_jax.models.encoders.eva import Eva
+from vspw_jax.models.encoders.eva01_adapter import Eva01Adapter
 from vspw_jax.models.encoders.focalnet import FocalNet
 from vspw_jax.models.encoders.hrnet import HRNet
 from vspw_jax.models.encoders.internimage import InternImage
@@ -44,6 +45,7 @@ from vspw_jax.models.projection_head import ProjectionHead
 
 ENCODERS: dict[str, type[Encoder]] = {
     "eva": Eva,
+    "eva01_adapter": Eva01Adapter,  # Behind EVA-02: files of both have learned positions.
     "beit": BeitPyramid,
     "focalnet": FocalNet,
     "hrnet": HRNet,

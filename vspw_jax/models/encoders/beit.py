@@ -17,6 +17,7 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.encoders import relative_attention
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
+from vspw_jax.models.encoders.relative_attention import Heads
 
 PATCH = 16
 
@@ -34,14 +35,13 @@ class PatchEmbedding(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Global self-attention with biases on queries and values, none on keys, plus relative position bias."""
+    """Global self-attention with biases on queries and values, none on keys; a subclass may know positions."""
 
-    def __init__(self, dim: int, heads: int, window: layers.Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        self.heads, self.window = heads, window
+    def __init__(self, dim: int, heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.heads = heads
         self.qkv = layers.linear(dim, 3 * dim, use_bias=False, dtype=dtype, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(dim))
         self.v_bias = nnx.Param(jnp.zeros(dim))
-        self.relative_position_bias_table = nnx.Param(jnp.zeros((relative_attention.num_rows(window), heads)))
         self.proj = layers.linear(dim, dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_NSC: layers.Tokens) -> layers.Tokens:
@@ -49,8 +49,24 @@ class Attention(nnx.Module):
         query = query + self.q_bias[...].astype(query.dtype)
         value = value + self.v_bias[...].astype(value.dtype)
         query, key, value = (x.reshape(*x.shape[:2], self.heads, -1) for x in (query, key, value))
-        output = relative_attention.attention(query, key, value, self.relative_position_bias_table[...], self.window)
-        return self.proj(output.reshape(x_NSC.shape))
+        return self.proj(self.attend(query, key, value).reshape(x_NSC.shape))
+
+    def attend(self, query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads) -> Heads:
+        """Softmax attention of every head."""
+        return jax.nn.dot_product_attention(query_NSGD, key_NSGD, value_NSGD)
+
+
+class RelativeAttention(Attention):
+    """The same with a bias by relative position."""
+
+    def __init__(self, dim: int, heads: int, window: layers.Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        super().__init__(dim, heads, dtype=dtype, rngs=rngs)
+        self.window = window
+        self.relative_position_bias_table = nnx.Param(jnp.zeros((relative_attention.num_rows(window), heads)))
+
+    def attend(self, query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads) -> Heads:
+        table = self.relative_position_bias_table[...]
+        return relative_attention.attention(query_NSGD, key_NSGD, value_NSGD, table, self.window)
 
 
 class FeedForward(nnx.Module):
@@ -65,14 +81,19 @@ class FeedForward(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block with layer scale (gamma_1, gamma_2) and stochastic depth."""
+    """Pre-norm transformer block with stochastic depth.
+
+    Args:
+      window: patches (H, W) of the relative positions; None for an attention without.
+      layer_scale: initial value of gamma_1 and gamma_2; 0 for a block without.
+    """
 
     def __init__(
         self,
         dim: int,
         heads: int,
         mlp_ratio: float,
-        window: layers.Size,
+        window: layers.Size | None,
         layer_scale: float,
         *,
         dtype: jnp.dtype,
@@ -80,19 +101,21 @@ class Block(nnx.Module):
     ) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
         self.norm1 = layers.layer_norm(dim, 1e-6, **options)
-        self.attn = Attention(dim, heads, window, **options)
-        self.gamma_1 = nnx.Param(jnp.full(dim, layer_scale, jnp.float32))
+        self.attn = RelativeAttention(dim, heads, window, **options) if window else Attention(dim, heads, **options)
+        self.gamma_1 = nnx.Param(jnp.full(dim, layer_scale, jnp.float32)) if layer_scale else None
         self.norm2 = layers.layer_norm(dim, 1e-6, **options)
         self.mlp = FeedForward(dim, int(dim * mlp_ratio), **options)
-        self.gamma_2 = nnx.Param(jnp.full(dim, layer_scale, jnp.float32))
+        self.gamma_2 = nnx.Param(jnp.full(dim, layer_scale, jnp.float32)) if layer_scale else None
 
     def __call__(
         self, x_NSC: layers.Tokens, drop_rate: float | Float[Array, ""], keys_N: layers.Keys = None
     ) -> layers.Tokens:
-        branch = self.gamma_1[...].astype(x_NSC.dtype) * self.attn(self.norm1(x_NSC))
-        x_NSC = x_NSC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, 0))
-        branch = self.gamma_2[...].astype(x_NSC.dtype) * self.mlp(self.norm2(x_NSC))
-        return x_NSC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, 1))
+        parts = ((self.norm1, self.attn, self.gamma_1), (self.norm2, self.mlp, self.gamma_2))
+        for number, (norm, module, gamma) in enumerate(parts):
+            branch = module(norm(x_NSC))
+            branch = branch if gamma is None else gamma[...].astype(x_NSC.dtype) * branch
+            x_NSC = x_NSC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, number))
+        return x_NSC
 
 
 class BeitEncoder(Encoder):

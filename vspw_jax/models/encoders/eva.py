@@ -13,32 +13,23 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
-from vspw_jax.models.encoders import beit_pyramid, eva_rows, rotary_position
+from vspw_jax.models.encoders import beit, beit_pyramid, eva_rows, rotary_position
 
 
-class Attention(nnx.Module):
-    """Global self-attention with biases on queries and values, none on keys; queries and keys of patches are turned."""
+class RotaryAttention(beit.Attention):
+    """BEiT's attention with queries and keys of patches turned by their place."""
 
     def __init__(self, config: ConfigDict, window: layers.Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        dim = config.dim
-        self.heads, self.window, self.pretrained_side = config.heads, window, config.pretrained_side
-        self.qkv = layers.linear(dim, 3 * dim, use_bias=False, dtype=dtype, rngs=rngs)
-        self.q_bias = nnx.Param(jnp.zeros(dim))
-        self.v_bias = nnx.Param(jnp.zeros(dim))
-        self.proj = layers.linear(dim, dim, dtype=dtype, rngs=rngs)
+        super().__init__(config.dim, config.heads, dtype=dtype, rngs=rngs)
+        self.window, self.pretrained_side = window, config.pretrained_side
 
-    def turned(self, x_NSGD: Float[Array, "N S G D"]) -> Float[Array, "N S G D"]:
+    def turned(self, x_NSGD: beit.Heads) -> beit.Heads:
         """Queries or keys; those of the class token stay."""
         angles = rotary_position.angles(self.window, x_NSGD.shape[-1], self.pretrained_side)
         return jnp.concatenate([x_NSGD[:, :1], rotary_position.rotate(x_NSGD[:, 1:], angles)], axis=1)
 
-    def __call__(self, x_NSC: layers.Tokens) -> layers.Tokens:
-        query, key, value = jnp.split(self.qkv(x_NSC), 3, axis=-1)
-        query = query + self.q_bias[...].astype(query.dtype)
-        value = value + self.v_bias[...].astype(value.dtype)
-        query, key, value = (x.reshape(*x.shape[:2], self.heads, -1) for x in (query, key, value))
-        output = jax.nn.dot_product_attention(self.turned(query), self.turned(key), value)
-        return self.proj(output.reshape(x_NSC.shape))
+    def attend(self, query_NSGD: beit.Heads, key_NSGD: beit.Heads, value_NSGD: beit.Heads) -> beit.Heads:
+        return super().attend(self.turned(query_NSGD), self.turned(key_NSGD), value_NSGD)
 
 
 class GatedFeedForward(nnx.Module):
@@ -61,7 +52,7 @@ class Block(nnx.Module):
     def __init__(self, config: ConfigDict, window: layers.Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         options = layers.Options(dtype=dtype, rngs=rngs)
         self.norm1 = layers.layer_norm(config.dim, 1e-6, **options)
-        self.attn = Attention(config, window, **options)
+        self.attn = RotaryAttention(config, window, **options)
         self.norm2 = layers.layer_norm(config.dim, 1e-6, **options)
         self.mlp = GatedFeedForward(config.dim, config.hidden, **options)
 

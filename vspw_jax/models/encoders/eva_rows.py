@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.models.encoders import beit_pyramid_rows
-from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, Positions, Rotary
+from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, PositionsBesideRotary, Rotary
 from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shapes
 from vspw_jax.models.torch_rows import LINEAR, SAME, Row, conv, linear, norm
 
@@ -61,7 +61,7 @@ def body(ours: str, theirs: str, config: ConfigDict, form: Form = BAAI) -> Itera
     """Rows of all but the pyramid."""
     sizes = (config.dim // config.heads, config.pretrained_side)
     yield Row(f"{ours}/cls_token", f"{theirs}cls_token")
-    yield Row(f"{ours}/pos_embed", f"{theirs}pos_embed", fit=Positions(*sizes))
+    yield Row(f"{ours}/pos_embed", f"{theirs}pos_embed", fit=PositionsBesideRotary(*sizes))
     kernel, bias = conv(f"{ours}/patch_embed/proj", f"{theirs}patch_embed.proj")
     yield from (dataclasses.replace(kernel, fit=PatchKernel()), bias)
     for number, (here, index) in enumerate(beit_pyramid_rows.places(ours, config)):

@@ -61,6 +61,22 @@ def _table(function: np.ufunc, window: tuple[int, int], head_dim: int, pretraine
     return functools.partial(make)
 
 
+class Positions(Fit):
+    """Learned positions: those of another grid are resized."""
+
+    def rule(
+        self, theirs: str, tensors: Mapping[str, Stored], our_shape: tuple[int, ...], image_size: tuple[int, int]
+    ) -> Rule | None:
+        shape, window = tensors[theirs].shape, window_of(image_size)
+        if len(shape) != 3 or shape[::2] != our_shape[::2] or math.isqrt(shape[1] - 1) ** 2 != shape[1] - 1:
+            return AS_IT_IS if shape == our_shape else None
+        side = math.isqrt(shape[1] - 1)
+        if (side, side) == window:
+            return AS_IT_IS
+        text = f"positions of {side}x{side} patches resized to {window[0]}x{window[1]} (bicubic)"
+        return Rule(text, lambda table, _: resize_positions(table, window))
+
+
 @dataclasses.dataclass(frozen=True)
 class Rotary(Fit):
     """A tensor beside which the tables of rotary positions stand.
@@ -86,17 +102,10 @@ class Rotary(Fit):
             yield Buffer(f"{start}rope.freqs_{name}", shape, np.dtype(np.float32), make)
 
 
-class Positions(Rotary):
-    """Learned positions: those of another grid are resized."""
+class PositionsBesideRotary(Rotary):
+    """Learned positions beside which the tables of rotary ones stand."""
 
     def rule(
         self, theirs: str, tensors: Mapping[str, Stored], our_shape: tuple[int, ...], image_size: tuple[int, int]
     ) -> Rule | None:
-        shape, window = tensors[theirs].shape, window_of(image_size)
-        if len(shape) != 3 or shape[::2] != our_shape[::2] or math.isqrt(shape[1] - 1) ** 2 != shape[1] - 1:
-            return AS_IT_IS if shape == our_shape else None
-        side = math.isqrt(shape[1] - 1)
-        if (side, side) == window:
-            return AS_IT_IS
-        text = f"positions of {side}x{side} patches resized to {window[0]}x{window[1]} (bicubic)"
-        return Rule(text, lambda table, _: resize_positions(table, window))
+        return Positions().rule(theirs, tensors, our_shape, image_size)

@@ -5,6 +5,7 @@ Shapes: N images, H and W patches (1/16), S = H*W patch tokens, P = 21/4 * S pyr
 """
 
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -129,8 +130,9 @@ class Interaction(nnx.Module):
     """Injector, a run of `depth` transformer blocks, extractor; the blocks' variables are stacked."""
 
     def __init__(
-        self, config: ConfigDict, depth: int, window: layers.Size, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self, config: ConfigDict, depth: int, window: layers.Size | None, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ) -> None:
+        """`window` is that of the blocks' relative positions, None where they have none."""
         options = layers.Options(dtype=dtype, rngs=rngs)
         self.injector = Injector(config, **options)
         self.blocks = layers.stack_modules(
@@ -181,7 +183,7 @@ class ViTAdapter(beit.BeitEncoder):
 
     NUM_INTERACTIONS = 4
 
-    FIELDS = (
+    FIELDS: ClassVar[tuple[str, ...]] = (
         *("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path"),
         *("adapter_channels", "adapter_heads", "adapter_points", "adapter_value_ratio", "adapter_ffn_ratio"),
         "extra_extractors",
@@ -214,11 +216,17 @@ class ViTAdapter(beit.BeitEncoder):
         self.prior = SpatialPrior(config.dim, config.adapter_channels, **options)
         self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (3, config.dim)))
         self.interactions = layers.stack_modules(
-            lambda rngs: Interaction(config, depth, self.window, dtype=dtype, rngs=rngs), self.NUM_INTERACTIONS, rngs
+            lambda rngs: Interaction(config, depth, self.relative_window(config), dtype=dtype, rngs=rngs),
+            self.NUM_INTERACTIONS,
+            rngs,
         )
         self.extra_extractors = nnx.List([Extractor(config, **options) for _ in range(config.extra_extractors)])
         self.up = layers.Upsample2x(config.dim, config.dim, **options)
         self.norms = nnx.List([layers.batch_norm(config.dim, **options) for _ in range(4)])
+
+    def relative_window(self, config: ConfigDict) -> layers.Size | None:
+        """Patches (H, W) of the blocks' relative positions. A subclass may have blocks without."""
+        return self.window
 
     def __call__(
         self, image_NHWC: Float[Array, "N H*16 W*16 3"], train: bool = False, keys_N: layers.Keys = None

@@ -4,6 +4,7 @@ Source: czczup/ViT-Adapter segmentation/mmseg_custom/models/backbones/{beit_adap
 """
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -75,28 +76,30 @@ def mmseg(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
         yield from batch_norm(f"{ours}/norms/{number}", f"{theirs}norm{number + 1}")
 
 
-def mmseg_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
-    """In the mmseg checkpoints of czczup/ViT-Adapter."""
-    fields, image_size = beit_rows.unilm_sizes(shapes, theirs)
+def adapter_sizes(shapes: Shapes, theirs: str, dim: int) -> tuple[dict[str, Any], list[str]]:
+    """(fields of an encoder's config that its adapter fixes, what had to be assumed)."""
     points, first = 4, f"{theirs}interactions.0.extractor"
-    fields |= dict(
-        layer_scale=1e-6,
-        drop_path=0.3,
+    fields = dict(
         adapter_channels=shapes.size(f"{theirs}spm.stem.0.weight", 0),
         adapter_heads=shapes.size(f"{first}.attn.attention_weights.weight", 0) // points,
         adapter_points=points,
-        adapter_value_ratio=shapes.size(f"{first}.attn.value_proj.weight", 0) / fields["dim"],
-        adapter_ffn_ratio=shapes.size(f"{first}.ffn.fc1.weight", 0) / fields["dim"],
+        adapter_value_ratio=shapes.size(f"{first}.attn.value_proj.weight", 0) / dim,
+        adapter_ffn_ratio=shapes.size(f"{first}.ffn.fc1.weight", 0) / dim,
         extra_extractors=shapes.count(theirs + "interactions.3.extra_extractors.{}.query_norm.weight"),
     )
-    assumed = [f"{points} sampling points a head in the adapter", "stochastic depth 0.3 in training"]
-    return EncoderSizes(fields, image_size, assumed)
+    return fields, [f"{points} sampling points a head in the adapter"]
 
 
-TOLD = (
-    *beit_rows.TOLD,
-    *("adapter_channels", "adapter_heads", "adapter_value_ratio", "adapter_ffn_ratio", "extra_extractors"),
-)
+def mmseg_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
+    """In the mmseg checkpoints of czczup/ViT-Adapter."""
+    fields, image_size = beit_rows.unilm_sizes(shapes, theirs)
+    adapter, assumed = adapter_sizes(shapes, theirs, fields["dim"])
+    fields |= dict(layer_scale=1e-6, drop_path=0.3) | adapter
+    return EncoderSizes(fields, image_size, [*assumed, "stochastic depth 0.3 in training"])
+
+
+ADAPTER_TOLD = ("adapter_channels", "adapter_heads", "adapter_value_ratio", "adapter_ffn_ratio", "extra_extractors")
+TOLD = (*beit_rows.TOLD, *ADAPTER_TOLD)
 _PYRAMID_LEFT_OUT = {r"^fpn": "the plain BEiT's pyramid; the adapter takes its place"}
 
 NAMES: EncoderNames = {

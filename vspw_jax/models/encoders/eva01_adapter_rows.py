@@ -1,0 +1,82 @@
+"""Names of EVA-01's tensors in PyTorch files, and its sizes off their shapes; see `torch_rows.py`.
+
+Sources: baaivision/EVA EVA-01/seg/mmseg_custom/models/backbones/{base/beit,beit_adapter}.py;
+huggingface/pytorch-image-models timm/models/eva.py.
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator
+
+from ml_collections import ConfigDict
+
+from vspw_jax.console.errors import UserError
+from vspw_jax.models.encoders import beit_rows, vit_adapter_rows
+from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, Positions
+from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Rows, Shapes
+from vspw_jax.models.torch_rows import Row
+
+HEADS = 16
+"""Of all released ones."""
+PRETRAINING = {
+    r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": (
+        "of a pretraining or image classification head, which a segmentation network does not have"
+    )
+}
+
+
+def with_positions(rows: Rows) -> Rows:
+    """The rows of a BEiT, less what its blocks lack, with the learned positions; patches may have another size."""
+
+    def all_rows(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+        yield Row(f"{ours}/pos_embed", f"{theirs}pos_embed", fit=Positions())
+        for row in rows(ours, theirs, config, names):
+            part = row.ours.rpartition("/")[2]
+            if part == beit_rows.TABLE and not config.relative_positions:
+                continue
+            if part in ("gamma_1", "gamma_2") and not config.layer_scale:
+                continue
+            is_kernel = row.ours == f"{ours}/patch_embed/proj/kernel"
+            yield dataclasses.replace(row, fit=PatchKernel()) if is_kernel else row
+
+    return all_rows
+
+
+def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
+    """In BAAI's files of segmentation networks."""
+    first, tokens = f"{theirs}blocks.0", shapes.size(f"{theirs}pos_embed", 1)
+    side, table = math.isqrt(tokens - 1), f"{first}.attn.{beit_rows.TABLE}"
+    if side * side != tokens - 1:
+        raise UserError(f"{shapes.path}: {theirs}pos_embed has {tokens} positions, which no square of patches has.")
+    dim, is_relative = shapes.size(f"{theirs}cls_token", 2), table in shapes.tensors
+    heads = shapes.size(table, 1) if is_relative else HEADS
+    fields = dict(
+        dim=dim,
+        depth=shapes.count(theirs + "blocks.{}.norm1.weight"),
+        heads=heads,
+        mlp_ratio=shapes.size(f"{first}.mlp.fc1.weight", 0) / dim,
+        layer_scale=1.0 if f"{first}.gamma_1" in shapes.tensors else 0.0,
+        drop_path=0.5,
+        relative_positions=is_relative,
+    )
+    adapter, assumed = vit_adapter_rows.adapter_sizes(shapes, theirs, dim)
+    assumed = [*([] if is_relative else [f"{heads} heads"]), *assumed, "stochastic depth 0.5 in training"]
+    return EncoderSizes(fields | adapter, (PATCH * side, PATCH * side), assumed)
+
+
+def alone(rows: Rows) -> Names[EncoderSizes]:
+    """BAAI's and timm's files of an EVA-01 without the adapter."""
+    left_out = PRETRAINING | beit_rows.INDEX_LEFT_OUT
+    return Names(("pos_embed",), with_positions(rows), whole=False, left_out=left_out)
+
+
+NAMES: EncoderNames = {
+    "mmseg": Names(
+        ("pos_embed",),
+        with_positions(vit_adapter_rows.mmseg),
+        sizes,
+        ("dim", "depth", "mlp_ratio", "relative_positions", *vit_adapter_rows.ADAPTER_TOLD),
+        left_out=beit_rows.INDEX_LEFT_OUT,
+    ),
+    "baai_eva01": alone(beit_rows.unilm(vit_adapter_rows.places)),
+}
