@@ -23,6 +23,9 @@ def evaluate(stride: tuple[int, int], double_softmax: bool) -> ConfigDict:
     # So many more passes over the frames, each by the masks of the one before; for decoders that read masks. Paper 001,
     # table 2: stage 0 is the first pass.
     options.stages = 0
+    # The share of the scores of the frame before, moved along optical flow, in those of a frame; 0 is none. Paper 000's
+    # authors tried such a step and dropped it; see inference/flow_smoothing.py.
+    options.flow_weight = 0.0
     options.save_scores = False  # Whether evaluating and predicting keep scores, for vspw_jax.ensemble.
     options.top_classes = 0  # Of each pixel, so many in saved scores; 0 is all.
     return options

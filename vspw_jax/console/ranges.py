@@ -342,6 +342,7 @@ RANGES: dict[str, Range] = {
     "evaluate.batch": WIDTH,
     "evaluate.windows": WIDTH,
     "evaluate.flip": FLAG,
+    "evaluate.flow_weight": number(0, 0.99),
     "evaluate.scales": several(number(0.01, 100)),
     "evaluate.double_softmax": FLAG,
     "evaluate.stages": whole(0, 100),

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.data.records import Frames, Video
 from vspw_jax.files import mask_png
+from vspw_jax.inference.flow_smoothing import Smoothing
 from vspw_jax.inference.in_order import InOrder
 from vspw_jax.inference.predictor import Predictor, Result
 from vspw_jax.inference.recorded import Recorded, Recorder
@@ -62,7 +63,7 @@ def predict(
     """Yields some videos of a split with their predictions.
 
     Predicts in batches: the devices already have the next batch while this one's predictions are worked on. A network
-    that remembers begins each video anew.
+    that remembers begins each video anew, and so does smoothing along optical flow.
 
     Args:
       masks: of an earlier stage, for a network that reads them.
@@ -72,7 +73,7 @@ def predict(
     def predicted(video: Video) -> Iterator[PredictedFrame]:
         left = itertools.islice(decoded, video.count)
         batches = iter(lambda: list(itertools.islice(left, predictor.batch)), [])
-        in_order = InOrder(predictor)
+        in_order, smoothing = InOrder(predictor), Smoothing(predictor.options)
 
         def begin(batch: list[Frame]) -> tuple[list[Frame], Result | Recorded]:
             images = [image for _, image, _ in batch]
@@ -80,7 +81,8 @@ def predict(
             return batch, in_order.start(images, *given)
 
         for batch, result in one_ahead(begin, batches):
-            for frame, prediction in zip(batch, result.labels(), strict=True):
+            labels = smoothing.labels([image for _, image, _ in batch], result)
+            for frame, prediction in zip(batch, labels, strict=True):
                 yield *frame, prediction
 
     for video in videos:

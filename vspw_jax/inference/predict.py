@@ -21,6 +21,7 @@ from vspw_jax.console.progress import progress
 from vspw_jax.files import mask_png
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.inference import memory_file, overlay, prediction_folder, scores
+from vspw_jax.inference.flow_smoothing import Smoothing
 from vspw_jax.inference.in_order import InOrder
 from vspw_jax.inference.overlay import Painter
 from vspw_jax.inference.prediction_folder import PredictionFolder
@@ -220,9 +221,11 @@ def predict_source(
         return 0
     store = _store(predictor, source, folder, identity)
     most = 2 * predictor.batch if overlap else 0
-    kept = _kept_memory(predictor, source, folder, store) if predictor.remembers else None
+    smoothing, is_smoothed = Smoothing(predictor.options), predictor.options.flow_weight > 0
+    resumes = predictor.remembers and not is_smoothed
+    kept = _kept_memory(predictor, source, folder, store) if resumes else None
     in_order = InOrder(predictor, kept.memory, kept.shape) if kept else InOrder(predictor)
-    most_kept = math.inf if not predictor.remembers else len(kept.names) if kept else 0
+    most_kept = len(kept.names) if kept else 0 if predictor.remembers or is_smoothed else math.inf
 
     def begin(batch: list[Item]) -> tuple[list[Item], Result | None]:
         new = batch[0].label is None
@@ -238,14 +241,15 @@ def predict_source(
     ):
         batches = _checked(_batches(items, predictor.batch), predictor, source, store)
         for batch, result in (one_ahead if overlap else map)(begin, batches):
-            labels = result.labels() if result else [item.label for item in batch]
+            images = [item.image for item in batch]
+            labels = smoothing.labels(images, result) if result else [item.label for item in batch]
             compacts = result.scores() if result and store else [None] * len(batch)
             for item, label, compact in zip(batch, labels, compacts, strict=True):
                 written.add(item, label, compact)
                 bar.update()
             names += [item.name for item in batch]
             predicted += len(batch) if result else 0
-            if result and predictor.remembers:
+            if result and resumes:
                 written.remember(memory_file.KeptMemory(tuple(names), batch[-1].image.shape, result.memory))
     if store:
         store.close()

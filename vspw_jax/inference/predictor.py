@@ -31,6 +31,10 @@ Weights = tuple[PyTree[Array], PyTree[Array]]
 """Params and model_state."""
 
 
+FULL_SCORES = "full_scores"
+"""Among a result's arrays: scores of all classes, in half precision."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What was made of some frames; the devices may still work on it. The methods wait until they are done."""
@@ -44,9 +48,14 @@ class Result:
         """Train ids."""
         return np.asarray(self.arrays["label"])[: self.count]
 
+    def full_scores(self) -> Sequence[Float[Array, "H W K"]]:
+        """Of each frame, on the device; needs evaluate.flow_weight."""
+        return [self.arrays[FULL_SCORES][n] for n in range(self.count)]
+
     def scores(self) -> list[scores.Compact]:
         """One of each frame; needs evaluate.save_scores."""
-        parts = {name: np.asarray(array) for name, array in self.arrays.items() if name != "label"}
+        kept = {name: array for name, array in self.arrays.items() if name not in ("label", FULL_SCORES)}
+        parts = {name: np.asarray(array) for name, array in kept.items()}
         return [scores.Compact(**{name: part[n] for name, part in parts.items()}) for n in range(self.count)]
 
 
@@ -66,6 +75,11 @@ def check_options(options: ConfigDict, crop: tuple[int, int], num_classes: int) 
     if options.top_classes > num_classes:
         raise UserError(
             f"evaluate.top_classes is {options.top_classes}: expected 1 to {num_classes} classes a pixel, or 0 for all."
+        )
+    if options.flow_weight and options.save_scores:
+        raise UserError(
+            f"evaluate.flow_weight is {options.flow_weight} and evaluate.save_scores is True: saved scores are "
+            "those of single frames, which flow has not smoothed. Set one of them alone."
         )
 
 
@@ -140,6 +154,8 @@ class Predictor:
         if self._outputs is not None:
             score_HWK = score_HWK[..., self._outputs]
         label = {"label": score_HWK.argmax(axis=-1).astype(jnp.uint8)}
+        if self.options.flow_weight:
+            label[FULL_SCORES] = score_HWK.astype(jnp.float16)
         return label | (scores.compress(score_HWK, self.top_classes) if self.options.save_scores else {})
 
     def _each(self, graphdef: nnx.GraphDef, weights: Weights, frame_NHWC: UInt8[Array, "N H W 3"]) -> dict[str, Array]:
@@ -205,7 +221,7 @@ class Predictor:
 
     def _needed(self) -> augmentation.Options:
         """The options. The second softmax is left out where it cannot change a label and no scores are kept."""
-        averaged = len(self.options.scales) > 1 or self.options.flip
+        averaged = len(self.options.scales) > 1 or self.options.flip or self.options.flow_weight > 0
         return augmentation.Options(
             stride=tuple(self.options.stride),
             windows=self.options.windows,
@@ -225,7 +241,8 @@ class Predictor:
         own = {} if vspw.are(self.classes) else {"class_list": self.classes.to_json()}
         other = {} if self._normalisation == IMAGENET else {"normalisation": self._normalisation}
         made = {"weights": digest.hexdigest(), "classes": self.num_classes}
-        return {**self.origin, **made, **own, **options, **top, **other}
+        flow = {"flow_weight": self.options.flow_weight} if self.options.flow_weight else {}
+        return {**self.origin, **made, **own, **options, **top, **flow, **other}
 
     def start(
         self,

@@ -26,7 +26,7 @@ class Recorder:
     def __init__(
         self, predictor: Predictor, frames: Frames, videos: Sequence[Video], store: scores.Writer, write: WriteBehind
     ) -> None:
-        self.batch, self.remembers = predictor.batch, predictor.remembers
+        self.batch, self.remembers, self.options = predictor.batch, predictor.remembers, predictor.options
         self._predictor, self._store, self._write = predictor, store, write
         self._names = (
             (video.name, frames[number]["frame"])
