@@ -55,6 +55,7 @@ SLOW = (
     "parity/test_hugging_face_mask2former.py",
     "parity/test_vit_adapter.py",
     "benchmarks/test_ablation.py",
+    "benchmarks/test_gpu_step.py",
     "parallel/test_accumulation.py",
     "faults/test_signals.py",
     "tasks/test_task.py",

@@ -186,6 +186,29 @@ STUDIES: dict[str, Study] = {
         ),
         fields={**DRAWN, **SMALL, **NARROW_MASK2FORMER},
     ),
+    "views": Study(
+        claim="Averaging scores raises mIoU: with those of the mirror image and of other sizes, as paper 000 tests, "
+        "and along optical flow with those of the frame before, which its authors tried and found not stable "
+        "(arXiv 2306.03508, sections 3.2 and 4).",
+        decides="mIoU",
+        arms={
+            "alone": _contrast(frames=2, weight=1.0),
+            "flip": Evaluated("alone", {"evaluate.flip": True}),
+            "scales": Evaluated("alone", {"evaluate.scales": (0.75, 1.0, 1.25)}),
+            "flip_and_scales": Evaluated("alone", {"evaluate.flip": True, "evaluate.scales": (0.75, 1.0, 1.25)}),
+            "flow": Evaluated("alone", {"evaluate.flow_weight": 0.5}),
+            "flow_and_flip": Evaluated("alone", {"evaluate.flow_weight": 0.5, "evaluate.flip": True}),
+        },
+        pairs=(
+            ("flip", "alone"),
+            ("scales", "alone"),
+            ("flip_and_scales", "alone"),
+            ("flip_and_scales", "flip"),
+            ("flow", "alone"),
+            ("flow_and_flip", "flip"),
+        ),
+        fields={**DRAWN, **SMALL, **NARROW_MASK2FORMER},
+    ),
     "memory": Study(
         claim="A feature memory raises UperNet's mIoU, read by the mask of the frame before (decoder A) or after "
         "attention over past frames (decoder B), more in a second stage, and both together most (Memory Based Video "

@@ -601,7 +601,7 @@ def images_of_step(fields):
 def test_every_study_names_fields_that_its_recipes_have(name, tmp_path):
     runs = make_runs(tmp_path / name, STUDIES[name], seeds=1)
     trained = [run for run in runs if isinstance(run, Training)]
-    assert len(trained) > 1 and len({images_of_step(run.fields) for run in trained}) == 1
+    assert trained and len({images_of_step(run.fields) for run in trained}) == 1
     assert STUDIES[name].pairs and set(sum(STUDIES[name].pairs, ())) <= set(STUDIES[name].arms)
     for run in [*trained, *(run.pretraining for run in trained if run.pretraining)]:
         path, size = run.recipe.split(":")
