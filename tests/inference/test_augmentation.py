@@ -113,6 +113,28 @@ def test_frames_of_any_size(size):
     np.testing.assert_allclose(ours(image, ALL_VIEWS)[0], expected, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 5, 36])
+@pytest.mark.parametrize("options", [ALL_VIEWS, augmentation.Options(STRIDE)], ids=["all views", "one view"])
+def test_a_large_frame_is_finished_strip_by_strip(rows, options, monkeypatch):
+    """With the same labels; the last strip, which the frame may not fill, too."""
+    images = np.random.default_rng(0).normal(size=(2, 37, 61, 3))
+    whole = ours(images, options)
+    monkeypatch.setattr(augmentation, "MOST_SCORES", rows * 61 * 5 + 17)
+    strips = ours(images, options)
+    np.testing.assert_allclose(strips, whole, rtol=1e-5)
+    np.testing.assert_array_equal(strips.argmax(-1), whole.argmax(-1))
+
+
+def test_a_very_large_frame_takes_little_more_memory_than_its_strips():
+    """4000x3000 pixels and 124 classes: as compiled, beside frame and labels; their scores would take 5.5 GiB."""
+    frame = jax.ShapeDtypeStruct((1, 3000, 4000, 3), jnp.float32)
+    score = lambda window: jnp.tile(stub(window, jnp), 25)[..., :124]
+    labels = lambda scores: scores.argmax(axis=-1).astype(jnp.uint8)
+    options = augmentation.Options(STRIDE)
+    program = jax.jit(lambda image: augmentation.map_scores(score, image, CROP, options, labels)).lower(frame).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 5 * 4 * augmentation.MOST_SCORES
+
+
 def test_the_mirror_image_changes_nothing_for_a_network_that_is_symmetric():
     images = np.random.default_rng(0).normal(size=(1, 32, 64, 3))
     symmetric = lambda window: jnp.exp(window)

@@ -22,6 +22,9 @@ from vspw_jax.classes.vspw import VOID
 from vspw_jax.inference import sliding_window
 from vspw_jax.models import layers
 
+MOST_SCORES = 2**26
+"""Of a frame, the most scores that are held at its own size: pixels times classes. In float32, 256 MiB."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -55,12 +58,10 @@ class View:
             mask_NHW = mask_NHW[:, :, ::-1]
         return sliding_window.pad_to_crop(mask_NHW[..., None], crop, VOID)
 
-    def undo(self, score_HWK: Float[Array, "H W K"], height: int, width: int) -> Float[Array, "height width K"]:
-        """The scores of this view as scores of the frame."""
+    def undo(self, score_HWK: Float[Array, "_ _ K"]) -> Float[Array, "h w K"]:
+        """The scores of this view without padding, as the frame lies, at the view's size."""
         score_HWK = score_HWK[: self.size[0], : self.size[1]]
-        if self.mirrored:
-            score_HWK = score_HWK[:, ::-1]
-        return layers.resize_bilinear(score_HWK[None], height, width)[0]
+        return score_HWK[:, ::-1] if self.mirrored else score_HWK
 
 
 def views(height: int, width: int, crop: tuple[int, int], scales: tuple[float, ...], flip: bool) -> list[View]:
@@ -100,15 +101,47 @@ class Windows:
         windows = [sliding_window.cut(mask, self._crop, self._options.stride) for mask in seen]
         return jnp.concatenate(windows, axis=1)[0, ..., 0]
 
-    def join(self, score_ShwK: Float[Array, "S h w K"]) -> Float[Array, "H W K"]:
-        """The scores of a frame, averaged over its views, from those of the windows that `cut` gave."""
-        total: Any = 0.0
+    def finished(
+        self, score_ShwK: Float[Array, "S h w K"], finish: Callable[[Float[Array, "H W K"]], PyTree[Array]]
+    ) -> PyTree[Array]:
+        """What `finish` makes, pixel by pixel, of a frame's scores, from those of the windows that `cut` gave.
+
+        The scores of a large frame's pixels are made and finished strip by strip: all of them would take gibibytes.
+        """
+        seen = self._seen(score_ShwK)
+        rows = max(1, MOST_SCORES // (self._width * score_ShwK.shape[-1]))
+        if rows >= self._height:
+            return finish(self._averaged([layers.resize_bilinear(x[None], self._height, self._width)[0] for x in seen]))
+        count = -(-self._height // rows)
+
+        def by_strip(view: View) -> Float[Array, "count rows h"]:
+            matrix = layers.resize_matrix(view.size[0], self._height)
+            return jnp.pad(matrix, ((0, count * rows - self._height), (0, 0))).reshape(count, rows, -1)
+
+        def strip(matrices: list[Float[Array, "rows h"]]) -> PyTree[Array]:
+            narrow = [
+                jnp.einsum("rh,hwk->rwk", *pair, precision="highest") for pair in zip(matrices, seen, strict=True)
+            ]
+            return finish(self._averaged([layers.resize_bilinear(x[None], rows, self._width)[0] for x in narrow]))
+
+        strips = lax.map(strip, [by_strip(view) for view in self._views])
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: self._height], strips)
+
+    def _seen(self, score_ShwK: Float[Array, "S h w K"]) -> list[Float[Array, "h w K"]]:
+        """The scores of each view at its size."""
         of_views = jnp.split(score_ShwK, np.cumsum(self._counts)[:-1].tolist())
-        for view, shape, part in zip(self._views, self._shapes, of_views, strict=True):
-            joined = sliding_window.join(part, *shape, self._crop, self._options.stride)
-            scores = view.undo(joined, self._height, self._width)
-            total += jax.nn.softmax(scores, axis=-1) if self._options.double_softmax else scores
-        return total / len(self._views)
+        joined = (
+            sliding_window.join(part, *shape, self._crop, self._options.stride)
+            for shape, part in zip(self._shapes, of_views, strict=True)
+        )
+        return [view.undo(scores) for view, scores in zip(self._views, joined, strict=True)]
+
+    def _averaged(self, scores: list[Float[Array, "H W K"]]) -> Float[Array, "H W K"]:
+        """The mean of the views' scores of some pixels."""
+        total: Any = 0.0
+        for score_HWK in scores:
+            total += jax.nn.softmax(score_HWK, axis=-1) if self._options.double_softmax else score_HWK
+        return total / len(scores)
 
 
 def map_scores(
@@ -120,17 +153,18 @@ def map_scores(
 ) -> PyTree[Array]:
     """What `finish` makes of the class scores of each frame, stacked over the frames.
 
-    Only one frame at a time has the scores of all its pixels in memory.
+    Only one frame at a time, or a strip of a large one, has the scores of its pixels in memory.
 
     Args:
       image_NHWC: normalised frames at their own size.
       crop: (height, width).
+      finish: works pixel by pixel.
     """
     num_images, height, width, channels = image_NHWC.shape
     windows = Windows(height, width, crop, options)
     window_JHWC = windows.cut(image_NHWC).reshape(-1, *crop, channels)
     score_JhwK = sliding_window.score_windows(score, window_JHWC, options.windows)
-    of_frame = lambda score_ShwK: finish(windows.join(score_ShwK))
+    of_frame = lambda score_ShwK: windows.finished(score_ShwK, finish)
     return lax.map(of_frame, score_JhwK.reshape(num_images, -1, *score_JhwK.shape[1:]))
 
 
@@ -162,7 +196,7 @@ def scan_scores(
         cut = windows.cut(image_HWC[None])[0], memory, options.windows, *map(windows.cut_mask, masks)
         score_ShwK, after = sliding_window.look_through(look, *cut)
         memory = jax.tree.map(lambda new, old: jnp.where(number < count, new, old), after, memory)
-        return memory, finish(windows.join(score_ShwK))
+        return memory, windows.finished(score_ShwK, finish)
 
     given = () if mask_NHW is None else (mask_NHW,)
     memory, finished = lax.scan(next_frame, memory, (jnp.arange(len(image_NHWC)), image_NHWC, *given))

@@ -144,6 +144,11 @@ def resize_bilinear(x_NHWC: Map, height: int, width: int) -> Map:
     return jax.image.resize(x_NHWC, shape, "bilinear", antialias=False)
 
 
+def resize_matrix(source: int, target: int) -> Float[Array, "target source"]:
+    """The matrix by which `resize_bilinear` resizes one axis."""
+    return jax.image.resize(jnp.eye(source), (target, source), "bilinear", antialias=False)
+
+
 def aligned_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
     """Matrix that resizes one axis linearly; the centres of the first cells meet, and so do those of the last."""
     places = np.linspace(0, source - 1, target)[:, None]
