@@ -4,10 +4,10 @@
     python -m benchmarks.gpu_step --recipe=nce --crop=896 --frames=4 --trace       with the time of each module
 
 The step of the recipe, from random weights, takes drawn images and drawn regions of classes. Printed are milliseconds a
-step; the operations of the model (nothing rematerialised) in that time, over the peak that the maker states (MFU) and
-over what a product of matrices reaches on this device in the same process; memory, as compiled and as allotted at most;
-and the losses of the first and the last step. `--trace` looks at a few more steps with the profiler: the time by
-module of the model and by line of source. With --json the same goes to a file. `--dtype=float32` multiplies in full
+step; in bfloat16 the operations of the model (nothing rematerialised) in that time, over the peak that the maker states
+(MFU) and over what a product of matrices reaches on this device in the same process; memory, as compiled and as
+allotted at most; and the losses of the first and the last step. `--trace` looks at a few more steps with the profiler:
+the time by module of the model and by line of source. With --json the same goes to a file. `--dtype=float32` multiplies in full
 float32, so that the losses of the first step can be compared.
 """
 
@@ -32,8 +32,13 @@ from vspw_jax.inspection import step_cost
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import optimizers, train_state, train_step
 
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}
-"""Operations a second of dense bfloat16 products, by a part of the device's name. Source: NVIDIA's data sheets."""
+PEAKS = {
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+}
+"""Operations a second of dense bfloat16 products, by the device's name. Source: NVIDIA's data sheets."""
 REGIONS = 12
 """Of a drawn frame, each of one class."""
 TRACED = 3
@@ -172,11 +177,11 @@ def account(options):
     if options.trace:
         row |= traced(step)
     del step.state
-    if device.platform != "cpu":
+    if device.platform != "cpu" and options.dtype == "bfloat16":
         rate = product_rate()
         row |= {"product_TFLOP_a_s": round(rate / 1e12, 1), "share_of_product": round(operations / median / rate, 4)}
-        peak = next((peak for name, peak in PEAKS.items() if name in device.device_kind), None)
-        row |= {"MFU": round(operations / median / peak, 4)} if peak else {}
+        if device.device_kind in PEAKS:
+            row["MFU"] = round(operations / median / PEAKS[device.device_kind], 4)
     return row
 
 

@@ -208,7 +208,7 @@ def check_equal(config, ours, theirs):
 
 
 def measure_memory(flags):
-    config = recipe(flags.size, flags.crop, flags.memory_of)
+    config = recipe(flags.size, flags.crop, flags.memory_of, flags.dtype)
     network = (Torch if flags.memory_of == "torch" else Jax)(config, drawn_weights(config), flags.batch)
     print(json.dumps({"MiB": measure.gained_memory(network.step), "compile_s": getattr(network, "compile_seconds", 0)}))
 
@@ -217,6 +217,7 @@ def measured_memory(flags, network):
     """`measure_memory` in a process of its own, with the allocator as it comes."""
     command = [sys.executable, "-m", "benchmarks.network", f"--size={flags.size}", f"--crop={flags.crop}"]
     command += [f"--batch={flags.batch}", f"--threads={flags.threads}", f"--memory-of={network}"]
+    command += [f"--dtype={flags.dtype}"]
     done = subprocess.run(command, env=measure.plain_environment(), stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 

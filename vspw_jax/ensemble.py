@@ -40,6 +40,7 @@ from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.threads import WriteBehind, read_ahead
 from vspw_jax.metrics import table, temporal_consistency
 from vspw_jax.metrics.scores import summarise
+from vspw_jax.sampling.dis_flow import DisFlow
 
 MOST_NAMED = 5
 """A message lists at most so many differences of a kind."""
@@ -246,7 +247,7 @@ def score(
         if not flags.records:
             counting.run_through(videos, total)
             return None
-        flow_of = temporal_consistency.flow_of_first(readers[0].videos, temporal_consistency.DisFlow)
+        flow_of = temporal_consistency.flow_of_first(readers[0].videos, DisFlow)
         counts = counting.count_videos(videos, readers[0].num_classes, total, flow_of)
     return summarise(counts, classes)
 

@@ -27,7 +27,7 @@ class Predictor:
     """Answers class 0, and one more than the masks that it is given; notes what it was given."""
 
     batch, remembers, num_classes, are_known = 4, True, 124, False
-    options = ConfigDict(dict(save_scores=False))
+    options = ConfigDict(dict(save_scores=False, flow_weight=0.0))
 
     def __init__(self, name="A"):
         self.name, self.given = name, []

@@ -13,6 +13,8 @@ from configs import (
     baseline,
     deeplabv3,
     hrnet,
+    mask2former_eva,
+    mask2former_eva02,
     multi_dataset,
     nce,
     ocrnet,
@@ -20,6 +22,7 @@ from configs import (
     segformer,
     upernet,
     upernet_focalnet,
+    upernet_internimage,
     upernet_swin,
 )
 from vspw_jax.console.errors import UserError
@@ -202,7 +205,7 @@ def test_what_there_cannot_be_is_refused(fields, message):
 
 def test_the_recipes_have_the_released_codes_second_softmax_for_query_decoders_alone():
     recipes = (baseline, nce, multi_dataset, upernet, pne, deeplabv3, hrnet, ocrnet, upernet_swin, segformer)
-    for recipe in (*recipes, upernet_focalnet):
+    for recipe in (*recipes, upernet_focalnet, upernet_internimage, mask2former_eva, mask2former_eva02):
         config = recipe.get_config()
         assert config.evaluate.double_softmax == (config.model.decoder.name == "mask2former")
         assert (config.evaluate.scales, config.evaluate.flip) == ((1.0,), False)

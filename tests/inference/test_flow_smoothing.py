@@ -5,8 +5,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.inference.flow_smoothing import FlowBefore, Smoothing, agree, averaged
+from vspw_jax.inference.flow_smoothing import Smoothing, agree, averaged, seen_before
 from vspw_jax.inference.predictor import FULL_SCORES, Result, check_options
+from vspw_jax.sampling.dis_flow import DisFlow
 
 HEIGHT, WIDTH, CLASSES = 64, 96, 3
 
@@ -61,7 +62,7 @@ def test_flow_there_and_back_must_agree_and_stay_inside():
 
 def test_a_moving_camera_is_followed():
     picture = texture(0)
-    flow, seen = FlowBefore()(shown(picture, 4), shown(picture, 0))
+    flow, seen = seen_before(shown(picture, 4), shown(picture, 0), DisFlow())
     assert seen.mean() > 0.7
     np.testing.assert_allclose(np.median(flow[seen], axis=0), (4, 0), atol=0.3)
 
@@ -72,7 +73,7 @@ def test_a_cut_leaves_nothing_of_the_frame_before(after):
     before, frame = shown(texture(0), 0), shown(texture(1), 0)
     if after == "another flat colour":
         before, frame = np.full_like(before, 40), np.full_like(frame, 120)
-    assert not FlowBefore()(frame, before)[1].any()
+    assert seen_before(frame, before, DisFlow()) is None
     scores = drawn_scores(3, 2)
     labels = Smoothing(options(0.9)).labels([before, frame], result_of(scores))
     np.testing.assert_array_equal(labels, scores.argmax(-1))
@@ -85,7 +86,7 @@ def test_what_is_uncovered_takes_nothing_from_what_covered_it():
     square = np.kron(rng.uniform(140, 255, (5, 5, 3)), np.ones((4, 4, 1))).astype(np.uint8)
     before, frame = background.copy(), background.copy()
     before[20:40, 20:40], frame[20:40, 32:52] = square, square
-    seen = FlowBefore()(frame, before)[1]
+    _, seen = seen_before(frame, before, DisFlow())
     assert seen.mean() > 0.7 and seen[20:40, 22:30].mean() < 0.2
 
 
@@ -107,11 +108,14 @@ def test_noise_of_single_frames_is_averaged_away():
 
 
 def test_a_frame_of_another_size_stands_by_itself():
-    frames = [shown(texture(0), 0), shown(texture(0), 0)[:32]]
-    first, second = drawn_scores(0), drawn_scores(1)[:, :32]
-    smoothing = Smoothing(options(0.9))
-    smoothing.labels(frames[:1], result_of(first))
-    np.testing.assert_array_equal(smoothing.labels(frames[1:], result_of(second)), second.argmax(-1))
+    """And one too small for flow, such as 8 rows."""
+    for rows in (32, 8, 8):
+        smoothing = Smoothing(options(0.9))
+        smoothing.labels([shown(texture(0), 0)[: 2 * rows]], result_of(drawn_scores(0)[:, : 2 * rows]))
+        for seed in (1, 2):
+            score = drawn_scores(seed)[:, :rows]
+            found = smoothing.labels([shown(texture(seed), 0)[:rows]], result_of(score))
+            np.testing.assert_array_equal(found, score.argmax(-1))
 
 
 def test_saved_scores_and_smoothing_exclude_each_other():

@@ -6,6 +6,7 @@ import pytest
 from vspw_jax.console.errors import UserError
 from vspw_jax.metrics import temporal_consistency
 from vspw_jax.metrics.temporal_consistency import TemporalConsistency, read_flo, warp_back
+from vspw_jax.sampling.dis_flow import DisFlow
 
 
 def test_the_warp_is_the_devkits_half_a_pixel_off_and_wall_from_outside():
@@ -84,5 +85,5 @@ def test_flow_files_of_both_kinds(tmp_path):
 def test_dis_finds_a_movement():
     rng = np.random.default_rng(3)
     noise = np.kron(rng.integers(0, 256, (16, 24)), np.ones((4, 4)))[..., None].repeat(3, axis=2).astype(np.uint8)
-    flow = temporal_consistency.DisFlow()(noise, np.roll(noise, 3, axis=1))
+    flow = DisFlow()(noise, np.roll(noise, 3, axis=1))
     assert np.median(flow[16:-16, 16:-16, 0]) == pytest.approx(3, abs=0.5)

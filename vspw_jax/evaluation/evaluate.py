@@ -36,6 +36,7 @@ from vspw_jax.metrics.counts import VideoCounts
 from vspw_jax.metrics.shown_run import ShownRun
 from vspw_jax.metrics.truth import RecordsTruth
 from vspw_jax.parallel import processes
+from vspw_jax.sampling.dis_flow import DisFlow
 
 SCORES_FILE = "evaluation.json"
 PICTURE_FILE = "comparison.png"
@@ -139,7 +140,7 @@ def predict_and_count(
 
         if frames.has_masks:
             names = [video.name for video in frames.videos]
-            flow_of = temporal_consistency.flow_of_first(names, temporal_consistency.DisFlow)
+            flow_of = temporal_consistency.flow_of_first(names, DisFlow)
             counts = counting.count_videos(predicted, predictor.num_classes, total, flow_of, stored_and_done)
         else:
             counting.run_through(predicted, total, stored_and_done)

@@ -3,7 +3,7 @@
 Paper 000 (arXiv 2306.03508, conclusion) tried such a step and dropped it, and says no more. What is here: flow by
 OpenCV's DIS in both directions; a pixel takes part where the two agree (equation 5 of Sundaram, Brox and Keutzer,
 Dense Point Trajectories by GPU-Accelerated Large Displacement Optical Flow, ECCV 2010) and the colours do; a cut, where
-too few pixels do, begins anew. Of the frames before, one frame's scores are held.
+too few pixels do, begins anew. Of the frames before, one frame's scores are held, in half precision.
 Shapes: H and W pixels, N frames, K classes.
 """
 
@@ -14,11 +14,13 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 from ml_collections import ConfigDict
 
 from vspw_jax.inference.predictor import Result
 from vspw_jax.sampling import bilinear
+from vspw_jax.sampling.dis_flow import LEAST_SIDE, DisFlow
 
 MOST_COLOUR = 25
 """By so much, of 255, a pixel's channels may differ from those of where it was, on average."""
@@ -47,20 +49,14 @@ def agree(backward: Flow, forward: Flow) -> Bool[np.ndarray, "H W"]:
     return inside & ((gap**2).sum(axis=-1) < 0.01 * lengths + 0.5)
 
 
-class FlowBefore:
-    """Where the pixels of a frame were in the frame before."""
-
-    def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-
-    def __call__(self, frame: Frame, before: Frame) -> tuple[Flow, Bool[np.ndarray, "H W"]]:
-        """(flow to the frame before, which pixels are seen there too); none is where a cut lies between them."""
-        here, there = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (frame, before))
-        flow = lambda one, other: self._dis.calc(one, other, None)  # type: ignore[call-overload]
-        backward, forward = flow(here, there), flow(there, here)
-        changed = np.abs(_moved(before.astype(np.float32), backward) - frame).mean(axis=-1)
-        seen = agree(backward, forward) & (changed < MOST_COLOUR)
-        return backward, seen if seen.mean() >= LEAST_SEEN else np.zeros_like(seen)
+def seen_before(frame: Frame, before: Frame, flow: DisFlow) -> tuple[Flow, Bool[np.ndarray, "H W"]] | None:
+    """(flow to the frame before, which pixels are seen there too); None where too few are, as across a cut."""
+    if frame.shape != before.shape or min(frame.shape[:2]) < LEAST_SIDE:
+        return None
+    backward, forward = flow(frame, before), flow(before, frame)
+    changed = np.abs(_moved(before.astype(np.float32), backward) - frame).mean(axis=-1)
+    seen = agree(backward, forward) & (changed < MOST_COLOUR)
+    return (backward, seen) if seen.mean() >= LEAST_SEEN else None
 
 
 @jax.jit
@@ -71,13 +67,20 @@ def averaged(
     seen_HW: Bool[Array, "H W"],
     weight: Float[Array, ""],
 ) -> Float[Array, "H W K"]:
-    """Scores, averaged with those before where a pixel is seen there too: `weight` is the share of what was before."""
+    """Scores, averaged with those before where a pixel is seen there too: `weight` is the share of what was before.
+
+    A row after the other, so that the samples of one alone are held.
+    """
     height, width, _ = score_HWK.shape
-    y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
-    places = (jnp.stack([x, y], axis=-1) + flow_HW2 + 0.5) / jnp.array([width, height])
-    moved_HWK = bilinear.sample(before_HWK.astype(jnp.float32), places.reshape(-1, 2)).reshape(score_HWK.shape)
-    share = weight * seen_HW[..., None]
-    return ((1 - share) * score_HWK + share * moved_HWK).astype(score_HWK.dtype)
+
+    def row(inputs: tuple[Array, ...]) -> Float[Array, "W K"]:
+        y, score_WK, flow_W2, seen_W = inputs
+        place_W2 = jnp.stack([jnp.arange(width), jnp.full(width, y)], axis=-1) + flow_W2 + 0.5
+        moved_WK = bilinear.sample(before_HWK, place_W2 / jnp.array([width, height]))
+        share = weight * seen_W[:, None]
+        return ((1 - share) * score_WK + share * moved_WK).astype(score_WK.dtype)
+
+    return lax.map(row, (jnp.arange(height), score_HWK, flow_HW2, seen_HW))
 
 
 class Labelled(Protocol):
@@ -90,12 +93,12 @@ class Labelled(Protocol):
 class Smoothing:
     """Labels of a video's frames from results in order, smoothed if `evaluate.flow_weight` is above 0.
 
-    A frame of another size, like the first one, stands by itself.
+    A frame in which too little of the frame before is seen, or whose size is another, stands by itself, like the first.
     """
 
     def __init__(self, options: ConfigDict) -> None:
-        self._weight, self._flow = options.flow_weight, FlowBefore()
-        self._frame: Frame | None = None
+        self._weight, self._flow = options.flow_weight, DisFlow()
+        self._last: Frame | None = None
         self._score_HWK: Array | None = None
 
     def labels(self, frames: Sequence[Frame], result: Labelled) -> UInt8[np.ndarray, "N H W"]:
@@ -103,11 +106,20 @@ class Smoothing:
         if not self._weight:
             return result.labels()
         assert isinstance(result, Result)  # Scores that are saved are not smoothed: `check_options` refuses both.
-        return np.stack([self._next(*pair) for pair in zip(frames, result.full_scores(), strict=True)])
+        before = [self._last, *frames[:-1]]
+        seen = [  # While the devices still work on the scores.
+            None if last is None else seen_before(frame, last, self._flow)
+            for frame, last in zip(frames, before, strict=True)
+        ]
+        self._last = frames[-1]
+        smooth = [self._next(*pair) for pair in zip(result.full_scores(), seen, strict=True)]
+        alone = result.labels()
+        return np.stack([own if label is None else np.asarray(label) for own, label in zip(alone, smooth, strict=True)])
 
-    def _next(self, frame: Frame, score_HWK: Float[Array, "H W K"]) -> UInt8[np.ndarray, "H W"]:
-        if self._frame is not None and self._frame.shape == frame.shape:
-            assert self._score_HWK is not None
-            score_HWK = averaged(score_HWK, self._score_HWK, *self._flow(frame, self._frame), self._weight)
-        self._frame, self._score_HWK = frame, score_HWK
-        return np.asarray(score_HWK.argmax(axis=-1)).astype(np.uint8)
+    def _next(self, score_HWK: Float[Array, "H W K"], seen: tuple[np.ndarray, np.ndarray] | None) -> Array | None:
+        """The labels of a frame that is averaged, still on the device."""
+        if seen is None:
+            self._score_HWK = score_HWK
+            return None
+        self._score_HWK = averaged(score_HWK, self._score_HWK, *seen, self._weight)
+        return self._score_HWK.argmax(axis=-1).astype(jnp.uint8)

@@ -209,7 +209,11 @@ NAMINGS = {
         Naming("nvlabs_mit", title="NVIDIA's and mmsegmentation's (MiT)"),
         Naming("opengvlab_internimage", title="OpenGVLab's (InternImage)", wrapper="model"),
         Naming("baai_eva02", title="BAAI's and timm's (EVA-02)", wrapper="model"),
-        Naming("baai_eva01", title="BAAI's and timm's (EVA-01)", wrapper="model"),
+        Naming(
+            "baai_eva01",
+            title="BAAI's and timm's (EVA-01; no other ViT)",
+            wrapper="model",
+        ),
         Naming("unilm", title="unilm's (BEiT, BEiTv2)", wrapper="model"),
         Naming("hugging_face_beit", title="Hugging Face's (BEiT)"),
     )

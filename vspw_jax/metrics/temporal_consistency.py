@@ -14,12 +14,12 @@ import itertools
 import pathlib
 from collections.abc import Callable, Iterable
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.metrics.confusion import ConfusionMatrix
+from vspw_jax.sampling.dis_flow import DisFlow
 
 Flow = Callable[[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W 3"], tuple[str, str]], Float32[np.ndarray, "H W 2"]]
 """A source of flow: function of an image, the following image, and the first one's (video, frame)."""
@@ -60,22 +60,6 @@ class TemporalConsistency:
             warped = warp_back(prediction_HW, flow_HWC)
             self.confusion.add(np.where(warped < self.confusion.num_classes, self._last, 255), warped)
         self._last = prediction_HW.copy()
-
-
-class DisFlow:
-    """Flow between frames by OpenCV's DIS, preset medium."""
-
-    def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-
-    def __call__(
-        self,
-        image: UInt8[np.ndarray, "H W 3"],
-        following: UInt8[np.ndarray, "H W 3"],
-        where: tuple[str, str] | None = None,
-    ) -> Float32[np.ndarray, "H W 2"]:
-        first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, following))
-        return self._dis.calc(first, second, None)  # type: ignore[call-overload]  # OpenCV's stubs lack the None.
 
 
 def flow_of_first(videos: Iterable[str], make: Callable[[], Flow | None] | None) -> Callable[[str], Flow | None]:

@@ -128,6 +128,8 @@ class Pictures:
         self._frames.check_truth()  # Sooner than the evaluation that follows.
         part = class_union.part_for(classes, self._frames.classes, self._frames.path)
         outputs = part.numbers if part else None
+        config = config.copy_and_resolve_references().unlock()
+        config.evaluate.flow_weight = 0.0  # These are single frames.
         self._predictor = Predictor(config, graphdef, local_mesh(mesh), classes=self._frames.classes, outputs=outputs)
 
     def show(self, step: int, state: State, observer: Observer) -> None:

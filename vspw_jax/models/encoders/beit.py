@@ -169,7 +169,7 @@ class BeitEncoder(Encoder):
         if image_NHWC.shape[1:3] != self.image_size:
             raise UserError(
                 f"The images are {image_NHWC.shape[1:3]} pixels, but the model was built for {self.image_size}: its "
-                "relative position tables fix the size. Build it for the images' size, crop them, or slide over them."
+                "positions fix the size. Build it for the images' size, crop them, or slide over them."
             )
         patches = self.patch_embed(image_NHWC.astype(self.dtype))
         token = jnp.broadcast_to(self.cls_token[...].astype(self.dtype), (patches.shape[0], 1, patches.shape[2]))

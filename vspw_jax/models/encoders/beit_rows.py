@@ -33,6 +33,7 @@ WITHOUT_INDEX = RelativeTables(beit.PATCH, keeps_index=False)
 
 INDEX_LEFT_OUT = {r"relative_position_index$": "position indices follow from the crop; export makes them anew"}
 _PRETRAINING = "of a pretraining or image classification head, which a segmentation network does not have"
+PRETRAINING_LEFT_OUT = {r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": _PRETRAINING}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +173,7 @@ def alone(places: Places) -> dict[str, Names[EncoderSizes]]:
             sizes=lambda shapes, theirs: EncoderSizes(*unilm_sizes(shapes, theirs), []),
             told=TOLD,
             whole=False,
-            left_out=INDEX_LEFT_OUT | {r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": _PRETRAINING},
+            left_out=INDEX_LEFT_OUT | PRETRAINING_LEFT_OUT,
         ),
         "hugging_face_beit": Names(
             marks=(CLASS_TOKEN, f"beit.{CLASS_TOKEN}"),

@@ -74,8 +74,9 @@ class Eva(beit_pyramid.BeitPyramid):
     """
 
     FIELDS = ("dim", "depth", "heads", "hidden", "pretrained_side", "drop_path", "out_blocks")
-    NO_DECAY = r"(^|/)([qv]_bias|pos_embed|cls_token)$"
-    """Those that the source's no_weight_decay names, and the attention's biases."""
+    NO_DECAY = r"(^|/)[qv]_bias$"
+    """The attention's biases. The source means to spare positions and class token too, but its check misses their names
+    under `backbone.`, as that of BEiT's code does."""
     TORCH_NAMES = eva_rows.NAMES
 
     @classmethod

@@ -27,7 +27,6 @@ class Eva01Adapter(vit_adapter.ViTAdapter):
     """
 
     FIELDS = (*vit_adapter.ViTAdapter.FIELDS, "relative_positions")
-    NO_DECAY = vit_adapter.ViTAdapter.NO_DECAY + r"|^pos_embed$"
     TORCH_NAMES = eva01_adapter_rows.NAMES
 
     @classmethod

@@ -5,24 +5,17 @@ huggingface/pytorch-image-models timm/models/eva.py.
 """
 
 import dataclasses
-import math
 from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import UserError
 from vspw_jax.models.encoders import beit_rows, vit_adapter_rows
-from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, Positions
+from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, Positions, side_of
 from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Rows, Shapes
 from vspw_jax.models.torch_rows import Row
 
 HEADS = 16
 """Of all released ones."""
-PRETRAINING = {
-    r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": (
-        "of a pretraining or image classification head, which a segmentation network does not have"
-    )
-}
 
 
 def with_positions(rows: Rows) -> Rows:
@@ -44,10 +37,8 @@ def with_positions(rows: Rows) -> Rows:
 
 def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
     """In BAAI's files of segmentation networks."""
-    first, tokens = f"{theirs}blocks.0", shapes.size(f"{theirs}pos_embed", 1)
-    side, table = math.isqrt(tokens - 1), f"{first}.attn.{beit_rows.TABLE}"
-    if side * side != tokens - 1:
-        raise UserError(f"{shapes.path}: {theirs}pos_embed has {tokens} positions, which no square of patches has.")
+    first, side = f"{theirs}blocks.0", side_of(shapes, theirs)
+    table = f"{first}.attn.{beit_rows.TABLE}"
     dim, is_relative = shapes.size(f"{theirs}cls_token", 2), table in shapes.tensors
     heads = shapes.size(table, 1) if is_relative else HEADS
     fields = dict(
@@ -66,7 +57,7 @@ def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
 
 def alone(rows: Rows) -> Names[EncoderSizes]:
     """BAAI's and timm's files of an EVA-01 without the adapter."""
-    left_out = PRETRAINING | beit_rows.INDEX_LEFT_OUT
+    left_out = beit_rows.PRETRAINING_LEFT_OUT | beit_rows.INDEX_LEFT_OUT
     return Names(("pos_embed",), with_positions(rows), whole=False, left_out=left_out)
 
 

@@ -4,14 +4,12 @@ Sources: baaivision/EVA EVA-02/seg/backbone/eva2.py; huggingface/pytorch-image-m
 """
 
 import dataclasses
-import math
 from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import UserError
-from vspw_jax.models.encoders import beit_pyramid_rows
-from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, PositionsBesideRotary, Rotary
+from vspw_jax.models.encoders import beit_pyramid_rows, beit_rows
+from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, PositionsBesideRotary, Rotary, side_of
 from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shapes
 from vspw_jax.models.torch_rows import LINEAR, SAME, Row, conv, linear, norm
 
@@ -20,11 +18,6 @@ PRETRAINED_SIDE = 16
 HEAD_DIM = 64
 """Of all released ones."""
 LEFT_OUT = {r"rope\.freqs_(cos|sin)$": "tables of rotary positions follow from the crop; export makes them anew"}
-PRETRAINING = {
-    r"^(fc_norm|norm|head|lm_head)\.|^mask_token$": (
-        "of a pretraining or image classification head, which a segmentation network does not have"
-    )
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +79,7 @@ def alone(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
 
 def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
     """In BAAI's and timm's files."""
-    form, tokens = form_alone(shapes.tensors, theirs), shapes.size(f"{theirs}pos_embed", 1)
-    side = math.isqrt(tokens - 1)
-    if side * side != tokens - 1:
-        raise UserError(f"{shapes.path}: {theirs}pos_embed has {tokens} positions, which no square of patches has.")
+    form, side = form_alone(shapes.tensors, theirs), side_of(shapes, theirs)
     table, dim = f"{theirs}rope.freqs_cos", shapes.size(f"{theirs}cls_token", 2)
     head_dim = shapes.size(table, 1) if table in shapes.tensors else HEAD_DIM
     depth = shapes.count(theirs + "blocks.{}.norm1.weight")
@@ -116,5 +106,7 @@ TOLD = ("dim", "depth", "hidden")
 MARK, TIMM_MARK = "blocks.0.mlp.w1.", "blocks.0.mlp.fc1_g."
 NAMES: EncoderNames = {
     "mmseg": Names((MARK,), segmentation, sizes, TOLD, left_out=LEFT_OUT),
-    "baai_eva02": Names((MARK, TIMM_MARK), alone, sizes, TOLD, whole=False, left_out=LEFT_OUT | PRETRAINING),
+    "baai_eva02": Names(
+        (MARK, TIMM_MARK), alone, sizes, TOLD, whole=False, left_out=LEFT_OUT | beit_rows.PRETRAINING_LEFT_OUT
+    ),
 }

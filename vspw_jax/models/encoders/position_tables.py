@@ -7,12 +7,14 @@ were made with, and EVA-02/seg/mmcv_custom/checkpoint.py: torch's bicubic resize
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from vspw_jax.console.errors import UserError
 from vspw_jax.models.encoders import rotary_position
 from vspw_jax.models.encoders.window_tables import bicubic_matrix
+from vspw_jax.models.torch_names import Shapes
 from vspw_jax.models.torch_rows import AS_IT_IS, Buffer, Fit, Rule, Stored
 
 PATCH = 16
@@ -21,6 +23,15 @@ PATCH = 16
 def window_of(image_size: tuple[int, int]) -> tuple[int, int]:
     """The grid of patches of an image."""
     return image_size[0] // PATCH, image_size[1] // PATCH
+
+
+def side_of(shapes: Shapes, theirs: str) -> int:
+    """Patches a side of a file's learned positions; UserError where they are of no square grid."""
+    tokens = shapes.size(f"{theirs}pos_embed", 1)
+    side = math.isqrt(tokens - 1)
+    if side * side != tokens - 1:
+        raise UserError(f"{shapes.path}: {theirs}pos_embed has {tokens} positions, which no square of patches has.")
+    return side
 
 
 def resize_positions(table_1SC: np.ndarray, window: tuple[int, int]) -> np.ndarray:
@@ -55,10 +66,11 @@ class PatchKernel(Fit):
 
 
 @functools.cache
-def _table(function: np.ufunc, window: tuple[int, int], head_dim: int, pretrained_side: int) -> functools.partial:
+def _table(
+    function: np.ufunc, window: tuple[int, int], head_dim: int, pretrained_side: int
+) -> Callable[[], np.ndarray]:
     """The cosines or sines of a window, not yet made; one object for all blocks' buffers, which are equal."""
-    make = lambda: function(rotary_position.angles(window, head_dim, pretrained_side)).astype(np.float32)
-    return functools.partial(make)
+    return lambda: function(rotary_position.angles(window, head_dim, pretrained_side)).astype(np.float32)
 
 
 class Positions(Fit):
