@@ -7,8 +7,8 @@ The step of the recipe, from random weights, takes drawn images and drawn region
 step; in bfloat16 the operations of the model (nothing rematerialised) in that time, over the peak that the maker states
 (MFU) and over what a product of matrices reaches on this device in the same process; memory, as compiled and as
 allotted at most; and the losses of the first and the last step. `--trace` looks at a few more steps with the profiler:
-the time by module of the model and by line of source. With --json the same goes to a file. `--dtype=float32` multiplies in full
-float32, so that the losses of the first step can be compared.
+the time by module of the model and by line of source. With --json the same goes to a file. `--dtype=float32` multiplies
+in full float32, so that the losses of the first step can be compared.
 """
 
 import contextlib

@@ -185,6 +185,25 @@ def test_a_real_network_on_two_devices():
     assert made._predict._cache_size() == 1
 
 
+def test_a_real_network_gives_the_scores_that_flow_smooths():
+    """On two devices, with the second softmax of query decoders; and its predictions are told from others."""
+    config = nce.get_config("demo")
+    config.model.image_size, config.evaluate.stride = (32, 32), (32, 32)
+    config.evaluate.update(batch=3, flow_weight=0.5)
+    graphdef, params, model_state = train_state.describe(config)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), {"params": params, "model_state": model_state})
+    made = Predictor(config, graphdef, make_mesh(devices=jax.devices()[:2]), zeros)
+    frames = list(np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8))
+    result = made.start(frames)
+    scores = np.stack(result.full_scores())
+    assert scores.shape == (3, 32, 40, config.model.num_classes) and scores.dtype == np.float16
+    np.testing.assert_allclose(scores.astype(np.float32).sum(-1), 1, atol=5e-3)
+    assert made._needed().double_softmax and made.identity()["flow_weight"] == 0.5
+    config.evaluate.flow_weight = 0.0
+    plain = Predictor(config, graphdef, make_mesh(devices=jax.devices()[:2]), zeros)
+    assert "flow_weight" not in plain.identity() and not plain._needed().double_softmax
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

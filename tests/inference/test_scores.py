@@ -118,7 +118,7 @@ class Stub:
     batch, num_classes, top_classes, remembers = 4, 124, 1, False
 
     def __init__(self, save_scores):
-        self.options = types.SimpleNamespace(save_scores=save_scores)
+        self.options = types.SimpleNamespace(save_scores=save_scores, flow_weight=0.0)
 
     def identity(self):
         return {"recipe": "stub"}
