@@ -13,7 +13,7 @@ from vspw_jax.data import records, transforms
 from vspw_jax.evaluation import predicted_videos
 from vspw_jax.inference import augmentation, memory_file, predict, sliding_window
 from vspw_jax.inference.predictor import Predictor
-from vspw_jax.models import segmenter
+from vspw_jax.models import layers, segmenter
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import train_state
@@ -96,7 +96,7 @@ def labels_by_definition(config, weights, frames):
                 remembered[place] = new if old is None else old + SHARE * (new - old)
                 scores.append(classify(remembered[place]))
             joined = sliding_window.join(jnp.asarray(np.stack(scores)), *seen.shape[1:3], CROP, STRIDE)
-            total = total + np.asarray(view.undo(joined, height, width))
+            total = total + np.asarray(layers.resize_bilinear(view.undo(joined)[None], height, width)[0])
         labels.append(total.argmax(axis=-1))
     return np.stack(labels)
 

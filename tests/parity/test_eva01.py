@@ -68,7 +68,7 @@ def peer(config, size):
     return theirs, absent
 
 
-@pytest.mark.parametrize(("size", "fields"), zip(IMAGES, FORMS.values(), strict=True), ids=FORMS.keys())
+@pytest.mark.parametrize(("size", "fields"), list(zip(IMAGES, FORMS.values(), strict=True)), ids=FORMS.keys())
 def test_maps_and_gradients_in_training(size, fields):
     """Of all variables and the image."""
     config = tiny_eva01(drop_path=0.0, **fields).encoder

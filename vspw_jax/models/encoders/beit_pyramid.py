@@ -115,7 +115,7 @@ def check_sizes(config: ConfigDict, image_size: layers.Size) -> None:
     if any(size % beit.PATCH or size < 2 * beit.PATCH for size in image_size):
         nearest = tuple(max(32, round(size / beit.PATCH) * beit.PATCH) for size in image_size)
         raise UserError(
-            f"The crop is {tuple(image_size)} pixels, but patches of {beit.PATCH} need multiples of it, at least 32. "
+            f"The crop is {tuple(image_size)} pixels, but its patches need multiples of {beit.PATCH}, at least 32. "
             f"Set --config.model.image_size='{nearest}'."
         )
     blocks = tuple(config.out_blocks)
