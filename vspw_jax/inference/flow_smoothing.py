@@ -31,20 +31,22 @@ Frame = UInt8[np.ndarray, "H W 3"]
 Flow = Float32[np.ndarray, "H W 2"]
 
 
-def _moved(image: np.ndarray, flow: Flow) -> np.ndarray:
-    """What stands at each pixel's place plus its flow (x, y); beyond the image -1."""
+def _places(flow: Flow) -> tuple[Float32[np.ndarray, "H W"], Float32[np.ndarray, "H W"]]:
+    """(x, y) of each pixel plus its flow."""
     y, x = np.indices(flow.shape[:2], dtype=np.float32)
-    place = x + flow[..., 0], y + flow[..., 1]
-    return cv2.remap(image, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(-1, -1, -1))
+    return x + flow[..., 0], y + flow[..., 1]
+
+
+def _moved(image: np.ndarray, flow: Flow) -> np.ndarray:
+    """What stands at each pixel's place plus its flow; beyond the image 0."""
+    return cv2.remap(image, *_places(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 def agree(backward: Flow, forward: Flow) -> Bool[np.ndarray, "H W"]:
     """Where the flow to the frame before, and from there back, leads to where it began."""
     returned = _moved(forward, backward)
     gap, lengths = backward + returned, (backward**2 + returned**2).sum(axis=-1)
-    height, width = backward.shape[:2]
-    y, x = np.indices((height, width), dtype=np.float32)
-    x, y = x + backward[..., 0], y + backward[..., 1]
+    (height, width), (x, y) = backward.shape[:2], _places(backward)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     return inside & ((gap**2).sum(axis=-1) < 0.01 * lengths + 0.5)
 

@@ -190,6 +190,18 @@ def _kept_memory(
     return kept if is_whole else None
 
 
+def _resumed(
+    predictor: Predictor, source: Source, folder: PredictionFolder, store: scores.Writer | None
+) -> tuple[InOrder, float]:
+    """(what predicts the frames in their order, how many of the first at most keep what an earlier run made)."""
+    if predictor.options.flow_weight:
+        return InOrder(predictor), 0  # Smoothing needs the scores of all frames before.
+    if not predictor.remembers:
+        return InOrder(predictor), math.inf
+    kept = _kept_memory(predictor, source, folder, store)
+    return (InOrder(predictor, kept.memory, kept.shape), len(kept.names)) if kept else (InOrder(predictor), 0)
+
+
 def predict_source(
     predictor: Predictor,
     source: Source,
@@ -221,11 +233,8 @@ def predict_source(
         return 0
     store = _store(predictor, source, folder, identity)
     most = 2 * predictor.batch if overlap else 0
-    smoothing, is_smoothed = Smoothing(predictor.options), predictor.options.flow_weight > 0
-    resumes = predictor.remembers and not is_smoothed
-    kept = _kept_memory(predictor, source, folder, store) if resumes else None
-    in_order = InOrder(predictor, kept.memory, kept.shape) if kept else InOrder(predictor)
-    most_kept = len(kept.names) if kept else 0 if predictor.remembers or is_smoothed else math.inf
+    in_order, most_kept = _resumed(predictor, source, folder, store)
+    smoothing, keeps_memory = Smoothing(predictor.options), predictor.remembers and not predictor.options.flow_weight
 
     def begin(batch: list[Item]) -> tuple[list[Item], Result | None]:
         new = batch[0].label is None
@@ -249,7 +258,7 @@ def predict_source(
                 bar.update()
             names += [item.name for item in batch]
             predicted += len(batch) if result else 0
-            if result and resumes:
+            if result and keeps_memory:
                 written.remember(memory_file.KeptMemory(tuple(names), batch[-1].image.shape, result.memory))
     if store:
         store.close()

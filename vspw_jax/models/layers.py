@@ -5,7 +5,7 @@ Shapes: N images, H and W cells, S tokens, C channels. Keys are one typed JAX ke
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict, TypeVar
 
 import jax
@@ -116,6 +116,26 @@ def drop_path(x_NSC: Tokens, rate: float | Float[Array, ""], keys_N: Keys) -> To
     kept_N = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys_N)
     scale_N = (kept_N / (1.0 - rate)).astype(x_NSC.dtype)
     return x_NSC * scale_N.reshape(-1, *(1,) * (x_NSC.ndim - 1))
+
+
+def add_branches(
+    x: Array,
+    parts: Iterable[tuple[nnx.Module, Callable[[Array], Array], nnx.Param | None]],
+    drop_rate: float | Float[Array, ""],
+    keys_N: Keys,
+    post_norm: bool = False,
+) -> Array:
+    """The residual branches of a transformer's block, one after the other, each with stochastic depth.
+
+    Args:
+      parts: norm, module and layer scale of each; None for a branch without.
+      post_norm: whether a norm stands behind its module, not before it.
+    """
+    for number, (norm, module, gamma) in enumerate(parts):
+        branch = norm(module(x)) if post_norm else module(norm(x))
+        branch = branch if gamma is None else gamma[...].astype(branch.dtype) * branch
+        x = x + drop_path(branch, drop_rate, fold_keys(keys_N, number))
+    return x
 
 
 def drop_channels(x_NHWC: Map, rate: float, keys_N: Keys) -> Map:

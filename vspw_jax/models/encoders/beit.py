@@ -111,11 +111,7 @@ class Block(nnx.Module):
         self, x_NSC: layers.Tokens, drop_rate: float | Float[Array, ""], keys_N: layers.Keys = None
     ) -> layers.Tokens:
         parts = ((self.norm1, self.attn, self.gamma_1), (self.norm2, self.mlp, self.gamma_2))
-        for number, (norm, module, gamma) in enumerate(parts):
-            branch = module(norm(x_NSC))
-            branch = branch if gamma is None else gamma[...].astype(x_NSC.dtype) * branch
-            x_NSC = x_NSC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, number))
-        return x_NSC
+        return layers.add_branches(x_NSC, parts, drop_rate, keys_N)
 
 
 class BeitEncoder(Encoder):

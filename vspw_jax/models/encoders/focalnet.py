@@ -71,11 +71,7 @@ class Block(nnx.Module):
 
     def __call__(self, x_NHWC: layers.Map, drop_rate: Float[Array, ""], keys_N: layers.Keys) -> layers.Map:
         parts = ((self.norm1, self.modulation, self.gamma_1), (self.norm2, self.mlp, self.gamma_2))
-        for number, (norm, module, gamma) in enumerate(parts):
-            branch = norm(module(x_NHWC)) if self.post_norm else module(norm(x_NHWC))
-            branch = branch if gamma is None else gamma[...].astype(branch.dtype) * branch
-            x_NHWC = x_NHWC + layers.drop_path(branch, drop_rate, layers.fold_keys(keys_N, number))
-        return x_NHWC
+        return layers.add_branches(x_NHWC, parts, drop_rate, keys_N, self.post_norm)
 
 
 class Embedding(nnx.Module):
