@@ -199,6 +199,11 @@ def assert_reads(path, config):
     return naming.name
 
 
+def written(path):
+    """The arrays of a file, by name."""
+    return {name: tensor.read() for name, tensor in checkpoint_file.read(path).tensors.items()}
+
+
 @functools.cache
 def _abstract(config):
     return jax.eval_shape(lambda key: nnx.split(segmenter.build(config, key)), jax.random.key(0))

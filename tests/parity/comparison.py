@@ -21,6 +21,13 @@ def relative_error(ours, theirs):
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
+def channels_first(image_NHWC):
+    """Images as a PyTorch tensor."""
+    import torch  # Users' tests load without it.
+
+    return torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
+
+
 def channels_last(tensor):
     return tensor.numpy().transpose(0, 2, 3, 1)
 

@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 
 from configs import mask2former_eva02
-from tests.interop.conftest import assert_reads, drawn, listed, tiny_eva, variables
+from tests.interop.conftest import assert_reads, drawn, listed, tiny_eva, variables, written
 from tests.parity.comparison import (
+    channels_first,
     channels_last,
     encoder_in_training,
     encoder_rows,
@@ -19,7 +20,7 @@ from tests.parity.comparison import (
 )
 from tests.parity.torch_resnet import draw
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import checkpoint_file, convert, namings
+from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 from vspw_jax.models.encoders import position_tables
 from vspw_jax.models.encoders.eva import Eva
@@ -101,10 +102,6 @@ class Theirs(torch.nn.Module):
         return [self.fpn1(maps[0]), self.fpn2(maps[1]), maps[2], pooled]
 
 
-def channels_first(image_NHWC):
-    return torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
-
-
 @pytest.mark.parametrize("size", IMAGES)
 def test_maps_and_gradients_in_training(size):
     """And every variable has a name; of the image too."""
@@ -126,10 +123,6 @@ def test_maps_and_gradients_in_training(size):
     assert np.abs(gradients["fpn1"]["first"].pop("bias")).max() < 1e-6
     wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters() if name != "fpn1.0.bias"}
     assert largest_error(gradients, rows, wanted) < GRADIENT
-
-
-def written(path):
-    return {name: tensor.read() for name, tensor in checkpoint_file.read(path).tensors.items()}
 
 
 def test_files_give_every_tensor_back(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from configs import mask2former_eva
-from tests.interop.conftest import assert_reads, drawn, listed, tiny_eva01, variables
+from tests.interop.conftest import assert_reads, drawn, listed, tiny_eva01, variables, written
 from tests.parity.comparison import (
     channels_last,
     encoder_in_training,
@@ -21,7 +21,7 @@ from tests.parity.comparison import (
     relative_error,
 )
 from tests.parity.torch_resnet import draw
-from vspw_jax.interop import checkpoint_file, convert, namings
+from vspw_jax.interop import convert, namings
 from vspw_jax.models.encoders.eva01_adapter import Eva01Adapter
 from vspw_jax.training import train_state
 
@@ -97,10 +97,6 @@ def test_maps_and_gradients_in_training(size, fields):
     assert all(np.abs(x).max() < 1e-6 for x in idle)
     kept = [row for row in rows if row.ours not in ("up/bias", "prior/projections/0/bias")]
     assert largest_error(gradients, kept, {name: x.numpy() for name, x in wanted.items() if x is not None}) < GRADIENT
-
-
-def written(path):
-    return {name: tensor.read() for name, tensor in checkpoint_file.read(path).tensors.items()}
 
 
 @pytest.mark.parametrize("fields", FORMS.values(), ids=FORMS.keys())

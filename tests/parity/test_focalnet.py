@@ -9,11 +9,11 @@ import pytest
 from flax import nnx
 
 from configs import upernet_focalnet
-from tests.interop.conftest import assert_reads, drawn, listed, tiny_focalnet, variables
-from tests.parity.comparison import channels_last, largest_error, relative_error
+from tests.interop.conftest import assert_reads, drawn, listed, tiny_focalnet, variables, written
+from tests.parity.comparison import channels_first, channels_last, largest_error, relative_error
 from tests.parity.torch_resnet import draw
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import checkpoint_file, convert, namings
+from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 from vspw_jax.models.encoders import focal_kernels
 from vspw_jax.training import train_state
@@ -98,10 +98,6 @@ def pair(request, tmp_path_factory):
     return theirs, convert.load_torch(drawn(model, seed=1), path).encoder, model
 
 
-def channels_first(image_NHWC):
-    return torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
-
-
 def test_every_stage(pair):
     theirs, ours, _ = pair
     graphdef, state = nnx.split(ours)
@@ -137,10 +133,6 @@ def test_gradients(pair):
     wanted = {name: gradient.numpy() for name, gradient in theirs.in_microsofts_names(found).items()}
     rows = namings.NAMINGS["microsoft_focalnet"].rows(model, wanted)
     assert largest_error({"encoder": gradients}, rows, wanted) < GRADIENT
-
-
-def written(path):
-    return {name: tensor.read() for name, tensor in checkpoint_file.read(path).tensors.items()}
 
 
 @pytest.mark.parametrize("naming", ["mmseg", "microsoft_focalnet", "hugging_face_focalnet"])

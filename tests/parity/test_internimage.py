@@ -6,11 +6,11 @@ import pytest
 from flax import nnx
 
 from configs import upernet_internimage
-from tests.interop.conftest import assert_reads, drawn, listed, tiny_internimage, variables
-from tests.parity.comparison import channels_last, largest_error, relative_error
+from tests.interop.conftest import assert_reads, drawn, listed, tiny_internimage, variables, written
+from tests.parity.comparison import channels_first, channels_last, largest_error, relative_error
 from tests.parity.torch_resnet import draw
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import checkpoint_file, convert, namings
+from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
 
@@ -135,10 +135,6 @@ def pair(request, tmp_path_factory):
     return theirs, convert.load_torch(drawn(model, seed=1), path).encoder, model
 
 
-def channels_first(image_NHWC):
-    return torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
-
-
 def test_every_stage(pair):
     """The drawn offsets reach many cells, and beyond the map's borders."""
     theirs, ours, _ = pair
@@ -174,10 +170,6 @@ def test_gradients(pair):
     wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
     rows = namings.NAMINGS["opengvlab_internimage"].rows(model, wanted)
     assert largest_error({"encoder": gradients}, rows, wanted) < GRADIENT
-
-
-def written(path):
-    return {name: tensor.read() for name, tensor in checkpoint_file.read(path).tensors.items()}
 
 
 def test_files_give_every_tensor_back(pair, tmp_path):

@@ -59,8 +59,8 @@ class Block(nnx.Module):
     def __call__(
         self, x_NSC: layers.Tokens, drop_rate: float | Float[Array, ""], keys_N: layers.Keys = None
     ) -> layers.Tokens:
-        x_NSC = x_NSC + layers.drop_path(self.attn(self.norm1(x_NSC)), drop_rate, layers.fold_keys(keys_N, 0))
-        return x_NSC + layers.drop_path(self.mlp(self.norm2(x_NSC)), drop_rate, layers.fold_keys(keys_N, 1))
+        parts = ((self.norm1, self.attn, None), (self.norm2, self.mlp, None))
+        return layers.add_branches(x_NSC, parts, drop_rate, keys_N)
 
 
 class Eva(beit_pyramid.BeitPyramid):
