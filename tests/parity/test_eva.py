@@ -18,7 +18,6 @@ from tests.parity.comparison import (
     load_encoder,
     relative_error,
 )
-from tests.parity.torch_resnet import draw
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
@@ -27,6 +26,7 @@ from vspw_jax.models.encoders.eva import Eva
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
+from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

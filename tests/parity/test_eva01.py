@@ -20,13 +20,13 @@ from tests.parity.comparison import (
     load_encoder,
     relative_error,
 )
-from tests.parity.torch_resnet import draw
 from vspw_jax.interop import convert, namings
 from vspw_jax.models.encoders.eva01_adapter import Eva01Adapter
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_vit_adapter  # noqa: E402 - imports PyTorch.
+from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

@@ -11,7 +11,6 @@ from flax import nnx
 from configs import upernet_focalnet
 from tests.interop.conftest import assert_reads, drawn, listed, tiny_focalnet, variables, written
 from tests.parity.comparison import channels_first, channels_last, largest_error, relative_error
-from tests.parity.torch_resnet import draw
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
@@ -22,6 +21,7 @@ torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     transformers = pytest.importorskip("transformers")
+from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

@@ -8,7 +8,6 @@ from flax import nnx
 from configs import upernet_internimage
 from tests.interop.conftest import assert_reads, drawn, listed, tiny_internimage, variables, written
 from tests.parity.comparison import channels_first, channels_last, largest_error, relative_error
-from tests.parity.torch_resnet import draw
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
@@ -16,6 +15,8 @@ from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402 - only where PyTorch is.
+
+from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""
