@@ -2,6 +2,7 @@
 
     python -m benchmarks.ablation --list                                              the studies
     python -m benchmarks.ablation --study=contrast --seeds=5 --output=runs/ablation   train, evaluate, compare
+    python -m benchmarks.ablation --study=pne --arms=hrnet,hrnet_pne                  of these alone, for now
 
 Each run has a workdir of its own, DIR/<study>/<arm>/seed_<s>, with its output in output.log. Most are trained and
 evaluated by `python -m vspw_jax.main`; some arms are made of others, as an ensemble is. All runs have the same data; a
@@ -19,7 +20,7 @@ import json
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from benchmarks.ablation import definition, picture, record, table
@@ -91,11 +92,20 @@ def write(folder: pathlib.Path, found: dict[str, Any]) -> None:
         path.write_text(picture.picture(found))
 
 
-def run_study(name: str, study: Study, seeds: int, folder: pathlib.Path) -> dict[str, Any]:
-    """Runs what is not done yet, one run after the other; the results, written after each."""
+def chosen(study: Study, names: str) -> set[str]:
+    """The arms to run, of --arms: all where it is empty, else those named, and what they are made of."""
+    arms = names.split(",") if names else list(study.arms)
+    for arm in arms:
+        if arm not in study.arms:
+            raise UserError(f"--arms: the study has no arm {arm!r}. It has {', '.join(study.arms)}.")
+    return study.with_what_they_need(arms)
+
+
+def run_study(name: str, study: Study, arms: Collection[str], seeds: int, folder: pathlib.Path) -> dict[str, Any]:
+    """Runs what is not done yet of these arms, one run after the other; their results, written after each."""
     with alone(folder) as lock:
         definition.claim_folder(folder, study)
-        runs = make_runs(folder, study, seeds)
+        runs = [one for one in make_runs(folder, study, seeds) if one.arm in arms]
         left = [one for one in runs if not record.is_done(one)]
         bar = progress(description=name, unit="run", total=len(runs), initial=len(runs) - len(left))
         with contextlib.closing(bar):
@@ -119,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--study", metavar="NAME", help="one of --list")
     result.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 of every arm (default 3)")
+    result.add_argument("--arms", default="", metavar="A,B", help="only these, and what they are made of (default all)")
     result.add_argument("--output", default="runs/ablation", metavar="DIR", help="default runs/ablation")
     result.add_argument("--list", action="store_true", help="print the studies and end")
     return result
@@ -140,10 +151,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.seeds < 1:
         raise UserError(f"--seeds={options.seeds}: expected 1 or more.")
     study = find_study(options.study)
+    arms = chosen(study, options.arms)
     folder = pathlib.Path(options.output).absolute() / options.study
     try:
         with asked_to_stop():
-            found = run_study(options.study, study, options.seeds, folder)
+            found = run_study(options.study, study, arms, options.seeds, folder)
     except KeyboardInterrupt:
         again = command.as_typed("benchmarks.ablation", arguments)
         print(f"\nStopped; what is done stays in {folder}. To go on: {again}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """What a study compares: arms that are trained, and arms that are made of others' weights or scores."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 FOLDER = "{folder}"
@@ -28,6 +28,11 @@ class Arm:
     labels_of: str = ""
     surest: float = 0.0
 
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The arms that it cannot be made without."""
+        return (self.labels_of,) if self.labels_of else ()
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
@@ -41,6 +46,11 @@ class Evaluated:
     weights_of: str
     fields: Mapping[str, Any]
 
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """See `Arm`."""
+        return (self.weights_of,)
+
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
@@ -51,6 +61,11 @@ class Ensemble:
     """
 
     members: tuple[str, ...]
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """See `Arm`."""
+        return self.members
 
 
 AnyArm = Arm | Evaluated | Ensemble
@@ -73,3 +88,8 @@ class Study:
     arms: Mapping[str, AnyArm]
     pairs: tuple[tuple[str, str], ...]
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def with_what_they_need(self, names: Collection[str]) -> set[str]:
+        """These arms, and all that they are made of."""
+        needed = {name for arm in names for name in self.arms[arm].made_of}
+        return set(names) | self.with_what_they_need(needed) if needed else set(names)

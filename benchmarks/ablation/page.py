@@ -83,7 +83,7 @@ def section(found: dict[str, Any], remarks: str) -> str:
             f"    python -m benchmarks.ablation --study={name} --seeds={seeds} --output=runs/ablation",
             f"{found['runs_done']} runs, {seconds / 3600:.1f} hours by the clock, {found['date'][:10]}, JAX "
             f"{found['versions']['jax']}.",
-            *(f"Note: {warning}" for warning in found["warnings"]),
+            *(f"Note: {warning}" for warning in (*_not_run(found), *found["warnings"])),
             _rows(
                 ("arm", f"{decides} of seeds", "mean", "95 %, seeds and videos", *columns[1:]),
                 [_arm(arm, about, columns) for arm, about in found["arms"].items()],
@@ -96,6 +96,11 @@ def section(found: dict[str, Any], remarks: str) -> str:
             remarks.strip(),
         ]
     )
+
+
+def _not_run(found: dict[str, Any]) -> list[str]:
+    arms = [arm for arm in found["definition"]["arms"] if arm not in found["arms"]]
+    return [f"not run yet: {', '.join(arms)}."] if arms else []
 
 
 def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -264,6 +264,7 @@ def test_an_unknown_study_a_missing_one_and_bad_options(command, folder):
         (["--study=contrst"], ("Did you mean contrast?", "Known: ", *STUDIES)),
         ([], ("--study=NAME is missing", "contrast")),
         (["--study=contrast", "--seeds=0"], ("--seeds=0: expected 1 or more",)),
+        (["--study=contrast", "--arms=nce_2,nce_3"], ("no arm 'nce_3'", "clips_2")),
     ):
         status, _, errors = command(*arguments, f"--output={folder}")
         assert status == 2 and all(part in errors for part in said) and "Traceback" not in errors
@@ -436,7 +437,7 @@ if module == FAILING:
 """A stand-in that leaves what each program leaves, with nothing in it."""
 
 
-def made(command, stand_in, monkeypatch, tmp_path, arms, failing=None):
+def made(command, stand_in, monkeypatch, tmp_path, arms, *options, failing=None):
     """(exit status, what was called in its order, without the first arm's training, as sets of words)."""
     monkeypatch.setattr(
         ablation, "STUDIES", {"tiny": Study("", "mIoU", arms, (), {"data.records": "{folder}/records"})}
@@ -446,7 +447,7 @@ def made(command, stand_in, monkeypatch, tmp_path, arms, failing=None):
     monkeypatch.setattr(ablation, "write", lambda *_: None)
     monkeypatch.setattr(table, "table", lambda _: "")
     stand_in(f"FOLDER, FAILING = {str(tmp_path)!r}, {failing!r}\n{LEAVES}")
-    status, _, errors = command("--study=tiny", "--seeds=1", f"--output={tmp_path}")
+    status, _, errors = command("--study=tiny", "--seeds=1", f"--output={tmp_path}", *options)
     return status, errors, [set(line.split()) for line in (tmp_path / "calls").read_text().splitlines()[1:]]
 
 
@@ -477,6 +478,21 @@ def test_an_ensemble_reads_its_members_scores_of_the_same_seed(command, stand_in
     scores = {f"--scores={tiny}/{arm}/seed_0/scores/val" for arm in ("a", "b")}
     about = {"vspw_jax.ensemble", f"--records={tiny}/records", "--split=val", f"--output={tiny}/both/seed_0"}
     assert scores | about <= called
+
+
+def test_arms_that_are_named_run_with_what_they_are_made_of(command, stand_in, monkeypatch, tmp_path):
+    alike = Arm("configs/upernet.py:demo", {"evaluate.save_scores": True})
+    arms = {
+        "a": alike,
+        "apart": alike,
+        "b": alike,
+        "b_again": Evaluated("b", {"evaluate.flip": True}),
+        "both": Ensemble(("a", "b_again")),
+    }
+    status, errors, called = made(command, stand_in, monkeypatch, tmp_path, arms, "--arms=both")
+    assert status == 0, errors
+    assert {folder.name for folder in (tmp_path / "tiny").iterdir() if folder.is_dir()} == arms.keys() - {"apart"}
+    assert "vspw_jax.ensemble" in called[-1]
 
 
 def test_an_arm_is_trained_on_labels_that_another_made(command, stand_in, monkeypatch, tmp_path):
@@ -684,6 +700,13 @@ def test_the_page_shows_every_study_with_its_words_and_its_picture(tmp_path):
     assert "12 runs, 12.0 hours by the clock, 2026-11-26" in text and "Note: A warning." in text
     assert "| more less a<b | +5.00 | +2.00 to +8.00 | +1.00 to +10.00 | higher |  |" in text
     assert (tmp_path / "studies" / "made_up.svg").exists() and "(studies/other.svg)" in text
+    assert "not run yet" not in text
+
+
+def test_the_page_says_which_arms_were_not_run(tmp_path):
+    found = whole()
+    found["definition"]["arms"] |= {"one": None, "other": None}
+    assert "Note: not run yet: one, other." in page_of(tmp_path, made_up=found)
 
 
 def test_how_many_seeds_would_decide_is_where_the_interval_leaves_0_out():
