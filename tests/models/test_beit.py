@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
+from configs import upernet
 from vspw_jax.models.encoders import beit
+from vspw_jax.training import train_state
 
 
 def make_block(layer_scale):
@@ -41,3 +44,15 @@ def test_drop_path_of_an_image_does_not_depend_on_its_neighbours():
     keys = jax.random.split(jax.random.key(2), 8)
     block = make_block(1.0)
     np.testing.assert_allclose(block(x, 0.5, keys)[3:5], block(x[3:5], 0.5, keys[3:5]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_without_stochastic_depth_nothing_is_drawn(rate):
+    """Its draws would all be "kept": demos, which have none, need not compile and run them."""
+    config = upernet.get_config("demo")
+    config.model.encoder.drop_path = rate
+    graphdef, params, model_state = train_state.describe(config)
+    images = jax.ShapeDtypeStruct((2, 1, *config.model.image_size, 3), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    run = lambda params, model_state, images, keys: nnx.merge(graphdef, params, model_state)(images, key_B=keys)
+    assert ("random_bits" in str(jax.make_jaxpr(run)(params, model_state, images, keys))) == (rate > 0)

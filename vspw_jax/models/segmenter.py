@@ -196,7 +196,7 @@ class Segmenter(nnx.Module):
             keys_N = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(clips[1])))(key_B)
             keys_N = keys_N.reshape(-1)
         images = image_BTHWC.reshape(-1, *image_BTHWC.shape[2:])
-        maps = self.encoder(images, train, layers.fold_keys(keys_N, 0))
+        maps = self.encoder(images, train, layers.fold_keys(keys_N, 0) if self.encoder.drop_path else None)
         training = None
         if train:
             label_NHW = None if label_BTHW is None else label_BTHW.reshape(-1, *label_BTHW.shape[2:])

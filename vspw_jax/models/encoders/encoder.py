@@ -50,6 +50,9 @@ class Encoder(nnx.Module):
     """Pattern of paths in the encoder, besides biases and norms, that weight decay leaves alone under
     `optimizer.decayed="kernels"`."""
 
+    drop_path: float = 0.0
+    """The rate of stochastic depth in its last block. At 0 a pass draws nothing, and gets no keys."""
+
     @classmethod
     def maps(cls, config: ConfigDict) -> tuple[FeatureMap, ...]:
         """The maps that it gives, fine to coarse."""
