@@ -1,6 +1,7 @@
 """What the tests share: small data, a small network, one compiled training step."""
 
 import ctypes
+import functools
 import gc
 import importlib.metadata
 import importlib.util
@@ -35,6 +36,7 @@ from data_prep.drawing import layouts
 from vspw_jax import main
 from vspw_jax.models import segmenter
 from vspw_jax.models.encoders import vit_adapter
+from vspw_jax.sampling import deformable_kernel, point_kernel
 from vspw_jax.training import train_state, train_step
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -183,6 +185,17 @@ def interactions_in_a_loop(request, monkeypatch):
     """A quarter of the encoder is compiled. Tests marked `unrolled` have it as those who train on CPU do."""
     if not request.node.get_closest_marker("unrolled"):
         monkeypatch.setattr(vit_adapter, "UNROLLED_ON", ())
+
+
+@pytest.fixture(params=["cpu", "tpu"])
+def platform(request, monkeypatch):
+    """Each platform's way of sampling, on this one: the kernels' operations run one by one."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+    for module, name in (
+        (deformable_kernel, "sample_and_sum"), (point_kernel, "sample"), (point_kernel, "corner_values"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), interpret=True))
+    return request.param
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from scipy.optimize import linear_sum_assignment
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.losses import segmentation
+from vspw_jax.losses import matching, segmentation
 from vspw_jax.metrics.confusion import ConfusionMatrix
 from vspw_jax.sampling import bilinear
 
@@ -97,7 +97,9 @@ def reference(class_logits, mask_logits, label, key, void="background"):
     for q, m in zip(queries, targets, strict=True):
         wanted[q] = present[m]
         counted = lambda points: jnp.asarray(is_counted(points))
-        points = segmentation.uncertain_points(mask_logits[q], keys[m], CONFIG.num_points, 3.0, 0.75, counted)
+        (points,) = segmentation.uncertain_points(
+            mask_logits[q][None], keys[m][None], CONFIG.num_points, 3.0, 0.75, counted
+        )
         mask, dice = losses_at(points, mask_logits[q], present[m])
         sums["mask"] += mask
         sums["dice"] += dice
@@ -106,7 +108,15 @@ def reference(class_logits, mask_logits, label, key, void="background"):
     return sums, {"cls": weights.sum(), "mask": len(present), "dice": len(present)}
 
 
-image_terms = jax.jit(lambda *args: segmentation.image_terms(*args, CONFIG))
+def matched_terms(class_logits, mask_logits, label, key, config):
+    """`image_terms` with the matching."""
+    class_M, valid_M = segmentation.present_classes(label, class_logits.shape[1] - 1, config.capacity)
+    cost_QM = segmentation.image_cost(class_logits, mask_logits, label, class_M, key, config)
+    matched = class_M, valid_M, matching.assign(cost_QM, valid_M)
+    return segmentation.image_terms(class_logits, mask_logits, label, *matched, key, config)
+
+
+image_terms = jax.jit(lambda *args: matched_terms(*args, CONFIG))
 
 
 @jax.jit
@@ -114,7 +124,7 @@ def excluded_terms_and_gradient(class_logits, mask_logits, label, key):
     """(sums, weights) with void excluded, and the gradient of the sums' total by the mask logits."""
 
     def total(mask_logits):
-        sums, weights = segmentation.image_terms(class_logits, mask_logits, label, key, EXCLUDED)
+        sums, weights = matched_terms(class_logits, mask_logits, label, key, EXCLUDED)
         return sum(sums.values()), (sums, weights)
 
     gradient, (sums, weights) = jax.grad(total, has_aux=True)(mask_logits)
@@ -204,7 +214,7 @@ def test_an_image_of_void_teaches_nothing_beside_others_or_alone(labels):
 def test_an_unknown_void_is_refused():
     config = ConfigDict(CONFIG.to_dict() | {"void": "some"})
     with pytest.raises(UserError, match="void is 'some': expected one of background, excluded"):
-        segmentation.image_terms(*problem(0), jax.random.key(0), config)
+        matched_terms(*problem(0), jax.random.key(0), config)
 
 
 def test_classes_are_padded_in_ascending_order():
@@ -222,7 +232,7 @@ def test_void_is_no_class_among_more_classes_than_bytes():
 def test_points_are_where_the_mask_is_least_sure():
     """A mask that is unsure in its middle half: three quarters of the points lie there, the rest anywhere."""
     logits = jnp.full((SIZE, SIZE), 50.0).at[:, 2:6].set(0.0)
-    points = np.asarray(segmentation.uncertain_points(logits, jax.random.key(0), 400, 3.0, 0.75))
+    (points,) = np.asarray(segmentation.uncertain_points(logits[None], jax.random.key(0)[None], 400, 3.0, 0.75))
     in_the_middle = np.abs(points[:, 0] - 0.5) < 0.25
     assert points.shape == (400, 2) and (points >= 0).all() and (points <= 1).all()
     assert in_the_middle[:300].all() and 0.3 < in_the_middle[300:].mean() < 0.7
@@ -266,9 +276,35 @@ def test_gradients_are_finite_for_extreme_logits():
     class_logits, mask_logits, label = problem(3)
 
     def loss(class_logits, mask_logits):
-        sums, _ = segmentation.image_terms(class_logits, mask_logits, label, jax.random.key(0), CONFIG)
+        sums, _ = matched_terms(class_logits, mask_logits, label, jax.random.key(0), CONFIG)
         return sum(sums.values())
 
     for scale in (0.0, 1e3, 1e6):
         gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(scale * class_logits, scale * mask_logits)
         assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.fixture(scope="module")
+def of_gathers():
+    """What `loss_and_gradient` gives without kernels."""
+    return loss_and_gradient()
+
+
+def loss_and_gradient():
+    """The loss of a batch in which each image has some of the classes, and its gradients."""
+    problems = [problem(seed) for seed in range(3)]
+    class_logits, mask_logits, labels = (np.stack(x) for x in zip(*problems, strict=True))
+    labels[1] = np.where(labels[1] == 255, 255, 3)
+    keys = jax.random.split(jax.random.key(5), 3)
+
+    def loss(*logits):
+        terms = segmentation.mask_classification_loss(*logits, labels, keys, CONFIG)
+        return sum(terms.values()), terms
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    return jax.tree.map(np.asarray, gradient(class_logits[None], mask_logits[None]))
+
+
+def test_the_loss_is_the_same_by_kernels_and_by_gathers(of_gathers, platform):
+    for by_kernels, by_gathers in zip(*map(jax.tree.leaves, (loss_and_gradient(), of_gathers)), strict=True):
+        np.testing.assert_allclose(by_kernels, by_gathers, rtol=1e-5, atol=1e-6)

@@ -41,15 +41,6 @@ def inputs(low, high, seed=0, queries=QUERIES):
     return value, locations, weights
 
 
-@pytest.fixture(params=["cpu", "tpu"])
-def platform(request, monkeypatch):
-    """Each platform's way of sampling, on this one."""
-    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
-    interpreted = functools.partial(deformable_kernel.sample_and_sum, interpret=True)
-    monkeypatch.setattr(deformable_kernel, "sample_and_sum", interpreted)
-    return request.param
-
-
 def run(value, locations, weights):
     value, locations, weights = (jnp.asarray(x)[None] for x in (value, locations, weights))
     return sample_every_head(value, SHAPES, locations, weights)[0]

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import choose
 from vspw_jax.losses import matching
-from vspw_jax.sampling import bilinear
+from vspw_jax.sampling import bilinear, points
 
 Label = Int[Array, "H W"]
 Points = Float[Array, "P 2"]
@@ -40,12 +40,28 @@ def present_classes(label_HW: Label, num_classes: int, capacity: int) -> tuple[I
     return class_M, present[class_M]
 
 
-def target_masks_at(label_HW: Label, class_M: Int[Array, " M"], points_P2: Points) -> Float[Array, "M P"]:
+def target_masks_at(
+    label_HW: Label, class_M: Int[Array, " M"], points_P2: Points, num_classes: int
+) -> Float[Array, "M P"]:
     """Bilinear samples of the binary masks of classes, straight from the label map; void is background."""
-    index_P4, weight_P4 = bilinear.corners(points_P2, *label_HW.shape)
-    label_P4 = jnp.asarray(label_HW).reshape(-1).at[index_P4].get(mode="clip")
+    label_P4 = points.corner_values(label_HW, points_P2[None], max(num_classes, VOID))[0]
+    _, weight_P4 = bilinear.corners(points_P2, *label_HW.shape)
     hit_MP4 = (label_P4 == class_M[:, None, None]).astype(jnp.float32)
     return jnp.einsum("mpk,pk->mp", hit_MP4, weight_P4, precision="highest")
+
+
+def target_mask_at(
+    label_HW: Label,
+    class_M: Int[Array, " M"],
+    points_MP2: Float[Array, "M P 2"],
+    num_classes: int,
+    wanted_M: points.Wanted = True,
+) -> Float[Array, "M P"]:
+    """The same with points of each class's own; anything where it is not wanted."""
+    label_MP4 = points.corner_values(label_HW, points_MP2, max(num_classes, VOID), wanted_M)
+    _, weight_MP4 = bilinear.corners(points_MP2, *label_HW.shape)
+    hit_MP4 = (label_MP4 == class_M[:, None, None]).astype(jnp.float32)
+    return jnp.einsum("mpk,mpk->mp", hit_MP4, weight_MP4, precision="highest")
 
 
 def cells_with_label(label_HW: Label, height: int, width: int) -> Bool[Array, "h w"]:
@@ -77,6 +93,11 @@ def points_off_void(label_HW: Label, mask_shape: tuple[int, ...]) -> Counted:
 
 COUNTED = {"background": all_points, "excluded": points_off_void}
 """Functions of a label and a mask's (height, width)."""
+
+
+def counted_of(config: ConfigDict, label_HW: Label, mask_logits_QHW: Float[Array, "Q h w"]) -> Counted:
+    """Which points of an image count, as `config.void` says."""
+    return choose(COUNTED, config.void, "loss.segmentation.void")(label_HW, mask_logits_QHW.shape[1:])
 
 
 def dice_loss(logits_P: PerPoint, targets_P: PerPoint, weight_P: PerPoint) -> Scalar:
@@ -112,32 +133,76 @@ def matching_cost(
 
 
 def uncertain_points(
-    mask_logits_HW: Float[Array, "h w"],
-    key: Key[Array, ""],
+    mask_logits_MHW: Float[Array, "M h w"],
+    key_M: Key[Array, " M"],
     num_points: int,
     oversample: float,
     importance: float,
     counted: Counted | None = None,
-) -> Points:
-    """Points in [0, 1]: some where the mask is least sure, the others at random.
+    wanted_M: points.Wanted = True,
+) -> Float[Array, "M P 2"]:
+    """Points in [0, 1] of each mask: some where it is least sure, the others at random.
 
     The share `importance` of them has the least |logit| among oversample * P uniform draws. The rest is uniform
-    (PointRend, arXiv 1912.08193, section 3.1). Draws that do not count (`counted`) come last.
+    (PointRend, arXiv 1912.08193, section 3.1). Draws that do not count (`counted`) come last. Of a mask that is not
+    wanted they are any.
     """
-    draw_key, rest_key = jax.random.split(key)
-    draws = jax.random.uniform(draw_key, (int(oversample * num_points), 2))
+    keys_M2 = jax.vmap(jax.random.split)(key_M)
+    uniform = lambda keys_M, count: jax.vmap(lambda key: jax.random.uniform(key, (count, 2)))(keys_M)
+    draws_MD2 = uniform(keys_M2[:, 0], int(oversample * num_points))
     kept = int(importance * num_points)
-    certainty = jnp.abs(bilinear.sample(mask_logits_HW[..., None], draws)[:, 0])
+    certainty_MD = jnp.abs(points.sample(lax.stop_gradient(mask_logits_MHW), draws_MD2, wanted_M))
     if counted is not None:
-        certainty = jnp.where(counted(draws), certainty, jnp.inf)
-    _, index = lax.top_k(-certainty, kept)
-    return jnp.concatenate([draws[index], jax.random.uniform(rest_key, (num_points - kept, 2))])
+        certainty_MD = jnp.where(jax.vmap(counted)(draws_MD2), certainty_MD, jnp.inf)
+    rest_MR2 = uniform(keys_M2[:, 1], num_points - kept)
+    return jnp.concatenate([points.with_least(certainty_MD, draws_MD2, kept), rest_MR2], axis=1)
+
+
+def image_cost(
+    class_logits_QK: Float[Array, "Q K+1"],
+    mask_logits_QHW: Float[Array, "Q h w"],
+    label_HW: Label,
+    class_M: Int[Array, " M"],
+    key: Key[Array, ""],
+    config: ConfigDict,
+) -> Float[Array, "Q M"]:
+    """What the matching of one image and one prediction minimises; no gradient passes. Arguments as `image_terms`."""
+    class_logits_QK, mask_logits_QHW = lax.stop_gradient((class_logits_QK, mask_logits_QHW))
+    match_key, _ = jax.random.split(key)
+    points_P2 = jax.random.uniform(match_key, (config.num_points, 2))
+    sampled_QP = points.sample_all(mask_logits_QHW, points_P2)
+    targets_MP = target_masks_at(label_HW, class_M, points_P2, class_logits_QK.shape[1] - 1)
+    weight_P = counted_of(config, label_HW, mask_logits_QHW)(points_P2).astype(jnp.float32)
+    return matching_cost(class_logits_QK, sampled_QP, class_M, targets_MP, weight_P, config.matching)
+
+
+def class_term(
+    class_logits_QK: Float[Array, "Q K+1"],
+    label_HW: Label,
+    class_M: Int[Array, " M"],
+    valid_M: Bool[Array, " M"],
+    query_M: Int[Array, " M"],
+    no_object_weight: float,
+) -> tuple[Scalar, Scalar]:
+    """(sum, weight) of the queries' cross-entropy. Arguments as `image_terms`."""
+    num_queries, no_object = class_logits_QK.shape[0], class_logits_QK.shape[1] - 1
+    place_M = jnp.where(valid_M, query_M, num_queries)
+    wanted_Q = jnp.full(num_queries, no_object).at[place_M].set(class_M, mode="drop")
+    weight_Q = jnp.where(wanted_Q == no_object, no_object_weight, 1.0)
+    # The released code teaches every query "no object" of an image that is void alone. Here such an image may be one
+    # whose labels are withheld, or of which a teacher is nowhere sure, so it teaches nothing.
+    weight_Q *= (label_HW != VOID).any()
+    cross_entropy_Q = -jnp.take_along_axis(jax.nn.log_softmax(class_logits_QK), wanted_Q[:, None], axis=1)[:, 0]
+    return (weight_Q * cross_entropy_Q).sum(), weight_Q.sum()
 
 
 def image_terms(
     class_logits_QK: Float[Array, "Q K+1"],
     mask_logits_QHW: Float[Array, "Q h w"],
     label_HW: Label,
+    class_M: Int[Array, " M"],
+    valid_M: Bool[Array, " M"],
+    query_M: Int[Array, " M"],
     key: Key[Array, ""],
     config: ConfigDict,
 ) -> tuple[Terms, Terms]:
@@ -147,10 +212,12 @@ def image_terms(
       class_logits_QK: K includes "no object", last.
       mask_logits_QHW: at any resolution.
       label_HW: int, 0..K-2 or void, at any resolution.
+      class_M, valid_M: of `present_classes`.
+      query_M: the query of each class, of `matching.assign`.
       key: for the points.
-      config: capacity, num_points, oversample, importance, no_object_weight, matching (weights by term), void (a key
-        of `COUNTED`; with "excluded" no cell of a mask that lies wholly under void moves a term or the matching). An
-        image that is void alone has weights of 0, whichever it is.
+      config: num_points, oversample, importance, no_object_weight, void (a key of `COUNTED`; with "excluded" no cell of
+        a mask that lies wholly under void moves a term or the matching). An image that is void alone has weights of 0,
+        whichever it is.
 
     Returns:
       (sums, weights): dicts by term. A term's loss is its sum over a batch, divided by its weight over the batch.
@@ -158,44 +225,19 @@ def image_terms(
     Raises:
       UserError: an unknown `void`.
     """
-    num_queries, num_classes = class_logits_QK.shape[0], class_logits_QK.shape[1] - 1
-    class_M, valid_M = present_classes(label_HW, num_classes, config.capacity)
-    match_key, point_key = jax.random.split(key)
-    counted = choose(COUNTED, config.void, "loss.segmentation.void")(label_HW, mask_logits_QHW.shape[1:])
-
-    points_P2 = jax.random.uniform(match_key, (config.num_points, 2))
-    detached_QHW = lax.stop_gradient(mask_logits_QHW)
-    sampled_QP = bilinear.sample(detached_QHW.transpose(1, 2, 0), points_P2).T
-    targets_MP = target_masks_at(label_HW, class_M, points_P2)
-    weight_P = counted(points_P2).astype(jnp.float32)
-    detached_QK = lax.stop_gradient(class_logits_QK)
-    cost_QM = matching_cost(detached_QK, sampled_QP, class_M, targets_MP, weight_P, config.matching)
-    query_M = matching.assign(cost_QM, valid_M)
-
-    wanted_Q = jnp.full(num_queries, num_classes).at[jnp.where(valid_M, query_M, num_queries)].set(class_M, mode="drop")
-    weight_Q = jnp.where(wanted_Q == num_classes, config.no_object_weight, 1.0)
-    # The released code teaches every query "no object" of an image that is void alone. Here such an image may be one
-    # whose labels are withheld, or of which a teacher is nowhere sure, so it teaches nothing.
-    weight_Q *= (label_HW != VOID).any()
-    cross_entropy_Q = -jnp.take_along_axis(jax.nn.log_softmax(class_logits_QK), wanted_Q[:, None], axis=1)[:, 0]
-
-    def mask_terms(query: Int[Array, ""], class_id: Int[Array, ""], key: Key[Array, ""]) -> tuple[Scalar, Scalar]:
-        logits_HW = mask_logits_QHW[query]
-        draws = (config.num_points, config.oversample, config.importance, counted)
-        points_P2 = uncertain_points(lax.stop_gradient(logits_HW), key, *draws)
-        logits_P = bilinear.sample(logits_HW[..., None], points_P2)[:, 0]
-        targets_P = target_masks_at(label_HW, class_id[None], points_P2)[0]
-        weight_P = counted(points_P2).astype(jnp.float32)
-        return binary_cross_entropy(logits_P, targets_P, weight_P), dice_loss(logits_P, targets_P, weight_P)
-
-    mask_M, dice_M = jax.vmap(mask_terms)(query_M, class_M, jax.random.split(point_key, class_M.shape[0]))
+    _, point_key = jax.random.split(key)
+    counted = counted_of(config, label_HW, mask_logits_QHW)
+    logits_MHW, keys_M = mask_logits_QHW[query_M], jax.random.split(point_key, class_M.shape[0])
+    draws = config.num_points, config.oversample, config.importance, counted, valid_M
+    points_MP2 = uncertain_points(logits_MHW, keys_M, *draws)
+    logits_MP = points.sample(logits_MHW, points_MP2, valid_M)
+    targets_MP = target_mask_at(label_HW, class_M, points_MP2, class_logits_QK.shape[1] - 1, valid_M)
+    of_masks = logits_MP, targets_MP, jax.vmap(counted)(points_MP2).astype(jnp.float32)
+    mask_M, dice_M = (jax.vmap(term)(*of_masks) for term in (binary_cross_entropy, dice_loss))
     count = valid_M.sum().astype(jnp.float32)
-    sums = {
-        "cls": (weight_Q * cross_entropy_Q).sum(),
-        "mask": jnp.where(valid_M, mask_M, 0.0).sum(),
-        "dice": jnp.where(valid_M, dice_M, 0.0).sum(),
-    }
-    return sums, {"cls": weight_Q.sum(), "mask": count, "dice": count}
+    classes = class_term(class_logits_QK, label_HW, class_M, valid_M, query_M, config.no_object_weight)
+    mask, dice = (jnp.where(valid_M, term_M, 0.0).sum() for term_M in (mask_M, dice_M))
+    return {"cls": classes[0], "mask": mask, "dice": dice}, {"cls": classes[1], "mask": count, "dice": count}
 
 
 def mask_classification_loss(
@@ -214,7 +256,7 @@ def mask_classification_loss(
 
     Args:
       key_N: one key for each image; the draws do not depend on how images share devices.
-      config: see `image_terms`, and `weights` by term.
+      config: see `image_terms`, and capacity, matching (weights by term).
       total: adds over devices; inside a mapped loss, a psum of numbers that carry no gradient.
 
     Returns:
@@ -222,14 +264,28 @@ def mask_classification_loss(
       the term is the sum of the parts.
     """
 
-    def one_prediction(inputs: tuple[Array, Array, Array]) -> tuple[Terms, Terms]:
-        number, class_logits_NQK, mask_logits_NQHW = inputs
-        keys = jax.vmap(jax.random.fold_in, (0, None))(key_N, number)
-        of_image = functools.partial(image_terms, config=config)
-        return jax.vmap(of_image)(class_logits_NQK, mask_logits_NQHW, label_NHW, keys)
+    numbers, num_classes = jnp.arange(class_logits_LNQK.shape[0]), class_logits_LNQK.shape[-1] - 1
+    class_NM, valid_NM = jax.vmap(lambda label_HW: present_classes(label_HW, num_classes, config.capacity))(label_NHW)
 
-    numbers = jnp.arange(class_logits_LNQK.shape[0])
-    sums_LN, weights_LN = lax.map(one_prediction, (numbers, class_logits_LNQK, mask_logits_LNQHW))
+    def keys(number: Int[Array, ""]) -> Key[Array, " N"]:
+        return jax.vmap(jax.random.fold_in, (0, None))(key_N, number)
+
+    def costs(inputs: tuple[Array, Array, Array]) -> Float[Array, "N Q M"]:
+        number, class_logits_NQK, mask_logits_NQHW = inputs
+        of_image = functools.partial(image_cost, config=config)
+        return jax.vmap(of_image)(class_logits_NQK, mask_logits_NQHW, label_NHW, class_NM, keys(number))
+
+    def terms(inputs: tuple[Array, Array, Array, Array]) -> tuple[Terms, Terms]:
+        number, class_logits_NQK, mask_logits_NQHW, query_NM = inputs
+        matched = class_NM, valid_NM, query_NM
+        of_image = functools.partial(image_terms, config=config)
+        return jax.vmap(of_image)(class_logits_NQK, mask_logits_NQHW, label_NHW, *matched, keys(number))
+
+    logits = class_logits_LNQK, mask_logits_LNQHW
+    cost_LNQM = lax.map(costs, (numbers, *lax.stop_gradient(logits)))
+    # All at once: they are loops of many short rounds, which take as long for one.
+    query_LNM = jax.vmap(jax.vmap(matching.assign), (0, None))(cost_LNQM, valid_NM)
+    sums_LN, weights_LN = lax.map(terms, (numbers, *logits, query_LNM))
 
     def average(sums: Float[Array, "L N"], weights: Float[Array, "L N"]) -> Scalar:
         weight_L = total(lax.stop_gradient(weights.sum(axis=1)))

@@ -9,14 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-LANES = 128
-ROWS_OF_TILE = 16
-"""Of two-byte numbers; four-byte ones have 8."""
-
-
-def up_to_multiple(number: int, of: int) -> int:
-    """The least multiple that is not smaller."""
-    return -(-number // of) * of
+from vspw_jax.sampling.kernels import LANES, ROWS_OF_TILE, up_to_multiple
 
 
 class Level(NamedTuple):

@@ -25,39 +25,22 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, PyTree
 
-from vspw_jax.sampling.cell_blocks import LANES, ROWS_OF_TILE, Level, blocks_of, up_to_multiple
-
-MEMORY_BYTES = 60 * 2**20
-"""That a kernel may use of a chip's vector memory, of which a v5p's core has 64 MiB, a v5e's and a v6e's 128."""
+from vspw_jax.sampling.cell_blocks import Level, blocks_of
+from vspw_jax.sampling.kernels import (
+    LANES,
+    MEMORY_BYTES,
+    ROWS_OF_TILE,
+    Lanes,
+    Ref,
+    each,
+    product,
+    shares,
+    slopes,
+    up_to_multiple,
+)  # fmt: skip
 
 Cells = Float[Array, "G K Q"]
-Ref = Any
-"""What stands for an array: inside a kernel a reference, before it is called a shape."""
-Lanes = slice | pl.Slice
-"""128 of the queries."""
 Shape = tuple[int, ...]
-
-
-def _numbers(count: int) -> Float[Array, "count L"]:
-    return lax.broadcasted_iota(jnp.int32, (count, LANES), 0).astype(jnp.float32)
-
-
-def _shares(count: int, place_1L: Float[Array, "1 L"]) -> Float[Array, "count L"]:
-    """Shares of `count` cells in a row in places between them, as `bilinear.corners` has them."""
-    cells, first = _numbers(count), jnp.floor(place_1L)
-    return jnp.where(cells == first, 1 - (place_1L - first), 0.0) + jnp.where(cells == first + 1, place_1L - first, 0.0)
-
-
-def _slopes(count: int, place_1L: Float[Array, "1 L"]) -> Float[Array, "count L"]:
-    """The derivatives of `_shares`; at a cell's centre those towards the next cell."""
-    cells, first = _numbers(count), jnp.floor(place_1L)
-    return jnp.where(cells == first + 1, 1.0, 0.0) - jnp.where(cells == first, 1.0, 0.0)
-
-
-def _product(a: Array, b: Array, over: tuple[int, int]) -> Array:
-    """A matrix product in float32, summed over one axis of each."""
-    precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return lax.dot_general(a, b, (((over[0],), (over[1],)), ((), ())), precision, preferred_element_type=jnp.float32)
 
 
 class _Points(NamedTuple):
@@ -82,16 +65,6 @@ def _matrix(level: Level, block: Array, column_PWL: Ref, row_PHL: Ref, dtype: jn
     return jnp.concatenate(rows).astype(dtype)
 
 
-def _each_128(queries: int, body: Callable[[Lanes], None]) -> None:
-    """Calls `body` for 128 queries after the other."""
-
-    def step(number: Array, carry: int) -> int:
-        body(pl.ds(pl.multiple_of(number * LANES, LANES), LANES))
-        return carry
-
-    lax.fori_loop(0, queries // LANES, step, 0)
-
-
 def _forward_kernel(
     levels: Sequence[Level], points: _Points, values_BDC: list[Ref], output: Ref, rooms: list[tuple[Ref, Ref]]
 ) -> None:
@@ -104,17 +77,17 @@ def _forward_kernel(
             num_points = column_PWL.shape[0]
             for point in range(num_points):
                 x, y, weight = points.of(number * num_points + point, queries)
-                column_PWL[point] = _shares(level.padded_width, x)
-                row_PHL[point] = _shares(level.padded_height, y) * weight
+                column_PWL[point] = shares(level.padded_width, x)
+                row_PHL[point] = shares(level.padded_height, y) * weight
 
             def add(block, sum_DL, level=level, value_BDC=value_BDC, column_PWL=column_PWL, row_PHL=row_PHL):
                 matrix_CL = _matrix(level, block, column_PWL, row_PHL, value_BDC.dtype)
-                return sum_DL + _product(value_BDC[block], matrix_CL, (1, 0))
+                return sum_DL + product(value_BDC[block], matrix_CL, (1, 0))
 
             total_DL = lax.fori_loop(0, level.blocks, add, total_DL)
         output[:, queries] = total_DL.astype(output.dtype)
 
-    _each_128(output.shape[1], of_queries)
+    each(output.shape[1], LANES, of_queries)
 
 
 class _Room(NamedTuple):
@@ -150,14 +123,14 @@ def _backward_kernel(
 
             def add(block, carry, level=level, value_BCD=value_BCD, to_value_BDC=to_value_BDC, room=room):
                 matrix_CL = _matrix(level, block, room.column_PWL, room.weighted_PHL, gradient_DL.dtype)
-                to_value_BDC[block] += _product(gradient_DL, matrix_CL, (1, 1))
-                _gather_rows(level, block, _product(value_BCD[block], gradient_DL, (1, 0)), room)
+                to_value_BDC[block] += product(gradient_DL, matrix_CL, (1, 1))
+                _gather_rows(level, block, product(value_BCD[block], gradient_DL, (1, 0)), room)
                 return carry
 
             lax.fori_loop(0, level.blocks, add, 0)
             _end(level, room, points, to_points, number, queries)
 
-    _each_128(gradient.shape[1], of_queries)
+    each(gradient.shape[1], LANES, of_queries)
 
 
 def _begin(level: Level, room: _Room, points: _Points, number: int, queries: Lanes) -> None:
@@ -165,10 +138,10 @@ def _begin(level: Level, room: _Room, points: _Points, number: int, queries: Lan
     num_points = room.column_PWL.shape[0]
     for point in range(num_points):
         x, y, weight = points.of(number * num_points + point, queries)
-        room.column_PWL[point] = _shares(level.padded_width, x)
-        share_HL = _shares(level.padded_height, y)
+        room.column_PWL[point] = shares(level.padded_width, x)
+        share_HL = shares(level.padded_height, y)
         room.row_PHL[point], room.weighted_PHL[point] = share_HL, share_HL * weight
-        room.slope_PHL[point] = _slopes(level.padded_height, y)
+        room.slope_PHL[point] = slopes(level.padded_height, y)
     room.by_share_PWL[...] = jnp.zeros_like(room.by_share_PWL)
     room.by_slope_PWL[...] = jnp.zeros_like(room.by_slope_PWL)
 
@@ -195,7 +168,7 @@ def _end(level: Level, room: _Room, points: _Points, to_points: _Points, number:
         share_WL, by_share_WL = room.column_PWL[point], room.by_share_PWL[point]
         at = (pl.ds(place, 1), queries)
         to_points.weight[at] = (by_share_WL * share_WL).sum(axis=0, keepdims=True)
-        to_points.x[at] = weight * (by_share_WL * _slopes(level.padded_width, x)).sum(axis=0, keepdims=True)
+        to_points.x[at] = weight * (by_share_WL * slopes(level.padded_width, x)).sum(axis=0, keepdims=True)
         to_points.y[at] = weight * (room.by_slope_PWL[point] * share_WL).sum(axis=0, keepdims=True)
 
 

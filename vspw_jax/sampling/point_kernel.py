@@ -1,0 +1,184 @@
+"""Bilinear samples of maps at many points, and the cells around them, as kernels for TPUs: no gather, no scatter.
+
+A sample is a sum over rows of a map, each weighed by its share in the point, and then over columns (see `bilinear`).
+The sums over rows, of many points at a time, are a product of matrices, whose second factor the kernel makes where it
+is used; those over columns are sums of the vector unit. In the backward pass the gradient of a map is another such
+product. What is at a point's corners is picked likewise, with a 1 in the place of a share, so that small integers come
+out as they are.
+
+Points of which none lies on its map are skipped, so many at a time: maps that are not wanted cost nothing with their
+points put there. Sources: PointRend (arXiv 1912.08193), section 3.1; Pallas:
+docs.jax.dev/en/latest/pallas/tpu/details.html.
+Shapes: G maps, H and W their cells, P points of each, L of them at a time.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float, Int
+
+from vspw_jax.sampling import kernels
+from vspw_jax.sampling.kernels import Lanes, Ref, is_cell, product, shares, up_to_multiple
+
+TOGETHER = 4 * kernels.LANES
+"""Points of a product."""
+MAPS = 8
+"""Of a step of a kernel: as many as a tile has rows, so that nothing is laid out anew."""
+OFF_THE_MAP = -2.0
+"""A place, in cells, at which no cell has a share."""
+
+Places = tuple[Float[Array, "G P"], Float[Array, "G P"]]
+"""Columns and rows, in cells."""
+Row = tuple[Lanes, Lanes]
+"""Some points of one map."""
+
+
+def _where_any_lies_on_the_map(y: Ref, body: Callable[[int, Row], None]) -> None:
+    """Calls `body` with a map's number and the place of some of its points, where one of these at least has a row."""
+    for number in range(MAPS):
+
+        def of_points(points: Lanes, number: int = number) -> None:
+            row = (pl.ds(number, 1), points)
+            pl.when(jnp.max(y[row]) > -1)(lambda: body(number, row))
+
+        kernels.each(y.shape[1], TOGETHER, of_points)
+
+
+def _sample(x: Ref, y: Ref, map_GWH: Ref, output_GP: Ref) -> None:
+    """Samples of maps."""
+    output_GP[...] = jnp.zeros_like(output_GP)
+    _, width, height = map_GWH.shape
+
+    def of_points(number: int, row: Row) -> None:
+        of_columns_WL = product(map_GWH[number], shares(height, y[row]), (1, 0))
+        output_GP[row] = (of_columns_WL * shares(width, x[row])).sum(axis=0, keepdims=True)
+
+    _where_any_lies_on_the_map(y, of_points)
+
+
+def _spread(x: Ref, y: Ref, gradient_GP: Ref, to_map_GWH: Ref) -> None:
+    """From the gradient of maps' samples that of the maps."""
+    to_map_GWH[...] = jnp.zeros_like(to_map_GWH)
+    _, width, height = to_map_GWH.shape
+
+    def of_points(number: int, row: Row) -> None:
+        of_columns_WL = shares(width, x[row]) * gradient_GP[row]
+        to_map_GWH[number] += product(of_columns_WL, shares(height, y[row]), (1, 1))
+
+    _where_any_lies_on_the_map(y, of_points)
+
+
+def _pick(sizes: tuple[int, ...], x: Ref, y: Ref, map_WH: Ref, output_4GP: Ref) -> None:
+    """What is in the four cells around points of one map of `sizes` (H, W); beyond it what is in the nearest cell."""
+    output_4GP[...] = jnp.zeros_like(output_4GP)
+    width, height = map_WH.shape
+
+    def of_points(number: int, row: Row) -> None:
+        left, top = jnp.floor(x[row]), jnp.floor(y[row])
+        for down in (0, 1):
+            cell = jnp.clip(top + down, 0, sizes[0] - 1)
+            of_columns_WL = product(map_WH[...], is_cell(height, cell).astype(map_WH.dtype), (1, 0))
+            for right in (0, 1):
+                cell = jnp.clip(left + right, 0, sizes[1] - 1)
+                picked_1L = jnp.where(is_cell(width, cell), of_columns_WL, 0.0).sum(axis=0, keepdims=True)
+                output_4GP[(2 * down + right, *row)] = picked_1L
+
+    _where_any_lies_on_the_map(y, of_points)
+
+
+def _block(shape: tuple[int, ...], axis: int | None) -> pl.BlockSpec:
+    """What a step of a kernel has of an array: along `axis` the part of its maps, or all of it where it has none."""
+    sides = tuple(MAPS if number == axis else side for number, side in enumerate(shape))
+    return pl.BlockSpec(sides, lambda step: tuple(step if number == axis else 0 for number in range(len(shape))))
+
+
+def _call(
+    kernel: Callable, inputs: dict[int | None, tuple[Array, ...]], shape: tuple[int, ...], axis: int, interpret: bool
+) -> Array:
+    """Runs a kernel for all maps.
+
+    Args:
+      inputs: by the axis along which they have the maps.
+      shape, axis: of the output, in float32, and along which it has them.
+    """
+    arrays = [(x, of_maps) for of_maps, group in inputs.items() for x in group]
+    return pl.pallas_call(
+        kernel,
+        grid=(shape[axis] // MAPS,),
+        in_specs=[_block(x.shape, of_maps) for x, of_maps in arrays],
+        out_specs=_block(shape, axis),
+        out_shape=jax.ShapeDtypeStruct(shape, jnp.float32),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=kernels.MEMORY_BYTES),
+        interpret=interpret,
+    )(*(x for x, _ in arrays))
+
+
+def _places(points_GP2: Float[Array, "G P 2"], height: int, width: int) -> Places:
+    """Columns and rows of points, filled up with some off the map."""
+    maps, points = (up_to_multiple(n, of) - n for n, of in zip(points_GP2.shape, (MAPS, TOGETHER), strict=False))
+
+    def in_cells(number: int, cells: int) -> Float[Array, "G P"]:
+        place_GP = points_GP2[..., number].astype(jnp.float32) * cells - 0.5
+        place_GP = jnp.clip(place_GP, OFF_THE_MAP, cells + 1.0)
+        return jnp.pad(place_GP, ((0, maps), (0, points)), constant_values=OFF_THE_MAP)
+
+    return in_cells(0, width), in_cells(1, height)
+
+
+def _turned(map_HW: Float[Array, "*G H W"]) -> Float[Array, "*G W H"]:
+    """Maps with columns first, filled up with zeros to whole tiles."""
+    *leading, height, width = map_HW.shape
+    below, right = up_to_multiple(height, kernels.LANES) - height, up_to_multiple(width, kernels.ROWS_OF_TILE) - width
+    return jnp.swapaxes(jnp.pad(map_HW, (*((0, 0),) * len(leading), (0, below), (0, right))), -1, -2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _sampled(map_GWH: Float[Array, "G W H"], places: Places, interpret: bool) -> Float[Array, "G P"]:
+    return _call(_sample, {0: (*places, map_GWH)}, places[0].shape, 0, interpret)
+
+
+def _forward(map_GWH, places, interpret):
+    return _sampled(map_GWH, places, interpret), (map_GWH, places)
+
+
+def _backward(interpret, inputs, gradient_GP):
+    map_GWH, places = inputs
+    to_map = _call(_spread, {0: (*places, gradient_GP)}, map_GWH.shape, 0, interpret)
+    return to_map, jax.tree.map(jnp.zeros_like, places)
+
+
+_sampled.defvjp(_forward, _backward)
+
+
+def sample(
+    map_GHW: Float[Array, "G H W"], points_GP2: Float[Array, "G P 2"], interpret: bool = False
+) -> Float[Array, "G P"]:
+    """`bilinear.sample` of each map at points of its own, in float32, with no gradient for the points.
+
+    Args:
+      interpret: runs the kernel's operations one by one, on any device.
+    """
+    count, num_points = points_GP2.shape[:2]
+    places = _places(lax.stop_gradient(points_GP2), *map_GHW.shape[1:])
+    map_GHW = jnp.pad(map_GHW.astype(jnp.float32), ((0, places[0].shape[0] - count), (0, 0), (0, 0)))
+    return _sampled(_turned(map_GHW), places, interpret)[:count, :num_points]
+
+
+def corner_values(
+    map_HW: Int[Array, "H W"], points_GP2: Float[Array, "G P 2"], interpret: bool = False
+) -> Int[Array, "G P 4"]:
+    """What is in the cells of `bilinear.corners` of one map; 0 for points above it with all that are beside them.
+
+    Args:
+      map_HW: 0 to 256, which two bytes hold exactly.
+    """
+    count, num_points = points_GP2.shape[:2]
+    places = _places(points_GP2, *map_HW.shape)
+    inputs = {0: places, None: (_turned(map_HW.astype(jnp.bfloat16)),)}
+    picked_4GP = _call(functools.partial(_pick, map_HW.shape), inputs, (4, *places[0].shape), 1, interpret)
+    return jnp.moveaxis(picked_4GP, 0, -1)[:count, :num_points].astype(jnp.int32)
