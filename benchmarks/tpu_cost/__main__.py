@@ -2,6 +2,7 @@
 
     pip install -r requirements.txt -r requirements-tpu.txt
     python -m benchmarks.tpu_cost --recipe=nce --crop=480 --frames=2 --topology=v5e:2x2 --json=before.json
+    python -m benchmarks.tpu_cost --recipe=nce --part=loss --crop=480 --frames=2 --schedules       the mask loss alone
     python -m benchmarks.tpu_cost --compare before.json after.json
     python -m benchmarks.tpu_cost --check --topology=v5e:2x2      programs whose cost is known
 
@@ -83,21 +84,41 @@ def written_program(path):
     return text
 
 
-def of_step(options, folder=None):
-    """The account of a recipe's step; `folder` is where the compiler leaves its schedules, if it does."""
-    import copy
-
+def of_recipe(options, folder=None):
+    """The account of a recipe's step or loss; `folder` is where the compiler leaves its schedules, if it does."""
     import jax
-
-    from vspw_jax.inspection import step_cost
 
     # Frames that an instruction keeps: by default the innermost ten, which do not reach up to the model's modules.
     jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)
+    if options.part == "loss":
+        from benchmarks.tpu_cost import losses
+
+        return compiled(losses.traced(options), options, folder)
+    return of_step(options, folder)
+
+
+def of_step(options, folder):
+    """See `of_recipe`."""
+    import copy
+
+    from vspw_jax.inspection import step_cost
+
     devices = compile_for_tpu.devices_of(options.topology)
     traced, _ = compile_for_tpu.traced_step(options, devices, "tpu")
     once = copy.copy(options)
     once.remat = "none"
     without_remat, _ = compile_for_tpu.traced_step(once, devices, "tpu")
+    account = compiled(traced, options, folder)
+    chip = chips.of_topology(options.topology)
+    for name, trace in (("model", without_remat), ("hardware", traced)):
+        operations = step_cost.matrix_flops(trace.jaxpr.jaxpr)
+        account[f"{name}_TFLOP"] = round(operations / 1e12, 4)
+        account[f"{name}_share_of_peak"] = round(chip.share_of_peak(operations, account["cycles"]), 4)
+    return account
+
+
+def compiled(traced, options, folder):
+    """The account of a traced program."""
     started = time.monotonic()
     with schedules.collected(folder) if folder else contextlib.nullcontext({}) as known:
         text = compiled_text(traced)
@@ -105,11 +126,6 @@ def of_step(options, folder=None):
     account["compile_s"] = round(time.monotonic() - started)
     if options.text:
         pathlib.Path(options.text).write_text(text)
-    chip = chips.of_topology(options.topology)
-    for name, trace in (("model", without_remat), ("hardware", traced)):
-        operations = step_cost.matrix_flops(trace.jaxpr.jaxpr)
-        account[f"{name}_TFLOP"] = round(operations / 1e12, 4)
-        account[f"{name}_share_of_peak"] = round(chip.share_of_peak(operations, account["cycles"]), 4)
     return account
 
 
@@ -133,7 +149,7 @@ def check(topology):
 
 def show(account):
     """Prints an account."""
-    print(f"{account['ms']:.2f} ms a step on {account['topology']}, by the compiler's estimate (jax {account['jax']})")
+    print(f"{account['ms']:.2f} ms on {account['topology']}, by the compiler's estimate (jax {account['jax']})")
     for name in ("model", "hardware"):
         if f"{name}_TFLOP" in account:
             share = account[f"{name}_share_of_peak"]
@@ -165,6 +181,8 @@ def parser():
     result = compile_for_tpu.step_parser()
     result.description = "What a training step costs on TPUs that are not here, by their compiler's account."
     result.add_argument("--topology", default="v5e:2x2", help="Of v5e, v5p or v6e.")
+    part = "What is compiled: the step, or its mask classification loss with its gradient, which takes minutes."
+    result.add_argument("--part", choices=("step", "loss"), default="step", help=part)
     result.add_argument("--json", default="", help="File for the whole account.")
     result.add_argument("--schedules", action="store_true", help="Count by schedules what carries no estimate.")
     result.add_argument("--program", default="", help="File of a compiled program's text, in place of a recipe's step.")
@@ -178,12 +196,12 @@ def account_of(options):
     if options.program:
         return summary(written_program(options.program), options.topology)
     if not options.schedules:
-        return of_step(options)
+        return of_recipe(options)
     with tempfile.TemporaryDirectory(prefix="schedules-") as name:
         # Read when the compiler is loaded.
         given = os.environ.get("LIBTPU_INIT_ARGS", "")
         os.environ["LIBTPU_INIT_ARGS"] = f"{given} {schedules.FLAGS.format(folder=name)}"
-        return of_step(options, pathlib.Path(name))
+        return of_recipe(options, pathlib.Path(name))
 
 
 def main():
