@@ -1,4 +1,4 @@
-"""Several processes that train and evaluate together, each with its own devices (`--distributed`).
+"""Several processes that train, evaluate and predict together, each with its own devices (`--distributed`).
 
 SLURM, Open MPI or a TPU pod tells JAX the number of each process. Elsewhere three environment variables tell it:
 JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. See launch/README.md.
@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vspw_jax.console import progress
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, listed
 from vspw_jax.files import ownership
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -27,8 +27,12 @@ PATIENCE_SECONDS = 300
 """How long a process waits for the others to start."""
 
 
-def join() -> None:
+def join(stops_together: bool) -> None:
     """Joins the other processes. Afterwards process 0 alone prints and shows progress. Call it before JAX is used.
+
+    Args:
+      stops_together: whether SIGTERM is for `preemption.StopRequest`, by which all stop before the same step. Else it
+        ends a process, as it ends one that runs alone.
 
     Raises:
       UserError: this process cannot find out who the others are, or they do not come.
@@ -37,6 +41,7 @@ def join() -> None:
     if 0 < len(found) < len(VARIABLES):
         missing = ", ".join(name for name in VARIABLES if name not in found)
         raise UserError(f"--distributed found {', '.join(found)} in the environment, but not {missing}: set all three.")
+    jax.config.update("jax_enable_preemption_service", stops_together)
     try:
         given: dict[str, Any] = {}
         if found:
@@ -98,6 +103,22 @@ def gathered(value: Any) -> list[Any]:
     padded = np.pad(data, (0, sizes.max() - data.size))
     texts = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
     return [json.loads(text[:size].tobytes()) for text, size in zip(texts, sizes, strict=True)]
+
+
+def check_same(files: Mapping[str, str], what: str) -> None:
+    """Raises UserError, in all processes, where they do not see the same files. All processes must call it.
+
+    Args:
+      files: a digest by name.
+      what: they are.
+    """
+    first, *others = gathered(dict(files))
+    for number, other in enumerate(others, start=1):
+        if unlike := sorted(name for name in first.keys() | other.keys() if first.get(name) != other.get(name)):
+            raise UserError(
+                f"Processes 0 and {number} see different {what}: {listed(unlike, 3)}. Expected the same files under "
+                "the same path for all processes: put them on a file system that all machines mount."
+            )
 
 
 @contextlib.contextmanager
