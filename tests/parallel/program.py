@@ -24,6 +24,7 @@ from vspw_jax.inference import predict as inference_predict
 from vspw_jax.models import layers, segmenter
 from vspw_jax.models.decoders import decoder, upernet
 from vspw_jax.models.encoders import beit_pyramid, encoder
+from vspw_jax.parallel import processes
 
 CELL = 4
 
@@ -131,6 +132,7 @@ class InOrder(in_order.InOrder):
 
 
 if __name__ == "__main__":
+    processes.HEARTBEAT_SECONDS = 20  # That those left behind by a killed one end soon.
     pipeline.training_batches, predicted_videos.predict = training_batches, predict
     predicted_videos.InOrder = inference_predict.InOrder = InOrder
     main.command_line()

@@ -274,7 +274,7 @@ def test_outside_of_training_a_process_that_is_asked_to_end_ends(launch, two_pro
 )
 def test_a_process_that_cannot_tell_who_it_is_says_what_is_missing(monkeypatch, variables, message):
     def initialize(**given):
-        assert not given.keys() - {"initialization_timeout"}
+        assert not given.keys() - {"initialization_timeout", "heartbeat_timeout_seconds"}
         raise ValueError("coordinator_address should be defined.")
 
     for name in processes.VARIABLES:

@@ -5,6 +5,7 @@ JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROC
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from vspw_jax.console import progress
 from vspw_jax.console.errors import UserError, listed
@@ -25,6 +27,12 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 PATIENCE_SECONDS = 300
 """How long a process waits for the others to start."""
+HEARTBEAT_SECONDS = 100
+"""After so long a silence of a process the others end; JAX's own number."""
+LONGEST_WAIT_SECONDS = 30 * 86400
+"""For others that work on longer videos, say; a dead one is noticed long before."""
+_MEETINGS = itertools.count()
+"""All processes meet in the same order, each time at a place of its own."""
 
 
 def join(stops_together: bool) -> None:
@@ -47,7 +55,8 @@ def join(stops_together: bool) -> None:
         if found:
             given = dict(num_processes=int(os.environ[VARIABLES[1]]), process_id=int(os.environ[VARIABLES[2]]))
             given["cluster_detection_method"] = "deactivate"
-        jax.distributed.initialize(initialization_timeout=PATIENCE_SECONDS, **given)
+        given |= dict(initialization_timeout=PATIENCE_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(**given)
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed could not join the other processes: {str(error).strip().splitlines()[0]}\n"
@@ -59,17 +68,22 @@ def join(stops_together: bool) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def meet(name: str) -> None:
+    """Waits until all are here, however long they take; on CPUs an exchange of arrays waits for 30 minutes alone."""
+    key = f"{name} {next(_MEETINGS)}"
+    multihost.get_barrier_sync_fn()(key=key, timeout_ms=1000 * LONGEST_WAIT_SECONDS)
+
+
 @contextlib.contextmanager
 def first_alone(name: str) -> Iterator[None]:
     """Process 0 runs the block first, alone; the others run it afterwards, and find the work done."""
-    several = jax.process_count() > 1
-    if several and jax.process_index():
-        multihost_utils.sync_global_devices(name)
+    if jax.process_index():
+        meet(name)
     try:
         yield
     finally:
-        if several and not jax.process_index():
-            multihost_utils.sync_global_devices(name)
+        if not jax.process_index():
+            meet(name)
 
 
 @contextlib.contextmanager
@@ -98,6 +112,7 @@ def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Callable[[], None]]
 
 def gathered(value: Any) -> list[Any]:
     """A value of JSON from every process, in their order. All processes must call it."""
+    meet("gathering")
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array(data.size)).ravel()
     padded = np.pad(data, (0, sizes.max() - data.size))
