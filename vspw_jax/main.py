@@ -73,6 +73,13 @@ _NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: 
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This is one of several processes that run together; see vspw_jax/parallel/processes.py."
 )
+_STOPPED_STATUS = flags.DEFINE_integer(
+    "stopped_status",
+    0,
+    "train: exit status after it was asked to stop and has saved. What starts jobs again takes 75: 0 would be the end.",
+    lower_bound=0,
+    upper_bound=255,
+)
 flags.mark_flag_as_required("config")
 
 OUTPUT_FLAG = "--output=DIR"
@@ -309,7 +316,7 @@ def main(_: Sequence[str]) -> None:
     try:
         print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
     except preemption.Stopped as stopped:
-        preemption.leave(stopped)
+        preemption.leave(stopped, _STOPPED_STATUS.value)
 
 
 def check_without_recipe() -> None:

@@ -193,8 +193,8 @@ def test_four_processes_go_on_where_two_stopped(launch, two_processes, tmp_path)
 
 
 def test_all_stop_where_one_is_asked_to_and_go_on_as_if_they_had_not(launch, two_processes, tmp_path):
-    stopped = launch(tmp_path / "two", 2, [[], []], STOPPED="training:1")
-    assert [status for status, _, _ in stopped] == [0, 0], stopped[0][2]
+    stopped = launch(tmp_path / "two", 2, [["--stopped_status=75"]] * 2, STOPPED="training:1")
+    assert [status for status, _, _ in stopped] == [75, 75], stopped[0][2]
     step = int(re.search(r"Stopped after step (\d) of 4, saved in .* To go on: ", stopped[0][1])[1])
     assert str(step) in os.listdir(tmp_path / "two" / "checkpoints") and 0 < step < 4
     assert [status for status, _, _ in launch(tmp_path / "two", 2, [[], []])] == [0, 0]
