@@ -34,7 +34,11 @@ parse() {
       fail "unknown option $_option: expected --dry-run, --${options// /=..., --}=..., then -- and the program's own."
     fi
   done
-  [[ " ${arguments[*]-}" == *" --config="* ]] || fail "after -- the program's options are missing: --config=configs/nce.py and more."
+}
+
+# Fails where the program's options lack one that it needs, such as --config=configs/nce.py.
+require() {
+  [[ " ${arguments[*]-}" == *" ${1%%=*}="* ]] || fail "after -- the program's options are missing: $1 and more."
 }
 
 is_number() {

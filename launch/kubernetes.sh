@@ -15,6 +15,7 @@ gpus=8
 claim=vspw
 options="name image nodes gpus claim"
 parse "$@"
+require --config=configs/nce.py
 [[ $image ]] || fail "--image=... is missing."
 [[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || fail "--name=$name: expected small letters, digits and hyphens."
 for number in "$nodes" "$gpus"; do
@@ -23,7 +24,7 @@ done
 
 # The program's arguments as YAML strings; in double quotes two characters need a backslash.
 list=
-for argument in --distributed "${arguments[@]}"; do
+for argument in --distributed --stopped_status=75 "${arguments[@]}"; do
   argument=${argument//\\/\\\\}
   list+="                    - \"${argument//\"/\\\"}\""$'\n'
 done

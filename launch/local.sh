@@ -13,6 +13,7 @@ port=8476
 python=python
 options="processes platform port python"
 parse "$@"
+require --config=configs/nce.py
 is_number "$processes" || fail "--processes=$processes: expected a number from 1 on."
 [[ $platform == cuda || $platform == cpu ]] || fail "--platform=$platform: expected cuda or cpu."
 

@@ -17,6 +17,7 @@ setup=true
 spot=no
 options="name zone type project setup spot"
 parse "$@"
+require --config=configs/nce.py
 [[ $zone ]] || fail "--zone=... is missing."
 case $type in
   v4-*) version='tpu-ubuntu2204-base' ;;

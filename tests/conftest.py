@@ -101,6 +101,7 @@ SLOW = (
     "data/test_pipeline.py",
     "end_to_end/test_class_union.py",
     "metrics/test_report_in_browser.py",
+    "data_prep/test_dask.py",
 )
 """Files that compile much or start the program, those that take longest first. The tests of all others are quick."""
 

@@ -15,6 +15,7 @@
 Every field of a recipe can be set: --config.train.steps=100. The same command resumes a run that was stopped.
 """
 
+import collections
 import math
 import pathlib
 import sys
@@ -40,7 +41,7 @@ from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
 from vspw_jax.interop import checkpoint_file, convert, namings, recipe_of_file
 from vspw_jax.metrics import table
-from vspw_jax.parallel import processes
+from vspw_jax.parallel import processes, shares
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.tasks import task
 from vspw_jax.training import checks, length, loop, preemption, replay, trained
@@ -71,6 +72,13 @@ flags.register_validator("opacity", math.isfinite, "expected a number from 0 to 
 _NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This is one of several processes that run together; see vspw_jax/parallel/processes.py."
+)
+_STOPPED_STATUS = flags.DEFINE_integer(
+    "stopped_status",
+    0,
+    "train: exit status after it was asked to stop and has saved. What starts jobs again takes 75: 0 would be the end.",
+    lower_bound=0,
+    upper_bound=255,
 )
 flags.mark_flag_as_required("config")
 
@@ -119,9 +127,6 @@ def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
         loop.train(config, workdir, stop)
         stop.no_longer_agrees()
         for mode in config.run.afterwards:
-            if jax.process_count() > 1 and mode not in SHARED:
-                reports.append(f"Left to one process: --mode={mode} without --distributed.")
-                continue
             try:
                 reports += stop.unless_requested(MODES[mode], config, workdir)
             except preemption.Stopped as stopped:
@@ -170,31 +175,44 @@ def prediction_output(
     return workdir / "predictions" / (source.name if step is None else f"{source.name}-{step}")
 
 
+def predict_one(predictor: Predictor, source: sources.Source, output: pathlib.Path) -> list[str]:
+    """Predicts a video into a folder that no other program writes; what to report of it."""
+    try:
+        with ownership.owned(output, OUTPUT_FLAG):
+            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
+    except KeyboardInterrupt:
+        print(f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr)
+        sys.exit(starting.INTERRUPTED)
+    return [
+        *(f"{source.name}: {complaint}" for complaint in source.complaints),
+        *([] if predicted else [f"{source.name}: every frame had been predicted before."]),
+        f"Predicted video:      {output / 'overlay.mp4'}",
+        f"Masks, overlays:      {output}/masks, {output}/overlays",
+    ]
+
+
 def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
-    """Predicts --input, or without one the first video of `config.data.eval_split`."""
+    """Predicts --input, or without one the first video of `config.data.eval_split`.
+
+    Of several processes each predicts its `share` of the videos; they wait for each other only at the end.
+    """
     found = sources.find(_INPUT.value) if _INPUT.value else None
     check_folder(_OUTPUT.value or workdir / "predictions", OUTPUT_FLAG)
     predictor = trained.predictor(config, workdir, recipe_name())
     found = found or [sources.of_records(records.Frames(config.data.records, config.data.eval_split), 0)]
-    reports = []
-    if config.evaluate.stages:
-        reports.append("Videos are predicted in one pass: evaluate.stages is for --mode=evaluate.")
-    for source in found:
-        output = prediction_output(workdir, predictor, source, several=len(found) > 1)
-        try:
-            with ownership.owned(output, OUTPUT_FLAG):
-                predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
-        except KeyboardInterrupt:
-            print(
-                f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr
-            )
-            sys.exit(starting.INTERRUPTED)
-        reports += [f"{source.name}: {complaint}" for complaint in source.complaints]
-        if not predicted:
-            reports.append(f"{source.name}: every frame had been predicted before.")
-        reports.append(f"Predicted video:      {output / 'overlay.mp4'}")
-        reports.append(f"Masks, overlays:      {output}/masks, {output}/overlays")
-    return reports
+    processes.check_same({source.name: source.fingerprint for source in found}, "videos in --input")
+    if len(found) < jax.process_count():
+        print(f"A video is predicted by one process: {jax.process_count() - len(found)} of them have none.", flush=True)
+    made = {
+        source.name: predict_one(predictor, source, prediction_output(workdir, predictor, source, len(found) > 1))
+        for source in shares.share(found, jax.process_count(), jax.process_index())
+    }
+    reports = collections.ChainMap(*processes.gathered(made))
+    one_pass = "Videos are predicted in one pass: evaluate.stages is for --mode=evaluate."
+    return [
+        *([one_pass] if config.evaluate.stages else []),
+        *(line for source in found for line in reports[source.name]),
+    ]
 
 
 def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
@@ -240,7 +258,7 @@ MODES = {
 }
 
 
-SHARED = ("train", "evaluate")
+SHARED = ("train", "evaluate", "predict")
 """What several processes do together."""
 
 
@@ -292,13 +310,13 @@ def main(_: Sequence[str]) -> None:
     check_flags(config, _MODE.value)
     if _DISTRIBUTED.value:
         check_shared(_MODE.value)
-        processes.join()
+        processes.join(stops_together=_MODE.value == "train")
     if _MODE.value != "inspect":  # Which writes nothing.
         jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
     try:
         print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
     except preemption.Stopped as stopped:
-        preemption.leave(stopped)
+        preemption.leave(stopped, _STOPPED_STATUS.value)
 
 
 def check_without_recipe() -> None:

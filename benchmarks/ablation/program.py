@@ -33,11 +33,11 @@ class Command:
     leaves: pathlib.Path
 
 
-def execute(command: Command, log: pathlib.Path, lock: int) -> int:
+def execute(command: Command, log: pathlib.Path, locks: Sequence[int]) -> int:
     """Runs a program to its end, its output added to a log; its exit status.
 
     Args:
-      lock: a file descriptor that it keeps open as long as it lives.
+      locks: file descriptors that it keeps open as long as it lives.
 
     Raises:
       KeyboardInterrupt: the program was asked to stop, by itself or with this process; it has saved its state.
@@ -51,7 +51,7 @@ def execute(command: Command, log: pathlib.Path, lock: int) -> int:
             stderr=subprocess.STDOUT,
             # In a session of its own: a terminal's Ctrl-C would reach it beside what is sent below, and two end it.
             start_new_session=True,
-            pass_fds=[lock],
+            pass_fds=locks,
         )
     asked = False
     while True:

@@ -7,7 +7,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.ablation import program, versions
@@ -55,11 +55,11 @@ def counts(run: Run) -> list[VideoCounts]:
     return sorted(found, key=lambda video: video.video)
 
 
-def start(run: Run, lock: int) -> None:
+def start(run: Run, locks: Sequence[int]) -> None:
     """Makes a run, from where the last start left it.
 
     Args:
-      lock: a file descriptor that its programs keep open as long as they live.
+      locks: file descriptors that its programs keep open as long as they live.
 
     Raises:
       UserError: a program ended with status 2.
@@ -71,16 +71,16 @@ def start(run: Run, lock: int) -> None:
     run.workdir.mkdir(parents=True, exist_ok=True)
     # What is there afterwards is this start's.
     run.evaluation.unlink(missing_ok=True)
-    status = _recorded(run, lambda: _execute(run, lock))
+    status = _recorded(run, lambda: _execute(run, locks))
     if status:
         program.complain(f"{run.arm} with seed {run.seed}", status, run.workdir / LOG)
     _write(run, read(run) | {"evaluation": _digest(run.evaluation), "counts": _counted(run)})
 
 
-def _execute(run: Run, lock: int) -> int:
+def _execute(run: Run, locks: Sequence[int]) -> int:
     """The exit status of the first of its programs that failed, or 0."""
     for command in run.commands():
-        status = program.execute(command, run.workdir / LOG, lock)
+        status = program.execute(command, run.workdir / LOG, locks)
         if status:
             return status
     return 0

@@ -29,7 +29,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder, naming
 from tqdm import tqdm
 
-from data_prep.conversion import units
+from data_prep.conversion import runners, units
 from data_prep.conversion.frames import Form, Frame
 from data_prep.conversion.units import Result, Unit
 from vspw_jax.classes import label_maps
@@ -127,6 +127,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
         if not self.form.short_side:
             check_room([unit for unit in planned if not results[unit.shard]], folder)
         self._download_and_prepare(planned, results, folder, getattr(download_config, "beam_options", None))
+        _tidy(folder, planned)  # A worker that was killed leaves what it was writing.
         self._describe(planned, results, folder, digest)
         folder.rename(final)
         _forget_results(planned, final)
@@ -305,5 +306,5 @@ def _run_on_beam(waiting: Iterable[Unit], folder: pathlib.Path, options: "Pipeli
     import apache_beam as beam  # Takes two seconds, which a small set does not need to wait.
 
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    with _ending_with_workers(), beam.Pipeline(options=options) as pipeline:
+    with _ending_with_workers(), runners.pipeline(options) as pipeline:
         _ = pipeline | beam.Create(waiting) | beam.Reshuffle() | beam.Map(units.convert, folder)

@@ -1,7 +1,6 @@
 """What the command lines of the converters share: their options, Beam's, and what they print."""
 
 import argparse
-import logging
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow_datasets as tfds
 
-from data_prep.conversion import units
+from data_prep.conversion import runners, units
 from data_prep.conversion.builder import Builder
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError, listed, warn
@@ -95,50 +94,8 @@ def beam_options(options: argparse.Namespace, rest: list[str], source: Source) -
     if not options.runner and workers == 1 and not rest:
         return None
     if options.runner:
-        return pipeline_options([f"--runner={options.runner}", *rest])
-    return pipeline_options(local_arguments(workers) + rest)
-
-
-def local_arguments(workers: int | None) -> list[str]:
-    """Beam's arguments for processes on this machine."""
-    return [
-        "--runner=DirectRunner",
-        f"--direct_num_workers={workers}",
-        "--direct_running_mode=multi_processing",
-        "--default_sdk_harness_log_level=ERROR",
-    ]
-
-
-def unknown_to_beam(arguments: Sequence[str]) -> list[str]:
-    """Those of some arguments that are no options of Beam."""
-    logging.disable(logging.WARNING)  # On import Beam warns that Google's client libraries are missing.
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    logging.disable(logging.NOTSET)
-    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for part in PipelineOptions.__subclasses__():
-        part._add_argparse_args(known)  # type: ignore[arg-type]  # Beam's parser adds what none of these uses.
-    return known.parse_known_args(arguments)[1]
-
-
-def pipeline_options(arguments: list[str]) -> "PipelineOptions":
-    """Beam's options; UserError names a runner or arguments that Beam does not know."""
-    unknown = unknown_to_beam(arguments)
-    if unknown:
-        raise UserError(f"Neither the converter nor Beam knows {', '.join(unknown)}. See --help.")
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.runners.runner import create_runner
-
-    options = PipelineOptions(arguments)
-    runner = options.view_as(StandardOptions).runner
-    try:
-        create_runner(runner)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise UserError(
-            f"Beam cannot start --runner={runner}: {error}\n"
-            "Some runners need more of Beam. For Dataflow: pip install 'apache-beam[gcp]'."
-        ) from error
-    return options
+        return runners.pipeline_options([f"--runner={options.runner}", *rest])
+    return runners.pipeline_options(runners.local_arguments(workers) + rest)
 
 
 def prepare(builder: Builder, beam: "PipelineOptions | None") -> list[str]:

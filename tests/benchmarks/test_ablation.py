@@ -7,6 +7,7 @@ import os
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 import textwrap
 import xml.etree.ElementTree as xml
@@ -17,10 +18,11 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from benchmarks.ablation import __main__ as ablation
-from benchmarks.ablation import bootstrap, definition, page, picture, program, record, table
+from benchmarks.ablation import bootstrap, definition, locks, page, picture, program, record, table
 from benchmarks.ablation.arms import Arm, Ensemble, Evaluated, Study
 from benchmarks.ablation.run import Training, make_runs
 from benchmarks.ablation.studies import DRAWN, STUDIES
+from benchmarks.ablation.versions import ROOT
 from data_prep import generate, vspw
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.metrics import scores
@@ -125,6 +127,16 @@ TINY = {
     "data.augment.photometric": False,
     "evaluate.stride": (32, 32),
     "run.picture_every": 1000,
+}
+
+
+FEW_DRAWN = {
+    "data.generate.train": 2,
+    "data.generate.val": 1,
+    "data.generate.frames": 2,
+    "data.generate.train_frames": 2,
+    "data.generate.height": 32,
+    "data.generate.width": 32,
 }
 
 
@@ -265,6 +277,7 @@ def test_an_unknown_study_a_missing_one_and_bad_options(command, folder):
         ([], ("--study=NAME is missing", "contrast")),
         (["--study=contrast", "--seeds=0"], ("--seeds=0: expected 1 or more",)),
         (["--study=contrast", "--arms=nce_2,nce_3"], ("no arm 'nce_3'", "clips_2")),
+        (["--study=contrast", "--seeds=2", "--seed=2"], ("--seed=2: expected one of 0 to 1",)),
     ):
         status, _, errors = command(*arguments, f"--output={folder}")
         assert status == 2 and all(part in errors for part in said) and "Traceback" not in errors
@@ -581,10 +594,54 @@ def test_an_arms_weights_are_those_that_it_was_scored_by(tmp_path):
 
 
 def test_two_at_once_are_refused(study, command, tmp_path):
-    with ablation.alone(tmp_path / "tiny") as lock:
-        assert os.get_inheritable(lock) is False
-        status, _, errors = command("--study=tiny", f"--output={tmp_path}")
-    assert status == 2 and f"Another process works in {tmp_path / 'tiny'}" in errors
+    (tmp_path / "tiny").mkdir()
+    with locks.alone(tmp_path / "tiny", [2]) as held:
+        assert [os.get_inheritable(lock) for lock in held] == [False]
+        for more in ([], ["--seed=2"]):
+            status, _, errors = command("--study=tiny", "--seeds=3", *more, f"--output={tmp_path}")
+            assert status == 2 and f"Another process works on seed 2 in {tmp_path / 'tiny'}" in errors
+
+
+def test_seeds_that_are_made_beside_each_other_complete_the_results_together(command, again):
+    """While another program has seed 2."""
+    with locks.alone(again / "tiny", [2]):
+        status, output, errors = command("--study=tiny", "--seeds=3", "--seed=1", f"--output={again}")
+        assert status == 0 and "0/2 runs" in errors and "2/2 runs" in errors
+        found = read(again / "tiny.json")
+        assert (found["runs_done"], found["complete"]) == (4, False) and "4 of 6 runs are done" in output
+    assert command("--study=tiny", "--seeds=3", "--seed=2", f"--output={again}")[0] == 0
+    found = read(again / "tiny.json")
+    assert found["complete"] and found["pairs"][0]["seeds"] == [0, 1, 2]
+
+
+def test_programs_that_begin_together_draw_what_they_share_once(tmp_path):
+    """Three processes; the last line of each says how many drawn files it found changed later, which is none."""
+    tiny = Study("", "mIoU", {"a": Arm("configs/nce.py:demo")}, (), {**DRAWN, **FEW_DRAWN})
+    code = f"""
+        import pathlib
+        from benchmarks.ablation import drawing, locks
+        from benchmarks.ablation.arms import Arm, Study
+        from benchmarks.ablation.run import make_runs
+        folder = pathlib.Path({str(tmp_path / "tiny")!r})
+        with locks.in_turn(folder):
+            drawing.draw(make_runs(folder, {tiny!r}, seeds=2))
+        print(max(path.stat().st_mtime_ns for path in (folder / "data").rglob("*.array_record*")))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in started]
+    assert [process.returncode for process in started] == [0] * 3 and len(set(said)) == 1
+
+
+def test_data_that_cannot_be_drawn_is_said_before_anything_is_run(study, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        ablation, "STUDIES", {"tiny": Study("", "mIoU", {"a": Arm("configs/nce.py:demo")}, (), {**DRAWN, **FEW_DRAWN})}
+    )
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "data").touch()
+    status, _, errors = command("--study=tiny", f"--output={tmp_path}")
+    assert status == 2 and "The data of configs/nce.py:demo could not be drawn" in errors and "Traceback" not in errors
+    assert not (tmp_path / "tiny" / "a").exists()
 
 
 def test_a_file_in_the_folders_place_is_named(study, command, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_prep import vspw
-from data_prep.conversion import command_line, frames, units
+from data_prep.conversion import frames, runners, units
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 
@@ -120,7 +120,7 @@ def test_a_shard_cut_short_after_it_was_written_is_written_again(
 def test_two_processes_of_beam_leave_the_same_bytes(generated_vspw, uninterrupted, tmp_path, monkeypatch):
     pytest.importorskip("apache_beam")
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
-    beam = command_line.pipeline_options(command_line.local_arguments(2))
+    beam = runners.pipeline_options(runners.local_arguments(2))
     assert vspw.convert(generated_vspw, tmp_path, beam=beam, shard_bytes=SHARD_BYTES) == []
     assert digests(tmp_path) == uninterrupted
 
@@ -131,6 +131,18 @@ def test_options_that_nobody_knows_are_refused(generated_vspw, tmp_path):
         vspw.main([f"--source={generated_vspw}", f"--output={tmp_path}", "--maxbad=3"])
     with pytest.raises(UserError, match="cannot start --runner=NoSuchRunner"):
         vspw.main([f"--source={generated_vspw}", f"--output={tmp_path}", "--runner=NoSuchRunner"])
+
+
+def test_a_cluster_that_does_not_take_the_work_is_told(generated_vspw, tmp_path):
+    """And what was done before stays."""
+    pytest.importorskip("apache_beam")
+    elsewhere = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--job-server-timeout=1"]
+    elsewhere += ["--environment_type=EXTERNAL", "--environment_config=localhost:1"]
+    with pytest.raises(
+        UserError, match="(?s)Beam could not begin: .*Mend the options of --runner, or start its cluster"
+    ):
+        vspw.main([f"--source={generated_vspw}", f"--output={tmp_path}", *elsewhere])
+    vspw.main([f"--source={generated_vspw}", f"--output={tmp_path}"])
 
 
 def empty_frame(folder, video, number):

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import pytest
 from absl import flags
 
-from data_prep.conversion import command_line
+from data_prep.conversion import runners
 from vspw_jax import main
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -36,7 +36,7 @@ OTHER_LANGUAGES = ("python", "text")
 """Of fenced blocks. A block in "text" holds no command."""
 
 OTHER_PROGRAMS = ("cp", "docker", "git", "mypy", "ruff", "source", "tensorboard")
-OTHER_MODULES = ("venv",)
+OTHER_MODULES = ("venv", "apache_beam.runners.worker.worker_pool_main")
 """What documents may call though nothing here knows its options."""
 
 VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS")
@@ -170,7 +170,9 @@ def check_parser(module, arguments):
     except SystemExit as error:
         raise Mistake(said.getvalue()) from error
     if rest and module in CONVERTERS:
-        rest = command_line.unknown_to_beam(rest)
+        if any(argument.startswith("--dask_") for argument in rest):
+            pytest.importorskip("distributed")  # They are options of a runner that needs it.
+        rest = runners.unknown_to_beam(rest)
     if rest:
         raise Mistake(f"{module} does not know {' '.join(rest)}")
 
@@ -201,6 +203,9 @@ def check_launcher(launcher, arguments):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if ended.returncode:
         raise Mistake(ended.stderr)
+    if any(option.startswith("--seeds=") for option in arguments[:end]):
+        check_parser("benchmarks.ablation", arguments[end + 1 :])
+        return
     check_main(["--distributed", *arguments[end + 1 :]])
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 from data_prep import vspw
 from vspw_jax import submission
 from vspw_jax.console.errors import UserError
-from vspw_jax.data import records
-from vspw_jax.evaluation import evaluate, predicted_videos
+from vspw_jax.evaluation import evaluate
 from vspw_jax.metrics import __main__ as program
 
 
@@ -83,16 +82,6 @@ def test_weights_of_unfinished_training_and_what_they_began_without(tiny_config,
     )
     result = evaluate.evaluate(tiny_config, Constant(), tmp_path, warnings=[said])
     assert result["warnings"][0] == said
-
-
-def test_shares_of_processes_are_even_and_hold_every_video_once():
-    videos = [records.Video(f"v{n}", 0, count) for n, count in enumerate((3, 30, 5, 5, 20, 9, 1))]
-    for count in (1, 2, 3, 9):
-        shares = [predicted_videos.share(videos, count, process) for process in range(count)]
-        assert sorted(video.name for own in shares for video in own) == [video.name for video in videos]
-        assert all([videos.index(video) for video in own] == sorted(map(videos.index, own)) for own in shares)
-        loads = [sum(video.count for video in own) for own in shares]
-        assert max(loads) == {1: 73, 2: 37, 3: 30, 9: 30}[count]
 
 
 def test_masks_of_void_alone_are_said_before_anything_is_predicted(tiny_config, generated_vspw, tmp_path):

@@ -19,27 +19,12 @@ from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import train_state
 
 CROP, STRIDE = (32, 32), (24, 24)
-SHARE = 0.3
-"""Of the features that a frame adds to those remembered."""
 
 
 @pytest.fixture
 def config(small_network, program, monkeypatch):
     """The small network, its features averaged over time."""
-
-    class Remembering(program.Decoder):
-        remembers = True
-
-        def memory(self, maps):
-            return {"features": jnp.zeros_like(maps[0]), "frames": jnp.zeros(len(maps[0]), jnp.int32)}
-
-        def look(self, maps, memory, mask_NHW=None):
-            new = self.norm(maps[0], use_running_average=True)
-            mixed = memory["features"] + SHARE * (new - memory["features"])
-            features = jnp.where((memory["frames"] == 0)[:, None, None, None], new, mixed)
-            return {"logits_NHWC": self.classifier(features)}, {"features": features, "frames": memory["frames"] + 1}
-
-    monkeypatch.setitem(segmenter.DECODERS, "upernet", Remembering)
+    monkeypatch.setitem(segmenter.DECODERS, "upernet", program.Remembering)
     config = upernet.get_config("demo")
     config.model.image_size = CROP
     config.model.encoder.dim = config.model.decoder.dim = 16
@@ -93,7 +78,7 @@ def labels_by_definition(config, weights, frames):
                 new = np.asarray(encode(window))
                 place = (view.mirrored, number)
                 old = remembered.get(place)
-                remembered[place] = new if old is None else old + SHARE * (new - old)
+                remembered[place] = new if old is None else old + model.decoder.SHARE * (new - old)
                 scores.append(classify(remembered[place]))
             joined = sliding_window.join(jnp.asarray(np.stack(scores)), *seen.shape[1:3], CROP, STRIDE)
             total = total + np.asarray(layers.resize_bilinear(view.undo(joined)[None], height, width)[0])

@@ -43,13 +43,61 @@ def test_on_one_machine_each_process_is_told_which_it_is(platform, own):
     assert len(commands) == 3
 
 
-def test_slurm_runs_a_process_for_each_gpu_and_jobs_follow_each_other():
-    first, second = dry_run("slurm.sh", "--nodes=4", "--gpus=8", "--time=2:00:00", "--jobs=2", "--partition=gpu")
-    assert first == second and first[0] == "sbatch"
-    assert {"--nodes=4", "--ntasks-per-node=8", "--gpus-per-node=8", "--time=2:00:00"} < set(first)
-    assert {"--partition=gpu", "--dependency=singleton", "--signal=TERM@120"} < set(first)
-    step = shlex.split(first[first.index("--wrap") + 1])
-    assert step == ["srun", "--kill-on-bad-exit=1", "python", "-m", "vspw_jax.main", "--distributed", *PROGRAM]
+def test_slurm_runs_a_process_for_each_gpu_and_may_start_again():
+    options = ["--nodes=4", "--processes=8", "--time=2:00:00", "--starts=3", "--partition=gpu"]
+    ((sbatch, *own),) = dry_run("slurm.sh", *options)
+    job = own.index(str(LAUNCH / "slurm_job.sh"))
+    assert sbatch == "sbatch" and {"--partition=gpu", "--signal=TERM@120", "--requeue"} < set(own[:job])
+    assert {"--nodes=4", "--ntasks-per-node=8", "--gpus-per-node=8", "--time=2:00:00"} < set(own[:job])
+    program = ["python", "-m", "vspw_jax.main", "--distributed", "--stopped_status=75", *PROGRAM]
+    assert own[job + 1 :] == ["3", *program]
+    ((*_, on_cpus),) = [dry_run("slurm.sh", "--platform=cpu", "--processes=2")]
+    assert "--export=ALL,JAX_PLATFORMS=cpu" in on_cpus and not any("gpus" in word for word in on_cpus)
+
+
+def test_slurm_makes_a_study_as_an_array_of_seeds():
+    ended = launched("slurm.sh", "--seeds=5", "--dry-run", "--", "--study=contrast", "--output=a b")
+    command = shlex.split(ended.stdout)
+    assert {"--array=0-4", "--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1"} < set(command)
+    assert command[-4:] == ["benchmarks.ablation", "--seeds=5", "--study=contrast", "--output=a b"]
+
+
+@pytest.fixture
+def job(tmp_path):
+    """job(process, starts, **environment): the job's script with a shell's code: (its status, what SLURM was told)."""
+    told = tmp_path / "told"
+    for name, does in (("srun", 'shift 2; exec "$@"'), ("scontrol", f'echo "$*" >> {told}')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def run(process, starts, **environment):
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        slurm = {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "2", **environment}
+        command = [LAUNCH / "slurm_job.sh", str(starts), "sh", "-c", process, "sh"]
+        ended = subprocess.run(command, env=os.environ | slurm, capture_output=True, text=True, timeout=60)
+        return ended.returncode, told.read_text().splitlines() if told.exists() else []
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("process", "status"),
+    [("exit 75", 75), ("exit 130", 75), ("kill -TERM $$", 75), ("exit 0", 0), ("exit 2", 2), ("kill -ABRT $$", 1)],
+)
+def test_a_job_of_slurm_is_queued_again_where_it_was_asked_to_stop(job, process, status):
+    assert job(process, 2) == (status, ["requeue 7"] if status == 75 else [])
+
+
+def test_a_job_of_slurm_starts_so_often_and_no_oftener(job):
+    assert job("exit 75", 3, SLURM_RESTART_COUNT="2") == (75, [])
+    assert job("exit 75", 3, SLURM_RESTART_COUNT="1") == (75, ["requeue 7"])
+
+
+def test_each_job_of_an_array_has_its_seed(job):
+    """And is queued again by itself: its number alone may mean the whole array."""
+    array = dict(SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="4")
+    assert job('[ "$1" = --seed=4 ] || exit 2', 1, **array) == (0, [])
+    assert job("exit 75", 2, **array) == (75, ["requeue 7_4"])
 
 
 @pytest.mark.parametrize(
@@ -82,7 +130,7 @@ def test_kubernetes_gets_a_job_set_of_a_pod_for_each_node():
     spec = job["template"]["spec"]
     assert spec["completions"] == spec["parallelism"] == 2 and spec["completionMode"] == "Indexed"
     (container,) = spec["template"]["spec"]["containers"]
-    assert container["args"] == ["--distributed", *PROGRAM] and container["image"] == "r/v:1"
+    assert container["args"] == ["--distributed", "--stopped_status=75", *PROGRAM] and container["image"] == "r/v:1"
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 4}
     variables = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert variables == {
@@ -100,7 +148,11 @@ def test_kubernetes_gets_a_job_set_of_a_pod_for_each_node():
         ("local.sh", ["--processes=two", "--", *PROGRAM], "expected a number"),
         ("local.sh", ["--platform=tpu", "--", *PROGRAM], "expected cuda or cpu"),
         ("local.sh", [], "--config"),
-        ("slurm.sh", ["--gpus=0", "--", *PROGRAM], "numbers from 1 on"),
+        ("slurm.sh", ["--processes=0", "--", *PROGRAM], "numbers from 1 on"),
+        ("slurm.sh", ["--platform=tpu", "--", *PROGRAM], "expected cuda or cpu"),
+        ("slurm.sh", ["--seeds=two", "--", "--study=contrast"], "expected a number"),
+        ("slurm.sh", ["--seeds=2", "--nodes=2", "--", "--study=contrast"], "leave out --nodes and --processes"),
+        ("slurm.sh", ["--seeds=2", "--", *PROGRAM], "--study"),
         ("tpu_pod.sh", ["--", *PROGRAM], "--zone"),
         ("tpu_pod.sh", ["--zone=z", "--type=v9", "--", *PROGRAM], "--type=v9"),
         ("kubernetes.sh", ["--", *PROGRAM], "--image"),
@@ -126,7 +178,20 @@ def test_shellcheck_finds_nothing():
         capture_output=True,
         text=True,
     )
-    assert len(scripts) == 5 and ended.returncode == 0, ended.stdout
+    assert len(scripts) == 6 and ended.returncode == 0, ended.stdout
+
+
+def test_kubernetes_published_schema_takes_each_pod():
+    """Strictly: a field that there is not is found. JobSet is not Kubernetes' own; its job template is."""
+    validate = pytest.importorskip("kubernetes_validate")
+    ended = launched("kubernetes.sh", "--image=r/v:1", "--dry-run", "--", *PROGRAM)
+    job_set = yaml.safe_load("\n".join(ended.stdout.splitlines()[1:-1]))
+    for part in job_set["spec"]["replicatedJobs"]:
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": part["template"]["spec"]}
+        validate.validate(job, validate.latest_version(), strict=True)
+        job["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
+        with pytest.raises(validate.ValidationError, match="volumeMount"):
+            validate.validate(job, validate.latest_version(), strict=True)
 
 
 def test_yamllint_finds_nothing(tmp_path):

@@ -4,7 +4,9 @@ Blocks are stacked twice, as BEiT's, so that their weights are gathered inside t
 all processes.
 
 With STOPPED=training:1 in the environment process 1 gets SIGTERM as it reads its second batch, with evaluating:0
-process 0 as it begins to predict; several are divided by commas. With SECONDS_A_BATCH=0.5 every batch is so slow.
+process 0 as it begins to predict a split; with predicting:1 process 1 is killed at the second batch of a video. Several
+are divided by commas. With SECONDS_A_BATCH=0.5 every batch is so slow. With REMEMBERS=yes the network averages features
+over time.
 """
 
 import os
@@ -17,9 +19,12 @@ import jax.numpy as jnp
 from vspw_jax import main
 from vspw_jax.data import pipeline
 from vspw_jax.evaluation import predicted_videos
+from vspw_jax.inference import in_order
+from vspw_jax.inference import predict as inference_predict
 from vspw_jax.models import layers, segmenter
 from vspw_jax.models.decoders import decoder, upernet
 from vspw_jax.models.encoders import beit_pyramid, encoder
+from vspw_jax.parallel import processes
 
 CELL = 4
 
@@ -66,14 +71,34 @@ class Decoder(decoder.Decoder):
         return {"features_NHWC": features, "logits_NHWC": logits, "auxiliary_logits_NHWC": logits}
 
 
-segmenter.ENCODERS["beit"], segmenter.DECODERS["upernet"] = Encoder, Decoder
+class Remembering(Decoder):
+    """The same; a frame's features are averaged with those of the frames before."""
+
+    remembers = True
+    SHARE = 0.3
+    """Of the features that a frame adds to those remembered."""
+
+    def memory(self, maps):
+        return {"features": jnp.zeros_like(maps[0]), "frames": jnp.zeros(len(maps[0]), jnp.int32)}
+
+    def look(self, maps, memory, mask_NHW=None):
+        new = self.norm(maps[0], use_running_average=True)
+        mixed = memory["features"] + self.SHARE * (new - memory["features"])
+        features = jnp.where((memory["frames"] == 0)[:, None, None, None], new, mixed)
+        return {"logits_NHWC": self.classifier(features)}, {"features": features, "frames": memory["frames"] + 1}
+
+
+segmenter.ENCODERS["beit"], segmenter.DECODERS["upernet"] = (
+    Encoder,
+    Remembering if os.environ.get("REMEMBERS") else Decoder,
+)
 
 NOTICED_SECONDS = 5
 """Within which jax.distributed, which looks for SIGTERM once a second, has told every process."""
 
 
 def stops(what):
-    """Whether this process is to be stopped in training or evaluating."""
+    """Whether this process is to be stopped in training, evaluating or predicting."""
     return f"{what}:{jax.process_index()}" in os.environ.get("STOPPED", "").split(",")
 
 
@@ -94,6 +119,20 @@ def predict(*args, videos=predicted_videos.predict):
     yield from videos(*args)
 
 
+class InOrder(in_order.InOrder):
+    """A video's batches, of which the second may never come."""
+
+    batches = 0
+
+    def start(self, *args):
+        self.batches += 1
+        if self.batches == 2 and stops("predicting"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().start(*args)
+
+
 if __name__ == "__main__":
+    processes.HEARTBEAT_SECONDS = 20  # That those left behind by a killed one end soon.
     pipeline.training_batches, predicted_videos.predict = training_batches, predict
+    predicted_videos.InOrder = inference_predict.InOrder = InOrder
     main.command_line()

@@ -98,6 +98,12 @@ def launch(start, flags):
     return launch
 
 
+def masks_in(folder):
+    """By video and frame the masks of a folder of predictions, as bytes."""
+    found = {place.name: sorted((place / "masks").glob("*.png")) for place in folder.iterdir()}
+    return {name: {path.name: path.read_bytes() for path in paths} for name, paths in found.items()}
+
+
 def metrics(workdir):
     """The lines of metrics.jsonl, less what the clock decides."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -138,7 +144,9 @@ def one_process(generated_records, program, tmp_path_factory):
 def test_two_processes_train_as_one_does_and_one_of_them_speaks(two_processes, one_process):
     workdir, (status, stdout, stderr) = two_processes
     assert status == 0, stderr
-    assert "Left to one process: --mode=predict" in stdout and not (workdir / "predictions").exists()
+    assert "A video is predicted by one process: 1 of them have none." in stdout
+    ((folder, masks),) = masks_in(workdir / "predictions").items()
+    assert len(masks) == 10 and folder in stdout and stdout.count("Predicted video: ") == 1
     assert "mIoU" in stdout and stdout.count("All scores: ") == 1
     opened = [line for line in stderr.splitlines() if "training:   0%" in line and "compiling" not in line]
     assert len(opened) == 1  # Later lines may come twice where the machine is slow.
@@ -163,6 +171,7 @@ def test_four_processes_go_on_where_two_stopped(launch, two_processes, tmp_path)
     done, workdir = two_processes[0], tmp_path / "four"
     shutil.copytree(done, workdir)
     shutil.rmtree(workdir / "checkpoints" / "4")
+    shutil.rmtree(workdir / "predictions")  # They have no scores.
     four = launch(workdir, 4, [["--config.evaluate.save_scores=True"]] * 4)
     assert [status for status, _, _ in four] == [0] * 4, four[0][2]
     again, before = metrics(workdir), metrics(done)
@@ -184,8 +193,8 @@ def test_four_processes_go_on_where_two_stopped(launch, two_processes, tmp_path)
 
 
 def test_all_stop_where_one_is_asked_to_and_go_on_as_if_they_had_not(launch, two_processes, tmp_path):
-    stopped = launch(tmp_path / "two", 2, [[], []], STOPPED="training:1")
-    assert [status for status, _, _ in stopped] == [0, 0], stopped[0][2]
+    stopped = launch(tmp_path / "two", 2, [["--stopped_status=75"]] * 2, STOPPED="training:1")
+    assert [status for status, _, _ in stopped] == [75, 75], stopped[0][2]
     step = int(re.search(r"Stopped after step (\d) of 4, saved in .* To go on: ", stopped[0][1])[1])
     assert str(step) in os.listdir(tmp_path / "two" / "checkpoints") and 0 < step < 4
     assert [status for status, _, _ in launch(tmp_path / "two", 2, [[], []])] == [0, 0]
@@ -209,6 +218,48 @@ def test_one_process_that_fails_ends_the_others(launch, two_processes, tmp_path)
     assert status not in (0, None)
 
 
+def test_videos_are_shared_and_what_is_whole_outlives_a_death(launch, two_processes, generated_vspw, tmp_path):
+    """Of three videos process 1 has one, and is killed in it; four processes go on with what both left.
+
+    The network remembers: a video's masks are those of one process, whoever predicted it.
+    """
+
+    def predict(count, output, **environment):
+        more = ["--mode=predict", f"--input={generated_vspw}/data/[5-7]_drawn-*", f"--output={tmp_path / output}"]
+        return launch(two_processes[0], count, [more] * count, REMEMBERS="yes", **environment)
+
+    assert [status for status, _, _ in predict(1, "one")] == [0]
+    (status, _, _), (killed, _, _) = predict(2, "shared", STOPPED="predicting:1")
+    assert killed == -signal.SIGKILL and status not in (0, None)
+    whole, left = (masks_in(tmp_path / name) for name in ("one", "shared"))
+    assert all(mask == whole[video][frame] for video, frames in left.items() for frame, mask in frames.items())
+    assert [len(whole[video]) for video in sorted(whole)] == [10, 10, 10]
+    assert sorted(map(len, left.values()))[1:] == [10, 10]
+    (_, stdout, stderr), *others = predict(4, "shared")
+    assert [status for status, _, _ in others] == [0] * 3, stderr
+    assert masks_in(tmp_path / "shared") == whole and all(
+        (tmp_path / "shared" / v / "overlay.mp4").exists() for v in whole
+    )
+    assert stdout.count("Predicted video: ") == 3 and stdout.count("every frame had been predicted before") == 2
+
+
+def test_processes_that_see_different_videos_are_told(launch, two_processes, generated_vspw, tmp_path):
+    videos = sorted(path for path in (generated_vspw / "data").iterdir())[:2]
+    each = [["--mode=predict", f"--input={video}", f"--output={tmp_path / 'out'}"] for video in videos]
+    for status, _, stderr in launch(two_processes[0], 2, each):
+        assert status == 2 and "Traceback" not in stderr
+        assert (
+            f"Processes 0 and 1 see different videos in --input: {videos[0].name}, {videos[1].name}. Expected" in stderr
+        )
+    assert not (tmp_path / "out" / "masks").exists()
+
+
+def test_outside_of_training_a_process_that_is_asked_to_end_ends(launch, two_processes, tmp_path):
+    shutil.copytree(two_processes[0], tmp_path / "two")
+    ended = launch(tmp_path / "two", 2, [["--mode=evaluate"]] * 2, STOPPED="evaluating:1")
+    assert ended[1][0] == -signal.SIGTERM and ended[0][0] not in (0, None)
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -223,7 +274,7 @@ def test_one_process_that_fails_ends_the_others(launch, two_processes, tmp_path)
 )
 def test_a_process_that_cannot_tell_who_it_is_says_what_is_missing(monkeypatch, variables, message):
     def initialize(**given):
-        assert not given.keys() - {"initialization_timeout"}
+        assert not given.keys() - {"initialization_timeout", "heartbeat_timeout_seconds"}
         raise ValueError("coordinator_address should be defined.")
 
     for name in processes.VARIABLES:
@@ -232,10 +283,10 @@ def test_a_process_that_cannot_tell_who_it_is_says_what_is_missing(monkeypatch, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(UserError, match=message):
-        processes.join()
+        processes.join(stops_together=True)
 
 
-@pytest.mark.parametrize("mode", ["predict", "export", "inspect"])
+@pytest.mark.parametrize("mode", ["export", "inspect"])
 def test_what_one_process_does_is_refused_to_several(mode):
     with pytest.raises(UserError, match=f"--mode={mode} .*without --distributed"):
         main.check_shared(mode)

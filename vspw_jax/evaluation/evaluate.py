@@ -35,7 +35,7 @@ from vspw_jax.metrics import predictions, report, scores, temporal_consistency
 from vspw_jax.metrics.counts import VideoCounts
 from vspw_jax.metrics.shown_run import ShownRun
 from vspw_jax.metrics.truth import RecordsTruth
-from vspw_jax.parallel import processes
+from vspw_jax.parallel import processes, shares
 from vspw_jax.sampling.dis_flow import DisFlow
 
 SCORES_FILE = "evaluation.json"
@@ -125,7 +125,7 @@ def predict_and_count(
         if jax.process_index() == 0 and left is None:
             shutil.rmtree(folder, ignore_errors=True)
     wanted = [video for video in frames.videos if left is None or video.name in left]
-    videos = predicted_videos.share(wanted, jax.process_count(), jax.process_index())
+    videos = shares.share(wanted, jax.process_count(), jax.process_index())
     scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
     is_last = folder == predictions_folder(config, workdir)
     recording = recorded(predictor, frames, videos, scores_folder) if is_last else contextlib.nullcontext(predictor)

@@ -26,20 +26,6 @@ PredictedVideo = tuple[str, Iterator[PredictedFrame]]
 """The video's name and its frames."""
 
 
-def share(videos: Sequence[Video], count: int, number: int) -> tuple[Video, ...]:
-    """Share `number` of `count` shares of videos, in their order.
-
-    Each video is in one share; all shares have about as many frames.
-    """
-    load = [0] * count
-    shares: list[list[int]] = [[] for _ in range(count)]
-    for place in sorted(range(len(videos)), key=lambda place: -videos[place].count):
-        least = load.index(min(load))
-        load[least] += videos[place].count
-        shares[least].append(place)
-    return tuple(videos[place] for place in sorted(shares[number]))
-
-
 def decoded_frames(frames: Frames, videos: Sequence[Video], threads: int) -> Iterator[Frame]:
     """All frames of some videos of a split in order, decoded ahead by threads."""
     numbers = [number for video in videos for number in range(video.start, video.start + video.count)]

@@ -107,11 +107,11 @@ class StopRequest:
         return outcome.result()
 
 
-def leave(stopped: Stopped) -> NoReturn:
-    """Ends the program with status 0 and a line that says what is saved and how to go on."""
+def leave(stopped: Stopped, status: int = 0) -> NoReturn:
+    """Ends the program with an exit status and a line that says what is saved and how to go on."""
     print(f"{stopped} To go on: {command.as_typed('vspw_jax.main')}", flush=True)
     sys.stderr.flush()
     if jax.process_count() > 1:
         jax.distributed.shutdown()
     # Not sys.exit: it would wait for an abandoned compilation, or destroy what the compilation uses while it runs.
-    os._exit(0)
+    os._exit(status)
