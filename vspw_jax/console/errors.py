@@ -11,7 +11,7 @@ from typing import Any, TextIO, TypeVar
 
 from ml_collections import ConfigDict
 
-from vspw_jax.console import starting
+from vspw_jax.console import ending, places, starting
 
 T = TypeVar("T")
 
@@ -119,8 +119,9 @@ def run_program(main: Callable[[], object]) -> None:
     starting.over()
     status: int | str | None = PIPE_CLOSED
     try:
-        status = _run(main)
-        sys.stdout.flush()  # Here a closed pipe can be told; at exit Python would complain.
+        with places.told(sys.stdout, sys.stderr):
+            status = _run(main)
+            sys.stdout.flush()  # Here a closed pipe can be told; at exit Python would complain.
     except BrokenPipeError:
         closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
         if not closed:
@@ -134,7 +135,8 @@ def run_program(main: Callable[[], object]) -> None:
 def _run(main: Callable[[], object]) -> int | str | None:
     """Runs main(), prints what went wrong, and gives the exit status."""
     try:
-        main()
+        with ending.awaited():
+            main()
         return 0
     except SystemExit as ended:
         return ended.code
