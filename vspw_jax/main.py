@@ -370,7 +370,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 def command_line() -> None:
     """Runs the program on sys.argv and exits."""
     with processes.failing_at_once():
-        run_program(lambda: app.run(main, flags_parser=parse_flags))
+        run_program(lambda: app.run(main, flags_parser=parse_flags), takes_addresses=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def mended(line, monkeypatch, tmp_path):
     monkeypatch.setattr(answers, "PATIENCE_SECONDS", 5.0)
     monkeypatch.setattr(answers, "FIRST_WAIT", 0.1)
     fetched.copy_of.cache_clear()
+    fetched.copy_of_records.cache_clear()
     yield kind, found
     found.mend()
     ending.reached()

@@ -6,6 +6,7 @@ work/<random>/             where one program works; the next program that uses a
 kept/<time>_<name>/        what could not be sent when a program ended
 """
 
+import hashlib
 import os
 import pathlib
 import shutil
@@ -50,9 +51,26 @@ def new_work_folder() -> pathlib.Path:
     return made
 
 
-def delete(made: pathlib.Path) -> None:
-    """Deletes a work folder of this program."""
-    shutil.rmtree(made, ignore_errors=True)
+def converting_folder(address: str) -> pathlib.Path:
+    """The folder in which records are made that go to an address; UserError where another program makes them."""
+    made = folder() / "converting" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    made.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(made.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"Another program on this machine converts to {address}. Wait until it ends, stop it, or choose another "
+            "--output=DIR."
+        ) from error
+    _OURS.append(lock)
+    return made
+
+
+def delete(made: pathlib.Path, but: str) -> None:
+    """Deletes a folder of this program, unless something in it begins with `but`: what another start goes on with."""
+    if not any(made.rglob(f"{but}*")):
+        shutil.rmtree(made, ignore_errors=True)
     for lock in [lock for lock in _OURS if lock.lock_file == str(made.with_suffix(".lock"))]:
         pathlib.Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()

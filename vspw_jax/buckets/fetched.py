@@ -18,6 +18,8 @@ from vspw_jax.buckets.remote_folder import Object, RemoteFolder
 from vspw_jax.console import places
 from vspw_jax.console.progress import progress
 
+DESCRIPTION = "dataset_info.json"
+"""By this file records are found."""
 _COPIES: dict[pathlib.Path, "Copy"] = {}
 _WILD = re.compile(r"[*?\[]")
 
@@ -58,6 +60,14 @@ class Copy:
 def copy_of(address: str) -> Copy:
     """The copy of what is at an address now; asked again, this program gives the same one."""
     return Copy(address, RemoteFolder(address).objects())
+
+
+@functools.cache
+def copy_of_records(address: str) -> Copy:
+    """The copy of the folders at or below an address that hold records, without what lies deeper in these."""
+    found = RemoteFolder(address).objects()
+    holding = {name.removesuffix(DESCRIPTION) for name in found if name.endswith(DESCRIPTION)}
+    return Copy(address, {name: each for name, each in found.items() if name[: name.rfind("/") + 1] in holding})
 
 
 def path(place: pathlib.Path | str) -> pathlib.Path:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from vspw_jax.buckets import addresses, cache, lease
 from vspw_jax.buckets.answers import BucketError
+from vspw_jax.buckets.fetched import DESCRIPTION
 from vspw_jax.buckets.remote_folder import Object, RemoteFolder
 from vspw_jax.console import ending, places
 from vspw_jax.console.errors import UserError, warn
@@ -21,6 +22,8 @@ from vspw_jax.console.errors import UserError, warn
 PUSH_SECONDS = 60.0
 PARTIAL = "partial-"
 """How a file begins that is not whole yet."""
+INCOMPLETE = "incomplete."
+"""How the folder of records begins that are not whole yet, as TFDS has it."""
 PROBE = ".write-probe"
 
 _OPEN: list["Mirror"] = []
@@ -113,8 +116,8 @@ class Mirror:
             self._check()
             here = self._here()
             changed = [name for name, state in here.items() if self._sent.get(name) != state]
-            for is_json in (False, True):
-                self._remote.upload_all(self.folder, [name for name in changed if name.endswith(".json") == is_json])
+            for turn in range(3):
+                self._remote.upload_all(self.folder, [name for name in changed if _turn(name) == turn])
             gone = self._sent.keys() - here.keys()
             self._remote.remove(gone)
             self._sent = here
@@ -170,13 +173,19 @@ class Mirror:
             self.folder.rename(kept)
             raise UserError(f"{error}\nWhat is not there yet is kept in {kept}; copy it there yourself.") from error
         finally:
-            cache.delete(self.folder.parent)
+            cache.delete(self.folder.parent, but=INCOMPLETE)
 
 
 def _is_apart(name: str) -> bool:
     """Whether a file is not sent when it changes: it is not whole, is a lease, or is a checkpoint's."""
-    first, *_, last = name.split("/") if "/" in name else (name, name)
-    return last.startswith(PARTIAL) or first in ("checkpoints", PROBE) or lease.FOLDER in name.split("/")
+    parts = name.split("/")
+    not_whole = parts[-1].startswith(PARTIAL) or any(part.startswith(INCOMPLETE) for part in parts)
+    return not_whole or parts[0] in ("checkpoints", PROBE) or lease.FOLDER in parts
+
+
+def _turn(name: str) -> int:
+    """Of the turns in which files are sent, that of a file: JSON files say what others hold."""
+    return name.endswith(".json") + name.endswith(DESCRIPTION)
 
 
 def opened(address: str, wanted: Callable[[str], bool] = lambda _: True) -> Mirror:
@@ -190,18 +199,45 @@ def opened(address: str, wanted: Callable[[str], bool] = lambda _: True) -> Mirr
     """
     mirror = Mirror(address, cache.new_work_folder() / addresses.last_name(address))
     mirror.bring({name: found for name, found in mirror.there().items() if wanted(name)})
+    return _entered(mirror)
+
+
+def _entered(mirror: Mirror) -> Mirror:
     _OPEN.append(mirror)
     ending.at_end(mirror.close)
     return mirror
 
 
-def place_of_file(address: str) -> pathlib.Path:
-    """Where on this disk a program puts a file that is to be at an address when it ends."""
-    mirror = opened(addresses.folder_of(address), lambda name: False)
-    mirror.folder.mkdir(parents=True)
+def _written(mirror: Mirror) -> pathlib.Path:
     mirror.check_writable()
     mirror.begin()
-    return mirror.folder / addresses.last_name(address)
+    return mirror.folder
+
+
+def place_of_folder(address: str) -> pathlib.Path:
+    """Where on this disk a program writes a folder that is to be at an address when it ends."""
+    return _written(opened(address))
+
+
+def place_of_file(address: str) -> pathlib.Path:
+    """Where on this disk a program writes a file that is to be at an address when it ends; its folder is made."""
+    folder = _written(opened(addresses.folder_of(address), lambda name: False))
+    folder.mkdir(parents=True)
+    return folder / addresses.last_name(address)
+
+
+def place_of_records(address: str) -> pathlib.Path:
+    """Where on this disk records are written that are to be at an address when the program ends.
+
+    What is not whole then stays here, and the same command goes on with it. Of whole records that are there already
+    all but the shards is copied here.
+    """
+    work = cache.converting_folder(address)
+    mirror = Mirror(address, work / addresses.last_name(address))
+    there = mirror.there()
+    if any(name.endswith(DESCRIPTION) for name in there):
+        mirror.bring({name: found for name, found in there.items() if ".array_record" not in name})
+    return _written(_entered(mirror))
 
 
 def of(path: pathlib.Path | str) -> Mirror | None:

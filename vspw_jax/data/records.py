@@ -141,7 +141,7 @@ def find(path: pathlib.Path | str) -> pathlib.Path:
     Where `path` is in a bucket, it is the folder's copy on this disk; see buckets/fetched.py.
     """
     if addresses.is_address(path):
-        copy = fetched.copy_of(addresses.plain(path))
+        copy = fetched.copy_of_records(addresses.plain(path))
         path = copy.bring(name for name in copy.names if ".array_record" not in name)  # Those come split by split.
     path = pathlib.Path(path)
     infos = [info for pattern in ("", "*/", "*/*/") for info in path.glob(f"{pattern}dataset_info.json")]
