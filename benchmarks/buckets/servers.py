@@ -7,8 +7,10 @@ import contextlib
 import http.client
 import http.server
 import importlib.util
+import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -44,11 +46,14 @@ class Line:
       delay: seconds that each request waits.
       is_cut: whether connections are closed unanswered.
       refuse: gives for (method, path) a status to answer with, or 0.
+      watch: is called with (method, path) before a request goes on.
+      requests: all of them; to the path of one that names an object within what it sends that name is added.
     """
 
     def __init__(self, server_port: int) -> None:
         self.delay, self.is_cut = 0.0, False
         self.refuse: Callable[[str, str], int] = lambda method, path: 0
+        self.watch: Callable[[str, str], object] = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
         line = self
 
@@ -57,9 +62,10 @@ class Line:
 
             def _forward(self) -> None:
                 path = urllib.parse.unquote(self.path)
-                line.requests.append((self.command, path))
-                time.sleep(line.delay)
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                line.requests.append((self.command, path + _named_in(path, body)))
+                line.watch(*line.requests[-1])
+                time.sleep(line.delay)
                 status = line.refuse(self.command, path)
                 if line.is_cut:
                     self.close_connection = True
@@ -96,13 +102,20 @@ class Line:
 
     def mend(self) -> None:
         """Takes all faults away."""
-        self.delay, self.is_cut, self.refuse = 0.0, False, lambda method, path: 0
+        self.delay, self.is_cut = 0.0, False
+        self.refuse, self.watch = lambda method, path: 0, lambda method, path: None
         self.requests.clear()
 
     def close(self) -> None:
         """Ends it."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _named_in(path: str, body: bytes) -> str:
+    """The name of an object within an upload of several parts, as Google's clients send small ones."""
+    found = re.search(rb'"name": ?("(?:[^"\\]|\\.)*")', body[:4096]) if "uploadType=multipart" in path else None
+    return f"/{json.loads(found[1])}" if found else ""
 
 
 def _refusal(status: int) -> bytes:
