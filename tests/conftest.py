@@ -81,6 +81,8 @@ SLOW = (
     "models/test_hrnet.py",
     "parity/test_mask2former_swin.py",
     "training/test_nan_origin.py",
+    "buckets/test_processes.py",
+    "buckets/test_runs.py",
     "buckets/test_checkpoints.py",
     "buckets/test_remote_folder.py",
     "inference/test_augmentation.py",

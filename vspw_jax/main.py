@@ -120,12 +120,6 @@ def opened_workdir(config: ConfigDict) -> pathlib.Path:
     """The run's folder; of one in a bucket the mirror on this disk."""
     place = _WORKDIR.value or default_workdir(_config_flag(), config.init_from)
     if addresses.is_address(place):
-        if _DISTRIBUTED.value:
-            raise UserError(
-                f"--workdir={place} with --distributed: each process writes its parts of a checkpoint, so that all "
-                "must see one folder. Mount the bucket on each machine, or name another --workdir=DIR that they share. "
-                "Records may be in a bucket: each machine copies them once."
-            )
         return workdirs.opened(place, also="bad_steps" if _MODE.value == "replay" else "").folder
     return pathlib.Path(place)
 

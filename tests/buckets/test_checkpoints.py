@@ -1,6 +1,7 @@
 """Checkpoints of a workdir in a bucket."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +163,8 @@ def test_a_checkpoint_to_start_from_is_a_file_with_what_says_more_of_it_or_a_run
     assert {copy.name for copy in copied} == {"x.pth", "config.json"}
     save(f"{address}/run", 2)
     for place in ("run", "run/checkpoints", "run/checkpoints/2"):
-        assert workdirs.to_start_from(f"{address}/{place}").endswith(place)
+        path = pathlib.Path(workdirs.to_start_from(f"{address}/{place}"))
+        assert str(path).endswith(place) and path.is_dir() and any(path.iterdir()) == (place.endswith("2"))
     assert workdirs.to_start_from("local.pth") == "local.pth"
 
 

@@ -252,6 +252,13 @@ def bring(folder: pathlib.Path) -> None:
         mirror.bring(mirror.under(mirror.name_of(folder)))
 
 
+def send(folder: pathlib.Path) -> None:
+    """Sends what has changed, where a folder is one of a mirror."""
+    mirror = of(folder)
+    if mirror:
+        mirror.push()
+
+
 def delete(path: pathlib.Path) -> None:
     """Deletes a file or folder, in the bucket too where it is one of a mirror."""
     mirror = of(path)

@@ -52,6 +52,8 @@ def to_start_from(place: str) -> str:
     if run is None:
         return str(fetched.Copy(address, {name: each for name, each in found.items() if "/" not in name}).bring())
     workdir, inside = run
-    mirror = opened(workdir, also=inside if "/" in inside else "")
+    mirror = opened(workdir)
+    if "/" in inside:
+        mirror.bring(mirror.under(inside))
     (mirror.folder / (inside or CHECKPOINTS)).mkdir(parents=True, exist_ok=True)
     return str(mirror.folder / inside)

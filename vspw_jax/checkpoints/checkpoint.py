@@ -54,14 +54,16 @@ class Checkpoints:
         self._check_owner, self._trains, self._copies = check_owner, trains, BucketCopies(self._folder)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            create=True,
+            create=False,  # Orbax does so only where all processes work together.
             cleanup_tmp_directories=trains,
             enable_async_checkpointing=in_background,
             temporary_path_class=manifest.FolderWithManifest,
+            multiprocessing_options=self._copies.processes(),
         )
         if trains:
             check_folder(self._folder, "--workdir=DIR")
             self._copies.delete_half_written()
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._intact: set[int] = set()
 
@@ -160,14 +162,19 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, PyTree]) -> None:
         """Saves, unless that step is saved already; UserError where there is no room or another run has the workdir."""
-        if step != self.latest_step():
+        if not self._is_saved(step):
             self._check_owner()
             self._manager.wait_until_finished()
             self._copies.keep_newest(self._keep)
             self.check_room(state)
-            parts = _parts(state)
-            args = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
-            self._manager.save(step, args=ocp.args.Composite(**args))
+            written = self._copies.written_here(state)
+            if written is not None:
+                args = {name: ocp.args.StandardSave(part) for name, part in _parts(written).items()}
+                self._manager.save(step, args=ocp.args.Composite(**args))
+
+    def _is_saved(self, step):
+        is_saved = step == self.latest_step()
+        return _of_first_process(is_saved) if self._copies.are_apart else is_saved
 
     def restore(self, like: dict[str, PyTree], at_most: float = math.inf) -> dict[str, PyTree]:
         """The newest intact checkpoint, of a step `at_most` or before.

@@ -145,7 +145,9 @@ def predict_and_count(
         else:
             counting.run_through(predicted, total, stored_and_done)
             counts = []
+    mirrors.send(folder)  # In a bucket each process has its masks on a disk of its own.
     by_video = collections.ChainMap(*processes.gathered({one.video: one.to_json() for one in counts}))
+    mirrors.bring(folder)
     return [VideoCounts.from_json(by_video[video.name]) for video in wanted] if by_video else []
 
 
