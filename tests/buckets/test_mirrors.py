@@ -1,8 +1,11 @@
 """Folders in buckets that a program works in."""
 
+import pathlib
+
 import pytest
 
 from vspw_jax.buckets import cache, mirrors
+from vspw_jax.buckets import mirror as mirror_module
 from vspw_jax.buckets.answers import BucketError
 from vspw_jax.buckets.remote_folder import RemoteFolder
 from vspw_jax.console import ending, places
@@ -63,7 +66,7 @@ def test_json_files_which_say_what_others_hold_go_last(remote, mended):
 
 
 def test_changes_are_sent_now_and_then(remote, monkeypatch):
-    monkeypatch.setattr(mirrors, "PUSH_SECONDS", 0.1)
+    monkeypatch.setattr(mirror_module, "PUSH_SECONDS", 0.1)
     mirror = mirrors.opened(remote.address)
     with ownership.owned(mirror.folder, FLAG):
         (mirror.folder / "metrics.jsonl").write_text("1\n")
@@ -106,11 +109,10 @@ def test_what_cannot_be_sent_is_kept_on_this_disk(remote, mended):
     mirror.begin()
     write(mirror.folder, "masks/1.png")
     mended[1].refuse = lambda method, path: 403
-    with pytest.raises(UserError, match="is refused[\\s\\S]*is kept in (.*);") as told:
+    with pytest.raises(UserError, match="is refused[\\s\\S]*is kept on this disk: .*kept") as told:
         ending.reached()
-    kept = str(told.value).split("is kept in ")[1].split(";")[0]
-    with open(f"{kept}/masks/1.png") as file:
-        assert file.read() == "1"
+    kept = pathlib.Path(str(told.value).split("is kept on this disk: ")[1])
+    assert (kept / "runs" / "masks" / "1.png").read_text() == "1"
 
 
 def test_deleting_a_folder_deletes_it_there_too(remote, tmp_path):

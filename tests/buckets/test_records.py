@@ -67,6 +67,19 @@ def test_a_conversion_that_is_stopped_leaves_nothing_there_and_goes_on(drawn, ad
     assert len(records.Frames(address, "val")) == 3
 
 
+def test_records_that_could_not_be_sent_are_sent_by_the_same_command(drawn, address, mended, monkeypatch):
+    vspw.main([f"--source={drawn}", f"--output={address}"])
+    mended[1].refuse = lambda method, path: 403
+    with pytest.raises(UserError, match="is refused[\\s\\S]*is kept on this disk"):
+        ending.reached()
+    mended[1].mend()
+    assert RemoteFolder(address).objects() == {}
+    monkeypatch.setattr(builder.units, "convert", lambda *_: pytest.fail("it began anew"))
+    vspw.main([f"--source={drawn}", f"--output={address}"])
+    ending.reached()
+    assert len(records.Frames(address, "val")) == 3
+
+
 def test_a_report_beside_records_makes_no_other_records_of_them(converted):
     path = records.find(converted)
     verify.main([f"--records={converted}"])

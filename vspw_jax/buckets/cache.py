@@ -3,7 +3,7 @@
 fetched/<digest>/<name>    copies to read from; they stay, and the same objects are not copied again
 converting/<digest>/       records on their way to a bucket; the same conversion goes on from there
 work/<random>/             where one program works; the next program that uses a bucket deletes what a killed one left
-kept/<time>_<name>/        what could not be sent when a program ended
+kept/<time>/               what could not be sent when a program ended
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 
 import filelock
 
@@ -67,10 +68,22 @@ def converting_folder(address: str) -> pathlib.Path:
     return made
 
 
-def delete(made: pathlib.Path, but: str) -> None:
-    """Deletes a folder of this program, unless something in it begins with `but`: what another start goes on with."""
-    if not any(made.rglob(f"{but}*")):
-        shutil.rmtree(made, ignore_errors=True)
+def keep(folder_in_it: pathlib.Path) -> pathlib.Path:
+    """Moves a folder out of a work folder, which goes when the program ends; its new path."""
+    kept = folder() / "kept" / f"{time.time():.0f}" / folder_in_it.name
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    folder_in_it.rename(kept)
+    return kept
+
+
+def delete(made: pathlib.Path) -> None:
+    """Deletes a folder of this program."""
+    shutil.rmtree(made, ignore_errors=True)
+    release(made)
+
+
+def release(made: pathlib.Path) -> None:
+    """Leaves a folder to other programs."""
     for lock in [lock for lock in _OURS if lock.lock_file == str(made.with_suffix(".lock"))]:
         pathlib.Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
