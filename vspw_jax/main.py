@@ -317,7 +317,8 @@ def main(_: Sequence[str]) -> None:
     config.init_from = workdirs.to_start_from(config.init_from)
     is_of_file = recipe_of_file.is_named(_config_flag()) and bool(config.init_from)
     if is_of_file:
-        config = recipe_of_file.fitted(config, config_flags.get_override_values(flags.FLAGS["config"]))
+        stated = config_flags.get_override_values(flags.FLAGS["config"])
+        config = recipe_of_file.fitted(config, {**stated, "init_from": config.init_from})
     config.lock()
     check_addresses(config)
     workdir = opened_workdir(config)

@@ -56,6 +56,14 @@ def test_what_was_not_asked_for_stays_there(remote):
     assert names(remote) == {"big/x"}
 
 
+def test_the_whole_folder_is_brought_to_its_place(remote):
+    remote.write("masks/1.png", b"1")
+    mirror = mirrors.opened(remote.address, lambda name: False)
+    mirrors.bring(mirror.folder)
+    assert (mirror.folder / "masks" / "1.png").read_text() == "1"
+    mirrors.bring(mirror.folder)
+
+
 def test_json_files_which_say_what_others_hold_go_last(remote, mended):
     mirror = mirrors.opened(remote.address)
     with ownership.owned(mirror.folder, FLAG):

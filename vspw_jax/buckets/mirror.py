@@ -148,6 +148,8 @@ class Mirror:
 
     def under(self, name: str) -> dict[str, Object]:
         """The bucket's objects in one of its folders, by their names in the whole."""
+        if not name:
+            return self.there()
         found = RemoteFolder(f"{self.address}/{name}").objects()
         return {f"{name}/{inner}".rstrip("/"): value for inner, value in found.items()}
 
