@@ -41,6 +41,7 @@ from absl import logging
 from configs import nce
 from data_prep import generate, vspw
 from data_prep.drawing import layouts
+from vspw_jax.buckets import addresses, workdirs
 from vspw_jax.checkpoints import checkpoint, manifest
 from vspw_jax.console import errors
 from vspw_jax.training import loop, non_finite, preemption, train_state, train_step
@@ -110,6 +111,11 @@ def make_slow(compile_step):
     return compiled
 
 
+def opened(workdir):
+    """A workdir, also one in a bucket, as a folder of this disk."""
+    return workdirs.opened(workdir).folder if addresses.is_address(workdir) else workdir
+
+
 def run(workdir, records, output, in_background):
     """A start, in a process of its own."""
     with output.open("a") as file:
@@ -121,7 +127,7 @@ def run(workdir, records, output, in_background):
     loop.compiled = make_slow(loop.compiled)
     with preemption.StopRequest() as stop:
         try:
-            errors.run_program(lambda: loop.train(recipe(records, in_background), workdir, stop))
+            errors.run_program(lambda: loop.train(recipe(records, in_background), opened(workdir), stop))
         except preemption.Stopped as stopped:
             preemption.leave(stopped)
 

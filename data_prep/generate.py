@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from data_prep import coco_stuff, vspw
 from data_prep.drawing import colours, layouts
+from vspw_jax.buckets import arguments
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose, differing, run_program
 from vspw_jax.data import records
@@ -162,6 +163,7 @@ def _flag(name: str) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
+    arguments.on_disk(options, folders=("output",))
     for name, allowed in ranges.DRAWING.items():
         if name in options:
             ranges.check(_flag(name), getattr(options, name), allowed)
@@ -175,4 +177,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, takes_addresses=True)

@@ -23,6 +23,7 @@ import tensorflow_datasets as tfds
 
 from data_prep.conversion import builder, command_line, relabelled
 from data_prep.conversion.frames import Form
+from vspw_jax.buckets import arguments
 from vspw_jax.classes import label_maps
 from vspw_jax.classes.class_list import check_same
 from vspw_jax.console.errors import UserError, run_program
@@ -159,6 +160,7 @@ def check(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
+    arguments.on_disk(options, read=("predictions", "scores"), records=("output",))
     check(options)
     rule = options.labelled_frames, options.labels_seed, options.split
     written = convert(options.records, options.predictions, options.output, *rule, options.scores, options.threshold)
@@ -166,4 +168,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, takes_addresses=True)

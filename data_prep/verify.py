@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Sequence
 
 from data_prep.verification import checks, html_page
+from vspw_jax.buckets import arguments
 from vspw_jax.console.errors import UserError, run_program
 
 
@@ -32,8 +33,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
+    options.output = options.output or f"{options.records}/report"
+    arguments.on_disk(options, folders=("output",))
     checked = checks.verify(options.records, options.workers, options.full)
-    output = pathlib.Path(options.output or pathlib.Path(options.records) / "report")
+    output = pathlib.Path(options.output)
     html_page.write(checked, output)
     accepted = {kind for kind in options.accept.split(",") if kind}
     for note in checked.findings.notes:
@@ -48,4 +51,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, takes_addresses=True)

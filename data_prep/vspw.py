@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    options, rest = parser().parse_known_args(argv)
+    options, rest = command_line.parsed(parser(), argv)
     source = open_source(options.source)
     beam = command_line.beam_options(options, rest, source)
     bad = convert(source, options.output, options.max_bad, options.short_side, beam)
@@ -83,4 +83,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, takes_addresses=True)

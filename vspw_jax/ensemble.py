@@ -29,8 +29,10 @@ from typing import Any
 
 import numpy as np
 
+from vspw_jax.buckets import arguments
 from vspw_jax.classes import vspw
 from vspw_jax.classes.class_list import check_same
+from vspw_jax.console import places
 from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.data import records
@@ -133,9 +135,9 @@ def run_sweep(flags: argparse.Namespace, readers: Sequence[scores.Reader], outpu
     if not flags.records:
         raise UserError("--sweep compares the result with masks: name the --records=DIR that the scores are of.")
     path = output / "sweep.json"
-    members = [{"scores": str(reader.folder), **reader.identity} for reader in readers]
+    members = [{"scores": places.shown(reader.folder), **reader.identity} for reader in readers]
     search = sweep.from_json(path.read_text() if path.exists() else "", members, sweep.weights(flags.sweep))
-    names = [str(reader.folder) for reader in readers]
+    names = [places.shown(reader.folder) for reader in readers]
     while (member := search.member()) is not None:
         search.add(sweep_one(flags, readers, search.tried(member), f"sweeping {member + 1} of {len(readers)}"))
         with whole_file(path) as partial:
@@ -274,7 +276,7 @@ def run(flags: argparse.Namespace) -> None:
     if result:
         chosen = ", the weights chosen on the same split" if flags.sweep else ""
         print(f"Split {flags.split} of {flags.records}, in per cent{chosen}:\n\n{table.table(result)}\n")
-    members = [{"scores": str(reader.folder), **reader.identity} for reader in readers]
+    members = [{"scores": places.shown(reader.folder), **reader.identity} for reader in readers]
     about = {"members": members, "method": flags.method, "weights": weights}
     about |= {"groups": json.loads(pathlib.Path(flags.groups).read_text()) if flags.groups else None, "scores": result}
     with whole_file(output / "ensemble.json") as path:
@@ -304,10 +306,12 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line; see the file's top."""
-    run(parser().parse_args(arguments))
+    options = parser().parse_args(argv)
+    arguments.on_disk(options, read=("scores", "groups"), folders=("output",))
+    run(options)
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, takes_addresses=True)

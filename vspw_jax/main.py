@@ -18,6 +18,7 @@ Every field of a recipe can be set: --config.train.steps=100. The same command r
 import collections
 import math
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data_prep import generate
+from vspw_jax.buckets import addresses, cache, fetched, mirrors, workdirs
 from vspw_jax.checkpoints import run_classes
 from vspw_jax.classes import unnamed
 from vspw_jax.console import command, recipe_file, starting
@@ -91,6 +93,9 @@ ABSL_HELPED = 1
 WITHOUT_RECIPE = ("predict", "export", "inspect")
 """Modes for which a file's network is enough."""
 
+IN_BUCKETS = re.compile(r"data\.(mixture\.\w+\.)?records")
+"""Fields that may name something in a bucket when the config is checked: those that are read there."""
+
 READ_BY = {
     "input": ("predict", "replay"),
     "output": ("predict", "export"),
@@ -117,6 +122,35 @@ def default_workdir(config_flag: str, init_from: str = "") -> pathlib.Path:
     if recipe_of_file.is_named(config_flag) and init_from:
         path = pathlib.Path(init_from).name.split(".")[0]
     return pathlib.Path("runs") / "_".join(filter(None, (pathlib.Path(path).stem, size)))
+
+
+def opened_workdir(config: ConfigDict) -> pathlib.Path:
+    """The run's folder; of one in a bucket the mirror on this disk."""
+    place = _WORKDIR.value or default_workdir(_config_flag(), config.init_from)
+    if addresses.is_address(place):
+        return workdirs.opened(place, also="bad_steps" if _MODE.value == "replay" else "").folder
+    return pathlib.Path(place)
+
+
+def check_addresses(config: ConfigDict) -> None:
+    """Raises UserError where a field names something in a bucket that is only taken from a disk."""
+    for name, value in recipe_file.flatten(config.to_dict()).items():
+        if isinstance(value, str) and addresses.is_address(value) and not IN_BUCKETS.fullmatch(name):
+            raise UserError(f"config.{name} is {value}: expected a path on a disk. Copy it to a disk first.")
+
+
+def bring_to_disk(mode: str) -> None:
+    """Puts copies and mirrors on this disk in the place of what --input and --output name in buckets."""
+    if _INPUT.value:
+        _set("input", fetched.pattern(_INPUT.value))
+    if _OUTPUT.value and addresses.is_address(_OUTPUT.value):
+        is_file = mode == "export"
+        place = mirrors.place_of_file(_OUTPUT.value) if is_file else mirrors.opened(_OUTPUT.value).folder
+        _set("output", str(place))
+
+
+def _set(flag: str, value: str) -> None:
+    setattr(flags.FLAGS, flag, value)
 
 
 def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
@@ -177,6 +211,7 @@ def prediction_output(
 
 def predict_one(predictor: Predictor, source: sources.Source, output: pathlib.Path) -> list[str]:
     """Predicts a video into a folder that no other program writes; what to report of it."""
+    mirrors.bring(output)
     try:
         with ownership.owned(output, OUTPUT_FLAG):
             predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
@@ -297,11 +332,14 @@ def main(_: Sequence[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value
+    config.init_from = workdirs.to_start_from(config.init_from)
     is_of_file = recipe_of_file.is_named(_config_flag()) and bool(config.init_from)
     if is_of_file:
-        config = recipe_of_file.fitted(config, config_flags.get_override_values(flags.FLAGS["config"]))
+        stated = config_flags.get_override_values(flags.FLAGS["config"])
+        config = recipe_of_file.fitted(config, {**stated, "init_from": config.init_from})
     config.lock()
-    workdir = pathlib.Path(_WORKDIR.value or default_workdir(_config_flag(), config.init_from))
+    check_addresses(config)
+    workdir = opened_workdir(config)
     if not is_of_file:
         fit_to_command(config, workdir)
     checks.check_recipe(config)
@@ -311,8 +349,10 @@ def main(_: Sequence[str]) -> None:
     if _DISTRIBUTED.value:
         check_shared(_MODE.value)
         processes.join(stops_together=_MODE.value == "train")
+    bring_to_disk(_MODE.value)
     if _MODE.value != "inspect":  # Which writes nothing.
-        jax.config.update("jax_compilation_cache_dir", str((workdir.parent / "compile_cache").absolute()))
+        beside = cache.folder() if mirrors.of(workdir) else workdir.parent.absolute()
+        jax.config.update("jax_compilation_cache_dir", str(beside / "compile_cache"))
     try:
         print("\n" + "\n".join(MODES[_MODE.value](config, workdir)))
     except preemption.Stopped as stopped:
@@ -349,7 +389,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 def command_line() -> None:
     """Runs the program on sys.argv and exits."""
     with processes.failing_at_once():
-        run_program(lambda: app.run(main, flags_parser=parse_flags))
+        run_program(lambda: app.run(main, flags_parser=parse_flags), takes_addresses=True)
 
 
 if __name__ == "__main__":

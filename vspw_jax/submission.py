@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from vspw_jax.buckets import arguments
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
@@ -196,6 +197,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
+    is_file = str(options.output).endswith(".zip")
+    written = {"files" if is_file else "folders": ("output",)}
+    arguments.on_disk(options, read=("predictions", "check"), **written)
     if bool(options.predictions) != bool(options.output):
         raise UserError("--predictions=DIR and --output=X.zip go together; --check=X.zip needs neither.")
     data = truth.open_truth(options.data, options.split)
@@ -212,4 +216,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, takes_addresses=True)

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from data_prep.conversion import runners, units
 from data_prep.conversion.builder import Builder
+from vspw_jax.buckets import arguments, mirrors
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError, listed, warn
 from vspw_jax.data import class_pixels, records
@@ -43,6 +44,13 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     )
     result.add_argument("--runner", help="a Beam runner in place of processes on this machine: DataflowRunner, ...")
     return result
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the arguments that are left: Beam's. What options name in buckets is on this disk then."""
+    options, rest = parser.parse_known_args(argv)
+    arguments.on_disk(options, read=("source", "classes", "sbd", "annotations"), records=("output",))
+    return options, rest
 
 
 def add_mapping(parser: argparse.ArgumentParser, dataset: str) -> None:
@@ -93,6 +101,11 @@ def beam_options(options: argparse.Namespace, rest: list[str], source: Source) -
     workers = options.workers or (1 if sum(source.sizes.values()) < SMALL_BYTES else os.cpu_count())
     if not options.runner and workers == 1 and not rest:
         return None
+    if options.runner and mirrors.of(options.output):
+        raise UserError(
+            f"--runner={options.runner} needs an --output that all its workers see as a folder: name one, and copy the "
+            "records to the bucket then. Without --runner they are made on this machine, and sent."
+        )
     if options.runner:
         return runners.pipeline_options([f"--runner={options.runner}", *rest])
     return runners.pipeline_options(runners.local_arguments(workers) + rest)

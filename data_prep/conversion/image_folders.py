@@ -134,7 +134,7 @@ def parser(dataset: str, description: str | None) -> argparse.ArgumentParser:
 
 def main(parser: argparse.ArgumentParser, convert: Callable[..., list[str]], argv: Sequence[str] | None = None) -> None:
     """Does what a command line asks for; `convert` takes an opened source, the output and options."""
-    options, rest = parser.parse_known_args(argv)
+    options, rest = command_line.parsed(parser, argv)
     source = open_source(options.source)
     chosen = command_line.chosen_filter(options)
     beam = command_line.beam_options(options, rest, source)

@@ -11,6 +11,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from vspw_jax.console import places
 from vspw_jax.console.errors import UserError
 from vspw_jax.files.whole_files import whole_file
 
@@ -51,7 +52,7 @@ def _of(config: ConfigDict) -> Beginning:
     if path.is_file():
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Beginning(str(path), digest, config.init_from_key)
+    return Beginning(places.shown(path), digest, config.init_from_key)
 
 
 def note(workdir: pathlib.Path, config: ConfigDict) -> None:

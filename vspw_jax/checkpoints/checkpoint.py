@@ -2,7 +2,8 @@
 
 The state's step is also the position in the data: batch n of the stream is a function of (seed, n) alone.
 A checkpoint is written beside its place and renamed when it is whole, its manifest in it (manifest.py); what is read
-is compared with that, and where it differs the one before serves.
+is compared with that, and where it differs the one before serves. Of a workdir in a bucket this is done on this disk,
+and the checkpoint is sent there, its manifest last; see bucket_copies.py.
 """
 
 import math
@@ -15,7 +16,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from vspw_jax.buckets.answers import Changed
 from vspw_jax.checkpoints import manifest
+from vspw_jax.checkpoints.bucket_copies import BucketCopies
 from vspw_jax.console.errors import UserError, warn
 from vspw_jax.files.writable import check_folder
 
@@ -48,22 +51,28 @@ class Checkpoints:
         check_owner: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder, self._keep = (pathlib.Path(workdir) / FOLDER).resolve(), keep
-        self._check_owner = check_owner
+        self._check_owner, self._trains, self._copies = check_owner, trains, BucketCopies(self._folder)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            create=True,
+            create=False,  # Orbax does so only where all processes work together.
             cleanup_tmp_directories=trains,
             enable_async_checkpointing=in_background,
             temporary_path_class=manifest.FolderWithManifest,
+            multiprocessing_options=self._copies.processes(),
         )
         if trains:
             check_folder(self._folder, "--workdir=DIR")
+            self._copies.delete_half_written()
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._intact: set[int] = set()
 
     def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None."""
-        return self._manager.latest_step()
+        return max(self._all_steps(), default=None)
+
+    def _all_steps(self):
+        return sorted({*self._manager.all_steps(), *self._copies.steps()})
 
     def has(self, step: int | None, part: str) -> bool:
         """Whether a step's checkpoint has a part of `PARTS`."""
@@ -87,12 +96,12 @@ class Checkpoints:
         return step
 
     def _steps(self, at_most):
-        return sorted(step for step in self._manager.all_steps() if step <= at_most)
+        return [step for step in self._all_steps() if step <= at_most]
 
     def _newest_intact(self, at_most):
         steps = self._steps(at_most) if jax.process_index() == 0 else []
         for step in reversed(steps):
-            damage = [] if step in self._intact else manifest.damage(self._folder / str(step))
+            damage = [] if step in self._intact else self._damage(step)
             if not damage:
                 self._intact.add(step)
                 return step
@@ -102,10 +111,17 @@ class Checkpoints:
             warn(f"The checkpoint {self._folder / str(step)} is damaged ({'; '.join(damage[:3])}{more}).")
         return -1
 
+    def _damage(self, step):
+        try:
+            self._copies.bring(step)
+        except Changed as error:
+            return [str(error)]
+        return manifest.damage(self._folder / str(step))
+
     def _has_gone_on(self, steps):
         """Whether a run has saved since these steps were listed: it may have removed some of them."""
         self._manager.reload()
-        return max(self._manager.all_steps(), default=0) > steps[-1]
+        return max(self._all_steps(), default=0) > steps[-1]
 
     def set_aside_damaged(self) -> None:
         """Moves damaged checkpoints that are newer than the newest good one to workdir/damaged, for a run to go on.
@@ -117,11 +133,14 @@ class Checkpoints:
         if intact == newest:
             return
         aside = self._folder.parent / "damaged"
-        for step in [step for step in self._manager.all_steps() if step > intact]:
+        damaged = [step for step in self._all_steps() if step > intact]
+        for step in damaged:
             if jax.process_index() == 0:
                 aside.mkdir(exist_ok=True)
                 shutil.rmtree(aside / str(step), ignore_errors=True)
                 (self._folder / str(step)).rename(aside / str(step))
+        self._copies.send()
+        self._copies.delete(damaged)
         _of_first_process(0)  # The others wait for that.
         self._manager.reload()
         warn(f"Going on from step {intact}. What is damaged was moved to {aside}; delete it when you have seen it.")
@@ -143,13 +162,19 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, PyTree]) -> None:
         """Saves, unless that step is saved already; UserError where there is no room or another run has the workdir."""
-        if step != self.latest_step():
+        if not self._is_saved(step):
             self._check_owner()
             self._manager.wait_until_finished()
+            self._copies.keep_newest(self._keep)
             self.check_room(state)
-            parts = _parts(state)
-            args = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
-            self._manager.save(step, args=ocp.args.Composite(**args))
+            written = self._copies.written_here(state)
+            if written is not None:
+                args = {name: ocp.args.StandardSave(part) for name, part in _parts(written).items()}
+                self._manager.save(step, args=ocp.args.Composite(**args))
+
+    def _is_saved(self, step):
+        is_saved = step == self.latest_step()
+        return _of_first_process(is_saved) if self._copies.are_apart else is_saved
 
     def restore(self, like: dict[str, PyTree], at_most: float = math.inf) -> dict[str, PyTree]:
         """The newest intact checkpoint, of a step `at_most` or before.
@@ -163,7 +188,10 @@ class Checkpoints:
         parts = _parts(like)
         args = {name: ocp.args.StandardRestore(part) for name, part in parts.items()}
         step = self.intact_step(at_most)
+        if step is not None:
+            self._copies.bring(step)
         self._check_is_there(step)
+        self._manager.reload()
         missing = [name for name in parts if not self.has(step, name)]
         if missing:
             raise UserError(
@@ -192,6 +220,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last save."""
         self._manager.wait_until_finished()
+        if self._trains:
+            self._copies.keep_newest(self._keep)
         self._manager.close()
 
 

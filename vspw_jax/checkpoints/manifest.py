@@ -4,6 +4,7 @@ TensorStore returns an array with flipped bits as if nothing were wrong, and a f
 step, is restored as that step.
 """
 
+import asyncio
 import concurrent.futures
 import hashlib
 import json
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from orbax.checkpoint.path import atomicity
+
+from vspw_jax.buckets import mirrors
 
 FILE = "manifest.json"
 UNREAD = ("_CHECKPOINT_METADATA", "commit_success.txt")
@@ -77,9 +80,17 @@ def damage(folder: pathlib.Path | str) -> list[str]:
 
 
 class FolderWithManifest(atomicity.AtomicRenameTemporaryPath):
-    """Where Orbax writes a checkpoint. The manifest is written before the folder gets its final name."""
+    """Where Orbax writes a checkpoint. The manifest is written before the folder gets its final name.
+
+    In the mirror of a bucket the folder is then sent there, the manifest last.
+    """
 
     async def finalize(self) -> None:
-        if self.get_final().name.isdigit():  # A step, not one of its parts, which Orbax writes in the same way.
-            write(self.get(), self.get_final().name)
+        final = pathlib.Path(self.get_final())
+        is_step = final.name.isdigit()  # Not one of its parts, which Orbax writes in the same way.
+        if is_step:
+            write(self.get(), final.name)
         await super().finalize()
+        mirror = mirrors.of(final) if is_step else None
+        if mirror:
+            await asyncio.to_thread(mirror.commit, final, FILE)

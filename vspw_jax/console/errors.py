@@ -4,6 +4,7 @@ import difflib
 import errno
 import math
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TextIO, TypeVar
 
 from ml_collections import ConfigDict
 
-from vspw_jax.console import starting
+from vspw_jax.console import ending, places, starting
 
 T = TypeVar("T")
 
@@ -110,8 +111,18 @@ def no_room(error: BaseException) -> bool:
     return _comes_from(error, NO_ROOM)
 
 
-def run_program(main: Callable[[], object]) -> None:
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raises UserError where a command that reads and writes on disks alone is given an address in a bucket."""
+    for argument in arguments:
+        if re.match(r"(--?[^=]+=)?(gs|s3):/", argument):
+            raise UserError(f"{argument}: this command takes paths on a disk alone. Copy it to a disk first.")
+
+
+def run_program(main: Callable[[], object], takes_addresses: bool = False) -> None:
     """Runs main(), and ends with one line and an exit status where it does not end well.
+
+    Args:
+      takes_addresses: whether arguments may be addresses in buckets, gs:// or s3://.
 
     Status 2 for a UserError, or for what a disk refuses; 130 for Ctrl-C; 141, and no line, where nothing reads what is
     printed any more, as after `| head`. Both are the statuses that shells give such programs.
@@ -119,8 +130,9 @@ def run_program(main: Callable[[], object]) -> None:
     starting.over()
     status: int | str | None = PIPE_CLOSED
     try:
-        status = _run(main)
-        sys.stdout.flush()  # Here a closed pipe can be told; at exit Python would complain.
+        with places.told(sys.stdout, sys.stderr):
+            status = _run(main, takes_addresses)
+            sys.stdout.flush()  # Here a closed pipe can be told; at exit Python would complain.
     except BrokenPipeError:
         closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
         if not closed:
@@ -131,10 +143,13 @@ def run_program(main: Callable[[], object]) -> None:
     sys.exit(status)
 
 
-def _run(main: Callable[[], object]) -> int | str | None:
+def _run(main: Callable[[], object], takes_addresses: bool) -> int | str | None:
     """Runs main(), prints what went wrong, and gives the exit status."""
     try:
-        main()
+        if not takes_addresses:
+            check_arguments(sys.argv[1:])
+        with ending.awaited():
+            main()
         return 0
     except SystemExit as ended:
         return ended.code

@@ -24,6 +24,8 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from jaxtyping import Bool, UInt8
 
+from vspw_jax.buckets import addresses, fetched
+from vspw_jax.buckets.answers import BucketError
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import class_pixels
@@ -134,7 +136,13 @@ def fingerprint(frames: Iterable[Sequence[str]]) -> str:
 
 
 def find(path: pathlib.Path | str) -> pathlib.Path:
-    """The folder with dataset_info.json: `path` itself or the only one within two levels below it."""
+    """The folder with dataset_info.json: `path` itself or the only one within two levels below it.
+
+    Where `path` is in a bucket, it is the folder's copy on this disk; see buckets/fetched.py.
+    """
+    if addresses.is_address(path):
+        copy = fetched.copy_of_records(addresses.plain(path))
+        path = copy.bring(name for name in copy.names if ".array_record" not in name)  # Those come split by split.
     path = pathlib.Path(path)
     infos = [info for pattern in ("", "*/", "*/*/") for info in path.glob(f"{pattern}dataset_info.json")]
     found = sorted(info.parent for info in infos if not info.parent.name.startswith(INCOMPLETE_PREFIX))
@@ -152,6 +160,8 @@ def exist(path: pathlib.Path | str) -> bool:
     """Whether converted data is at `path`."""
     try:
         return bool(find(path))
+    except BucketError:
+        raise
     except UserError:
         return False
 
@@ -216,6 +226,7 @@ class Frames:
         builder = tfds.builder_from_directory(self.path)
         if split not in builder.info.splits:
             raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}.")
+        fetched.bring(self.path, builder.info.splits[split].filenames)
         self.dataset, self.numbering = metadata["dataset"], metadata["numbering"]
         _check_shards(self.path, builder.info.splits[split], self.dataset)
         self._labels = labels_of(metadata, own_classes)

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import json
 import pathlib
-import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from jaxtyping import Array, PyTree, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
+from vspw_jax.buckets import mirrors
 from vspw_jax.checkpoints import run_classes
 from vspw_jax.classes import class_list, class_union
 from vspw_jax.console.errors import UserError, listed
@@ -123,7 +123,7 @@ def predict_and_count(
     """
     with processes.first_alone("predictions"):
         if jax.process_index() == 0 and left is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            mirrors.delete(folder)
     wanted = [video for video in frames.videos if left is None or video.name in left]
     videos = shares.share(wanted, jax.process_count(), jax.process_index())
     scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
@@ -145,7 +145,9 @@ def predict_and_count(
         else:
             counting.run_through(predicted, total, stored_and_done)
             counts = []
+    mirrors.send(folder)  # In a bucket each process has its masks on a disk of its own.
     by_video = collections.ChainMap(*processes.gathered({one.video: one.to_json() for one in counts}))
+    mirrors.bring(folder)
     return [VideoCounts.from_json(by_video[video.name]) for video in wanted] if by_video else []
 
 

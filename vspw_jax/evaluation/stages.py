@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from vspw_jax.buckets import mirrors
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
 from vspw_jax.data.records import Frames
@@ -90,6 +91,7 @@ def _make(
     folder: pathlib.Path, identity: dict[str, Any], frames: Frames, masks: Folder | None, predict: Predict
 ) -> list[VideoCounts]:
     """Counts of a stage, of an earlier run or made now. All processes do the same."""
+    mirrors.bring(folder)
     kept = _kept(folder, identity, frames)
     agreed = set.intersection(*map(set, processes.gathered(list(kept))))
     left = [video.name for video in frames.videos if video.name not in agreed]

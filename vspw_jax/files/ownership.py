@@ -3,6 +3,8 @@
     DIR/.owner.lock   a lease of filelock, which its owner renews
     DIR/.owner.json   who that is, for the message to others
 
+A folder that holds a part of a bucket is owned by the lease there, see buckets/lease.py.
+
 A program that was killed releases nothing. On its own host one sees that its process is gone, and takes the folder over
 at once. From another host no process can be seen: there a lease that nobody renews while one looks is taken over. So
 neither the clocks of hosts nor the locks of a network's file system matter.
@@ -11,19 +13,16 @@ neither the clocks of hosts nor the locks of a network's file system matter.
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import filelock
-import psutil
 
+from vspw_jax.buckets import mirrors
+from vspw_jax.buckets.lease import BucketLease
 from vspw_jax.console.errors import UserError, warn
+from vspw_jax.files.owner import Owner, machine, this_program
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.files.writable import check_folder
 
@@ -32,48 +31,6 @@ LOCK, NOTE = ".owner.lock", ".owner.json"
 LEASE_SECONDS = 90.0
 """So long a lease may go without being renewed. A network's file system may show a change after 60."""
 BEAT_SECONDS = 10.0
-
-
-def _machine() -> str:
-    """Where a process number means the same process: the host, and in a container its numbers of processes."""
-    with contextlib.suppress(OSError):
-        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
-    return platform.node()
-
-
-@dataclasses.dataclass(frozen=True)
-class Owner:
-    """A program that owns, or owned, a folder; fields are empty where it left no note.
-
-    Attributes:
-      machine: see `_machine`.
-      token: of its lease.
-    """
-
-    host: str = ""
-    pid: int = 0
-    since: str = ""
-    command: str = ""
-    machine: str = ""
-    token: str | None = None
-
-    def __str__(self) -> str:
-        if not self.pid:
-            return f"a program that says nothing of itself in {LOCK}."
-        return f"process {self.pid} on host {self.host}, since {self.since}:\n  {self.command}"
-
-    def is_dead(self) -> bool:
-        """Whether its process has ended, though its parent has not asked for its end yet; filelock sees all else."""
-        if self.machine != _machine():
-            return False
-        with contextlib.suppress(psutil.Error):
-            return psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
-        return False
-
-
-def _this_program(token: str | None) -> Owner:
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    return Owner(platform.node(), os.getpid(), since, shlex.join(sys.orig_argv), _machine(), token)
 
 
 class Ownership:
@@ -93,7 +50,7 @@ class Ownership:
 
 
 @contextlib.contextmanager
-def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Ownership]:
+def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Ownership | BucketLease]:
     """Within the block the folder, made if need be, is this program's alone.
 
     Args:
@@ -105,13 +62,18 @@ def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Ownership]:
     folder = pathlib.Path(folder)
     check_folder(folder, flag)
     folder.mkdir(parents=True, exist_ok=True)
+    mirror = mirrors.of(folder)
+    if mirror:
+        with mirror.owned(folder, flag) as in_bucket:
+            yield in_bucket
+        return
     lease = filelock.SoftFileLease(
         folder / LOCK, lease_duration=LEASE_SECONDS, heartbeat_interval=BEAT_SECONDS, thread_local=False
     )
     _take(lease, folder, flag)
     try:
         with whole_file(folder / NOTE) as partial:
-            partial.write_text(json.dumps(dataclasses.asdict(_this_program(lease.token)), indent=2) + "\n")
+            partial.write_text(json.dumps(dataclasses.asdict(this_program(lease.token)), indent=2) + "\n")
         yield Ownership(folder, lease)
     finally:
         if not lease.compromise:
@@ -125,7 +87,7 @@ def _take(lease: filelock.SoftFileLease, folder: pathlib.Path, flag: str) -> Non
         return
     owner = _owner(lease, folder)
     gone = owner.is_dead()
-    if owner.machine != _machine():
+    if owner.machine != machine():
         warn(f"{folder} is in use by {owner}\nLooking for up to {LEASE_SECONDS:.0f} s whether it still runs.")
         is_renewed = _renewal(folder / LOCK)
         if _is_taken(lease, timeout=LEASE_SECONDS + BEAT_SECONDS, cancel_check=is_renewed):

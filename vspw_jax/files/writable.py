@@ -4,6 +4,7 @@ import os
 import pathlib
 import tempfile
 
+from vspw_jax.buckets import mirrors
 from vspw_jax.console.errors import UserError
 
 PROBE_BYTES = 64 * 1024
@@ -26,3 +27,6 @@ def check_folder(folder: pathlib.Path | str, flag: str) -> None:
             f"{folder} cannot be written: {nearest}: {error.strerror}. Make room or give the right to write there, "
             f"or choose another {flag}."
         ) from error
+    mirror = mirrors.of(folder)
+    if mirror:
+        mirror.check_writable()

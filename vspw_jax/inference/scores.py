@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float16, Float32, UInt8
 
+from vspw_jax.buckets import mirrors
 from vspw_jax.classes import vspw
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
@@ -129,7 +130,7 @@ class Writer:
         self.videos: dict[str, dict[str, list[int]]] = {}
         self._head = {"format": FORMAT, "classes": num_classes, "top_classes": top, "identity": identity}
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / METADATA).unlink(missing_ok=True)
+        mirrors.delete(self.folder / METADATA)
 
     def path(self, video: str, frame: str) -> pathlib.Path:
         """The file of a frame's scores."""

@@ -18,7 +18,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from vspw_jax.buckets import arguments
 from vspw_jax.classes import vspw
+from vspw_jax.console import places
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import predictions, report, scores, table, temporal_consistency, truth
@@ -64,7 +66,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
     Predictions that an evaluation left in a workdir go by the workdir's path.
     """
-    parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
+    parts = [pathlib.Path(os.path.abspath(places.shown(path))).parts for path in paths]
     parts = [own[:-2] if own[-2:-1] == (predictions.KEPT,) else own for own in parts]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
@@ -104,6 +106,7 @@ def check(options: argparse.Namespace, opened: truth.Truth) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
+    arguments.on_disk(options, read=("predictions", "flow"), files=("output", "report"))
     opened = truth.open_truth(options.data, options.split, options.own_classes)
     check(options, opened)
     names = short_names(options.predictions)
@@ -111,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for run in runs:
         print(f"{run.name} on split {options.split} of {options.data}, in per cent:\n\n{table.table(run.result)}\n")
     if options.output:
-        results = [{"predictions": str(run.folder.path), **run.result} for run in runs]
+        results = [{"predictions": places.shown(run.folder.path), **run.result} for run in runs]
         with whole_file(options.output) as partial:
             partial.write_text(json.dumps(results if len(runs) > 1 else results[0], indent=2) + "\n")
         print(f"All scores: {options.output}")
@@ -122,4 +125,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, takes_addresses=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vspw_jax.classes.class_list import VOID
+from vspw_jax.console import places
 from vspw_jax.files.whole_files import whole_file
 from vspw_jax.metrics import report_clips, scores, video_consistency
 from vspw_jax.metrics.counts import VideoCounts
@@ -98,7 +99,7 @@ def content(truth: Truth, runs: Sequence[ShownRun], command: str = "") -> dict[s
         "others": OTHERS,
         "classes": {k: {"name": classes.name(k), "colour": palette[min(k, VOID)]} for k in shown},
         "data": {
-            "path": truth.path,
+            "path": places.shown(truth.path),
             "split": truth.split,
             "date": truth.date,
             "fingerprint": truth.fingerprint,

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data_prep.conversion import video_folders
+from vspw_jax.buckets import addresses, fetched
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
@@ -133,6 +134,8 @@ def open_truth(path: pathlib.Path | str, split: str, own_classes: bool = False) 
     Raises:
       UserError: it is neither, has no such split, or labels there are predictions.
     """
+    if addresses.is_address(path):
+        path = records.find(path) if records.exist(path) else fetched.path(path)
     path = pathlib.Path(path)
     if path.is_dir() and records.exist(path):
         frames = records.Frames(path, split, own_classes=own_classes)

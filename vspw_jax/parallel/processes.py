@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from vspw_jax.buckets import mirrors
 from vspw_jax.console import progress
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.files import ownership
@@ -107,6 +108,9 @@ def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Callable[[], None]]
             refusal = gathered(refusal)[0]
         if refusal:
             raise UserError(refusal)
+        mirror = mirrors.of(folder)
+        if mirror:
+            mirror.begin()  # The owner's has begun; the others send what they write too.
         yield check
 
 

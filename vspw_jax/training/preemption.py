@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Self, TypeVar
 import jax
 from jax.experimental import multihost_utils
 
-from vspw_jax.console import command
+from vspw_jax.console import command, ending
 
 Result = TypeVar("Result")
 
@@ -109,6 +109,7 @@ class StopRequest:
 
 def leave(stopped: Stopped, status: int = 0) -> NoReturn:
     """Ends the program with an exit status and a line that says what is saved and how to go on."""
+    ending.reached()
     print(f"{stopped} To go on: {command.as_typed('vspw_jax.main')}", flush=True)
     sys.stderr.flush()
     if jax.process_count() > 1:
