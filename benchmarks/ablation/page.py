@@ -75,12 +75,13 @@ def section(found: dict[str, Any], remarks: str) -> str:
     name, decides = found["study"], found["decides"]
     seconds = sum(run["seconds"] for arm in found["arms"].values() for run in arm["runs"])
     seeds = max(len(arm["seeds"]) for arm in found["arms"].values())
+    arms = f" --arms={','.join(found['arms'])}" if _not_run(found) else ""
     columns = (decides, *(score for score in BESIDE if score != decides))
     return "\n\n".join(
         [
             f"## {name}",
             found["claim"],
-            f"    python -m benchmarks.ablation --study={name} --seeds={seeds} --output=runs/ablation",
+            f"    python -m benchmarks.ablation --study={name}{arms} --seeds={seeds} --output=runs/ablation",
             f"{found['runs_done']} runs, {seconds / 3600:.1f} hours by the clock, {found['date'][:10]}, JAX "
             f"{found['versions']['jax']}.",
             *(f"Note: {warning}" for warning in (*_not_run(found), *found["warnings"])),

@@ -763,7 +763,8 @@ def test_the_page_shows_every_study_with_its_words_and_its_picture(tmp_path):
 def test_the_page_says_which_arms_were_not_run(tmp_path):
     found = whole()
     found["definition"]["arms"] |= {"one": None, "other": None}
-    assert "Note: not run yet: one, other." in page_of(tmp_path, made_up=found)
+    text = page_of(tmp_path, made_up=found)
+    assert "Note: not run yet: one, other." in text and "--arms=a<b,more,less,same --seeds=3" in text
 
 
 def test_how_many_seeds_would_decide_is_where_the_interval_leaves_0_out():
