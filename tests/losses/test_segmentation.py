@@ -76,6 +76,10 @@ def reference(class_logits, mask_logits, label, key, void="background"):
         cells_under_void = (label == 255).reshape(SIZE, label.shape[0] // SIZE, SIZE, -1).all(axis=(1, 3))
         return np.isclose(sample(label == 255, points), 0) & np.isclose(sample(cells_under_void, points), 0)
 
+    def counted_traced(points):
+        shape = jax.ShapeDtypeStruct(points.shape[:-1], bool)
+        return jax.pure_callback(is_counted, shape, points, vmap_method="sequential")
+
     def losses_at(points, mask_HW, c):
         counted = is_counted(points)
         return mask_losses(sample(mask_HW, points), sample(label == c, points), counted)
@@ -96,9 +100,8 @@ def reference(class_logits, mask_logits, label, key, void="background"):
     keys = jax.random.split(point_key, CONFIG.capacity)
     for q, m in zip(queries, targets, strict=True):
         wanted[q] = present[m]
-        counted = lambda points: jnp.asarray(is_counted(points))
         (points,) = segmentation.uncertain_points(
-            mask_logits[q][None], keys[m][None], CONFIG.num_points, 3.0, 0.75, counted
+            mask_logits[q][None], keys[m][None], CONFIG.num_points, 3.0, 0.75, counted_traced
         )
         mask, dice = losses_at(points, mask_logits[q], present[m])
         sums["mask"] += mask

@@ -41,27 +41,21 @@ def present_classes(label_HW: Label, num_classes: int, capacity: int) -> tuple[I
 
 
 def target_masks_at(
-    label_HW: Label, class_M: Int[Array, " M"], points_P2: Points, num_classes: int
-) -> Float[Array, "M P"]:
-    """Bilinear samples of the binary masks of classes, straight from the label map; void is background."""
-    label_P4 = points.corner_values(label_HW, points_P2[None], max(num_classes, VOID))[0]
-    _, weight_P4 = bilinear.corners(points_P2, *label_HW.shape)
-    hit_MP4 = (label_P4 == class_M[:, None, None]).astype(jnp.float32)
-    return jnp.einsum("mpk,pk->mp", hit_MP4, weight_P4, precision="highest")
-
-
-def target_mask_at(
     label_HW: Label,
     class_M: Int[Array, " M"],
-    points_MP2: Float[Array, "M P 2"],
+    points_MP2: Float[Array, "#M P 2"],
     num_classes: int,
     wanted_M: points.Wanted = True,
 ) -> Float[Array, "M P"]:
-    """The same with points of each class's own; anything where it is not wanted."""
+    """Bilinear samples of the binary masks of classes, straight from the label map; void is background.
+
+    Args:
+      points_MP2: of each class, or the same for all.
+      wanted_M: which masks are asked for; the others are any.
+    """
     label_MP4 = points.corner_values(label_HW, points_MP2, max(num_classes, VOID), wanted_M)
     _, weight_MP4 = bilinear.corners(points_MP2, *label_HW.shape)
-    hit_MP4 = (label_MP4 == class_M[:, None, None]).astype(jnp.float32)
-    return jnp.einsum("mpk,mpk->mp", hit_MP4, weight_MP4, precision="highest")
+    return jnp.where(label_MP4 == class_M[:, None, None], weight_MP4, 0.0).sum(axis=-1)
 
 
 def cells_with_label(label_HW: Label, height: int, width: int) -> Bool[Array, "h w"]:
@@ -171,7 +165,7 @@ def image_cost(
     match_key, _ = jax.random.split(key)
     points_P2 = jax.random.uniform(match_key, (config.num_points, 2))
     sampled_QP = points.sample_all(mask_logits_QHW, points_P2)
-    targets_MP = target_masks_at(label_HW, class_M, points_P2, class_logits_QK.shape[1] - 1)
+    targets_MP = target_masks_at(label_HW, class_M, points_P2[None], class_logits_QK.shape[1] - 1)
     weight_P = counted_of(config, label_HW, mask_logits_QHW)(points_P2).astype(jnp.float32)
     return matching_cost(class_logits_QK, sampled_QP, class_M, targets_MP, weight_P, config.matching)
 
@@ -231,7 +225,7 @@ def image_terms(
     draws = config.num_points, config.oversample, config.importance, counted, valid_M
     points_MP2 = uncertain_points(logits_MHW, keys_M, *draws)
     logits_MP = points.sample(logits_MHW, points_MP2, valid_M)
-    targets_MP = target_mask_at(label_HW, class_M, points_MP2, class_logits_QK.shape[1] - 1, valid_M)
+    targets_MP = target_masks_at(label_HW, class_M, points_MP2, class_logits_QK.shape[1] - 1, valid_M)
     of_masks = logits_MP, targets_MP, jax.vmap(counted)(points_MP2).astype(jnp.float32)
     mask_M, dice_M = (jax.vmap(term)(*of_masks) for term in (binary_cross_entropy, dice_loss))
     count = valid_M.sum().astype(jnp.float32)
@@ -263,7 +257,6 @@ def mask_classification_loss(
       The unweighted terms "cls", "mask", "dice". Where several devices share the batch, each has its part of a term;
       the term is the sum of the parts.
     """
-
     numbers, num_classes = jnp.arange(class_logits_LNQK.shape[0]), class_logits_LNQK.shape[-1] - 1
     class_NM, valid_NM = jax.vmap(lambda label_HW: present_classes(label_HW, num_classes, config.capacity))(label_NHW)
 
