@@ -4,6 +4,7 @@ import contextlib
 import itertools
 
 import pytest
+from fsspec.registry import get_filesystem_class
 
 from benchmarks.buckets import servers
 from vspw_jax.buckets import answers, cache, fetched, mirrors
@@ -18,7 +19,9 @@ def line(request):
     if missing := servers.missing(request.param):
         pytest.skip(f"{', '.join(missing)} not installed")
     with contextlib.ExitStack() as stack:
-        yield request.param, stack.enter_context(servers.running(request.param))
+        found = stack.enter_context(servers.running(request.param))
+        get_filesystem_class(request.param).clear_instance_cache()  # Each would know the server before this one.
+        yield request.param, found
 
 
 @pytest.fixture
