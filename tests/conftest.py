@@ -47,6 +47,7 @@ CAMVID = pathlib.Path(__file__).parents[2] / "shared" / "data" / "camvid_vspw"
 
 SLOW = (
     "end_to_end/test_demo.py",
+    "training/test_golden_steps.py",
     "training/test_train_step.py",
     "parallel/test_processes.py",
     "interop/test_command_line.py",
@@ -152,6 +153,10 @@ SMALL = {
     "run.save_every": 2,
 }
 """Fields of `configs/upernet.py` for the small network."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-golden", action="store_true", help="Write golden_steps.json in place of comparing.")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -63,6 +63,11 @@ def test_eight_devices_give_the_losses_of_one(run_steps, tiny_config):
         np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5)
 
 
+def test_the_first_step_has_the_losses_and_the_gradient_that_it_had(run_steps, tiny_config, golden):
+    _, metrics, _ = run_steps(tiny_config, 1)
+    golden("configs/nce.py:demo, tiny, drawn video", metrics[0], tolerance=1e-3)
+
+
 def test_the_same_run_twice_is_the_same_bit_for_bit(run_steps, tiny_config):
     first, second = run_steps(tiny_config, 8), run_steps(tiny_config, 8, again=True)
     assert first[1] == second[1]
