@@ -202,7 +202,8 @@ def platform(request, monkeypatch):
     """Each platform's way of sampling, on this one: the kernels' operations run one by one."""
     monkeypatch.setattr(jax, "default_backend", lambda: request.param)
     for module, name in (
-        (deformable_kernel, "sample_and_sum"), (point_kernel, "sample"), (point_kernel, "corner_values"),
+        (deformable_kernel, "sample_and_sum"),
+        *((point_kernel, name) for name in ("sample", "sample_all", "corner_values")),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, functools.partial(getattr(module, name), interpret=True))
     return request.param

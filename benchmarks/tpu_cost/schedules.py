@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 
 FLAGS = "--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final"
@@ -22,6 +23,8 @@ COUNTER = re.compile(r"= sphi (%\w+), (%\w+)")
 TEST = re.compile(r"scmp\.ge\.s32\.totalorder (?:\(!?%\w+\), )?(%\w+), (\d+)")
 """Whether a register has reached a bound; a predicate stands before it where an inner loop's last round asks."""
 POLL_SECONDS = 2.0
+SETTLED_SECONDS = 30.0
+"""A file that has not changed for so long is whole. The compiler writes several at a time, a sort's for seconds."""
 
 
 @dataclasses.dataclass
@@ -62,11 +65,9 @@ def cycles(schedule: str) -> int:
 
 
 def _read(folder: pathlib.Path, known: dict[str, float], last: bool) -> None:
-    """Takes the schedules that are there and deletes their files; the newest may still be written."""
-    paths = sorted(folder.iterdir(), key=lambda path: path.name)
-    newest = paths[-1].name.partition("-")[0] if paths and not last else None
-    for path in paths:
-        if path.name.partition("-")[0] == newest:
+    """Takes the schedules that are there and deletes their files, but those that may still be written."""
+    for path in folder.iterdir():
+        if not last and time.time() - path.stat().st_mtime < SETTLED_SECONDS:
             continue
         found = BUNDLES.match(path.name)
         if found:

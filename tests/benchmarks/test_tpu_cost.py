@@ -1,7 +1,9 @@
 """The account of a compiled program, counted by hand on the text of one and on schedules; no TPU compiler is needed."""
 
 import json
+import os
 import textwrap
+import time
 
 import pytest
 
@@ -130,11 +132,32 @@ def test_bundles_in_loops_count_as_often_as_the_loops_run():
 
 def test_schedules_are_read_while_they_come_and_their_files_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(schedules, "POLL_SECONDS", 0.01)
+    names = "17-gather.3-03-final_bundles.txt", "17-gather.3-02-schedule-analysis_final_bundles.txt", "18-TLP-hlo.txt"
     with schedules.collected(tmp_path) as known:
-        (tmp_path / "17-gather.3-03-final_bundles.txt").write_text(SCHEDULE)
-        (tmp_path / "17-gather.3-02-schedule-analysis_final_bundles.txt").write_text("no schedule")
-        (tmp_path / "18-TLP-hlo.txt").write_text("HloModule")
-    assert known == {"gather.3": schedules.cycles(SCHEDULE)} and not list(tmp_path.iterdir())
+        for name in names:
+            (tmp_path / name).write_text(SCHEDULE)
+            os.utime(tmp_path / name, (0, 0))
+        deadline = time.monotonic() + 20
+        while any(tmp_path.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert known == {"gather.3": schedules.cycles(SCHEDULE)}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_schedule_that_is_still_written_is_read_when_it_is_whole(tmp_path, monkeypatch):
+    """Others that are newer come while it is."""
+    monkeypatch.setattr(schedules, "POLL_SECONDS", 0.01)
+    with schedules.collected(tmp_path) as known, (tmp_path / "17-sort.3-03-final_bundles.txt").open("w") as file:
+        file.write(SCHEDULE[:100])
+        file.flush()
+        newer = tmp_path / "18-gather.4-03-final_bundles.txt"
+        newer.write_text(SCHEDULE)
+        os.utime(newer, (0, 0))
+        deadline = time.monotonic() + 20
+        while newer.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        file.write(SCHEDULE[100:])
+    assert known == dict.fromkeys(("sort.3", "gather.4"), schedules.cycles(SCHEDULE))
 
 
 def test_two_accounts_are_compared_and_other_files_refused(tmp_path, capsys):

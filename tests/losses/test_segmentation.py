@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from vspw_jax.console.errors import UserError
 from vspw_jax.losses import matching, segmentation
 from vspw_jax.metrics.confusion import ConfusionMatrix
-from vspw_jax.sampling import bilinear
+from vspw_jax.sampling import bilinear, points
 
 QUERIES, CLASSES, SIZE = 6, 4, 8
 CONFIG = ConfigDict(
@@ -311,3 +311,39 @@ def loss_and_gradient():
 def test_the_loss_is_the_same_by_kernels_and_by_gathers(of_gathers, platform):
     for by_kernels, by_gathers in zip(*map(jax.tree.leaves, (loss_and_gradient(), of_gathers)), strict=True):
         np.testing.assert_allclose(by_kernels, by_gathers, rtol=1e-5, atol=1e-6)
+
+
+def test_what_samples_for_an_order_are_off_by_is_in_no_term(of_gathers, monkeypatch):
+    """Larger by the same share they have the same order, so that terms and gradients stay as they are, to the bit."""
+    sample = points.sample
+
+    def off(maps, *args, exact=True):
+        return sample(maps if exact else maps * 1.5, *args, exact=exact)
+
+    monkeypatch.setattr(points, "sample", off)
+    for found, wanted in zip(*map(jax.tree.leaves, (loss_and_gradient(), of_gathers)), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.fixture(scope="module")
+def matched_by_gathers():
+    """What `matchings` gives without kernels."""
+    return matchings()
+
+
+def matchings():
+    """(costs, queries of targets) of twenty random images."""
+
+    def of_image(class_logits, mask_logits, label, key):
+        class_M, valid_M = segmentation.present_classes(label, CLASSES, CONFIG.capacity)
+        cost_QM = segmentation.image_cost(class_logits, mask_logits, label, class_M, key, CONFIG)
+        return cost_QM, matching.assign(cost_QM, valid_M)
+
+    problems = [np.stack(x) for x in zip(*map(problem, range(20)), strict=True)]
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(of_image))(*problems, jax.random.split(jax.random.key(6), 20)))
+
+
+def test_matchings_by_kernels_are_those_by_gathers(matched_by_gathers, platform):
+    (cost, query), (exact_cost, exact_query) = matchings(), matched_by_gathers
+    np.testing.assert_allclose(cost, exact_cost, atol=1e-3)
+    np.testing.assert_array_equal(query, exact_query)

@@ -10,7 +10,7 @@ import pytest
 from vspw_jax.sampling import points
 
 MAPS, HEIGHT, WIDTH = 9, 7, 19  # One map more than a step of the kernels has.
-POINTS = 530  # More than one product of the kernels has.
+POINTS = 910  # More than one product of the kernels has.
 
 
 def cells_around(point):
@@ -48,8 +48,32 @@ def drawn(low=-0.2, high=1.2, seed=0):
 def test_samples_are_sums_over_the_four_cells(low, high, platform):
     maps, places = drawn(low, high)
     np.testing.assert_allclose(points.sample(maps, places), sampled(maps, places), atol=1e-5)
-    at_first = points.sample_all(jnp.asarray(maps), places[0])
-    np.testing.assert_allclose(at_first, sampled(maps, np.broadcast_to(places[0], places.shape)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.2, 1.2), (-9, 10)], ids=["inside", "around", "far"])
+def test_samples_for_an_order_are_off_by_less_than_their_bound(low, high, platform):
+    maps, places = drawn(low, high)
+    maps[0] *= 1e6
+    at_first = np.broadcast_to(places[0], places.shape)
+    near = points.sample(maps, places, exact=False), points.sample_all(jnp.asarray(maps), places[0])
+    for found, at in zip(near, (places, at_first), strict=True):
+        # A place in float32 is off by 1e-6 cells.
+        allowed = 3 * 2**-16 * sampled(np.abs(maps), at) + 5e-6 * np.abs(maps).max(axis=(1, 2))[:, None]
+        assert (np.abs(found - sampled(maps, at)) <= allowed).all()
+
+
+def test_samples_for_an_order_are_the_exact_ones_on_other_devices_than_tpus():
+    maps, places = drawn()
+    np.testing.assert_array_equal(points.sample(maps, places, exact=False), points.sample(maps, places))
+
+
+def test_no_gradient_passes_through_samples_for_an_order(platform):
+    maps, places = (x[:, :3] if x.ndim == 3 else x for x in drawn())
+    of_sum = lambda maps: (
+        points.sample(maps, places, exact=False).sum() + points.sample_all(maps, places[0]).sum() + maps[0, 0, 0]
+    )
+    to_maps = jax.grad(of_sum)(jnp.asarray(maps))
+    np.testing.assert_array_equal(to_maps, np.zeros(maps.shape) + (np.indices(maps.shape) == 0).all(axis=0))
 
 
 def test_the_gradient_goes_to_the_four_cells_and_not_to_points(platform):
@@ -86,9 +110,13 @@ def test_masks_that_are_not_wanted_change_nothing_of_the_others(platform):
     maps, places = drawn(0, 1)
     wanted = np.arange(MAPS) % 3 == 1
     labels = np.random.default_rng(3).integers(0, 9, (HEIGHT, WIDTH), np.int32)
-    all_of_them = points.sample(maps, places), points.corner_values(labels, places, 255)
-    some = points.sample(maps, places, wanted), points.corner_values(labels, places, 255, wanted)
-    for whole, part in zip(all_of_them, some, strict=True):
+
+    def found(*wanted):
+        yield points.sample(maps, places, *wanted)
+        yield points.sample(maps, places, *wanted, exact=False)
+        yield points.corner_values(labels, places, 255, *wanted)
+
+    for whole, part in zip(found(), found(wanted), strict=True):
         np.testing.assert_array_equal(np.asarray(part)[wanted], np.asarray(whole)[wanted])
         assert np.isfinite(part).all()
 

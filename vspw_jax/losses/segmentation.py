@@ -145,7 +145,7 @@ def uncertain_points(
     uniform = lambda keys_M, count: jax.vmap(lambda key: jax.random.uniform(key, (count, 2)))(keys_M)
     draws_MD2 = uniform(keys_M2[:, 0], int(oversample * num_points))
     kept = int(importance * num_points)
-    certainty_MD = jnp.abs(points.sample(lax.stop_gradient(mask_logits_MHW), draws_MD2, wanted_M))
+    certainty_MD = jnp.abs(points.sample(mask_logits_MHW, draws_MD2, wanted_M, exact=False))
     if counted is not None:
         certainty_MD = jnp.where(jax.vmap(counted)(draws_MD2), certainty_MD, jnp.inf)
     rest_MR2 = uniform(keys_M2[:, 1], num_points - kept)
