@@ -14,17 +14,19 @@ these are scored by that model alone, or by the mean of those that name them; cl
 scores are of, it gets the metrics too. --sweep tries weights of a model, the others sharing the rest. Of two models
 that is all; of more each is swept in turn, until a round brings nothing. It prints a table, writes sweep.json and
 sweep.svg, and makes the masks with the weights of highest mIoU. Stopped, the same command goes on. Whoever reports such
-a figure should say that the weights were chosen on the same split. One frame of each model is in memory at a time.
+a figure should say that the weights were chosen on the same split; with --halves they were not on the same videos: each
+half of them has the weights that were best on the other half. One frame of each model is in memory at a time.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,15 @@ THREADS = 2
 Combine = Callable[..., ensemble.Labels]
 METHODS: dict[str, Combine] = {"mean": ensemble.mean, "vote": ensemble.vote}
 BY_CLASS = "by_class"
+
+
+@dataclasses.dataclass
+class Part:
+    """Videos that are combined in the same way, by their names, and with which weights, where the method has some."""
+
+    videos: Collection[str]
+    weights: Sequence[float] | None
+
 
 ScoredFrame = tuple[str, str, Any, Any, ensemble.Ids, list[np.ndarray]]
 """Video, frame, image and label, as `labels` has them; classes and members' scores, as `scores.candidates` has them."""
@@ -99,11 +110,13 @@ def notes(readers: Sequence[scores.Reader]) -> list[str]:
     return []
 
 
-def labels(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Iterator[tuple[str, str, Any, Any]]:
-    """Yields (video, frame, image, train ids (H, W)) in order; the last two are None without --records."""
+def labels(
+    flags: argparse.Namespace, readers: Sequence[scores.Reader], videos: Collection[str]
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yields (video, frame, image, train ids (H, W)) of some videos in order; the last two None without --records."""
     if not flags.records:
         for name, frames in readers[0].videos.items():
-            yield from ((name, frame, None, None) for frame in frames)
+            yield from ((name, frame, None, None) for frame in frames if name in videos)
         return
     split = records.Frames(flags.records, flags.split, own_classes=not vspw.are(readers[0].classes))
     split.check_truth()
@@ -115,31 +128,54 @@ def labels(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Itera
                 "--records=DIR and --split=NAME, or leave --records out."
             )
     check_same(readers[0].classes, split.classes, flags.records)
-    for video in split.videos:
+    for video in (video for video in split.videos if video.name in videos):
         for number in range(video.start, video.start + video.count):
             record = split[number]
             label = split.label(record)
             yield video.name, record["frame"], split.image(record, label), label
 
 
-def scored_frames(flags: argparse.Namespace, readers: Sequence[scores.Reader]) -> Iterator[ScoredFrame]:
-    """Yields all frames with the members' scores."""
-    for video, frame, image, label in labels(flags, readers):
+def scored_frames(
+    flags: argparse.Namespace, readers: Sequence[scores.Reader], videos: Collection[str]
+) -> Iterator[ScoredFrame]:
+    """Yields the frames of some videos with the members' scores."""
+    for video, frame, image, label in labels(flags, readers, videos):
         compacts = [reader.frame(video, frame) for reader in readers]
         yield video, frame, image, label, *scores.candidates(compacts, readers[0].num_classes)
 
 
-def run_sweep(flags: argparse.Namespace, readers: Sequence[scores.Reader], output: pathlib.Path) -> list[float]:
-    """Searches the weights, writes and prints the scores, and returns the best weights; goes on with a search that was
-    stopped."""
+def sweeps(flags: argparse.Namespace, readers: Sequence[scores.Reader], output: pathlib.Path) -> list[Part]:
+    """All videos with the weights that are best on them; with --halves each half with those best on the other one.
+
+    Raises:
+      UserError: there are no masks to compare with, or too few videos for halves.
+    """
     if not flags.records:
         raise UserError("--sweep compares the result with masks: name the --records=DIR that the scores are of.")
+    if not flags.halves:
+        everything = readers[0].videos
+        return [Part(everything, run_sweep(flags, readers, everything, output))]
+    halves, found = sweep.halves(readers[0].videos), []
+    for number, (half, other) in enumerate(zip(halves, reversed(halves), strict=True), 1):
+        print(f"\nWeights for half {number} of the videos, chosen on the other {len(other)}:")
+        folder = output / f"half_{number}"
+        folder.mkdir(exist_ok=True)
+        found.append(Part(half, run_sweep(flags, readers, other, folder)))
+    return found
+
+
+def run_sweep(
+    flags: argparse.Namespace, readers: Sequence[scores.Reader], videos: Collection[str], output: pathlib.Path
+) -> list[float]:
+    """Searches the weights on some videos, writes and prints the scores, and returns the best weights; goes on with a
+    search that was stopped."""
     path = output / "sweep.json"
     members = [{"scores": places.shown(reader.folder), **reader.identity} for reader in readers]
     search = sweep.from_json(path.read_text() if path.exists() else "", members, sweep.weights(flags.sweep))
     names = [places.shown(reader.folder) for reader in readers]
     while (member := search.member()) is not None:
-        search.add(sweep_one(flags, readers, search.tried(member), f"sweeping {member + 1} of {len(readers)}"))
+        description = f"sweeping {member + 1} of {len(readers)}"
+        search.add(sweep_one(flags, readers, videos, search.tried(member), description))
         with whole_file(path) as partial:
             partial.write_text(search.to_json(members))
         with whole_file(output / "sweep.svg") as partial:
@@ -160,12 +196,16 @@ def said(row: dict[str, Any]) -> str:
 
 
 def sweep_one(
-    flags: argparse.Namespace, readers: Sequence[scores.Reader], tried: Sequence[sweep.Weights], description: str
+    flags: argparse.Namespace,
+    readers: Sequence[scores.Reader],
+    videos: Collection[str],
+    tried: Sequence[sweep.Weights],
+    description: str,
 ) -> list[dict[str, Any]]:
-    """One pass over all frames: the rows of some weights."""
+    """One pass over the frames of some videos: the rows of some weights."""
     found = sweep.Sweep(tried, readers[0].num_classes)
-    bar = progress(description=description, unit="frame", total=sum(map(len, readers[0].videos.values())))
-    with contextlib.closing(bar), read_ahead(scored_frames(flags, readers), AHEAD) as frames:
+    bar = progress(description=description, unit="frame", total=sum(len(readers[0].videos[name]) for name in videos))
+    with contextlib.closing(bar), read_ahead(scored_frames(flags, readers, videos), AHEAD) as frames:
         for _, _, _, label, classes, member_scores in frames:
             found.add(label, member_scores, classes)
             bar.update()
@@ -178,6 +218,8 @@ def check_options(flags: argparse.Namespace) -> None:
         raise UserError(f"--weights and --sweep are for --method=sum, not for {flags.method}.")
     if flags.weights and flags.sweep:
         raise UserError("--sweep searches the weights, and --weights gives them: leave one out.")
+    if flags.halves and not flags.sweep:
+        raise UserError("--halves says on which videos --sweep chooses the weights: give --sweep=0:1:0.05, say.")
     if flags.method != BY_CLASS and flags.groups:
         raise UserError(f"--groups is for --method={BY_CLASS}, not for {flags.method}.")
 
@@ -192,6 +234,20 @@ def combination(method: str, weights: Sequence[float] | None, count: int) -> tup
     if min(weights) < 0 or not sum(weights):
         raise UserError(f"--weights are {weights}: expected no negative one, and one that is not 0.")
     return functools.partial(ensemble.weighted_sum, weights_M=weights), weights
+
+
+def combinations(
+    flags: argparse.Namespace, readers: Sequence[scores.Reader], parts: Sequence[Part]
+) -> dict[str, Combine]:
+    """The function of `inference.ensemble` for each video; parts without weights get the method's own."""
+    found: dict[str, Combine] = {}
+    for part in parts:
+        if flags.method == BY_CLASS:
+            combine = of_groups(flags.groups, readers)
+        else:
+            combine, part.weights = combination(flags.method, part.weights, len(readers))
+        found |= dict.fromkeys(part.videos, combine)
+    return found
 
 
 def of_groups(path: str | None, readers: Sequence[scores.Reader]) -> Combine:
@@ -227,25 +283,31 @@ def of_groups(path: str | None, readers: Sequence[scores.Reader]) -> Combine:
     return functools.partial(ensemble.by_class, counts_MK=counts | ~counts.any(axis=0))
 
 
-def combined(frames: Iterable[ScoredFrame], combine: Combine) -> Iterator[predicted_videos.PredictedVideo]:
+def combined(
+    frames: Iterable[ScoredFrame], combine_by_video: Mapping[str, Combine]
+) -> Iterator[predicted_videos.PredictedVideo]:
     """Yields the videos of frames, with predictions."""
     for video, found in itertools.groupby(frames, key=lambda item: item[0]):
         yield (
             video,
             (
-                (frame, image, label, combine(member_scores, ids_HWK=ids))
-                for _, frame, image, label, ids, member_scores in found
+                (frame, image, label, combine_by_video[video](member_scores, ids_HWK=ids))
+                for video, frame, image, label, ids, member_scores in found
             ),
         )
 
 
 def score(
-    flags: argparse.Namespace, readers: Sequence[scores.Reader], combine: Combine, masks: pathlib.Path
+    flags: argparse.Namespace,
+    readers: Sequence[scores.Reader],
+    combine_by_video: Mapping[str, Combine],
+    masks: pathlib.Path,
 ) -> dict[str, Any] | None:
     """Combines all frames and writes their masks; returns the metrics, or None without --records."""
     total, classes = sum(map(len, readers[0].videos.values())), readers[0].classes
-    with read_ahead(scored_frames(flags, readers), AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
-        videos = predicted_videos.stored(combined(frames, combine), masks, write, classes)
+    scored = scored_frames(flags, readers, readers[0].videos)
+    with read_ahead(scored, AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
+        videos = predicted_videos.stored(combined(frames, combine_by_video), masks, write, classes)
         if not flags.records:
             counting.run_through(videos, total)
             return None
@@ -264,26 +326,23 @@ def run(flags: argparse.Namespace) -> None:
         print(note, file=sys.stderr)
     output = pathlib.Path(flags.output)
     output.mkdir(parents=True, exist_ok=True)
-    weights = flags.weights
     check_options(flags)
-    if flags.sweep:
-        weights = run_sweep(flags, readers, output)
-    if flags.method == BY_CLASS:
-        combine = of_groups(flags.groups, readers)
-    else:
-        combine, weights = combination(flags.method, weights, len(readers))
-    result = score(flags, readers, combine, output / "masks")
+    parts = sweeps(flags, readers, output) if flags.sweep else [Part(readers[0].videos, flags.weights)]
+    result = score(flags, readers, combinations(flags, readers, parts), output / "masks")
     if result:
-        chosen = ", the weights chosen on the same split" if flags.sweep else ""
+        same = "other videos of the same split" if flags.halves else "the same split"
+        chosen = f", the weights chosen on {same}" if flags.sweep else ""
         print(f"Split {flags.split} of {flags.records}, in per cent{chosen}:\n\n{table.table(result)}\n")
     members = [{"scores": places.shown(reader.folder), **reader.identity} for reader in readers]
-    about = {"members": members, "method": flags.method, "weights": weights}
+    about = {"members": members, "method": flags.method, "weights": None if flags.halves else parts[0].weights}
+    about["halves"] = [{"videos": part.videos, "weights": part.weights} for part in parts] if flags.halves else None
     about |= {"groups": json.loads(pathlib.Path(flags.groups).read_text()) if flags.groups else None, "scores": result}
     with whole_file(output / "ensemble.json") as path:
         path.write_text(json.dumps(about, indent=2) + "\n")
     print(f"Masks:                {output / 'masks'}\nAll of it:            {output / 'ensemble.json'}")
     if flags.sweep:
-        print(f"Table, curve:         {output / 'sweep.json'}, {output / 'sweep.svg'}")
+        where = output / "half_{1,2}" if flags.halves else output
+        print(f"Table, curve:         {where / 'sweep.json'}, {where / 'sweep.svg'}")
 
 
 def _weights(text: str) -> list[float]:
@@ -300,6 +359,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--weights", type=_weights, help="of --method=sum, one a model, such as 0.4,0.6; default equal")
     result.add_argument("--groups", metavar="FILE", help=f"of --method={BY_CLASS}: JSON, a list of class names a model")
     result.add_argument("--sweep", help="START:STOP:STEP of a model's weight, such as 0:1:0.05")
+    result.add_argument(
+        "--halves", action="store_true", help="of --sweep: each half of the videos has the weights best on the other"
+    )
     result.add_argument("--records", help="converted data whose masks the result is compared with")
     result.add_argument("--split", default="val", help="of --records (default val)")
     result.add_argument("--output", required=True, help="folder to write")

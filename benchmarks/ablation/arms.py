@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 FOLDER = "{folder}"
 """In a field's value: the study's own folder."""
@@ -54,13 +54,16 @@ class Evaluated:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """The mean of the scores of arms, each with the same seed; they must save scores.
+    """One prediction of the scores of arms, each with the same seed; they must save scores.
 
     Attributes:
       members: arms that stand before this one.
+      method: "mean", "vote", or "weighted": the sum with the weights, in steps of a tenth, that are best on the half
+        of the videos that is not scored.
     """
 
     members: tuple[str, ...]
+    method: Literal["mean", "vote", "weighted"] = "mean"
 
     @property
     def made_of(self) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def resolved(study: Study) -> dict[str, dict[str, Any]]:
                     "True. Mend benchmarks/ablation/studies.py."
                 )
         if isinstance(arm, Ensemble):
-            arms[name] = {"members": list(arm.members)}
+            arms[name] = {"members": list(arm.members), "method": arm.method}
         elif isinstance(arm, Evaluated):
             whole = study.arms[arm.weights_of]
             assert isinstance(whole, Arm)  # By `_check_before`.

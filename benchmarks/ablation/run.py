@@ -16,6 +16,12 @@ from vspw_jax.evaluation.evaluate import SAVED_SCORES_FOLDER, SCORES_FILE
 from vspw_jax.metrics import predictions, truth
 
 MAIN = "vspw_jax.main"
+METHODS = {
+    "mean": ("--method=mean",),
+    "vote": ("--method=vote",),
+    "weighted": ("--sweep=0:1:0.1", "--halves"),  # The steps are those of arXiv 2306.03508, table 4.
+}
+"""Options of vspw_jax.ensemble, by what `Ensemble.method` says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,13 +215,15 @@ class Evaluation(OfNetwork):
 
 @dataclasses.dataclass(frozen=True)
 class Combination(Run):
-    """The mean of the scores of runs.
+    """One prediction of the scores of runs.
 
     Attributes:
       members: those.
+      method: a key of METHODS.
     """
 
     members: tuple[OfNetwork, ...]
+    method: str
 
     @property
     def evaluation(self) -> pathlib.Path:
@@ -231,7 +239,7 @@ class Combination(Run):
         scores = [f"--scores={member.saved_scores}" for member in self.members]
         first = self.members[0]
         about = [f"--records={first.records}", f"--split={first.split}", f"--output={self.workdir}"]
-        yield Command("vspw_jax.ensemble", [*scores, "--method=mean", *about], self.evaluation)
+        yield Command("vspw_jax.ensemble", [*scores, *METHODS[self.method], *about], self.evaluation)
 
     def scores(self) -> dict[str, Any]:
         """See `Run`."""
@@ -273,7 +281,7 @@ def _run(
 ) -> Run:
     """`fields`: of `definition.resolved`; `before`: runs of the same seed, by arm."""
     if isinstance(arm, Ensemble):
-        return Combination(folder, name, seed, tuple(before[member] for member in arm.members))
+        return Combination(folder, name, seed, tuple(before[member] for member in arm.members), arm.method)
     if isinstance(arm, Evaluated):
         weights = before[arm.weights_of]
         set_fields = {**weights.set_fields, **arm.fields}

@@ -302,7 +302,7 @@ def stand_in(monkeypatch, tmp_path):
     def define(code):
         path = tmp_path / "stand_in.py"
         start = "import os, pathlib, signal, sys\nmodule = sys.argv[1]\n"
-        start += "flags = dict(flag.split('=', 1) for flag in sys.argv[2:])\n"
+        start += "flags = dict(flag.partition('=')[::2] for flag in sys.argv[2:])\n"
         start += "workdir = pathlib.Path(flags.get('--workdir') or flags['--output'])\n"
         path.write_text(start + textwrap.dedent(code))
         monkeypatch.setattr(program, "PYTHON", (sys.executable, str(path)))
@@ -484,13 +484,18 @@ def test_an_ensemble_reads_its_members_scores_of_the_same_seed(command, stand_in
         "a": Arm("configs/upernet.py:demo", {"evaluate.save_scores": True}),
         "b": Evaluated("a", {"evaluate.flip": True}),
         "both": Ensemble(("a", "b")),
+        "majority": Ensemble(("a", "b"), "vote"),
+        "chosen": Ensemble(("a", "b"), "weighted"),
     }
-    status, errors, (_, called) = made(command, stand_in, monkeypatch, tmp_path, arms)
+    status, errors, (_, *called) = made(command, stand_in, monkeypatch, tmp_path, arms)
     assert status == 0, errors
     tiny = tmp_path / "tiny"
     scores = {f"--scores={tiny}/{arm}/seed_0/scores/val" for arm in ("a", "b")}
-    about = {"vspw_jax.ensemble", f"--records={tiny}/records", "--split=val", f"--output={tiny}/both/seed_0"}
-    assert scores | about <= called
+    about = {"vspw_jax.ensemble", f"--records={tiny}/records", "--split=val"}
+    ways = {"both": {"--method=mean"}, "majority": {"--method=vote"}, "chosen": {"--sweep=0:1:0.1", "--halves"}}
+    for words, (arm, way) in zip(called, ways.items(), strict=True):
+        assert scores | about | way | {f"--output={tiny}/{arm}/seed_0"} == words
+    assert read(tiny / "study.json")["majority: method"] == "vote"
 
 
 def test_arms_that_are_named_run_with_what_they_are_made_of(command, stand_in, monkeypatch, tmp_path):
@@ -681,6 +686,24 @@ def test_every_study_names_fields_that_its_recipes_have(name, tmp_path):
         config = runpy.run_path(str(definition.ROOT / path))["get_config"](size)
         config.update_from_flattened_dict(run.set_fields)
         checks.check_recipe(config.lock())
+
+
+def test_arms_of_clips_and_of_joint_training_differ_in_what_they_test_alone():
+    for name, pair, differing in (
+        ("frames", ("gap_8", "gap_1"), {"data.frame_gap"}),
+        ("mapping", ("video_alone", "small_crop"), {"model.image_size", "data.augment.base_size", "evaluate.stride"}),
+        ("mapping", ("mapped_dropout", "mapped"), {"model.encoder.drop_path"}),
+        ("mapping", ("mapped_filtered", "mapped"), {f"data.mixture.coco_stuff{s}.min_mapped" for s in ("", "_val")}),
+    ):
+        assert fields_that_differ(name, *pair) == differing
+    joint = fields_that_differ("mapping", "mapped", "video_alone")
+    assert joint and all(field.startswith("data.mixture.") for field in joint)
+
+
+def fields_that_differ(study, first, second):
+    """Of two arms."""
+    first, second = (definition.resolved(STUDIES[study])[arm] for arm in (first, second))
+    return {field for field in first.keys() | second.keys() if first.get(field) != second.get(field)}
 
 
 def result(score, *intervals):

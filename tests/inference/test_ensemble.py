@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -159,6 +160,16 @@ def save(folder, frames, seed, top, sharpness, double_softmax=False):
     return folder
 
 
+def spoil(folder, output, videos):
+    """A copy of a model's scores in which those of some videos are turned upside down."""
+    shutil.copytree(folder, output)
+    for path in (path for video in videos for path in (output / video).iterdir()):
+        with np.load(path) as found:
+            arrays = {name: found[name][::-1] for name in found}
+        np.savez(path, **arrays)
+    return output
+
+
 @pytest.fixture(scope="module")
 def members(generated_records, tmp_path_factory):
     """Scores of two made-up models on the first split, cropped differently."""
@@ -190,6 +201,49 @@ def test_the_program_sweeps_and_leaves_the_best(members, generated_records, tmp_
         )
         with Image.open(tmp_path / "masks" / record["video"] / f"{record['frame']}.png") as mask:
             np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+def miou(frames, readers, videos, weights):
+    """Of some videos, with one set of weights."""
+    confusion = ConfusionMatrix(124)
+    for video in (video for video in frames.videos if video.name in videos):
+        for number in range(video.start, video.start + video.count):
+            record = frames[number]
+            found = [reader.frame(video.name, record["frame"]).expand(124) for reader in readers]
+            confusion.add(frames.label(record), ensemble.weighted_sum(found, weights))
+    return confusion.scores()["mIoU"]
+
+
+def test_each_half_of_the_videos_has_the_weights_that_are_best_on_the_other(
+    members, generated_records, tmp_path, capsys
+):
+    """Each model is spoilt in one half: what is best on the other half is worst there, and scores less."""
+    frames, names = records.Frames(generated_records, "val"), sorted(scores.Reader(members[0]).videos)
+    spoilt = [spoil(member, tmp_path / member.name, names[at::2]) for at, member in enumerate(members)]
+    options = ["--sweep=0:1:0.5", "--halves", f"--records={generated_records}"]
+    program.main(arguments(spoilt, tmp_path / "out", *options))
+    about = json.loads((tmp_path / "out" / "ensemble.json").read_text())
+    readers = [scores.Reader(member) for member in spoilt]
+    assert [half["videos"] for half in about["halves"]] == [names[::2], names[1::2]] and about["weights"] is None
+    for half, other in (about["halves"], about["halves"][::-1]):
+        tried = {first: miou(frames, readers, other["videos"], (first, 1 - first)) for first in (0, 0.5, 1)}
+        assert half["weights"][0] == max(tried, key=tried.get)
+        for video in half["videos"]:
+            for frame in readers[0].videos[video]:
+                expected = ensemble.weighted_sum([r.frame(video, frame).expand(124) for r in readers], half["weights"])
+                with Image.open(tmp_path / "out" / "masks" / video / f"{frame}.png") as mask:
+                    np.testing.assert_array_equal(np.asarray(mask), expected)
+    assert about["halves"][0]["weights"] != about["halves"][1]["weights"]
+    assert "chosen on other videos of the same split" in capsys.readouterr().out
+    program.main(arguments(spoilt, tmp_path / "same", *options[::2]))
+    same = json.loads((tmp_path / "same" / "ensemble.json").read_text())
+    assert about["scores"]["mIoU"] < same["scores"]["mIoU"] and same["halves"] is None
+
+
+def test_halves_take_every_other_video_by_name():
+    assert sweep.halves({"c": 1, "a": 2, "d": 3, "b": 4, "e": 5}) == (["a", "c", "e"], ["b", "d"])
+    with pytest.raises(UserError, match="--halves: the scores are of 1 video: expected two or more"):
+        sweep.halves(["a"])
 
 
 def test_the_program_sweeps_three_models(members, generated_records, tmp_path, capsys):
@@ -243,6 +297,7 @@ def test_what_the_user_must_mend(members, generated_records, tmp_path, capsys):
         (members, ["--method=mean", "--sweep=0:1:0.5", data], "for --method=sum, not for mean"),
         (members, ["--sweep=0:1:0.5"], "name the --records=DIR"),
         (members, ["--sweep=0:1:0.5", "--weights=1,2", data], "--sweep searches the weights"),
+        (members, ["--halves", "--weights=1,2", data], "--halves says on which videos --sweep"),
         (members, [data, "--split=train"], "are not scores of split 'train'"),
     ):
         with pytest.raises(UserError, match=message):

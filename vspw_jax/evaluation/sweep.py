@@ -32,6 +32,18 @@ def weights(text: str) -> list[float]:
     return [round(start + number * step, 6) for number in range(count + 1)]
 
 
+def halves(videos: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Every other video by name, and the rest: what is chosen on one half can be scored on the other.
+
+    Raises:
+      UserError: there is one video alone.
+    """
+    names = sorted(videos)
+    if len(names) < 2:
+        raise UserError(f"--halves: the scores are of {len(names)} video: expected two or more. Leave it out.")
+    return names[::2], names[1::2]
+
+
 Weights = tuple[float, ...]
 """One a model, of sum 1."""
 MOST_ROUNDS = 10
