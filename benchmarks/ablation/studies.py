@@ -58,6 +58,10 @@ SCORES_SAVED = {"evaluate.save_scores": True, "evaluate.top_classes": 8}
 """What an ensemble needs of its members."""
 
 
+def _with(arm: Arm, fields: Mapping[str, Any]) -> Arm:
+    return dataclasses.replace(arm, fields={**arm.fields, **fields})
+
+
 def _contrast(frames: int, weight: float) -> Arm:
     """Eight images a step, whatever the length of their clips, each clip contrasted by itself, as in the paper."""
     batch = 8 // frames
@@ -95,10 +99,6 @@ def _mapped(**fields: Any) -> Arm:
         placed |= {f"{own}.generate.{name}": value for name, value in drawn.items()}
         placed |= {f"{own}.{name}": value for name, value in {"records": drawn["records"], **fields}.items()}
     return Arm("configs/multi_dataset.py:demo", placed)
-
-
-def _with(arm: Arm, fields: Mapping[str, Any]) -> Arm:
-    return dataclasses.replace(arm, fields={**arm.fields, **fields})
 
 
 MAPPED = _mapped()
@@ -401,7 +401,7 @@ STUDIES: dict[str, Study] = {
             "labels_alone": OCRNET,
             "mean_teacher": Arm("configs/ssltm_mean_teacher.py:demo", TAUGHT),
             "iterative": dataclasses.replace(OCRNET, labels_of="labels_alone", surest=0.6),
-            "all_labels": dataclasses.replace(OCRNET, fields={**OCRNET.fields, "data.labelled_frames": "all"}),
+            "all_labels": _with(OCRNET, {"data.labelled_frames": "all"}),
         },
         pairs=(
             ("mean_teacher", "labels_alone"),

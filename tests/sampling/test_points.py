@@ -65,6 +65,8 @@ def test_samples_for_an_order_are_off_by_less_than_their_bound(low, high, platfo
 def test_samples_for_an_order_are_the_exact_ones_on_other_devices_than_tpus():
     maps, places = drawn()
     np.testing.assert_array_equal(points.sample(maps, places, exact=False), points.sample(maps, places))
+    at_first = points.sample_all(jnp.asarray(maps), places[0])
+    np.testing.assert_allclose(at_first, sampled(maps, np.broadcast_to(places[0], places.shape)), atol=1e-5)
 
 
 def test_no_gradient_passes_through_samples_for_an_order(platform):

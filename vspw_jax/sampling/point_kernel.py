@@ -36,7 +36,7 @@ from vspw_jax.sampling.kernels import (
     shares,
     shares_in_halves,
     up_to_multiple,
-)  # fmt: skip
+)
 
 TOGETHER = 7 * kernels.LANES
 """Points of a product. The losses' 12544 are 14 times as many."""
