@@ -15,7 +15,7 @@ scores are of, it gets the metrics too. --sweep tries weights of a model, the ot
 that is all; of more each is swept in turn, until a round brings nothing. It prints a table, writes sweep.json and
 sweep.svg, and makes the masks with the weights of highest mIoU. Stopped, the same command goes on. Whoever reports such
 a figure should say that the weights were chosen on the same split; with --halves they were not on the same videos: each
-half of them has the weights that were best on the other half. One frame of each model is in memory at a time.
+half of them has the weights that were best on the other half. Memory holds a few rows of a frame's scores at a time.
 """
 
 import argparse
@@ -49,7 +49,9 @@ from vspw_jax.sampling.dis_flow import DisFlow
 MOST_NAMED = 5
 """A message lists at most so many differences of a kind."""
 AHEAD = 4
-"""Frames that are read, or written, while others are worked on."""
+"""Strips that are read, or masks that are written, while others are worked on."""
+STRIP = 1 << 15
+"""Pixels of a strip, a few rows of a frame: of 124 classes their scores take 16 MB a model."""
 THREADS = 2
 """How many write masks."""
 Combine = Callable[..., ensemble.Labels]
@@ -65,8 +67,9 @@ class Part:
     weights: Sequence[float] | None
 
 
-ScoredFrame = tuple[str, str, Any, Any, ensemble.Ids, list[np.ndarray]]
-"""Video, frame, image and label, as `labels` has them; classes and members' scores, as `scores.candidates` has them."""
+ScoredStrip = tuple[tuple[str, str, Any, Any], slice, ensemble.Ids, list[np.ndarray]]
+"""Video, frame, image and label, as `labels` has them; rows of these; their classes and members' scores, as
+`scores.candidates` has them."""
 
 
 def check_members(readers: Sequence[scores.Reader]) -> None:
@@ -135,13 +138,17 @@ def labels(
             yield video.name, record["frame"], split.image(record, label), label
 
 
-def scored_frames(
+def scored_strips(
     flags: argparse.Namespace, readers: Sequence[scores.Reader], videos: Collection[str]
-) -> Iterator[ScoredFrame]:
-    """Yields the frames of some videos with the members' scores."""
+) -> Iterator[ScoredStrip]:
+    """Yields the frames of some videos, strip by strip, with the members' scores."""
     for video, frame, image, label in labels(flags, readers, videos):
-        compacts = [reader.frame(video, frame) for reader in readers]
-        yield video, frame, image, label, *scores.candidates(compacts, readers[0].num_classes)
+        height, width = readers[0].videos[video][frame]
+        rows = max(1, STRIP // width)
+        strips = zip(*(reader.strips(video, frame, rows) for reader in readers), strict=True)
+        for start, compacts in zip(range(0, height, rows), strips, strict=True):
+            of_strip = scores.candidates(compacts, readers[0].num_classes)
+            yield (video, frame, image, label), slice(start, start + rows), *of_strip
 
 
 def sweeps(flags: argparse.Namespace, readers: Sequence[scores.Reader], output: pathlib.Path) -> list[Part]:
@@ -205,10 +212,10 @@ def sweep_one(
     """One pass over the frames of some videos: the rows of some weights."""
     found = sweep.Sweep(tried, readers[0].num_classes)
     bar = progress(description=description, unit="frame", total=sum(len(readers[0].videos[name]) for name in videos))
-    with contextlib.closing(bar), read_ahead(scored_frames(flags, readers, videos), AHEAD) as frames:
-        for _, _, _, label, classes, member_scores in frames:
-            found.add(label, member_scores, classes)
-            bar.update()
+    with contextlib.closing(bar), read_ahead(scored_strips(flags, readers, videos), AHEAD) as strips:
+        for (_, _, _, label), rows, classes, member_scores in strips:
+            found.add(label[rows], member_scores, classes)
+            bar.update(rows.start == 0)
     return found.rows()
 
 
@@ -284,17 +291,19 @@ def of_groups(path: str | None, readers: Sequence[scores.Reader]) -> Combine:
 
 
 def combined(
-    frames: Iterable[ScoredFrame], combine_by_video: Mapping[str, Combine]
+    strips: Iterable[ScoredStrip], combine_by_video: Mapping[str, Combine]
 ) -> Iterator[predicted_videos.PredictedVideo]:
-    """Yields the videos of frames, with predictions."""
-    for video, found in itertools.groupby(frames, key=lambda item: item[0]):
-        yield (
-            video,
-            (
-                (frame, image, label, combine_by_video[video](member_scores, ids_HWK=ids))
-                for video, frame, image, label, ids, member_scores in found
-            ),
-        )
+    """Yields the videos of strips, with predictions."""
+    for video, of_video in itertools.groupby(strips, key=lambda item: item[0][0]):
+        yield video, combined_frames(of_video, combine_by_video[video])
+
+
+def combined_frames(strips: Iterable[ScoredStrip], combine: Combine) -> Iterator[predicted_videos.PredictedFrame]:
+    """Yields the frames of a video's strips, with predictions."""
+    for _, of_frame in itertools.groupby(strips, key=lambda item: item[0][1]):
+        done = [(about, combine(member_scores, ids_HWK=ids)) for about, _, ids, member_scores in of_frame]
+        _, frame, image, label = done[0][0]
+        yield frame, image, label, np.concatenate([part for _, part in done])
 
 
 def score(
@@ -305,9 +314,9 @@ def score(
 ) -> dict[str, Any] | None:
     """Combines all frames and writes their masks; returns the metrics, or None without --records."""
     total, classes = sum(map(len, readers[0].videos.values())), readers[0].classes
-    scored = scored_frames(flags, readers, readers[0].videos)
-    with read_ahead(scored, AHEAD) as frames, WriteBehind(THREADS, AHEAD) as write:
-        videos = predicted_videos.stored(combined(frames, combine_by_video), masks, write, classes)
+    scored = scored_strips(flags, readers, readers[0].videos)
+    with read_ahead(scored, AHEAD) as strips, WriteBehind(THREADS, AHEAD) as write:
+        videos = predicted_videos.stored(combined(strips, combine_by_video), masks, write, classes)
         if not flags.records:
             counting.run_through(videos, total)
             return None

@@ -16,6 +16,11 @@ from vspw_jax.inference import ensemble, scores
 from vspw_jax.metrics.confusion import ConfusionMatrix
 
 
+@pytest.fixture(autouse=True)
+def strips_of_a_few_rows(monkeypatch):
+    monkeypatch.setattr(program, "STRIP", 100)
+
+
 def drawn(seed, size=(13, 17, 6), members=3):
     return np.random.default_rng(seed).integers(0, 4, (members, *size)).astype(np.float32) / 4
 

@@ -105,6 +105,36 @@ def test_scores_that_are_not_whole_or_damaged_are_named(tmp_path):
             scores.Reader(tmp_path)
 
 
+@pytest.mark.parametrize("top", [3, 9])
+@pytest.mark.parametrize("rows", [1, 4, 6, 100])
+def test_strips_are_the_frame(tmp_path, top, rows):
+    reader = saved(tmp_path, top)
+    whole, strips = reader.frame("v", "1"), list(reader.strips("v", "1", rows))
+    assert [strip.values.shape[0] for strip in strips] == [min(rows, 6 - start) for start in range(0, 6, rows)]
+    for name, part in vars(whole).items():
+        found = [getattr(strip, name) for strip in strips]
+        if part is None:
+            assert found == [None] * len(strips)
+        else:
+            np.testing.assert_array_equal(np.concatenate(found), part)
+            np.testing.assert_array_equal(part, getattr(compact(top), name))
+
+
+def test_an_array_that_is_not_as_it_was_written_is_refused(tmp_path):
+    reader, path = saved(tmp_path), tmp_path / "v" / "1.npz"
+    fields = vars(compact(3))
+    for damaged, said in (
+        ({**fields, "more": fields["rest"]}, "more"),
+        ({**fields, "classes": fields["classes"][:3]}, "cannot reshape"),
+        ({"classes": fields["classes"]}, "values"),
+        ({**fields, "values": np.asfortranarray(fields["values"])}, "columns"),
+        ({**fields, "rest": np.array([{"harm": 1}] * 42, object).reshape(6, 7)}, ""),
+    ):
+        np.savez(path, **damaged)
+        with pytest.raises(UserError, match=f"1.npz cannot be read: .*{said}"):
+            list(reader.strips("v", "1", 2))
+
+
 def test_writing_anew_takes_back_that_they_are_whole(tmp_path):
     saved(tmp_path)
     scores.Writer(tmp_path, {}, 9, 3)

@@ -8,13 +8,15 @@ The rest keeps a pixel's sum, so that cropped scores can be added to whole ones.
 kept, m that any of several models has kept.
 """
 
+import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import shutil
 import zipfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -145,7 +147,10 @@ class Writer:
         path = self.path(video, frame)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
-            np.savez(partial, **{name: part for name, part in vars(compact).items() if part is not None})
+            parts: dict[str, Any] = {
+                name: np.ascontiguousarray(part) for name, part in vars(compact).items() if part is not None
+            }
+            np.savez(partial, **parts)  # Rows follow one another, as `Reader.strips` reads them.
 
     def close(self) -> None:
         """Writes scores.json: all frames that were entered are there."""
@@ -189,16 +194,46 @@ class Reader:
 
     def frame(self, video: str, frame: str) -> Compact:
         """The scores of a frame; UserError where its file is missing, damaged or of another size."""
+        (whole,) = self.strips(video, frame, self.videos[video][frame][0])
+        return whole
+
+    def strips(self, video: str, frame: str, rows: int) -> Iterator[Compact]:
+        """The scores of a frame, so many rows at a time; the last strip may have fewer. Raises as `frame` does."""
         path = self.folder / video / f"{frame}.npz"
-        expected = (*self.videos[video][frame], self.top)
+        height, width = self.videos[video][frame]
+        expected = (height, width, self.top)
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
-                compact = Compact(**arrays)
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            with contextlib.ExitStack() as opened:
+                archive = opened.enter_context(zipfile.ZipFile(path))
+                parts = {
+                    name.removesuffix(".npy"): _Rows(opened.enter_context(archive.open(name)))
+                    for name in archive.namelist()
+                }
+                found = parts["values"].shape
+                if found != expected:
+                    raise UserError(
+                        f"{path} holds scores of shape {found}, {METADATA} says {expected}. Save the scores again."
+                    )
+                for start in range(0, height, rows):
+                    yield Compact(**{name: part.read(min(rows, height - start)) for name, part in parts.items()})
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} cannot be read: {error}\nSave the scores again.") from error
-        if compact.values.shape != expected:
-            raise UserError(
-                f"{path} holds scores of shape {compact.values.shape}, {METADATA} says {expected}. "
-                "Save the scores again."
-            )
-        return compact
+
+
+class _Rows:
+    """An array in NumPy's file format, read a few rows at a time."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"NumPy's file format {version}, expected (1, 0)")
+        self.shape, columns_first, self._dtype = np.lib.format.read_array_header_1_0(file)
+        if columns_first:
+            raise ValueError("an array whose columns come first")
+        self._file = file
+
+    def read(self, rows: int) -> np.ndarray:
+        """The next rows."""
+        row = self.shape[1:]
+        content = self._file.read(rows * math.prod(row) * self._dtype.itemsize)
+        return np.frombuffer(content, self._dtype).reshape(rows, *row)
