@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.ablation import encoders
 from benchmarks.ablation.arms import FOLDER, Arm, Ensemble, Evaluated, Study
 
 DRAWN = {
@@ -304,6 +305,28 @@ STUDIES: dict[str, Study] = {
             ("mean_of_two", "mapped"),
         ),
         fields={**JOINTLY_TRAINED, **SCORES_SAVED},
+    ),
+    "encoders": Study(
+        claim="Mask2Former is better than UperNet, and BEiTv2 with ViT-Adapter the best encoder (arXiv 2306.03508, "
+        "table 1: UperNet on FocalNet 47.35, on Swin 48.2, on InternImage 48.52, Mask2Former on EVA 57.45, on BEiTv2 "
+        "with ViT-Adapter 58.49). There pre-trained weights decide, and the encoders differ in size; here all are as "
+        "large and start from random weights.",
+        decides="mIoU",
+        arms={
+            f"{encoder}_{decoder}": Arm(f"benchmarks/ablation/encoders.py:{encoder}_{decoder}")
+            for decoder in encoders.DECODERS
+            for encoder in encoders.ENCODERS
+        },
+        pairs=(
+            *((f"{encoder}_mask2former", f"{encoder}_upernet") for encoder in encoders.ENCODERS),
+            *(
+                (f"beit_adapter_{decoder}", f"{encoder}_{decoder}")
+                for decoder in encoders.DECODERS
+                for encoder in encoders.ENCODERS
+                if encoder != "beit_adapter"
+            ),
+        ),
+        fields={**DRAWN, **LOW},
     ),
     "memory": Study(
         claim="A feature memory raises UperNet's mIoU, read by the mask of the frame before (decoder A) or after "

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import runpy
 import shutil
@@ -12,13 +13,14 @@ import sys
 import textwrap
 import xml.etree.ElementTree as xml
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from scipy import stats
 
 from benchmarks.ablation import __main__ as ablation
-from benchmarks.ablation import bootstrap, definition, locks, page, picture, program, record, table
+from benchmarks.ablation import bootstrap, definition, encoders, locks, page, picture, program, record, table
 from benchmarks.ablation.arms import Arm, Ensemble, Evaluated, Study
 from benchmarks.ablation.run import Training, make_runs
 from benchmarks.ablation.studies import DRAWN, STUDIES
@@ -28,7 +30,7 @@ from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.metrics import scores
 from vspw_jax.metrics.counts import VideoCounts
 from vspw_jax.models import segmenter
-from vspw_jax.training import checks
+from vspw_jax.training import checks, train_state
 
 NEVER = 3
 """A class that no pixel has: what is predicted so is wrong, and of a class's IoU its accuracy is left."""
@@ -686,6 +688,20 @@ def test_every_study_names_fields_that_its_recipes_have(name, tmp_path):
         config = runpy.run_path(str(definition.ROOT / path))["get_config"](size)
         config.update_from_flattened_dict(run.set_fields)
         checks.check_recipe(config.lock())
+
+
+def test_networks_of_the_study_of_encoders_are_about_as_large():
+    sizes = {}
+    for name, arm in STUDIES["encoders"].arms.items():
+        _, params, _ = train_state.describe(encoders.get_config(arm.recipe.split(":")[1]))
+        sizes[name] = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    assert len(sizes) == 10 and max(sizes.values()) < 1.15 * min(sizes.values())
+
+
+@pytest.mark.parametrize("name", ["swin", "swin_", "mask2former", "resnet_upernet", "demo"])
+def test_a_network_that_the_study_does_not_have_is_named(name):
+    with pytest.raises(ValueError, match=f"unknown network '{name}': expected .*'swin'.* _mask2former"):
+        encoders.get_config(name)
 
 
 def test_arms_of_clips_and_of_joint_training_differ_in_what_they_test_alone():
