@@ -43,7 +43,7 @@ from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
 from vspw_jax.interop import checkpoint_file, convert, namings, recipe_of_file
 from vspw_jax.metrics import table
-from vspw_jax.parallel import cpu_devices, processes, shares
+from vspw_jax.parallel import processes, shares
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.tasks import task
 from vspw_jax.training import checks, length, loop, preemption, replay, trained
@@ -346,11 +346,9 @@ def main(_: Sequence[str]) -> None:
     if _MODE.value in checks.AFTERWARDS:
         task.check_predicts(config, f"--mode={_MODE.value} predicts")
     check_flags(config, _MODE.value)
-    if _DISTRIBUTED.value:  # Processes fill the cores of a CPU, each with one device.
+    if _DISTRIBUTED.value:
         check_shared(_MODE.value)
         processes.join(stops_together=_MODE.value == "train")
-    else:
-        cpu_devices.make(config)
     bring_to_disk(_MODE.value)
     if _MODE.value != "inspect":  # Which writes nothing.
         beside = cache.folder() if mirrors.of(workdir) else workdir.parent.absolute()

@@ -30,7 +30,6 @@ def shrink_run(config: ConfigDict) -> None:
         config.optimizer.beta2 = 0.99
     config.schedule.warmup_steps = 50
     config.train.update(steps=500, epochs=0, batch=8)
-    config.sharding.cpu_devices = 2  # On two cores a step then takes three quarters of its time. Measured.
     data.draw_video(config.data)
     config.evaluate.stride = (96, 80)  # Two windows cover a frame.
     config.run.update(log_every=20, save_every=250, picture_every=250, afterwards=("evaluate", "predict"))

@@ -103,7 +103,6 @@ def devices() -> ConfigDict:
     # (fully sharded, ZeRO's stage 3: arXiv 1910.02054). Between, copies are repeated, as PyTorch's HYBRID_SHARD does.
     sharding.fsdp = 1  # DistributedDataParallel, as the released code.
     sharding.whole_below = 2**16  # Elements; smaller weights are never divided. Ours: a gather costs latency.
-    sharding.cpu_devices = 1  # Devices that a CPU without --distributed is seen as; each has a copy of the state.
     return sharding
 
 

@@ -294,7 +294,6 @@ RANGES: dict[str, Range] = {
     "train.accumulate": whole(1, 2**16),
     "sharding.fsdp": whole(0),  # 0: all devices.
     "sharding.whole_below": whole(0),
-    "sharding.cpu_devices": whole(1),
     "ema.decay": SHARE_BELOW_1,
     "ema.warmup": FLAG,
     "ema.statistics": TEXT,
