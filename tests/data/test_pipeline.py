@@ -22,7 +22,7 @@ SEED = 3
 def config(generated_records):
     """Two-frame clips of five videos of ten frames, augmented."""
     config = nce.get_config("demo").data
-    config.records, config.epoch = str(generated_records), "frame"
+    config.records, config.epoch, config.frame_gap = str(generated_records), "frame", 1
     config.augment.base_size = (64, 48)
     return config
 
