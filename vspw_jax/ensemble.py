@@ -67,9 +67,23 @@ class Part:
     weights: Sequence[float] | None
 
 
-ScoredStrip = tuple[tuple[str, str, Any, Any], slice, ensemble.Ids, list[np.ndarray]]
-"""Video, frame, image and label, as `labels` has them; rows of these; their classes and members' scores, as
-`scores.candidates` has them."""
+@dataclasses.dataclass(frozen=True)
+class Strip:
+    """A few rows of a frame with the members' scores of them.
+
+    Attributes:
+      video, frame, image, label: of the whole frame, as `labels` has them.
+      rows: which these are.
+      ids, scores: as `scores.candidates` has them.
+    """
+
+    video: str
+    frame: str
+    image: Any
+    label: Any
+    rows: slice
+    ids: ensemble.Ids
+    scores: list[np.ndarray]
 
 
 def check_members(readers: Sequence[scores.Reader]) -> None:
@@ -140,15 +154,15 @@ def labels(
 
 def scored_strips(
     flags: argparse.Namespace, readers: Sequence[scores.Reader], videos: Collection[str]
-) -> Iterator[ScoredStrip]:
-    """Yields the frames of some videos, strip by strip, with the members' scores."""
+) -> Iterator[Strip]:
+    """Yields the frames of some videos, strip by strip."""
     for video, frame, image, label in labels(flags, readers, videos):
         height, width = readers[0].videos[video][frame]
         rows = max(1, STRIP // width)
         strips = zip(*(reader.strips(video, frame, rows) for reader in readers), strict=True)
         for start, compacts in zip(range(0, height, rows), strips, strict=True):
-            of_strip = scores.candidates(compacts, readers[0].num_classes)
-            yield (video, frame, image, label), slice(start, start + rows), *of_strip
+            candidates = scores.candidates(compacts, readers[0].num_classes)
+            yield Strip(video, frame, image, label, slice(start, start + rows), *candidates)
 
 
 def sweeps(flags: argparse.Namespace, readers: Sequence[scores.Reader], output: pathlib.Path) -> list[Part]:
@@ -213,9 +227,9 @@ def sweep_one(
     found = sweep.Sweep(tried, readers[0].num_classes)
     bar = progress(description=description, unit="frame", total=sum(len(readers[0].videos[name]) for name in videos))
     with contextlib.closing(bar), read_ahead(scored_strips(flags, readers, videos), AHEAD) as strips:
-        for (_, _, _, label), rows, classes, member_scores in strips:
-            found.add(label[rows], member_scores, classes)
-            bar.update(rows.start == 0)
+        for strip in strips:
+            found.add(strip.label[strip.rows], strip.scores, strip.ids)
+            bar.update(strip.rows.start == 0)  # Frames are counted.
     return found.rows()
 
 
@@ -291,19 +305,20 @@ def of_groups(path: str | None, readers: Sequence[scores.Reader]) -> Combine:
 
 
 def combined(
-    strips: Iterable[ScoredStrip], combine_by_video: Mapping[str, Combine]
+    strips: Iterable[Strip], combine_by_video: Mapping[str, Combine]
 ) -> Iterator[predicted_videos.PredictedVideo]:
     """Yields the videos of strips, with predictions."""
-    for video, of_video in itertools.groupby(strips, key=lambda item: item[0][0]):
+    for video, of_video in itertools.groupby(strips, key=lambda strip: strip.video):
         yield video, combined_frames(of_video, combine_by_video[video])
 
 
-def combined_frames(strips: Iterable[ScoredStrip], combine: Combine) -> Iterator[predicted_videos.PredictedFrame]:
+def combined_frames(strips: Iterable[Strip], combine: Combine) -> Iterator[predicted_videos.PredictedFrame]:
     """Yields the frames of a video's strips, with predictions."""
-    for _, of_frame in itertools.groupby(strips, key=lambda item: item[0][1]):
-        done = [(about, combine(member_scores, ids_HWK=ids)) for about, _, ids, member_scores in of_frame]
-        _, frame, image, label = done[0][0]
-        yield frame, image, label, np.concatenate([part for _, part in done])
+    for frame, of_frame in itertools.groupby(strips, key=lambda strip: strip.frame):
+        labels_of_strips = []
+        for strip in of_frame:  # None is kept: their scores are what a large frame has most of.
+            labels_of_strips.append(combine(strip.scores, ids_HWK=strip.ids))
+        yield frame, strip.image, strip.label, np.concatenate(labels_of_strips)
 
 
 def score(

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.ablation import encoders
+from benchmarks.ablation import encoder_recipes
 from benchmarks.ablation.arms import FOLDER, Arm, Ensemble, Evaluated, Study
 
 DRAWN = {
@@ -313,16 +313,16 @@ STUDIES: dict[str, Study] = {
         "large and start from random weights.",
         decides="mIoU",
         arms={
-            f"{encoder}_{decoder}": Arm(f"benchmarks/ablation/encoders.py:{encoder}_{decoder}")
-            for decoder in encoders.DECODERS
-            for encoder in encoders.ENCODERS
+            f"{encoder}_{decoder}": Arm(f"benchmarks/ablation/encoder_recipes.py:{encoder}_{decoder}")
+            for decoder in encoder_recipes.DECODERS
+            for encoder in encoder_recipes.ENCODERS
         },
         pairs=(
-            *((f"{encoder}_mask2former", f"{encoder}_upernet") for encoder in encoders.ENCODERS),
+            *((f"{encoder}_mask2former", f"{encoder}_upernet") for encoder in encoder_recipes.ENCODERS),
             *(
                 (f"beit_adapter_{decoder}", f"{encoder}_{decoder}")
-                for decoder in encoders.DECODERS
-                for encoder in encoders.ENCODERS
+                for decoder in encoder_recipes.DECODERS
+                for encoder in encoder_recipes.ENCODERS
                 if encoder != "beit_adapter"
             ),
         ),

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from benchmarks.ablation import __main__ as ablation
-from benchmarks.ablation import bootstrap, definition, encoders, locks, page, picture, program, record, table
+from benchmarks.ablation import bootstrap, definition, encoder_recipes, locks, page, picture, program, record, table
 from benchmarks.ablation.arms import Arm, Ensemble, Evaluated, Study
 from benchmarks.ablation.run import Training, make_runs
 from benchmarks.ablation.studies import DRAWN, STUDIES
@@ -693,7 +693,7 @@ def test_every_study_names_fields_that_its_recipes_have(name, tmp_path):
 def test_networks_of_the_study_of_encoders_are_about_as_large():
     sizes = {}
     for name, arm in STUDIES["encoders"].arms.items():
-        _, params, _ = train_state.describe(encoders.get_config(arm.recipe.split(":")[1]))
+        _, params, _ = train_state.describe(encoder_recipes.get_config(arm.recipe.split(":")[1]))
         sizes[name] = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     assert len(sizes) == 10 and max(sizes.values()) < 1.15 * min(sizes.values())
 
@@ -701,7 +701,7 @@ def test_networks_of_the_study_of_encoders_are_about_as_large():
 @pytest.mark.parametrize("name", ["swin", "swin_", "mask2former", "resnet_upernet", "demo"])
 def test_a_network_that_the_study_does_not_have_is_named(name):
     with pytest.raises(ValueError, match=f"unknown network '{name}': expected .*'swin'.* _mask2former"):
-        encoders.get_config(name)
+        encoder_recipes.get_config(name)
 
 
 def test_arms_of_clips_and_of_joint_training_differ_in_what_they_test_alone():

@@ -1,6 +1,6 @@
 """Recipes of paper 000's encoders, each under UperNet and under Mask2Former, all about as large: the study `encoders`.
 
-    python -m vspw_jax.main --config=benchmarks/ablation/encoders.py:swin_mask2former
+    python -m vspw_jax.main --config=benchmarks/ablation/encoder_recipes.py:swin_mask2former
 
 The data, loss, optimizer and decoder are those of the demos of configs/upernet.py and configs/baseline.py; the encoder
 is that of a demo. Some widths are changed here.
