@@ -83,6 +83,13 @@ def test_dropped_elements_are_torchs_dropout():
     np.testing.assert_array_equal(layers.drop_elements(x, 0.25, None), x)
 
 
+def test_keys_of_weights_are_those_of_nnx():
+    """In order."""
+    ours, theirs = layers.weight_keys(jax.random.key(3)), nnx.Rngs(params=jax.random.key(3))
+    drawn = [[jax.random.key_data(rngs.params()) for _ in range(4)] for rngs in (ours, theirs)]
+    np.testing.assert_array_equal(*drawn)
+
+
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_a_scan_keeps_the_statistics_of_its_modules(remat):
     """As the same modules one after the other do."""

@@ -4,9 +4,10 @@ Shapes: N images, H and W cells, S tokens, C channels. Keys are one typed JAX ke
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,12 +49,30 @@ torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 fan_out_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
+class _WeightKeys:
+    def __init__(self, key: Key[Array, ""]) -> None:
+        self._key = key
+        self._calls = itertools.count()
+
+    def params(self) -> Key[Array, ""]:
+        return jax.random.fold_in(self._key, next(self._calls))
+
+
+def weight_keys(key: Key[Array, ""]) -> nnx.Rngs:
+    """`nnx.Rngs(params=key)`, the same keys in the same order, counted in Python.
+
+    nnx counts in a variable. Within a trace each count makes JAX write an error message that nobody reads, which was
+    three quarters of the time to trace a network's first weights.
+    """
+    return cast(nnx.Rngs, _WeightKeys(key))
+
+
 def stack_modules(make: Callable[[nnx.Rngs], Module], count: int, rngs: nnx.Rngs) -> Module:
     """`count` modules made by make(rngs) as one whose variables have a leading axis of `count`, for `scan_modules`."""
     graphdefs = []  # One trace gives it beside the variables; stacks within stacks would double the traces each time.
 
     def variables(key: Key[Array, ""]) -> nnx.State:
-        graphdef, state = nnx.split(make(nnx.Rngs(params=key)))
+        graphdef, state = nnx.split(make(weight_keys(key)))
         graphdefs.append(graphdef)
         return state
 

@@ -250,7 +250,7 @@ def _by_clip(name: str, x: Array, clips: tuple[int, ...]) -> tuple[str, Array]:
 
 def build(config: ConfigDict, key: Key[Array, ""]) -> Segmenter:
     """The network of `config.model`, its weights drawn from `key`."""
-    return Segmenter(config, nnx.Rngs(params=key))
+    return Segmenter(config, layers.weight_keys(key))
 
 
 def cell_scores(outputs: Outputs) -> Float[Array, "B T h w K"]:
