@@ -16,6 +16,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from vspw_jax.models.convolution import convolve
 from vspw_jax.parallel import weight_shards
 from vspw_jax.parallel.mesh import DATA_AXES
 
@@ -304,6 +305,7 @@ def conv(
         feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
+        conv_general_dilated=convolve,
         dtype=dtype,
         rngs=rngs,
     )

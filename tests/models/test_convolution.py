@@ -1,0 +1,62 @@
+"""Our gradients of a convolution against JAX's own, and the orders of axes that XLA's fast code for CPUs takes."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from vspw_jax.models import layers
+
+
+def loss_and_gradients(conv, image):
+    """Of a sum with weights that differ from cell to cell."""
+
+    graphdef, weights = nnx.split(conv)
+
+    def loss(weights, image):
+        output = nnx.merge(graphdef, weights)(image)
+        return (jnp.sin(jnp.arange(output.size)).reshape(output.shape) * output).sum()
+
+    return jax.value_and_grad(loss, argnums=(0, 1))(nnx.to_pure_dict(weights), image)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_gradients_are_jaxs(size, stride, dilation, groups):
+    """At sizes that strides divide and that they do not, a kernel larger than the image among them."""
+    make = {"use_bias": True, "groups": groups, "dtype": jnp.float32}
+    ours = layers.conv(4, 6, size, stride, dilation, **make, rngs=nnx.Rngs(0))
+    jaxs = layers.conv(4, 6, size, stride, dilation, **make, rngs=nnx.Rngs(0))
+    jaxs.conv_general_dilated = lax.conv_general_dilated
+    for shape in ((3, 9, 6, 4), (1, 4, 5, 4)):
+        image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        expected = loss_and_gradients(jaxs, image)
+        compare = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * np.abs(y).max())
+        jax.tree.map(compare, loss_and_gradients(ours, image), expected)
+
+
+def test_half_precision_stays():
+    conv = layers.conv(4, 6, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    weights, image = loss_and_gradients(conv, jnp.ones((2, 5, 5, 4), jnp.bfloat16))[1]
+    assert (weights["kernel"].dtype, image.dtype) == (jnp.float32, jnp.bfloat16)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the orders are those of XLA's code for CPUs")
+def test_in_a_loop_all_convolutions_are_in_the_order_of_fast_code():
+    modules = layers.stack_modules(lambda rngs: layers.conv(4, 4, 3, dtype=jnp.float32, rngs=rngs), 3, nnx.Rngs(0))
+    graphdef, kernels = nnx.split(modules)
+
+    def loss(kernels, image):
+        apply = lambda conv, x, _: (conv(x), None)
+        return (layers.scan_modules(nnx.merge(graphdef, kernels), apply, image)[0] ** 2).sum()
+
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    program = gradients.lower(kernels, jnp.ones((2, 5, 5, 4))).compile().as_text()
+    orders = re.findall(r" convolution\(.*dim_labels=(\S+?),? ", program)
+    assert "while(" in program and len(orders) == 3 and set(orders) == {"b01f_01io->b01f"}
