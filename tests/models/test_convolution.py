@@ -1,4 +1,4 @@
-"""Our gradients of a convolution against JAX's own, and the orders of axes that XLA's fast code for CPUs takes."""
+"""Our convolutions and their gradients against JAX's own, and the axes' orders that XLA's fast code for CPUs takes."""
 
 import re
 
@@ -10,18 +10,23 @@ from flax import nnx
 from jax import lax
 
 from vspw_jax.models import layers
+from vspw_jax.models.convolution import depthwise
 
 
-def loss_and_gradients(conv, image):
+def loss_and_gradients(conv, image, apply=lambda conv, image: conv(image)):
     """Of a sum with weights that differ from cell to cell."""
-
     graphdef, weights = nnx.split(conv)
 
     def loss(weights, image):
-        output = nnx.merge(graphdef, weights)(image)
+        output = apply(nnx.merge(graphdef, weights), image)
         return (jnp.sin(jnp.arange(output.size)).reshape(output.shape) * output).sum()
 
     return jax.value_and_grad(loss, argnums=(0, 1))(nnx.to_pure_dict(weights), image)
+
+
+def assert_close(ours, jaxs):
+    compare = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * np.abs(y).max())
+    jax.tree.map(compare, ours, jaxs)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -36,14 +41,26 @@ def test_gradients_are_jaxs(size, stride, dilation, groups):
     jaxs.conv_general_dilated = lax.conv_general_dilated
     for shape in ((3, 9, 6, 4), (1, 4, 5, 4)):
         image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        expected = loss_and_gradients(jaxs, image)
-        compare = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * np.abs(y).max())
-        jax.tree.map(compare, loss_and_gradients(ours, image), expected)
+        assert_close(loss_and_gradients(ours, image), loss_and_gradients(jaxs, image))
 
 
-def test_half_precision_stays():
-    conv = layers.conv(4, 6, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    weights, image = loss_and_gradients(conv, jnp.ones((2, 5, 5, 4), jnp.bfloat16))[1]
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+@pytest.mark.parametrize(("size", "has_bias"), [(3, True), (5, False), (7, True)])
+def test_depthwise_is_the_grouped_convolution(size, has_bias, backend, monkeypatch):
+    conv = layers.conv(4, 4, size, use_bias=has_bias, groups=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    if has_bias:
+        conv.bias[...] = jnp.arange(4.0)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    for shape in ((2, 5, 3, 4), (1, 1, 1, 4)):
+        image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        assert_close(loss_and_gradients(conv, image, depthwise), loss_and_gradients(conv, image))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_half_precision_stays(groups):
+    conv = layers.conv(4, 4, 3, groups=groups, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    apply = depthwise if groups > 1 else lambda conv, image: conv(image)
+    weights, image = loss_and_gradients(conv, jnp.ones((2, 5, 5, 4), jnp.bfloat16), apply)[1]
     assert (weights["kernel"].dtype, image.dtype) == (jnp.float32, jnp.bfloat16)
 
 

@@ -19,16 +19,6 @@ def test_by_patches_is_the_convolution(size):
     np.testing.assert_allclose(layers.by_patches(conv, x), conv(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 1, 1, 4)])
-@pytest.mark.parametrize(("size", "has_bias"), [(3, True), (5, False)])
-def test_depthwise_is_the_grouped_convolution(shape, size, has_bias):
-    conv = layers.conv(4, 4, size, use_bias=has_bias, groups=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    if has_bias:
-        conv.bias[...] = jnp.arange(4.0)
-    x = jax.random.normal(jax.random.key(1), shape)
-    np.testing.assert_allclose(layers.depthwise(conv, x), conv(x), rtol=1e-5, atol=1e-5)
-
-
 def test_patch_embedding_is_the_strided_convolution():
     embedding = beit.PatchEmbedding(6, dtype=jnp.float32, rngs=nnx.Rngs(0))
     embedding.proj.bias[...] = jnp.arange(6.0)

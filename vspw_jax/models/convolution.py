@@ -1,14 +1,17 @@
-"""Convolution whose gradients are fast on CPU within a loop too.
+"""Convolutions whose gradients are fast on CPU, within a loop too.
 
 XLA's fast code for CPUs takes images as NHWC and kernels as HWIO. The gradients that JAX writes of a convolution have
 their axes in other orders. The compiler brings them into this one, but not within a loop: in a `lax.scan` over layers
-they ran 12 to 19 times as long as here (benchmarks/RESULTS.md, "Convolutions in loops").
+they ran 12 to 19 times as long as here. For a depthwise convolution it has no fast code at all (benchmarks/RESULTS.md,
+"Convolutions on CPU").
 """
 
 import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -69,3 +72,51 @@ def _gradients(
 
 
 _convolve.defvjp(_forward, _gradients)
+
+
+SHIFTED_UP_TO = 5
+"""Cells a side of the largest depthwise convolution that is a sum of shifted products elsewhere than on CPU too: a
+larger one has too many."""
+
+
+def depthwise(conv: nnx.Conv, image_NHWC: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
+    """What a depthwise `conv` of an odd size gives, as a sum of shifted products."""
+    is_cpu = jax.default_backend() == "cpu"
+    if conv.kernel_size[0] > SHIFTED_UP_TO and not is_cpu:
+        return conv(image_NHWC)
+    multiply = _multiply_shifted_by_loop if is_cpu else _multiply_shifted
+    output = multiply(image_NHWC.astype(conv.dtype), conv.kernel[...].astype(conv.dtype)[:, :, 0])
+    return output if conv.bias is None else output + conv.bias[...].astype(conv.dtype)
+
+
+def _multiply_shifted(image: Float[Array, "N H W C"], kernel: Float[Array, "size size C"]) -> Float[Array, "N H W C"]:
+    _, height, width, _ = image.shape
+    padded, around = _padded(image, kernel), range(len(kernel))
+    shifted = (padded[:, dy : dy + height, dx : dx + width] * kernel[dy, dx] for dy in around for dx in around)
+    return sum(shifted, jnp.zeros((), image.dtype))
+
+
+def _padded(image: Array, kernel: Array) -> Array:
+    before = len(kernel) // 2
+    return jnp.pad(image, ((0, 0), (before, before), (before, before), (0, 0)))
+
+
+def _forward_shifted(image: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _multiply_shifted(image, kernel), (image, kernel)
+
+
+def _gradients_by_loop(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    """The kernel's one element after the other: size x size sums in one program take long to compile."""
+    image, kernel = kept
+    padded, size = _padded(image, kernel), len(kernel)
+
+    def of_element(number: Array) -> Array:
+        start = (0, number // size, number % size, 0)
+        return (lax.dynamic_slice(padded, start, image.shape) * gradient).sum((0, 1, 2))
+
+    of_kernel = lax.map(of_element, jnp.arange(size * size)).reshape(kernel.shape)
+    return _multiply_shifted(gradient, kernel[::-1, ::-1]), of_kernel
+
+
+_multiply_shifted_by_loop = jax.custom_vjp(_multiply_shifted)
+_multiply_shifted_by_loop.defvjp(_forward_shifted, _gradients_by_loop)

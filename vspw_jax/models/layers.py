@@ -326,26 +326,6 @@ def by_patches(conv: nnx.Conv, x_NHWC: Map) -> Map:
     return patches_NHWP.astype(dtype) @ kernel_PC + conv.bias[...].astype(dtype)
 
 
-def depthwise(conv: nnx.Conv, x_NHWC: Map) -> Map:
-    """What a depthwise `conv` of an odd size gives; a small one is a sum of shifted products.
-
-    On CPU the gradient of the grouped convolution takes ten times as long for a size of 3.
-    """
-    size, dtype = conv.kernel_size[0], conv.dtype
-    if size > SHIFTED_UP_TO:
-        return conv(x_NHWC)
-    _, height, width, _ = x_NHWC.shape
-    padded = jnp.pad(x_NHWC.astype(dtype), ((0, 0), *((size // 2, size // 2),) * 2, (0, 0)))
-    kernel, around = conv.kernel[...].astype(dtype)[:, :, 0], range(size)
-    shifted = (padded[:, dy : dy + height, dx : dx + width] * kernel[dy, dx] for dy in around for dx in around)
-    total = sum(shifted, jnp.zeros((), dtype))
-    return total if conv.bias is None else total + conv.bias[...].astype(dtype)
-
-
-SHIFTED_UP_TO = 5
-"""Cells a side of the largest depthwise convolution that is a sum of shifted products: a larger one has too many."""
-
-
 def linear(
     dim_in: int,
     dim_out: int,

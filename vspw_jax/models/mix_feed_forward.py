@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vspw_jax.models import layers
+from vspw_jax.models.convolution import depthwise
 
 
 class MixFeedForward(nnx.Module):
@@ -24,5 +25,5 @@ class MixFeedForward(nnx.Module):
         self.fc2 = layers.linear(hidden, dim, **options)
 
     def __call__(self, x_NHWC: layers.Map) -> layers.Map:
-        mixed = layers.depthwise(self.depthwise, self.fc1(x_NHWC))
+        mixed = depthwise(self.depthwise, self.fc1(x_NHWC))
         return self.fc2(jax.nn.gelu(mixed, approximate=False))

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from vspw_jax.models import deformable_attention, layers
+from vspw_jax.models.convolution import depthwise
 
 KERNEL = tuple(itertools.product((-1, 0, 1), repeat=2))
 """The (column, row) of each of the P points around a cell; in the released weights columns are the slow axis."""
@@ -51,7 +52,7 @@ class DeformableConvolution(nnx.Module):
     def __call__(self, x_NHWC: layers.Map) -> layers.Map:
         num_images, height, width, dim = x_NHWC.shape
         samples = (num_images, height * width, self.groups, len(KERNEL))
-        chosen = jax.nn.gelu(self.norm(layers.depthwise(self.dw_conv, x_NHWC)), approximate=False)
+        chosen = jax.nn.gelu(self.norm(depthwise(self.dw_conv, x_NHWC)), approximate=False)
         offset = self.offset(chosen).astype(jnp.float32).reshape(*samples, 2)
         weights = jax.nn.softmax(self.mask(chosen).astype(jnp.float32).reshape(samples), axis=-1)
         value = self.input_proj(x_NHWC).reshape(num_images, height * width, self.groups, -1)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
+from vspw_jax.models.convolution import depthwise
 from vspw_jax.models.encoders import beit, focalnet_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
@@ -48,7 +49,7 @@ class Modulation(nnx.Module):
         query, context, gates = jnp.split(self.query_context_gates(x_NHWC), (dim, 2 * dim), axis=-1)
         seen = jnp.zeros_like(query)
         for level, conv in enumerate(self.context_convs):
-            context = jax.nn.gelu(layers.depthwise(conv, context), approximate=False)
+            context = jax.nn.gelu(depthwise(conv, context), approximate=False)
             seen += context * gates[..., level, None]
         mean = jax.nn.gelu(context.mean((1, 2), keepdims=True), approximate=False)
         seen += mean * gates[..., -1, None]

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, check_divides
 from vspw_jax.models import layers
+from vspw_jax.models.convolution import depthwise
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres
 from vspw_jax.models.encoders import beit, vit_adapter_rows
 
@@ -82,7 +83,7 @@ class ConvFeedForward(nnx.Module):
 
     def __call__(self, tokens_NPC: Pyramid, window: layers.Size) -> Pyramid:
         maps = layers.split_maps(self.fc1(tokens_NPC), pyramid_shapes(window))
-        mixed = jnp.concatenate([layers.to_tokens(layers.depthwise(self.depthwise, x)) for x in maps], axis=1)
+        mixed = jnp.concatenate([layers.to_tokens(depthwise(self.depthwise, x)) for x in maps], axis=1)
         return self.fc2(jax.nn.gelu(mixed, approximate=False))
 
 
