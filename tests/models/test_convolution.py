@@ -9,8 +9,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from vspw_jax.models import layers
-from vspw_jax.models.convolution import depthwise
+from vspw_jax.models import convolution, layers
 
 
 def loss_and_gradients(conv, image, apply=lambda conv, image: conv(image)):
@@ -29,13 +28,14 @@ def assert_close(ours, jaxs):
     jax.tree.map(compare, ours, jaxs)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("products_above", [0, convolution.PRODUCTS_ABOVE])
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_gradients_are_jaxs(size, stride, dilation, groups):
+def test_gradients_are_jaxs(size, stride, dilation, products_above, monkeypatch):
     """At sizes that strides divide and that they do not, a kernel larger than the image among them."""
-    make = {"use_bias": True, "groups": groups, "dtype": jnp.float32}
+    monkeypatch.setattr(convolution, "PRODUCTS_ABOVE", products_above)
+    make = {"use_bias": True, "dtype": jnp.float32}
     ours = layers.conv(4, 6, size, stride, dilation, **make, rngs=nnx.Rngs(0))
     jaxs = layers.conv(4, 6, size, stride, dilation, **make, rngs=nnx.Rngs(0))
     jaxs.conv_general_dilated = lax.conv_general_dilated
@@ -53,15 +53,25 @@ def test_depthwise_is_the_grouped_convolution(size, has_bias, backend, monkeypat
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for shape in ((2, 5, 3, 4), (1, 1, 1, 4)):
         image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        assert_close(loss_and_gradients(conv, image, depthwise), loss_and_gradients(conv, image))
+        assert_close(loss_and_gradients(conv, image, convolution.depthwise), loss_and_gradients(conv, image))
 
 
 @pytest.mark.parametrize("groups", [1, 4])
 def test_half_precision_stays(groups):
     conv = layers.conv(4, 4, 3, groups=groups, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    apply = depthwise if groups > 1 else lambda conv, image: conv(image)
+    apply = convolution.depthwise if groups > 1 else lambda conv, image: conv(image)
     weights, image = loss_and_gradients(conv, jnp.ones((2, 5, 5, 4), jnp.bfloat16), apply)[1]
     assert (weights["kernel"].dtype, image.dtype) == (jnp.float32, jnp.bfloat16)
+
+
+def test_groups_are_jaxs():
+    conv = layers.conv(4, 6, 3, groups=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    image = np.random.default_rng(0).normal(size=(2, 5, 4, 4)).astype(np.float32)
+    parts = [
+        lax.conv_general_dilated(half, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        for half, kernel in zip(np.split(image, 2, -1), np.split(conv.kernel[...], 2, -1), strict=True)
+    ]
+    np.testing.assert_allclose(conv(image), np.concatenate(parts, -1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the orders are those of XLA's code for CPUs")
