@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
-from vspw_jax.models.convolution import depthwise
+from vspw_jax.models.convolution import convolve, depthwise
 from vspw_jax.models.encoders import beit, focalnet_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 
@@ -95,6 +95,7 @@ class Embedding(nnx.Module):
             stride,
             padding=padding,
             kernel_init=layers.torch_uniform,
+            conv_general_dilated=convolve,
             dtype=dtype,
             rngs=rngs,
         )

@@ -76,7 +76,8 @@ class PatchEmbedding(nnx.Module):
 
     def __call__(self, image_NHWC: Float[Array, "N H W 3"]) -> layers.Map:
         bottom, right = (-side % PATCH for side in image_NHWC.shape[1:3])
-        return self.norm(self.proj(jnp.pad(image_NHWC, ((0, 0), (0, bottom), (0, right), (0, 0)))))
+        padded = jnp.pad(image_NHWC, ((0, 0), (0, bottom), (0, right), (0, 0)))
+        return self.norm(layers.by_patches(self.proj, padded))
 
 
 class Swin(Encoder):
