@@ -2,7 +2,7 @@
 
 XLA's fast code for CPUs takes images as NHWC and kernels as HWIO. The gradients that JAX writes of a convolution have
 their axes in other orders. The compiler brings them into this one, but not within a loop: in a `lax.scan` over layers
-they ran 12 to 19 times as long as here. For a depthwise convolution it has no fast code at all (benchmarks/RESULTS.md,
+they ran 11 to 19 times as long as here. For a depthwise convolution it has no fast code at all (benchmarks/RESULTS.md,
 "Convolutions on CPU").
 """
 
@@ -23,7 +23,7 @@ Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 """Cells before and after, of rows and of columns; a negative number cuts cells off."""
 
-_in_order = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+_convolve_nhwc = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def convolve(
@@ -36,16 +36,26 @@ def convolve(
     feature_group_count: int,
     **options: Any,
 ) -> Output:
-    """`lax.conv_general_dilated` as `nnx.Conv` calls it, with gradients of its own on CPU where there are no groups."""
+    """`lax.conv_general_dilated` as `nnx.Conv` calls it, with gradients of its own on CPU where there are no groups.
+
+    For layers that set no other options than strides, padding, dilation and groups: on CPU others are not read.
+    """
     if jax.default_backend() == "cpu" and feature_group_count == 1:
         return _convolve(image_NHWI, kernel_hwIO, strides, padding, rhs_dilation)
-    dilated = functools.partial(lax.conv_general_dilated, rhs_dilation=rhs_dilation)
-    return dilated(image_NHWI, kernel_hwIO, strides, padding, feature_group_count=feature_group_count, **options)
+    return lax.conv_general_dilated(
+        image_NHWI,
+        kernel_hwIO,
+        strides,
+        padding,
+        rhs_dilation=rhs_dilation,
+        feature_group_count=feature_group_count,
+        **options,
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(image: Image, kernel: Kernel, strides: Pair, padding: Padding, dilation: Pair) -> Output:
-    return _in_order(image, kernel, strides, padding, rhs_dilation=dilation)
+    return _convolve_nhwc(image, kernel, strides, padding, rhs_dilation=dilation)
 
 
 def _forward(image: Image, kernel: Kernel, *geometry: Any) -> tuple[Output, tuple[Image, Kernel]]:
@@ -66,20 +76,20 @@ def _gradients(
         for_kernel.append((before, span + reach - cells - before))
 
     turned_hwOI = kernel[::-1, ::-1].swapaxes(2, 3)
-    of_image = _in_order(gradient, turned_hwOI, (1, 1), for_image, lhs_dilation=strides, rhs_dilation=dilation)
+    of_image = _convolve_nhwc(gradient, turned_hwOI, (1, 1), for_image, lhs_dilation=strides, rhs_dilation=dilation)
     kernel_gradient = _as_products if gradient.size > PRODUCTS_ABOVE else _as_convolution
     return of_image, kernel_gradient(image, gradient, strides, for_kernel, dilation)
 
 
 PRODUCTS_ABOVE = 2**20
-"""Numbers in the largest gradient with which XLA convolves an image: beyond 4 MiB it takes up to six times as long as
-the products of shifted images do, which are slower below."""
+"""Numbers in the largest gradient that the image is convolved with. Beyond 4 MiB in float32, XLA takes up to six times as
+long for that as for products of shifted images; below, products are slower."""
 
 
 def _as_convolution(image: Image, gradient: Output, strides: Pair, padding: Sequence[Pair], dilation: Pair) -> Kernel:
     """A kernel's gradient: the image convolved with the gradient, channels and images in each other's place."""
     image_IHWN, gradient_PQNO = image.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
-    return _in_order(image_IHWN, gradient_PQNO, dilation, padding, rhs_dilation=strides).transpose(1, 2, 0, 3)
+    return _convolve_nhwc(image_IHWN, gradient_PQNO, dilation, padding, rhs_dilation=strides).transpose(1, 2, 0, 3)
 
 
 def _as_products(image: Image, gradient: Output, strides: Pair, padding: Sequence[Pair], dilation: Pair) -> Kernel:
@@ -101,12 +111,12 @@ _convolve.defvjp(_forward, _gradients)
 
 
 SHIFTED_UP_TO = 5
-"""Cells a side of the largest depthwise convolution that is a sum of shifted products elsewhere than on CPU too: a
-larger one has too many."""
+"""Cells a side of the largest depthwise convolution that is a sum of shifted products on TPU and GPU: a larger one has too
+many. On CPU all are."""
 
 
 def depthwise(conv: nnx.Conv, image_NHWC: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
-    """What a depthwise `conv` of an odd size gives, as a sum of shifted products."""
+    """What a depthwise `conv` of an odd size gives; see `SHIFTED_UP_TO` for how."""
     is_cpu = jax.default_backend() == "cpu"
     if conv.kernel_size[0] > SHIFTED_UP_TO and not is_cpu:
         return conv(image_NHWC)
