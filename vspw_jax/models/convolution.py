@@ -82,8 +82,8 @@ def _gradients(
 
 
 PRODUCTS_ABOVE = 2**20
-"""Numbers in the largest gradient that the image is convolved with. Beyond 4 MiB in float32, XLA takes up to six times as
-long for that as for products of shifted images; below, products are slower."""
+"""Numbers in the largest gradient that the image is convolved with. Beyond 4 MiB in float32, XLA takes up to six
+times as long for that as for products of shifted images; below, products are slower."""
 
 
 def _as_convolution(image: Image, gradient: Output, strides: Pair, padding: Sequence[Pair], dilation: Pair) -> Kernel:
@@ -111,8 +111,8 @@ _convolve.defvjp(_forward, _gradients)
 
 
 SHIFTED_UP_TO = 5
-"""Cells a side of the largest depthwise convolution that is a sum of shifted products on TPU and GPU: a larger one has too
-many. On CPU all are."""
+"""Cells a side of the largest depthwise convolution that is a sum of shifted products on TPU and GPU: a larger one has
+too many. On CPU all are."""
 
 
 def depthwise(conv: nnx.Conv, image_NHWC: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
