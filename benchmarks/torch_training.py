@@ -16,7 +16,6 @@ import pathlib
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ import torch
 from ml_collections import ConfigDict
 from torch.nn import functional as F
 
+from benchmarks import torch_libraries
 from benchmarks.ablation import bootstrap
 from configs import upernet
 from data_prep import generate
@@ -37,9 +37,7 @@ from vspw_jax.interop import convert, namings
 from vspw_jax.parallel import placement
 from vspw_jax.training import checks, optimizers, train_state, train_step
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import transformers
+transformers = torch_libraries.load("transformers")
 
 RECIPE = "configs/upernet.py:demo"
 SIDES = ("jax", "torch")

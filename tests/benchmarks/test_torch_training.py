@@ -1,20 +1,16 @@
 """UperNet's recipe beside PyTorch's: the same losses step by step, and the same weights afterwards."""
 
-import warnings
-
 import numpy as np
 import pytest
 from flax import nnx
 
-pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    pytest.importorskip("transformers")
-
-from benchmarks import torch_training
+from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert
 from vspw_jax.training import optimizers
+
+library("transformers")
+from benchmarks import torch_training  # noqa: E402 - imports PyTorch.
 
 STEPS = 4
 

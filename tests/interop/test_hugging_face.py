@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tests.interop.conftest import drawn, tiny_model, variables
+from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+transformers = library("transformers")
 
 BEIT = dict(
     hidden_size=32,

@@ -8,6 +8,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from tests.interop.conftest import drawn, tiny_upernet, variables
+from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert
 
@@ -53,7 +54,7 @@ def test_both_heads_of_other_classes_start_through_the_label_map(tmp_path, capsy
 
 
 def test_an_exported_network_is_loaded_by_transformers(tmp_path):
-    transformers = pytest.importorskip("transformers")
+    transformers = library("transformers")
     model = drawn(tiny_upernet())
     convert.save_torch(model, tmp_path / "model.safetensors", "hugging_face_upernet")
     config = transformers.BeitConfig(

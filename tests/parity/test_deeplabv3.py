@@ -13,6 +13,7 @@ from flax import nnx
 from configs import deeplabv3
 from tests.interop.conftest import listed
 from tests.parity.comparison import channels_last, largest_error, loaded, relative_error, training_gradients
+from tests.torch_libraries import library
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 
@@ -140,3 +141,28 @@ def test_the_released_lists_of_tensors_are_the_references(name, make, head):
     with torch.device("meta"):
         reference = make(64, (3, 4, 6, 3), dim, 256, num_classes)
     assert {name: tuple(x.shape) for name, x in reference.state_dict().items()} == listed(name)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3", "fcn"])
+def test_the_reference_is_torchvisions(name):
+    """Logits at the size of the image, and names; the backbone is torchvision's too."""
+    torchvision = library("torchvision")
+    models, segmentation = torchvision.models, torchvision.models.segmentation
+    depths = SIZES["depths"]
+    backbone = models.resnet.ResNet(
+        models.resnet.Bottleneck, list(depths), replace_stride_with_dilation=[False, True, True]
+    )
+    backbone = models._utils.IntermediateLayerGetter(backbone, {"layer4": "out", "layer3": "aux"})
+    heads = {"deeplabv3": segmentation.deeplabv3.DeepLabHead, "fcn": segmentation.fcn.FCNHead}
+    kinds = {"deeplabv3": segmentation.DeepLabV3, "fcn": segmentation.FCN}
+    theirs = kinds[name](backbone, heads[name](2048, CLASSES), segmentation.fcn.FCNHead(1024, CLASSES))
+    theirs = torch_resnet.draw(theirs).eval()
+    _, make = NETWORKS[f"{name} of torchvision"]
+    reference = make(64, depths, 256 if name == "deeplabv3" else 512, 256, CLASSES).eval()
+    reference.load_state_dict(theirs.state_dict(), strict=True)
+    size = IMAGES[1]
+    image = channels_first(random_image(size, count=1))
+    with torch.no_grad():
+        for logits, wanted in zip(reference(image), theirs(image).values(), strict=True):
+            logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            assert relative_error(logits.numpy(), wanted.numpy()) < FORWARD

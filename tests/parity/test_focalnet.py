@@ -1,7 +1,6 @@
 """FocalNet against transformers' modules with the same random weights, through files in Microsoft's names."""
 
 import re
-import warnings
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from flax import nnx
 from configs import upernet_focalnet
 from tests.interop.conftest import assert_reads, drawn, listed, tiny_focalnet, variables, written
 from tests.parity.comparison import channels_first, channels_last, largest_error, relative_error
+from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
@@ -18,9 +18,7 @@ from vspw_jax.models.encoders import focal_kernels
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers")
+transformers = library("transformers")
 from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4

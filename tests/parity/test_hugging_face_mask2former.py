@@ -1,7 +1,6 @@
 """Mask2Former's decoder, matching and loss, and BEiT's block, against Hugging Face's with the same numbers."""
 
 import dataclasses
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
+from tests.torch_libraries import library
 from vspw_jax.losses import segmentation
 from vspw_jax.models.decoders import mask2former_rows
 from vspw_jax.models.decoders.mask2former import Mask2Former
@@ -17,12 +17,10 @@ from vspw_jax.models.encoders import beit
 from vspw_jax.models.encoders.encoder import FeatureMap
 
 torch = pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    pytest.importorskip("transformers")
-    from transformers import BeitConfig, Mask2FormerConfig
-    from transformers.models.beit import modeling_beit
-    from transformers.models.mask2former import modeling_mask2former
+library("transformers")
+from transformers import BeitConfig, Mask2FormerConfig  # noqa: E402 - not installed everywhere.
+from transformers.models.beit import modeling_beit  # noqa: E402
+from transformers.models.mask2former import modeling_mask2former  # noqa: E402
 
 WIDTH, CLASSES, ALLOWED = 48, 7, 1e-5
 MAPS = [FeatureMap(WIDTH, stride) for stride in (4, 8, 16, 32)]

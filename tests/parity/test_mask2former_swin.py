@@ -1,19 +1,16 @@
 """Hugging Face's Mask2Former on a Swin, whole: read from the file that transformers saves, and the same to rounding."""
 
-import warnings
-
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from tests.parity.comparison import channels_last, relative_error
+from tests.torch_libraries import library
 from vspw_jax.interop import convert
 
 torch = pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers")
+transformers = library("transformers")
 
 ALLOWED = 1e-5
 """Relative error: the largest difference over the largest value."""

@@ -16,6 +16,7 @@ from tests.parity.comparison import (
     load_encoder,
     relative_error,
 )
+from tests.torch_libraries import library
 from vspw_jax.models.encoders.resnet import ResNet
 
 torch = pytest.importorskip("torch")
@@ -113,10 +114,7 @@ def test_torchvisions_list_of_tensors_is_the_references():
 
 @pytest.mark.parametrize("dilate", [(False, False, False), (False, False, True), (False, True, True)])
 def test_the_reference_is_torchvisions(dilate):
-    try:
-        from torchvision.models import resnet
-    except (ImportError, RuntimeError):
-        pytest.skip("torchvision cannot be imported")
+    resnet = library("torchvision").models.resnet
     theirs = resnet.ResNet(resnet.Bottleneck, list(DEPTHS), replace_stride_with_dilation=list(dilate))
     theirs = torch_resnet.draw(theirs).eval()
     reference = torch_resnet.ResNet("plain", 64, DEPTHS, 32 >> sum(dilate)).eval()

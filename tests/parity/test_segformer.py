@@ -4,7 +4,6 @@ mmsegmentation's head, which is another, is a module written from its formula.
 """
 
 import re
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +14,14 @@ from flax import nnx
 from configs import segformer
 from tests.interop.conftest import assert_reads, drawn, tiny_segformer, variables
 from tests.parity.comparison import channels_last, largest_error, loaded, relative_error, training_gradients
+from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers")
+transformers = library("transformers")
 
 from tests.parity.torch_resnet import draw  # noqa: E402
 

@@ -1,7 +1,5 @@
 """Swin against transformers' modules with the same random weights, through files in Hugging Face's names."""
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ from configs import upernet_swin
 from configs.parts import models
 from tests.interop.conftest import drawn, listed, tiny_swin, variables
 from tests.parity.comparison import channels_last, fill, relative_error
+from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.interop.stored_tensors import NewTensor
@@ -21,9 +20,7 @@ from vspw_jax.parallel import placement
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers")
+transformers = library("transformers")
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

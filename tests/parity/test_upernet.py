@@ -5,7 +5,6 @@ block 7, counted from 1, where the released code takes block 8's), so its parts 
 """
 
 import operator
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +12,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-pytest.importorskip("torch")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    pytest.importorskip("transformers")
-
-import torch
-
-from benchmarks import torch_training
 from configs import upernet
 from tests.parity.comparison import channels_last, fill, relative_error, training_gradients
+from tests.torch_libraries import library
 from vspw_jax.interop import namings
 from vspw_jax.models import segmenter
 from vspw_jax.parallel import placement
 from vspw_jax.training import train_state
+
+torch = pytest.importorskip("torch")
+library("transformers")
+from benchmarks import torch_training  # noqa: E402 - imports PyTorch.
 
 CLASSES, DIM = 7, 32
 PER_BLOCK, WHOLE = 1e-5, 1e-4

@@ -1,6 +1,7 @@
 """DeepLabV3's and FCN's heads in PyTorch, written from the papers with the names of mmsegmentation and torchvision.
 
-Drop-out is left out: it changes nothing in evaluation, and training is compared without it.
+Where torchvision is installed, `test_deeplabv3.py` compares its own with these. Drop-out is left out: it changes
+nothing in evaluation, and training is compared without it.
 """
 
 import torch

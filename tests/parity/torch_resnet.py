@@ -1,7 +1,6 @@
 """ResNet in PyTorch, written from the paper with the names of torchvision's and, for the deep stem, mmsegmentation's.
 
-torchvision's wheels need the CUDA build of PyTorch, which the tests do without. Where torchvision can be imported,
-`test_resnet.py` compares this with it.
+Where torchvision is installed, `test_resnet.py` compares this with it.
 """
 
 import torch

@@ -1,0 +1,152 @@
+"""Encoders against timm's own, with the same random weights, through files as timm's users have them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+
+from tests.interop.conftest import drawn, tiny_eva, tiny_focalnet, tiny_hrnet, tiny_resnet, tiny_swin, variables
+from tests.parity.comparison import channels_first, channels_last, relative_error
+from tests.torch_libraries import library
+from vspw_jax.interop import convert
+
+torch = pytest.importorskip("torch")
+timm = library("timm")
+from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
+
+FORWARD, GRADIENT = 1e-5, 1e-4
+"""Relative errors allowed: the largest difference over the largest value."""
+
+
+class Case(NamedTuple):
+    """A network of timm, of few and narrow blocks, and ours."""
+
+    theirs: Callable
+    maps: Callable
+    """Of their network and an image, channels first: those of our maps that timm has."""
+    model: ConfigDict
+    size: tuple[int, int] = (64, 96)
+    compared: slice = slice(None)
+    """Which of our maps."""
+
+
+def after_stages(first, norms):
+    """The maps after the stages; with the norms that ours has, as they begin, and timm has not."""
+
+    def maps(model, image):
+        found = model.forward_intermediates(image, indices=list(range(first, first + 4)), intermediates_only=True)
+        if not norms:
+            return found
+        last = [x.permute(0, 2, 3, 1) for x in found]
+        return [torch.nn.functional.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2) for x in last]
+
+    return maps
+
+
+def of_hrnet(model, image):
+    """Before what timm adds to classify."""
+    x = model.act1(model.bn1(model.conv1(image)))
+    return model.stages(model.act2(model.bn2(model.conv2(x))))
+
+
+def of_eva(model, image):
+    """The third and fourth map of BEiT's pyramid: timm has no layers that make the finer two."""
+    third, last = model.forward_intermediates(image, indices=[2, 3], intermediates_only=True)
+    return third, torch.nn.functional.max_pool2d(last, 2, 2)
+
+
+def resnet(name, stem, output_stride, size):
+    model = tiny_resnet("torchvision" if stem == "plain" else "mmseg")
+    model.encoder.update(width=64, depths=(1, 2, 1, 1), output_stride=output_stride)
+    make = lambda: timm.create_model(name, num_classes=0, layers=(1, 2, 1, 1), output_stride=output_stride)
+    return Case(make, after_stages(1, norms=False), model, size)
+
+
+def hrnet():
+    sizes = dict(width=16, stem_width=64, bottleneck_width=32, bottlenecks=1, modules=(1, 1, 1), blocks=2)
+    make = lambda: timm.create_model("hrnet_w18_small", num_classes=0)
+    return Case(make, of_hrnet, tiny_hrnet(**sizes, upsampling="nearest"))
+
+
+def swin():
+    """Windows that divide all maps and are smaller than the last: else timm shifts none there, and pads maps after it
+    shifted them, where Microsoft's code for segmentation pads before."""
+    depths, size = (2, 2, 4, 2), (128, 192)
+    make = lambda: timm.models.SwinTransformer(
+        size, embed_dim=16, depths=depths, num_heads=(2, 4, 8, 16), window_size=2, num_classes=0
+    )
+    return Case(make, after_stages(0, norms=True), tiny_swin(window=2, drop_path=0.0), size)
+
+
+def focalnet(theirs, ours):
+    make = lambda: timm.models.FocalNet(
+        depths=(1, 2, 1, 1), embed_dim=8, focal_levels=(2,) * 4, mlp_ratio=2.0, num_classes=0, **theirs
+    )
+    return Case(make, after_stages(0, norms=True), tiny_focalnet(**ours, drop_path=0.0))
+
+
+def eva02():
+    size, model = (64, 96), tiny_eva(drop_path=0.0)
+    model.image_size = size
+    make = lambda: timm.create_model(
+        "eva02_base_patch14_448", img_size=size, patch_size=16, embed_dim=32, depth=4, num_heads=2, mlp_ratio=20 / 32
+    )
+    return Case(make, of_eva, model, size, slice(2, 4))
+
+
+LARGE = dict(use_overlap_down=True, use_post_norm=True, layerscale_value=0.5)
+CASES = {
+    "resnet50": lambda: resnet("resnet50", "plain", 32, (75, 101)),
+    "resnet101c, stride 8": lambda: resnet("resnet101c", "deep", 8, (64, 96)),
+    "hrnet": hrnet,
+    "swin": swin,
+    "focalnet": lambda: focalnet({}, {}),
+    "focalnet, large": lambda: focalnet(LARGE, dict(overlaps=True, post_norm=True, layer_scale=0.5)),
+    "eva02": eva02,
+}
+
+
+def saved(tensors, path):
+    torch.save(tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
+def test_maps_and_gradients_of_a_file(make, tmp_path):
+    """Gradients of the image and of all that the file has, batch norms in evaluation."""
+    case = make()
+    theirs = draw(case.theirs()).eval()
+    path = saved(theirs.state_dict(), tmp_path / "A.pth")
+    encoder = convert.load_torch(drawn(case.model), path).encoder
+    for norm in getattr(encoder, "norms", ()):
+        norm.scale[...], norm.bias[...] = jnp.ones_like(norm.scale), jnp.zeros_like(norm.bias)
+    graphdef, params, others = nnx.split(encoder, nnx.Param, ...)
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, *case.size, 3)).astype(np.float32)
+    their_image = channels_first(image).requires_grad_()
+    wanted = case.maps(theirs, their_image)
+    weights = [rng.normal(size=x.shape[1]).astype(np.float32) for x in wanted]
+    sum((x * torch.from_numpy(w)[:, None, None]).mean() for x, w in zip(wanted, weights, strict=True)).backward()
+
+    def total(params, image):
+        maps = nnx.merge(graphdef, params, others)(image)[case.compared]
+        return sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True)), maps
+
+    (gradients, of_image), maps = jax.jit(jax.grad(total, (0, 1), has_aux=True))(params, image)
+    for x, expected in zip(maps, wanted, strict=True):
+        assert relative_error(x, channels_last(expected.detach())) < FORWARD
+    assert relative_error(of_image, channels_last(their_image.grad)) < GRADIENT
+    # Saved in the place of the weights, their gradients come out under our names.
+    tensors = theirs.state_dict() | {name: x.grad for name, x in theirs.named_parameters() if x.grad is not None}
+    path = saved(tensors, tmp_path / "B.pth")
+    first, second = (variables(convert.load_torch(drawn(case.model, seed), path).encoder) for seed in range(2))
+    found = {"/".join(map(str, keys)): x for keys, x in nnx.to_flat_state(gradients)}
+    in_file = [name for name in found if np.array_equal(first[name], second[name])]
+    assert in_file
+    errors = {name: relative_error(found[name][...], first[name]) for name in in_file}
+    assert max(errors.values()) < GRADIENT, errors
