@@ -14,9 +14,8 @@ from vspw_jax.models import segmenter
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402 - only where PyTorch is.
-
-from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
+from benchmarks import torch_internimage  # noqa: E402 - imports PyTorch.
+from tests.parity.torch_resnet import draw  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""
@@ -39,98 +38,37 @@ def sampled(value_CHW, x, y):
     return total
 
 
-class ChannelsLast(nn.Module):
-    """Stands where the source permutes, so that the norm has its number."""
+class PointByPoint(torch_internimage.DeformableConvolution):
+    """With samples by the formula, in place of a library's."""
 
-    def forward(self, x_NCHW):
-        return x_NCHW.permute(0, 2, 3, 1)
-
-
-class DeformableConvolution(nn.Module):
-    """Equation 2 of arXiv 2211.05778, point by point and group by group."""
-
-    def __init__(self, dim, reach):
-        super().__init__()
-        self.groups, self.reach = dim // GROUP, reach
-        last = nn.Sequential(ChannelsLast(), nn.LayerNorm(dim, eps=1e-6))
-        self.dw_conv = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, groups=dim), last, nn.GELU())
-        self.offset, self.mask = nn.Linear(dim, 18 * self.groups), nn.Linear(dim, 9 * self.groups)
-        self.input_proj, self.output_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
-
-    def forward(self, x_NHWC):
-        chosen = self.dw_conv(x_NHWC.permute(0, 3, 1, 2))
-        offset = self.offset(chosen).unflatten(-1, (self.groups, 9, 2))
-        mask = self.mask(chosen).unflatten(-1, (self.groups, 9)).softmax(-1)
-        value = self.input_proj(x_NHWC).permute(0, 3, 1, 2)
-        row, column = (grid.to(x_NHWC) for grid in torch.meshgrid(*map(torch.arange, x_NHWC.shape[1:3]), indexing="ij"))
+    def sampled(self, value_NCHW, x_NHWGP, y_NHWGP, mask_NHWGP):
         images = []
-        for n in range(len(x_NHWC)):
-            of_groups = []
-            for g in range(self.groups):
-                mine, total = value[n, g * GROUP : (g + 1) * GROUP], 0.0
-                for p in range(9):
-                    dx, dy = offset[n, :, :, g, p, 0], offset[n, :, :, g, p, 1]
-                    x = column + self.reach * (p // 3 - 1 + dx)
-                    y = row + self.reach * (p % 3 - 1 + dy)
-                    total = total + sampled(mine, x, y) * mask[n, :, :, g, p]
-                of_groups.append(total)
-            images.append(torch.cat(of_groups).permute(1, 2, 0))
-        return self.output_proj(torch.stack(images))
+        for value, x, y, mask in zip(value_NCHW, x_NHWGP, y_NHWGP, mask_NHWGP, strict=True):
+            groups = []
+            for g, mine in enumerate(value.chunk(self.groups)):
+                points = [sampled(mine, x[:, :, g, p], y[:, :, g, p]) * mask[:, :, g, p] for p in range(9)]
+                groups.append(sum(points))
+            images.append(torch.cat(groups))
+        return torch.stack(images)
 
 
-class Block(nn.Module):
-    def __init__(self, dim, post_norm, reach):
-        super().__init__()
-        self.post_norm = post_norm
-        self.norm1, self.norm2 = (nn.Sequential(nn.LayerNorm(dim, eps=1e-6)) for _ in range(2))
-        self.gamma1, self.gamma2 = (nn.Parameter(torch.ones(dim)) for _ in range(2))
-        self.dcn = DeformableConvolution(dim, reach)
-        parts = {"fc1": nn.Linear(dim, 2 * dim), "act": nn.GELU(), "fc2": nn.Linear(2 * dim, dim)}
-        self.mlp = nn.ModuleDict(parts)
-
-    def forward(self, x):
-        mlp = lambda x: self.mlp["fc2"](self.mlp["act"](self.mlp["fc1"](x)))
-        for norm, module, gamma in ((self.norm1, self.dcn, self.gamma1), (self.norm2, mlp, self.gamma2)):
-            x = x + gamma * (norm(module(x)) if self.post_norm else module(norm(x)))
-        return x
+def network(post_norm, reach, convolution=PointByPoint):
+    return torch_internimage.InternImage(DIM, DEPTHS, GROUP, 2.0, post_norm, reach, convolution)
 
 
-class InternImage(nn.Module):
-    """Gives the four maps, channels first."""
-
-    def __init__(self, post_norm, reach):
-        super().__init__()
-        norm = lambda dim: nn.Sequential(ChannelsLast(), nn.LayerNorm(dim, eps=1e-6))
-        conv = lambda before, after, bias=True: nn.Conv2d(before, after, 3, 2, 1, bias=bias)
-        parts = {"conv1": conv(3, DIM // 2), "norm1": norm(DIM // 2), "conv2": conv(DIM // 2, DIM), "norm2": norm(DIM)}
-        self.patch_embed, self.levels = nn.ModuleDict(parts), nn.ModuleList()
-        for stage, depth in enumerate(DEPTHS):
-            dim = DIM * 2**stage
-            level = nn.ModuleDict({"blocks": nn.ModuleList([Block(dim, post_norm, reach) for _ in range(depth)])})
-            if not post_norm:
-                level["norm"] = nn.Sequential(nn.LayerNorm(dim, eps=1e-6))
-            if stage < 3:
-                level["downsample"] = nn.ModuleDict({"conv": conv(dim, 2 * dim, False), "norm": norm(2 * dim)})
-            self.levels.append(level)
-
-    def forward(self, image):
-        first, halved, maps = lambda x: x.permute(0, 3, 1, 2), self.patch_embed, []
-        x = nn.functional.gelu(halved["norm1"](halved["conv1"](image)))
-        x = halved["norm2"](halved["conv2"](first(x)))
-        for level in self.levels:
-            for block in level["blocks"]:
-                x = block(x)
-            x = level["norm"](x) if "norm" in level else x
-            maps.append(first(x))
-            if "downsample" in level:
-                x = level["downsample"]["norm"](level["downsample"]["conv"](first(x)))
-        return maps
+def test_the_reference_samples_as_the_benchmarks_peer():
+    """The formula and PyTorch's `grid_sample`, within the map and outside."""
+    formula, peer = (draw(network(True, 2.0, kind)) for kind in (PointByPoint, torch_internimage.DeformableConvolution))
+    image = channels_first(np.random.default_rng(0).normal(size=(2, *IMAGES[1], 3)).astype(np.float32))
+    with torch.no_grad():
+        for x, wanted in zip(peer(image), formula(image), strict=True):
+            assert relative_error(x.numpy(), wanted.numpy()) < FORWARD
 
 
 @pytest.fixture(scope="module", params=OPTIONS.values(), ids=OPTIONS.keys())
 def pair(request, tmp_path_factory):
     """(their network, ours, read from a file in OpenGVLab's names, our config.model)."""
-    theirs, path = draw(InternImage(**request.param)).eval(), tmp_path_factory.mktemp("torch") / "theirs.pth"
+    theirs, path = draw(network(**request.param)).eval(), tmp_path_factory.mktemp("torch") / "theirs.pth"
     torch.save({"model": theirs.state_dict()}, path)
     model = tiny_internimage(**request.param)
     return theirs, convert.load_torch(drawn(model, seed=1), path).encoder, model
