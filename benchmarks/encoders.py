@@ -1,0 +1,309 @@
+"""Each encoder beside the same encoder in PyTorch: time of a forward pass and of a training step, on CPU.
+
+    python -m benchmarks.encoders --crop=224 --rounds=5
+    python -m benchmarks.encoders --encoders=swin,focalnet --threads=1 --clock=cpu
+
+The peers are timm's and transformers' networks, and for InternImage, whose public code needs a compiled operator, its
+form without it (benchmarks/torch_internimage.py); benchmarks/torch_libraries.py says how to install them. BEiT with
+ViT-Adapter is in benchmarks/network.py, which has EVA-01's layers too.
+
+Both have the same weights, through a file in the peer's names, and images, on the same cores, in float32. Maps, and
+the length of all gradients together, are compared first; no figure is printed if they differ by more than `TOLERANCES`.
+Then they take turns, under an allocator that keeps freed memory (see benchmarks/network.py); medians and their ratio
+(below 1: JAX is the faster) are printed. "Step" is the forward and backward pass in training mode of the maps' sum
+weighted by drawn numbers, without an optimizer and without stochastic depth.
+"""
+
+import argparse
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from benchmarks import measure, torch_internimage, torch_libraries
+from configs import upernet
+from configs.parts import models
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.interop import convert
+from vspw_jax.models import segmenter
+from vspw_jax.parallel.mesh import compiler_options, make_mesh
+
+TOLERANCES = 1e-4, 1e-3
+"""Of the maps and of the gradients' length, relative."""
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+ONLY_OURS = ("norms", "fpn1", "fpn2")
+"""Parts of encoders that the peers have not: norms of the maps, and the finer maps of BEiT's pyramid."""
+
+
+class Pair(NamedTuple):
+    """An encoder, and the peer for images of a side."""
+
+    title: str
+    config: Callable[[], ConfigDict]
+    theirs: Callable[[int], torch.nn.Module]
+    maps: Callable[[torch.nn.Module, torch.Tensor], list[torch.Tensor]]
+    """The peer's, channels first."""
+    compared: slice = slice(None)
+    """Which of our maps the peer has."""
+
+
+def timm(name: str, **fields: object) -> torch.nn.Module:
+    """A network of timm without its classifier."""
+    return torch_libraries.load("timm").create_model(name, num_classes=0, **fields)
+
+
+def after_stages(network, image):
+    """The last four maps of a network of timm."""
+    return network.forward_intermediates(image, indices=4, intermediates_only=True)
+
+
+def normed_after_stages(network, image):
+    """With norms as they begin: ours has one for each map, and the peer none."""
+    last = [x.permute(0, 2, 3, 1) for x in after_stages(network, image)]
+    return [torch.nn.functional.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2) for x in last]
+
+
+def of_hrnet(network, image):
+    """Before what timm adds to classify."""
+    x = network.act1(network.bn1(network.conv1(image)))
+    return network.stages(network.act2(network.bn2(network.conv2(x))))
+
+
+def of_eva(network, image):
+    """The two coarser maps of BEiT's pyramid."""
+    third, last = network.forward_intermediates(image, indices=[7, 11], intermediates_only=True)
+    return [third, torch.nn.functional.max_pool2d(last, 2, 2)]
+
+
+def of_segformer(network, image):
+    """transformers': all four."""
+    return list(network(image, output_hidden_states=True).hidden_states)
+
+
+def segformer(depths: tuple[int, ...], dims: tuple[int, ...]) -> torch.nn.Module:
+    """transformers' MiT of other sizes."""
+    transformers = torch_libraries.load("transformers")
+    heads = [dim // dims[0] for dim in dims]
+    fields = dict(depths=list(depths), hidden_sizes=list(dims), num_attention_heads=heads, drop_path_rate=0.0)
+    dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return transformers.SegformerModel(transformers.SegformerConfig(**fields, **dropout))
+
+
+def section(make: Callable[[], ConfigDict], **fields: object) -> Callable[[], ConfigDict]:
+    """An encoder's section with other fields."""
+
+    def made() -> ConfigDict:
+        result = make()
+        result.update(fields)
+        if "drop_path" in result:
+            result.drop_path = 0.0
+        return result
+
+    return made
+
+
+SMALL = (2, 2, 6, 2)
+"""Blocks of the stages of Swin-T and FocalNet-T."""
+EVA02_B = dict(dim=768, depth=12, heads=12, hidden=2048, out_blocks=(4, 6, 8, 12))
+INTERNIMAGE_T = dict(dim=64, depths=(4, 4, 18, 4), group_width=16, mlp_ratio=4.0, post_norm=False, reach=1.0)
+PAIRS = {
+    "resnet": Pair(
+        "ResNet-50, stride 32",
+        section(models.resnet_50, output_stride=32),
+        lambda side: timm("resnet50"),
+        after_stages,
+    ),
+    "hrnet": Pair(
+        "HRNetV2-W18",
+        section(models.hrnet_w48, width=18, upsampling="nearest"),
+        lambda side: timm("hrnet_w18"),
+        of_hrnet,
+    ),
+    "swin": Pair(
+        "Swin-T",
+        section(models.swin_base, dim=96, depths=SMALL),
+        lambda side: timm("swin_tiny_patch4_window7_224", img_size=side, drop_path_rate=0.0, always_partition=True),
+        normed_after_stages,
+    ),
+    "focalnet": Pair(
+        "FocalNet-T, windows from 3",
+        section(models.focalnet_base, dim=96, depths=SMALL, window=3),
+        lambda side: timm("focalnet_tiny_lrf"),
+        normed_after_stages,
+    ),
+    "internimage": Pair(
+        "InternImage-T",
+        section(models.internimage_xl, **INTERNIMAGE_T),
+        lambda side: torch_internimage.InternImage(**INTERNIMAGE_T),
+        lambda network, image: network(image),
+    ),
+    "eva02": Pair(
+        "EVA-02-B",
+        section(models.eva02_large, **EVA02_B),
+        lambda side: timm("eva02_base_patch14_448", img_size=side, patch_size=16),
+        of_eva,
+        slice(2, 4),
+    ),
+    "mit": Pair(
+        "MiT-B2",
+        section(models.mit_b2, epsilons="hugging_face"),
+        lambda side: segformer((3, 4, 6, 3), (64, 128, 320, 512)),
+        of_segformer,
+    ),
+}
+
+
+def directions(maps):
+    """Numbers that weigh the maps' channels in the scalar whose gradient is taken; by the cells they differ too."""
+    rng = np.random.default_rng(2)
+    return [rng.normal(size=x.shape).astype(np.float32) / np.sqrt(np.prod(x.shape)) for x in maps]
+
+
+class Torch:
+    """The peer; `forward` gives maps, `step` gradients."""
+
+    def __init__(self, pair: Pair, image_NHWC: np.ndarray) -> None:
+        torch.manual_seed(0)
+        self.maps, self.network = pair.maps, pair.theirs(image_NHWC.shape[1])
+        self.image = torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
+        self.weighing = [torch.from_numpy(x) for x in directions(self.forward())]
+
+    def forward(self):
+        """The maps, channels first."""
+        with torch.inference_mode():
+            return self.maps(self.network.eval(), self.image)
+
+    def step(self):
+        """Gradients of all parameters that the maps depend on."""
+        self.network.train().zero_grad(set_to_none=True)
+        maps = self.maps(self.network, self.image)
+        sum((x * weight).sum() for x, weight in zip(maps, self.weighing, strict=True)).backward()
+        return [x.grad for x in self.network.parameters() if x.grad is not None]
+
+
+class Jax:
+    """Ours, with the same weights; `compile_seconds` are the step's."""
+
+    def __init__(self, pair: Pair, theirs: Torch, image_NHWC: np.ndarray) -> None:
+        model = upernet.get_config("demo").model
+        model.encoder, model.image_size, model.dtype = pair.config(), image_NHWC.shape[1:3], "float32"
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "theirs.pth"
+            torch.save(theirs.network.state_dict(), path)
+            encoder = convert.load_torch(segmenter.build(model, jax.random.key(0)), path).encoder
+        graphdef, *variables = nnx.split(encoder, nnx.Param, ...)
+        self.params, self.others = map(nnx.to_pure_dict, variables)
+        self.image, mesh = jnp.asarray(image_NHWC), make_mesh(devices=jax.devices()[:1])
+        self.weighing = [jnp.asarray(x.numpy().transpose(0, 2, 3, 1)) for x in theirs.weighing]
+
+        def maps(params, others, image, train):
+            return nnx.merge(graphdef, params, others)(image, train=train)[pair.compared]
+
+        def step(params, others, image, weighing):
+            def loss(params):
+                found = maps(params, others, image, True)
+                return sum((x * weight).sum() for x, weight in zip(found, weighing, strict=True))
+
+            return jax.grad(loss)(params)
+
+        options = compiler_options(mesh)  # As train_step has them.
+        self._forward = jax.jit(lambda *arguments: maps(*arguments, False), compiler_options=options)
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=(P(),) * 4, out_specs=P(), check_vma=False)
+        started = time.perf_counter()
+        lowered = jax.jit(mapped, compiler_options=options).lower(self.params, self.others, self.image, self.weighing)
+        self._step = lowered.compile()
+        self.compile_seconds = time.perf_counter() - started
+
+    def forward(self):
+        """The maps, channels last."""
+        return jax.block_until_ready(self._forward(self.params, self.others, self.image))
+
+    def step(self):
+        """Gradients as a tree; zero where the maps do not depend on a parameter."""
+        return jax.block_until_ready(self._step(self.params, self.others, self.image, self.weighing))
+
+
+def length(arrays) -> float:
+    """Of all arrays together."""
+    return float(np.sqrt(sum(np.square(np.asarray(x), dtype=np.float64).sum() for x in arrays)))
+
+
+def check_equal(name: str, ours: Jax, theirs: Torch) -> None:
+    """Compares maps and the length of the gradients.
+
+    Raises:
+      UserError: they differ.
+    """
+    worst = 0.0
+    for x, wanted in zip(ours.forward(), theirs.forward(), strict=True):
+        difference = np.asarray(x) - wanted.numpy().transpose(0, 2, 3, 1)
+        worst = max(worst, length([difference]) / length([wanted]))
+    shared = {name: gradients for name, gradients in ours.step().items() if name not in ONLY_OURS}
+    wanted = length(theirs.step())
+    of_gradients = abs(length(jax.tree.leaves(shared)) - wanted) / wanted
+    if not (worst < TOLERANCES[0] and of_gradients < TOLERANCES[1]):
+        raise UserError(f"{name} differs from its peer: maps by {worst:.1e}, gradients' length by {of_gradients:.1e}.")
+
+
+def row(name: str, flags: argparse.Namespace) -> str:
+    """A line of the table."""
+    pair = PAIRS[name]
+    image = np.random.default_rng(1).normal(size=(flags.batch, flags.crop, flags.crop, 3)).astype(np.float32)
+    theirs = Torch(pair, image)
+    ours = Jax(pair, theirs, image)
+    check_equal(name, ours, theirs)
+    count = sum(x.numel() for x in theirs.network.parameters()) / 1e6
+    cells = [pair.title, f"{count:.1f}"]
+    for part in ("forward", "step"):
+        here, there = measure.take_turns(
+            [getattr(ours, part), getattr(theirs, part)], flags.rounds, CLOCKS[flags.clock]
+        )
+        cells += [f"{here:.3f}", f"{there:.3f}", f"{here / there:.2f}"]
+    return f"| {' | '.join([*cells, f'{ours.compile_seconds:.0f}'])} |"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--encoders", default=",".join(PAIRS), help="names joined by commas (default: all)")
+    result.add_argument("--crop", type=int, default=224, help="pixels a side, a multiple of 32")
+    result.add_argument("--batch", type=int, default=1, help="images")
+    result.add_argument("--rounds", type=int, default=5)
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: with 1 thread, where others use the cores"
+    )
+    return result
+
+
+def main() -> None:
+    """Command line."""
+    flags = parser().parse_args()
+    names = flags.encoders.split(",")
+    if unknown := [name for name in names if name not in PAIRS]:
+        raise UserError(f"No encoder here is called {', '.join(unknown)}: expected some of {', '.join(PAIRS)}.")
+    measure.keep_freed_memory("benchmarks.encoders")
+    # Before the first computation: thread pools are sized by the cores that the process may use.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])
+    torch.set_num_threads(flags.threads)
+    jax.config.update("jax_platforms", "cpu")
+    print(f"crop {flags.crop}, batch {flags.batch}, {flags.threads} threads, {flags.clock} clock;")
+    print(f"JAX {jax.__version__}, PyTorch {torch.__version__}; seconds\n")
+    print("| encoder | M | forward: JAX | PyTorch | ratio | step: JAX | PyTorch | ratio | step compiled in |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    for name in names:
+        print(row(name, flags), flush=True)
+
+
+if __name__ == "__main__":
+    run_program(main)
