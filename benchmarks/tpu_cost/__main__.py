@@ -3,6 +3,7 @@
     pip install -r requirements.txt -r requirements-tpu.txt
     python -m benchmarks.tpu_cost --recipe=nce --crop=480 --frames=2 --topology=v5e:2x2 --json=before.json
     python -m benchmarks.tpu_cost --recipe=nce --part=loss --crop=480 --frames=2 --schedules       the mask loss alone
+    python -m benchmarks.tpu_cost --recipe=upernet_swin --part=encoder --crop=896 --frames=1     the encoder alone
     python -m benchmarks.tpu_cost --compare before.json after.json
     python -m benchmarks.tpu_cost --check --topology=v5e:2x2      programs whose cost is known
 
@@ -15,6 +16,7 @@ instructions that carry no estimate by the bundles of their schedules, which tak
 """
 
 import contextlib
+import copy
 import json
 import os
 import pathlib
@@ -57,12 +59,12 @@ def summary(text, topology, known=None):
     }
 
 
-def compiled_text(traced):
-    """The text of a traced step, compiled; UserError where it does not fit into a chip."""
+def compiled_program(traced):
+    """A traced program, compiled; UserError where it does not fit into a chip."""
     import jax
 
     try:
-        return traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+        return traced.lower(lowering_platforms=("tpu",)).compile()
     except jax.errors.JaxRuntimeError as error:
         found = compile_for_tpu.TOO_LARGE.search(str(error))
         if not found:
@@ -85,45 +87,47 @@ def written_program(path):
 
 
 def of_recipe(options, folder=None):
-    """The account of a recipe's step or loss; `folder` is where the compiler leaves its schedules, if it does."""
+    """The account of a recipe's step or a part of it; `folder` is where the compiler leaves its schedules, if any."""
     import jax
+
+    from benchmarks.tpu_cost import encoders, losses
 
     # Frames that an instruction keeps: by default the innermost ten, which do not reach up to the model's modules.
     jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)
-    if options.part == "loss":
-        from benchmarks.tpu_cost import losses
+    trace = {"step": traced_step, "loss": losses.traced, "encoder": encoders.traced}[options.part]
+    traced = trace(options)
+    account = compiled(traced, options, folder)
+    account |= work("hardware", traced, options, account["cycles"])
+    if options.part != "loss":  # In which nothing is rematerialised.
+        once = copy.copy(options)
+        once.remat = "none"
+        account |= work("model", trace(once), options, account["cycles"])
+    return account
 
-        return compiled(losses.traced(options), options, folder)
-    return of_step(options, folder)
+
+def traced_step(options):
+    """The recipe's step, traced for the chips of --topology."""
+    return compile_for_tpu.traced_step(options, compile_for_tpu.devices_of(options.topology), "tpu")[0]
 
 
-def of_step(options, folder):
-    """See `of_recipe`."""
-    import copy
-
+def work(name, traced, options, cycles):
+    """What a traced program has of matrix products and convolutions, and its share of the chip's peak in that time."""
     from vspw_jax.inspection import step_cost
 
-    devices = compile_for_tpu.devices_of(options.topology)
-    traced, _ = compile_for_tpu.traced_step(options, devices, "tpu")
-    once = copy.copy(options)
-    once.remat = "none"
-    without_remat, _ = compile_for_tpu.traced_step(once, devices, "tpu")
-    account = compiled(traced, options, folder)
-    chip = chips.of_topology(options.topology)
-    for name, trace in (("model", without_remat), ("hardware", traced)):
-        operations = step_cost.matrix_flops(trace.jaxpr.jaxpr)
-        account[f"{name}_TFLOP"] = round(operations / 1e12, 4)
-        account[f"{name}_share_of_peak"] = round(chip.share_of_peak(operations, account["cycles"]), 4)
-    return account
+    operations = step_cost.matrix_flops(traced.jaxpr.jaxpr)
+    share = chips.of_topology(options.topology).share_of_peak(operations, cycles)
+    return {f"{name}_TFLOP": round(operations / 1e12, 4), f"{name}_share_of_peak": round(share, 4)}
 
 
 def compiled(traced, options, folder):
     """The account of a traced program."""
     started = time.monotonic()
     with schedules.collected(folder) if folder else contextlib.nullcontext({}) as known:
-        text = compiled_text(traced)
+        program = compiled_program(traced)
+        text = program.as_text()
     account = summary(text, options.topology, known)
     account["compile_s"] = round(time.monotonic() - started)
+    account["peak_GiB"] = round(program.memory_analysis().peak_memory_in_bytes / 2**30, 2)
     if options.text:
         pathlib.Path(options.text).write_text(text)
     return account
@@ -154,6 +158,8 @@ def show(account):
         if f"{name}_TFLOP" in account:
             share = account[f"{name}_share_of_peak"]
             print(f"  {name}: {account[f'{name}_TFLOP']} TFLOP, {share:.1%} of the peak in that time")
+    if "peak_GiB" in account:
+        print(f"  at most {account['peak_GiB']} GiB of a chip at once")
     unknown = account["not_estimated"]
     print(f"  without an estimate: {', '.join(f'{count} x {kind}' for kind, count in unknown.items()) or 'nothing'}")
     if account["by_schedule"]:
@@ -181,8 +187,11 @@ def parser():
     result = compile_for_tpu.step_parser()
     result.description = "What a training step costs on TPUs that are not here, by their compiler's account."
     result.add_argument("--topology", default="v5e:2x2", help="Of v5e, v5p or v6e.")
-    part = "What is compiled: the step, or its mask classification loss with its gradient, which takes minutes."
-    result.add_argument("--part", choices=("step", "loss"), default="step", help=part)
+    part = (
+        "What is compiled: the step, or in minutes, for one chip, its mask classification loss or the recipe's encoder,"
+    )
+    part += " each with its gradient."
+    result.add_argument("--part", choices=("step", "loss", "encoder"), default="step", help=part)
     result.add_argument("--json", default="", help="File for the whole account.")
     result.add_argument("--schedules", action="store_true", help="Count by schedules what carries no estimate.")
     result.add_argument("--program", default="", help="File of a compiled program's text, in place of a recipe's step.")
