@@ -40,8 +40,9 @@ from vspw_jax.interop import convert
 from vspw_jax.models import segmenter
 from vspw_jax.parallel.mesh import compiler_options, make_mesh
 
-TOLERANCES = 1e-4, 1e-3
-"""Of the maps and of the gradients' length, relative."""
+TOLERANCES = 1e-4, 5e-3
+"""Of the maps and of the gradients' length, relative: of a single image HRNet's batch norms see few cells, and rounding
+gives inputs of ReLU another sign."""
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 

@@ -10,10 +10,12 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
+from configs import upernet
+from configs.parts import models
 from tests.interop.conftest import drawn, tiny_eva, tiny_focalnet, tiny_hrnet, tiny_resnet, tiny_swin, variables
 from tests.parity.comparison import channels_first, channels_last, relative_error
 from tests.torch_libraries import library
-from vspw_jax.interop import convert
+from vspw_jax.interop import convert, namings
 
 torch = pytest.importorskip("torch")
 timm = library("timm")
@@ -150,3 +152,32 @@ def test_maps_and_gradients_of_a_file(make, tmp_path):
     assert in_file
     errors = {name: relative_error(found[name][...], first[name]) for name in in_file}
     assert max(errors.values()) < GRADIENT, errors
+
+
+def with_encoder(encoder, **fields):
+    model = upernet.get_config().model
+    model.encoder = encoder
+    model.encoder.update(fields)
+    return model
+
+
+RELEASED = {
+    "resnet50": lambda: with_encoder(models.resnet_50()),
+    "resnet101c": lambda: with_encoder(models.resnet_101()),
+    "hrnet_w48": lambda: with_encoder(models.hrnet_w48()),
+    "swin_large_patch4_window12_384": lambda: with_encoder(models.swin_base(), dim=192, window=12),
+    "focalnet_base_lrf": lambda: with_encoder(models.focalnet_base()),
+    "eva02_large_patch14_448": lambda: with_encoder(models.eva02_large()),
+    "eva_giant_patch14_336": lambda: with_encoder(models.eva01_giant_adapter()),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_every_tensor_of_a_released_network_is_read_or_known(name):
+    """At its full size, by names."""
+    with torch.device("meta"):
+        names = set(timm.create_model(name).state_dict())
+    naming, model = namings.recognise(names, name), RELEASED[name]()
+    rows = {row.theirs for row in naming.rows(model, names)}
+    assert rows <= names
+    assert not [left for left in names - rows if not naming.why_left_out(model, left)]
