@@ -170,8 +170,7 @@ def main():
     flags = parser().parse_args()
     if not flags.memory_of:
         measure.keep_freed_memory("benchmarks.contrastive")
-    # Before the first computation: thread pools are sized by the cores that the process may use.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])
+    measure.keep_to_cores(flags.threads)
     os.environ["OMP_NUM_THREADS"] = str(flags.threads)
     if flags.memory_of or flags.times:
         print(json.dumps((resident if flags.memory_of else times)(flags, flags.patches[0])))

@@ -17,7 +17,6 @@ weighted by drawn numbers, without an optimizer and without stochastic depth.
 import argparse
 import contextlib
 import io
-import os
 import pathlib
 import tempfile
 import time
@@ -43,7 +42,6 @@ from vspw_jax.parallel.mesh import compiler_options, make_mesh
 TOLERANCES = 1e-4, 5e-3
 """Of the maps and of the gradients' length, relative: of a single image HRNet's batch norms see few cells, and rounding
 gives inputs of ReLU another sign."""
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Pair(NamedTuple):
@@ -273,7 +271,7 @@ def row(name: str, flags: argparse.Namespace) -> str:
     cells = [pair.title, f"{count:.1f}"]
     for part in ("forward", "step"):
         here, there = measure.take_turns(
-            [getattr(ours, part), getattr(theirs, part)], flags.rounds, CLOCKS[flags.clock]
+            [getattr(ours, part), getattr(theirs, part)], flags.rounds, measure.CLOCKS[flags.clock]
         )
         cells += [f"{here:.3f}", f"{there:.3f}", f"{here / there:.2f}"]
     return f"| {' | '.join([*cells, f'{ours.compile_seconds:.0f}'])} |"
@@ -285,11 +283,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--encoders", default=",".join(PAIRS), help="names joined by commas (default: all)")
     result.add_argument("--crop", type=int, default=224, help="pixels a side, a multiple of 32")
     result.add_argument("--batch", type=int, default=1, help="images")
-    result.add_argument("--rounds", type=int, default=5)
-    result.add_argument("--threads", type=int, default=os.cpu_count())
-    result.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: with 1 thread, where others use the cores"
-    )
+    measure.add_timing_flags(result)
     return result
 
 
@@ -300,8 +294,7 @@ def main() -> None:
     if unknown := [name for name in names if name not in PAIRS]:
         raise UserError(f"No encoder here is called {', '.join(unknown)}: expected some of {', '.join(PAIRS)}.")
     measure.keep_freed_memory("benchmarks.encoders")
-    # Before the first computation: thread pools are sized by the cores that the process may use.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])
+    measure.keep_to_cores(flags.threads)
     torch.set_num_threads(flags.threads)
     jax.config.update("jax_platforms", "cpu")
     print(f"crop {flags.crop}, batch {flags.batch}, {flags.threads} threads, {flags.clock} clock;")

@@ -4,12 +4,29 @@ import ctypes
 import os
 import pathlib
 import sys
+import time
 
 import numpy as np
 
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
 """By these glibc keeps freed memory: by default it goes back to the system after every pass, which costs PyTorch more
 than JAX. For times, not for memory."""
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def add_timing_flags(parser):
+    """How often, on how many cores, and by which of `CLOCKS` times are taken."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: with 1 thread, where others use the cores"
+    )
+
+
+def keep_to_cores(count):
+    """Before the first computation: thread pools are sized by the cores that the process may use."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def keep_freed_memory(module):

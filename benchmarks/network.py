@@ -17,7 +17,6 @@ by default it goes back to the system after every pass, which costs PyTorch more
 import argparse
 import functools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -38,7 +37,6 @@ from vspw_jax.training import train_state
 
 TOLERANCES = {"float32": (1e-4, 3e-3), "bfloat16": (5e-2, 3e-1)}
 """Of outputs and gradients, relative. Rounding of bfloat16 grows through two dozen blocks, in either library."""
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def recipe(size, crop, remat, dtype="float32"):
@@ -233,7 +231,9 @@ def compare(flags):
     errors = check_equal(config, ours, theirs)
     print(f"relative error of outputs {errors[0]:.1e}, of gradients {errors[1]:.1e}", flush=True)
     for name in ("forward", "step"):
-        seconds = measure.take_turns([getattr(ours, name), getattr(theirs, name)], flags.rounds, CLOCKS[flags.clock])
+        seconds = measure.take_turns(
+            [getattr(ours, name), getattr(theirs, name)], flags.rounds, measure.CLOCKS[flags.clock]
+        )
         print(
             f"{name:<8} JAX {seconds[0]:.4f} s  PyTorch {seconds[1]:.4f} s  ratio {seconds[0] / seconds[1]:.2f}",
             flush=True,
@@ -252,11 +252,7 @@ def parser():
     result.add_argument("--size", choices=("demo", "base", "large"), default="demo")
     result.add_argument("--crop", type=int, help="pixels, a multiple of 32; default 96 for demo, else 224")
     result.add_argument("--batch", type=int, default=1)
-    result.add_argument("--rounds", type=int, default=5)
-    result.add_argument("--threads", type=int, default=os.cpu_count())
-    result.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: with 1 thread, where others use the cores"
-    )
+    measure.add_timing_flags(result)
     result.add_argument("--remat", choices=("none", "dots", "full"), default="none", help="of the timed JAX step")
     result.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     result.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
@@ -270,8 +266,7 @@ def main():
     flags.crop = flags.crop or (96 if flags.size == "demo" else 224)
     if not flags.memory_of:
         measure.keep_freed_memory("benchmarks.network")
-    # Before the first computation: thread pools are sized by the cores that the process may use.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])
+    measure.keep_to_cores(flags.threads)
     torch.set_num_threads(flags.threads)
     if flags.device == "cpu":
         jax.config.update("jax_platforms", "cpu")

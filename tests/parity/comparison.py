@@ -119,3 +119,38 @@ def training_gradients(config, state, batch):
         lambda params: jax.value_and_grad(loss)(params), mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False
     )
     return jax.jit(mapped)(params)
+
+
+def assert_same_maps(ours, theirs, size, allowed, *, their_maps=None, compared=slice(None), train=False):
+    """Of our encoder and a PyTorch module, of a drawn image: maps and the image's gradient.
+
+    Args:
+      allowed: relative errors of maps and of gradients.
+      their_maps: of their module and an image, channels first; by default what the module gives.
+      compared: which of our maps those are.
+
+    Returns:
+      The gradients of our parameters, a tree; those of theirs are left at them.
+    """
+    import torch  # Users' tests load without it.
+
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, *size, 3)).astype(np.float32)
+    their_image = channels_first(image).requires_grad_()
+    theirs.train(train).zero_grad()
+    wanted = (their_maps or (lambda module, image: module(image)))(theirs, their_image)
+    weights = [rng.normal(size=x.shape[1]).astype(np.float32) for x in wanted]
+    sum((x * torch.from_numpy(w)[:, None, None]).mean() for x, w in zip(wanted, weights, strict=True)).backward()
+    theirs.eval()
+    graphdef, params, others = nnx.split(ours, nnx.Param, ...)
+
+    def total(params, image):
+        maps = nnx.merge(graphdef, params, others)(image, train=train)[compared]
+        return sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True)), maps
+
+    compute = jax.jit(jax.grad(total, (0, 1), has_aux=True))
+    (gradients, of_image), maps = compute(nnx.to_pure_dict(params), image)
+    for x, expected in zip(maps, wanted, strict=True):
+        assert relative_error(x, channels_last(expected.detach())) < allowed[0]
+    assert relative_error(of_image, channels_last(their_image.grad)) < allowed[1]
+    return gradients

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from configs import upernet
 from configs.parts import models
 from tests.interop.conftest import drawn, tiny_eva, tiny_focalnet, tiny_hrnet, tiny_resnet, tiny_swin, variables
-from tests.parity.comparison import channels_first, channels_last, relative_error
+from tests.parity.comparison import assert_same_maps, relative_error
 from tests.torch_libraries import library
 from vspw_jax.interop import convert, namings
 
@@ -122,35 +121,22 @@ def saved(tensors, path):
 def test_maps_and_gradients_of_a_file(make, tmp_path):
     """Gradients of the image and of all that the file has, batch norms in evaluation."""
     case = make()
-    theirs = draw(case.theirs()).eval()
+    theirs = draw(case.theirs())
     path = saved(theirs.state_dict(), tmp_path / "A.pth")
     encoder = convert.load_torch(drawn(case.model), path).encoder
     for norm in getattr(encoder, "norms", ()):
         norm.scale[...], norm.bias[...] = jnp.ones_like(norm.scale), jnp.zeros_like(norm.bias)
-    graphdef, params, others = nnx.split(encoder, nnx.Param, ...)
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(2, *case.size, 3)).astype(np.float32)
-    their_image = channels_first(image).requires_grad_()
-    wanted = case.maps(theirs, their_image)
-    weights = [rng.normal(size=x.shape[1]).astype(np.float32) for x in wanted]
-    sum((x * torch.from_numpy(w)[:, None, None]).mean() for x, w in zip(wanted, weights, strict=True)).backward()
-
-    def total(params, image):
-        maps = nnx.merge(graphdef, params, others)(image)[case.compared]
-        return sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True)), maps
-
-    (gradients, of_image), maps = jax.jit(jax.grad(total, (0, 1), has_aux=True))(params, image)
-    for x, expected in zip(maps, wanted, strict=True):
-        assert relative_error(x, channels_last(expected.detach())) < FORWARD
-    assert relative_error(of_image, channels_last(their_image.grad)) < GRADIENT
+    gradients = assert_same_maps(
+        encoder, theirs, case.size, (FORWARD, GRADIENT), their_maps=case.maps, compared=case.compared
+    )
     # Saved in the place of the weights, their gradients come out under our names.
     tensors = theirs.state_dict() | {name: x.grad for name, x in theirs.named_parameters() if x.grad is not None}
     path = saved(tensors, tmp_path / "B.pth")
     first, second = (variables(convert.load_torch(drawn(case.model, seed), path).encoder) for seed in range(2))
-    found = {"/".join(map(str, keys)): x for keys, x in nnx.to_flat_state(gradients)}
+    found = {"/".join(map(str, keys)): x for keys, x in traverse_util.flatten_dict(gradients).items()}
     in_file = [name for name in found if np.array_equal(first[name], second[name])]
     assert in_file
-    errors = {name: relative_error(found[name][...], first[name]) for name in in_file}
+    errors = {name: relative_error(found[name], first[name]) for name in in_file}
     assert max(errors.values()) < GRADIENT, errors
 
 
