@@ -91,13 +91,13 @@ def of_segformer(network, image):
     return list(network(image, output_hidden_states=True).hidden_states)
 
 
-def segformer(depths: tuple[int, ...], dims: tuple[int, ...]) -> torch.nn.Module:
-    """transformers' MiT of other sizes."""
+def segformer(depths: tuple[int, ...], dims: tuple[int, ...], **others: object) -> torch.nn.Module:
+    """transformers' MiT, without dropout."""
     transformers = torch_libraries.load("transformers")
     heads = [dim // dims[0] for dim in dims]
     fields = dict(depths=list(depths), hidden_sizes=list(dims), num_attention_heads=heads, drop_path_rate=0.0)
     dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    return transformers.SegformerModel(transformers.SegformerConfig(**fields, **dropout))
+    return transformers.SegformerModel(transformers.SegformerConfig(**fields, **dropout, **others))
 
 
 def section(make: Callable[[], ConfigDict], **fields: object) -> Callable[[], ConfigDict]:
@@ -195,6 +195,15 @@ class Torch:
         return [x.grad for x in self.network.parameters() if x.grad is not None]
 
 
+def saved(network: torch.nn.Module, folder: pathlib.Path) -> pathlib.Path:
+    """A file of its weights; transformers' files have other names than its modules."""
+    if hasattr(network, "save_pretrained"):
+        network.save_pretrained(folder)
+        return folder / "model.safetensors"
+    torch.save(network.state_dict(), folder / "theirs.pth")
+    return folder / "theirs.pth"
+
+
 class Jax:
     """Ours, with the same weights; `compile_seconds` are the step's."""
 
@@ -202,8 +211,7 @@ class Jax:
         model = upernet.get_config("demo").model
         model.encoder, model.image_size, model.dtype = pair.config(), image_NHWC.shape[1:3], "float32"
         with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "theirs.pth"
-            torch.save(theirs.network.state_dict(), path)
+            path = saved(theirs.network, pathlib.Path(folder))
             with contextlib.redirect_stdout(io.StringIO()):  # It says what the file has and has not.
                 encoder = convert.load_torch(segmenter.build(model, jax.random.key(0)), path).encoder
         graphdef, *variables = nnx.split(encoder, nnx.Param, ...)
