@@ -120,16 +120,13 @@ def depthwise(conv: nnx.Conv, image_NHWC: Float[Array, "N H W C"]) -> Float[Arra
     is_cpu = jax.default_backend() == "cpu"
     if conv.kernel_size[0] > SHIFTED_UP_TO and not is_cpu:
         return conv(image_NHWC)
-    multiply = _multiply_shifted_by_loop if is_cpu else _multiply_shifted
+    multiply = _depthwise_on_cpu if is_cpu else _depthwise
     output = multiply(image_NHWC.astype(conv.dtype), conv.kernel[...].astype(conv.dtype)[:, :, 0])
     return output if conv.bias is None else output + conv.bias[...].astype(conv.dtype)
 
 
-def _multiply_shifted(image: Float[Array, "N H W C"], kernel: Float[Array, "size size C"]) -> Float[Array, "N H W C"]:
-    _, height, width, _ = image.shape
-    padded, around = _padded(image, kernel), range(len(kernel))
-    shifted = (padded[:, dy : dy + height, dx : dx + width] * kernel[dy, dx] for dy in around for dx in around)
-    return sum(shifted, jnp.zeros((), image.dtype))
+def _depthwise(image: Float[Array, "N H W C"], kernel: Float[Array, "size size C"]) -> Float[Array, "N H W C"]:
+    return _shifted(_padded(image, kernel), kernel)
 
 
 def _padded(image: Array, kernel: Array) -> Array:
@@ -137,22 +134,42 @@ def _padded(image: Array, kernel: Array) -> Array:
     return jnp.pad(image, ((0, 0), (before, before), (before, before), (0, 0)))
 
 
-def _forward_shifted(image: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _multiply_shifted(image, kernel), (image, kernel)
+def _shifted(padded: Array, kernel: Array) -> Float[Array, "N H W C"]:
+    """The sum over a kernel's elements of an image shifted and multiplied."""
+    size, (_, height, width, _) = len(kernel), padded.shape
+    cells = lambda start, end: slice(start, start + end - size + 1)
+    shifted = (
+        padded[:, cells(dy, height), cells(dx, width)] * kernel[dy, dx] for dy in range(size) for dx in range(size)
+    )
+    return sum(shifted, jnp.zeros((), padded.dtype))
 
 
-def _gradients_by_loop(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+def _made_once(image: Array, kernel: Array) -> Array:
+    """An image, padded. Without the barrier, XLA's CPU compiler makes what the image is made of anew for each shift: a
+    GELU before a convolution of 7x7 then takes 49 times as long."""
+    return lax.optimization_barrier(_padded(image, kernel))
+
+
+@jax.custom_vjp
+def _depthwise_on_cpu(image: Array, kernel: Array) -> Array:
+    return _shifted(_made_once(image, kernel), kernel)
+
+
+def _forward_on_cpu(image: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _depthwise_on_cpu(image, kernel), (image, kernel)
+
+
+def _gradients_on_cpu(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     """The kernel's one element after the other: size x size sums in one program take long to compile."""
     image, kernel = kept
-    padded, size = _padded(image, kernel), len(kernel)
+    padded, size = _made_once(image, kernel), len(kernel)
 
     def of_element(number: Array) -> Array:
         start = (0, number // size, number % size, 0)
         return (lax.dynamic_slice(padded, start, image.shape) * gradient).sum((0, 1, 2))
 
     of_kernel = lax.map(of_element, jnp.arange(size * size)).reshape(kernel.shape)
-    return _multiply_shifted(gradient, kernel[::-1, ::-1]), of_kernel
+    return _depthwise_on_cpu(gradient, kernel[::-1, ::-1]), of_kernel
 
 
-_multiply_shifted_by_loop = jax.custom_vjp(_multiply_shifted)
-_multiply_shifted_by_loop.defvjp(_forward_shifted, _gradients_by_loop)
+_depthwise_on_cpu.defvjp(_forward_on_cpu, _gradients_on_cpu)
