@@ -144,15 +144,21 @@ def _shifted(padded: Array, kernel: Array) -> Float[Array, "N H W C"]:
     return sum(shifted, jnp.zeros((), padded.dtype))
 
 
-def _made_once(image: Array, kernel: Array) -> Array:
-    """An image, padded. Without the barrier, XLA's CPU compiler makes what the image is made of anew for each shift: a
-    GELU before a convolution of 7x7 then takes 49 times as long."""
-    return lax.optimization_barrier(_padded(image, kernel))
+def _made_once(image: Array, kernel: Array) -> tuple[Array, Array]:
+    """(the image padded, the kernel), in memory: XLA's CPU compiler makes them anew wherever they are read.
+
+    Without the barrier it makes what the image is made of for each shift: a GELU before a convolution of 7x7 takes 49
+    times as long. In a loop over layers it looks up the kernel among those of all layers for each cell. There a barrier
+    changes nothing, but a product is never made anew, and one with the identity is the kernel itself.
+    """
+    elements = kernel.reshape(-1, kernel.shape[-1])
+    copied = jnp.eye(len(elements), dtype=kernel.dtype) @ elements
+    return lax.optimization_barrier(_padded(image, kernel)), copied.reshape(kernel.shape)
 
 
 @jax.custom_vjp
 def _depthwise_on_cpu(image: Array, kernel: Array) -> Array:
-    return _shifted(_made_once(image, kernel), kernel)
+    return _shifted(*_made_once(image, kernel))
 
 
 def _forward_on_cpu(image: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -162,7 +168,7 @@ def _forward_on_cpu(image: Array, kernel: Array) -> tuple[Array, tuple[Array, Ar
 def _gradients_on_cpu(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     """The kernel's one element after the other: size x size sums in one program take long to compile."""
     image, kernel = kept
-    padded, size = _made_once(image, kernel), len(kernel)
+    padded, size = lax.optimization_barrier(_padded(image, kernel)), len(kernel)
 
     def of_element(number: Array) -> Array:
         start = (0, number // size, number % size, 0)
