@@ -24,7 +24,9 @@ OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
 def _make_torchvision_importable() -> None:
     try:
         importlib.import_module("torchvision")
-    except RuntimeError:
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
         for name in ("nms", "qnms"):
             OPERATORS.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 

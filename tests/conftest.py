@@ -71,6 +71,8 @@ SLOW = (
     "models/test_feature_maps.py",
     "inspection/test_inspect.py",
     "parity/test_upernet.py",
+    "parity/test_timm.py",
+    "benchmarks/test_encoders.py",
     "parity/test_deeplabv3.py",
     "parity/test_resnet.py",
     "parity/test_swin.py",

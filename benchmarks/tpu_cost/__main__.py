@@ -70,8 +70,8 @@ def compiled_program(traced):
         if not found:
             raise
         raise UserError(
-            f"The step needs {found[1]} of a chip's {found[2]}: expected one that fits. Take a larger --topology, "
-            "another --fsdp, fewer --clips or --remat=full."
+            f"The program needs {found[1]} of a chip's {found[2]}: expected one that fits. Take fewer --clips or "
+            "--remat=full; for a step also a larger --topology or another --fsdp."
         ) from error
 
 

@@ -189,7 +189,7 @@ def test_a_chip_that_is_not_listed_is_named():
         chips.of_topology("v4:2x2x1")
 
 
-def test_the_gradient_of_an_encoder_is_traced_for_the_chips_named(monkeypatch):
+def test_the_gradient_of_an_encoder_is_traced(monkeypatch):
     """Of its own images alone; with everything rematerialised the forward pass is there twice."""
     monkeypatch.setattr(program.compile_for_tpu, "devices_of", lambda topology: jax.devices())
     arguments = ["--recipe=upernet_swin", "--part=encoder", "--size=demo", "--crop=64", "--frames=2"]

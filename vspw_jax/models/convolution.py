@@ -147,12 +147,13 @@ def _shifted(padded: Array, kernel: Array) -> Float[Array, "N H W C"]:
 def _made_once(image: Array, kernel: Array) -> tuple[Array, Array]:
     """(the image padded, the kernel), in memory: XLA's CPU compiler makes them anew wherever they are read.
 
-    Without the barrier it makes what the image is made of for each shift: a GELU before a convolution of 7x7 takes 49
-    times as long. In a loop over layers it looks up the kernel among those of all layers for each cell. There a barrier
-    changes nothing, but a product is never made anew, and one with the identity is the kernel itself.
+    Without the barrier it makes what the image is made of for each shift: a GELU before a convolution of 7x7 is
+    computed 49 times. In a loop over layers it looks up the kernel among those of all layers for each cell. There a
+    barrier changes nothing, but a product is never made anew, and one with the identity is the kernel itself, if it is
+    finite.
     """
     elements = kernel.reshape(-1, kernel.shape[-1])
-    copied = jnp.eye(len(elements), dtype=kernel.dtype) @ elements
+    copied = jnp.matmul(jnp.eye(len(elements), dtype=kernel.dtype), elements, precision=lax.Precision.HIGHEST)
     return lax.optimization_barrier(_padded(image, kernel)), copied.reshape(kernel.shape)
 
 
