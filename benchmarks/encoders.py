@@ -8,10 +8,10 @@ form without it (benchmarks/torch_internimage.py); benchmarks/torch_libraries.py
 ViT-Adapter is in benchmarks/network.py, which has EVA-01's layers too.
 
 Both have the same weights, through a file in the peer's names, and images, on the same cores, in float32. Maps and all
-gradients are compared first; no figure is printed if they differ by more than `TOLERANCES`.
-Then they take turns, under an allocator that keeps freed memory (see benchmarks/network.py); medians and their ratio
-(below 1: JAX is the faster) are printed. "Step" is the forward and backward pass in training mode of the maps' sum
-weighted by drawn numbers, without an optimizer and without stochastic depth.
+gradients are compared first; no figure is printed if they differ by more than `TOLERANCES`. Then they take turns, under
+an allocator that keeps freed memory (see benchmarks/network.py); medians and their ratio (below 1: JAX is the faster)
+are printed. "Step" is the forward and backward pass in training mode of the maps' sum weighted by drawn numbers,
+without an optimizer and without stochastic depth.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from benchmarks import measure, torch_internimage, torch_libraries
+from benchmarks import measure, network, torch_internimage, torch_libraries
 from configs import upernet
 from configs.parts import models
 from vspw_jax.console.errors import UserError, run_program
@@ -59,41 +59,41 @@ class Pair(NamedTuple):
     """Parts of our encoder that the peer has not: norms of the maps, the finer maps of BEiT's pyramid."""
 
 
-def timm(name: str, **fields: object) -> torch.nn.Module:
+def from_timm(name: str, **fields: object) -> torch.nn.Module:
     """A network of timm without its classifier."""
     return torch_libraries.load("timm").create_model(name, num_classes=0, **fields)
 
 
-def after_stages(network, image):
+def after_stages(module, image):
     """The last four maps of a network of timm."""
-    return network.forward_intermediates(image, indices=4, intermediates_only=True)
+    return module.forward_intermediates(image, indices=4, intermediates_only=True)
 
 
-def normed_after_stages(network, image):
+def normed_after_stages(module, image):
     """With norms as they begin: ours has one for each map, and the peer none."""
-    last = [x.permute(0, 2, 3, 1) for x in after_stages(network, image)]
+    last = [x.permute(0, 2, 3, 1) for x in after_stages(module, image)]
     return [torch.nn.functional.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2) for x in last]
 
 
-def of_hrnet(network, image):
+def of_hrnet(module, image):
     """Before what timm adds to classify."""
-    x = network.act1(network.bn1(network.conv1(image)))
-    return network.stages(network.act2(network.bn2(network.conv2(x))))
+    x = module.act1(module.bn1(module.conv1(image)))
+    return module.stages(module.act2(module.bn2(module.conv2(x))))
 
 
 def of_eva(third: int, last: int) -> Callable:
     """The two coarser maps of BEiT's pyramid, after these blocks, counted from 0; timm has no finer ones."""
 
-    def maps(network, image):
-        found = network.forward_intermediates(image, indices=[third, last], intermediates_only=True)
+    def maps(module, image):
+        found = module.forward_intermediates(image, indices=[third, last], intermediates_only=True)
         return [found[0], torch.nn.functional.max_pool2d(found[1], 2, 2)]
 
     return maps
 
 
-def of_segformer(network, image):
+def of_segformer(module, image):
     """transformers': all four."""
-    return list(network(image, output_hidden_states=True).hidden_states)
+    return list(module(image, output_hidden_states=True).hidden_states)
 
 
 def segformer(depths: tuple[int, ...], dims: tuple[int, ...], **others: object) -> torch.nn.Module:
@@ -126,26 +126,31 @@ PAIRS = {
     "resnet": Pair(
         "ResNet-50, stride 32",
         section(models.resnet_50, output_stride=32),
-        lambda side: timm("resnet50"),
+        lambda side: from_timm("resnet50"),
         after_stages,
     ),
     "hrnet": Pair(
         "HRNetV2-W18",
         section(models.hrnet_w48, width=18, upsampling="nearest"),
-        lambda side: timm("hrnet_w18"),
+        lambda side: from_timm("hrnet_w18"),
         of_hrnet,
     ),
     "swin": Pair(
         "Swin-T",
         section(models.swin_base, dim=96, depths=SMALL),
-        lambda side: timm("swin_tiny_patch4_window7_224", img_size=side, drop_path_rate=0.0, always_partition=True),
+        lambda side: from_timm(
+            "swin_tiny_patch4_window7_224",
+            img_size=side,
+            drop_path_rate=0.0,
+            always_partition=True,
+        ),
         normed_after_stages,
         only_ours=("norms",),
     ),
     "focalnet": Pair(
         "FocalNet-T, windows from 3",
         section(models.focalnet_base, dim=96, depths=SMALL, window=3),
-        lambda side: timm("focalnet_tiny_lrf", drop_path_rate=0.0),
+        lambda side: from_timm("focalnet_tiny_lrf", drop_path_rate=0.0),
         normed_after_stages,
         only_ours=("norms",),
     ),
@@ -153,12 +158,12 @@ PAIRS = {
         "InternImage-T",
         section(models.internimage_xl, **INTERNIMAGE_T),
         lambda side: torch_internimage.InternImage(**INTERNIMAGE_T),
-        lambda network, image: network(image),
+        lambda module, image: module(image),
     ),
     "eva02": Pair(
         "EVA-02-B",
         section(models.eva02_large, **EVA02_B),
-        lambda side: timm("eva02_base_patch14_448", img_size=side, patch_size=16),
+        lambda side: from_timm("eva02_base_patch14_448", img_size=side, patch_size=16),
         of_eva(7, 11),
         slice(2, 4),
         ("fpn1", "fpn2"),
@@ -172,57 +177,51 @@ PAIRS = {
 }
 
 
-def directions(maps):
-    """Numbers that weigh the maps' channels in the scalar whose gradient is taken; by the cells they differ too."""
-    rng = np.random.default_rng(2)
-    return [rng.normal(size=x.shape).astype(np.float32) / np.sqrt(np.prod(x.shape)) for x in maps]
-
-
 class Torch:
-    """The peer; `forward` gives maps, `step` gradients."""
+    """The peer, with the same methods."""
 
     def __init__(self, pair: Pair, image_NHWC: np.ndarray) -> None:
         torch.manual_seed(0)
-        self.maps, self.network = pair.maps, pair.theirs(image_NHWC.shape[1])
+        self.maps, self.module = pair.maps, pair.theirs(image_NHWC.shape[1])
         self.image = torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
-        self.weighing = [torch.from_numpy(x) for x in directions(self.forward())]
+        self.weighing = [torch.from_numpy(x) for x in network.directions(self.forward())]
 
     def forward(self):
         """The maps, channels first."""
         with torch.inference_mode():
-            return self.maps(self.network.eval(), self.image)
+            return self.maps(self.module.eval(), self.image)
 
     def step(self):
         """Leaves gradients at the parameters."""
-        self.network.train().zero_grad(set_to_none=True)
-        maps = self.maps(self.network, self.image)
+        self.module.train().zero_grad(set_to_none=True)
+        maps = self.maps(self.module, self.image)
         sum((x * weight).sum() for x, weight in zip(maps, self.weighing, strict=True)).backward()
 
     def gradients(self):
         """The network with the gradients of a step in its weights' place."""
         self.step()
-        result = copy.deepcopy(self.network)
+        result = copy.deepcopy(self.module)
         with torch.no_grad():
-            for x, own in zip(result.parameters(), self.network.parameters(), strict=True):
+            for x, own in zip(result.parameters(), self.module.parameters(), strict=True):
                 x.copy_(torch.zeros_like(x) if own.grad is None else own.grad)
         return result
 
 
-def saved(network: torch.nn.Module, folder: pathlib.Path) -> pathlib.Path:
+def saved(module: torch.nn.Module, folder: pathlib.Path) -> pathlib.Path:
     """A file of its weights; transformers' files have other names than its modules."""
-    if hasattr(network, "save_pretrained"):
-        network.save_pretrained(folder)
+    if hasattr(module, "save_pretrained"):
+        module.save_pretrained(folder)
         return folder / "model.safetensors"
-    torch.save(network.state_dict(), folder / "theirs.pth")
+    torch.save(module.state_dict(), folder / "theirs.pth")
     return folder / "theirs.pth"
 
 
-def read(pair: Pair, network: torch.nn.Module, side: int) -> nnx.Module:
+def read(pair: Pair, module: torch.nn.Module, side: int) -> nnx.Module:
     """Our encoder with the weights of a peer, through a file."""
     model = upernet.get_config("demo").model
     model.encoder, model.image_size, model.dtype = pair.config(), (side, side), "float32"
     with tempfile.TemporaryDirectory() as folder:
-        path = saved(network, pathlib.Path(folder))
+        path = saved(module, pathlib.Path(folder))
         with contextlib.redirect_stdout(io.StringIO()):  # It says what the file has and has not.
             return convert.load_torch(segmenter.build(model, jax.random.key(0)), path).encoder
 
@@ -237,7 +236,7 @@ class Jax:
     """Ours, with the same weights; `compile_seconds` are the step's."""
 
     def __init__(self, pair: Pair, theirs: Torch, image_NHWC: np.ndarray) -> None:
-        encoder = read(pair, theirs.network, image_NHWC.shape[1])
+        encoder = read(pair, theirs.module, image_NHWC.shape[1])
         self.parameters = sum(x.size for x in parameters(pair, encoder))
         graphdef, *variables = nnx.split(encoder, nnx.Param, ...)
         self.params, self.others = map(nnx.to_pure_dict, variables)
@@ -271,15 +270,10 @@ class Jax:
         return jax.block_until_ready(self._step(self.params, self.others, self.image, self.weighing))
 
 
-def length(arrays) -> float:
-    """Of all arrays together."""
-    return float(np.sqrt(sum(np.square(np.asarray(x), dtype=np.float64).sum() for x in arrays)))
-
-
 def difference(found, wanted) -> float:
-    """Of arrays, as a share of what is wanted."""
-    pairs = [(np.asarray(x), np.asarray(y)) for x, y in zip(found, wanted, strict=True)]
-    return length([x - y for x, y in pairs]) / length([y for _, y in pairs])
+    """The length of the difference of all arrays together, as a share of the length of what is wanted."""
+    of_difference = sum(network.squares(np.asarray(x) - np.asarray(y)) for x, y in zip(found, wanted, strict=True))
+    return (of_difference / sum(map(network.squares, wanted))) ** 0.5
 
 
 def check_equal(pair: Pair, ours: Jax, theirs: Torch) -> None:

@@ -188,9 +188,8 @@ def parser():
     result.description = "What a training step costs on TPUs that are not here, by their compiler's account."
     result.add_argument("--topology", default="v5e:2x2", help="Of v5e, v5p or v6e.")
     part = (
-        "What is compiled: the step, or in minutes, for one chip, its mask classification loss or the recipe's encoder,"
+        "What is compiled: the step; or for one chip, with its gradient, the mask classification loss or the encoder."
     )
-    part += " each with its gradient."
     result.add_argument("--part", choices=("step", "loss", "encoder"), default="step", help=part)
     result.add_argument("--json", default="", help="File for the whole account.")
     result.add_argument("--schedules", action="store_true", help="Count by schedules what carries no estimate.")

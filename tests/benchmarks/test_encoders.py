@@ -5,10 +5,10 @@ import re
 
 import pytest
 
+from configs.parts import models
 from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 
-torch = pytest.importorskip("torch")
 library("transformers")
 from benchmarks import encoders  # noqa: E402 - imports PyTorch.
 
@@ -16,7 +16,7 @@ FLAGS = argparse.Namespace(crop=32, batch=1, rounds=1, clock="cpu")
 SIZES = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
 SMALL = encoders.Pair(
     "small",
-    encoders.section(encoders.models.mit_b2, **SIZES, head_dim=8, epsilons="hugging_face"),
+    encoders.section(models.mit_b2, **SIZES, head_dim=8, epsilons="hugging_face"),
     lambda side: encoders.segformer(**SIZES),
     encoders.of_segformer,
 )

@@ -121,16 +121,33 @@ def training_gradients(config, state, batch):
     return jax.jit(mapped)(params)
 
 
-def assert_same_maps(ours, theirs, size, allowed, *, their_maps=None, compared=slice(None), train=False):
-    """Of our encoder and a PyTorch module, of a drawn image: maps and the image's gradient.
+def assert_same_maps(ours, theirs, sizes, allowed):
+    """Of our encoder and a PyTorch module in evaluation, of drawn images of some sizes."""
+    import torch  # Users' tests load without it.
+
+    graphdef, state = nnx.split(ours)
+    run = jax.jit(lambda state, image: nnx.merge(graphdef, state)(image))
+    for size in sizes:
+        image = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+        with torch.no_grad():
+            expected = theirs.eval()(channels_first(image))
+        for x, wanted in zip(run(state, image), expected, strict=True):
+            assert relative_error(x, channels_last(wanted)) < allowed
+
+
+def checked_gradients(ours, theirs, size, allowed, *, their_maps=None, compared=slice(None), train=False):
+    """Gradients of our parameters, where maps and the gradient of a drawn image are those of a PyTorch module.
+
+    For encoders without batch norms, or in evaluation; else there is `encoder_in_training`.
 
     Args:
       allowed: relative errors of maps and of gradients.
       their_maps: of their module and an image, channels first; by default what the module gives.
       compared: which of our maps those are.
+      train: whether both are in training.
 
     Returns:
-      The gradients of our parameters, a tree; those of theirs are left at them.
+      A tree; the gradients of their parameters are left at them.
     """
     import torch  # Users' tests load without it.
 

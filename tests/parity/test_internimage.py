@@ -7,7 +7,13 @@ from flax import nnx
 
 from configs import upernet_internimage
 from tests.interop.conftest import assert_reads, drawn, listed, tiny_internimage, variables, written
-from tests.parity.comparison import assert_same_maps, channels_first, channels_last, largest_error, relative_error
+from tests.parity.comparison import (
+    assert_same_maps,
+    channels_first,
+    checked_gradients,
+    largest_error,
+    relative_error,
+)
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
@@ -77,19 +83,13 @@ def pair(request, tmp_path_factory):
 def test_every_stage(pair):
     """The drawn offsets reach many cells, and beyond the map's borders."""
     theirs, ours, _ = pair
-    graphdef, state = nnx.split(ours)
-    image = np.random.default_rng(0).normal(size=(2, *IMAGES[0], 3)).astype(np.float32)
-    with torch.no_grad():
-        expected = theirs(channels_first(image))
-    maps = jax.jit(lambda state, image: nnx.merge(graphdef, state)(image))(state, image)
-    for x, wanted in zip(maps, expected, strict=True):
-        assert relative_error(x, channels_last(wanted)) < FORWARD
+    assert_same_maps(ours, theirs, IMAGES, FORWARD)
 
 
 def test_maps_and_gradients_in_training(pair):
     """Of all parameters and the image, on maps that the strides do not divide."""
     theirs, ours, model = pair
-    gradients = assert_same_maps(ours, theirs, IMAGES[1], (FORWARD, GRADIENT), train=True)
+    gradients = checked_gradients(ours, theirs, IMAGES[1], (FORWARD, GRADIENT), train=True)
     wanted = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
     rows = namings.NAMINGS["opengvlab_internimage"].rows(model, wanted)
     assert largest_error({"encoder": gradients}, rows, wanted) < GRADIENT

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import upernet
 from configs.parts import models
 from tests.interop.conftest import drawn, tiny_eva, tiny_focalnet, tiny_hrnet, tiny_resnet, tiny_swin, variables
-from tests.parity.comparison import assert_same_maps, relative_error
+from tests.parity.comparison import checked_gradients, relative_error
 from tests.torch_libraries import library
 from vspw_jax.interop import convert, namings
 
@@ -104,7 +104,7 @@ def test_maps_and_gradients_of_a_file(make, tmp_path):
     encoder = convert.load_torch(drawn(case.model), path).encoder
     for norm in getattr(encoder, "norms", ()):
         norm.scale[...], norm.bias[...] = jnp.ones_like(norm.scale), jnp.zeros_like(norm.bias)
-    gradients = assert_same_maps(
+    gradients = checked_gradients(
         encoder, theirs, case.size, (FORWARD, GRADIENT), their_maps=case.maps, compared=case.compared
     )
     # Saved in the place of the weights, their gradients come out under our names.
