@@ -1,51 +1,115 @@
-"""Attention with relative position bias: temporary memory of the plain form and of the one in blocks, and their times.
+"""Attention with relative position bias: errors, times and temporary memory of its forms, beside PyTorch's.
 
-    python -m benchmarks.attention [--crop=896] [--heads=16] [--head-dim=64] [--rounds=3]
+    python -m benchmarks.attention [--crop=896] [--heads=16] [--head-dim=64] [--images=1] [--rounds=3]
+    python -m benchmarks.attention --crop=512 --images=8 --dtype=bfloat16 --rounds=20      on a GPU
 
-Memory is what XLA allots to the compiled forward pass, and to forward and backward pass together, beside arguments and
-results. The forms take turns; medians are printed. The results are compared first.
+Each form takes a block's queries, keys, values and table of biases. Its results, and its gradients by all four, are
+compared with the plain form's in full float32 first. Then the forms take turns, and medians are printed, of the forward
+pass and of forward and backward pass together. Memory is what XLA allots beside arguments and results. The fused form
+is there where cuDNN is. PyTorch's is `scaled_dot_product_attention`, with the biases looked up as BEiT's code does.
 """
 
 import argparse
-import statistics
+import functools
 import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import torch
+from torch.nn import functional as F
 
+from benchmarks import measure
 from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.models import attention
 from vspw_jax.models.encoders import relative_attention
 
-TOLERANCE = 1e-5
+TOLERANCES = {"float32": 1e-5, "bfloat16": 3e-2}
+"""Of the length of a difference, relative."""
+PASSES = ("forward", "forward and backward")
 
 
-def drawn_arguments(window, heads, head_dim):
-    """Query, key, value and table."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    tokens = (1, window[0] * window[1] + 1, heads, head_dim)
-    rows = relative_attention.num_rows(window)
-    return [*(jax.random.normal(key, tokens) for key in keys[:3]), jax.random.normal(keys[3], (rows, heads))]
+def drawn_arguments(flags, window):
+    """Query, key, value and table, as NumPy arrays."""
+    rng = np.random.default_rng(0)
+    tokens = (flags.images, window[0] * window[1] + 1, flags.heads, flags.head_dim)
+    shapes = (tokens, tokens, tokens, (relative_attention.num_rows(window), flags.heads))
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def jax_forms(flags, window):
+    """{name: function of query, key, value and table}."""
+    rows = relative_attention.block_rows(window, flags.heads) or window[0]
+    forms = {
+        "plain": relative_attention.plain_attention,
+        f"blocks of {rows} rows": functools.partial(relative_attention.blockwise_attention, rows=rows),
+    }
+    if attention.is_fused(jnp.dtype(flags.dtype)):
+        forms["fused, cuDNN"] = relative_attention.attention_by_cudnn
+    return {name: lambda *x, form=form: form(*x, window=window) for name, form in forms.items()}
+
+
+def loss_of(form):
+    return lambda *arguments: (form(*arguments).astype(jnp.float32) ** 2).sum()
 
 
 def compiled(form, arguments):
-    """The form's forward pass, and its gradient by all arguments."""
+    """[(a function without arguments, MiB of temporary memory)] of the forward pass and of the gradients."""
+    parts = []
+    for function in (form, jax.grad(loss_of(form), argnums=range(4))):
+        program = jax.jit(function).lower(*arguments).compile()
+        call = lambda program=program: jax.block_until_ready(program(*arguments))
+        parts.append((call, program.memory_analysis().temp_size_in_bytes / 2**20))
+    return parts
 
-    def loss(*arguments):
-        return (form(*arguments) ** 2).sum()
 
-    gradient = jax.grad(loss, argnums=range(len(arguments)))
-    return [jax.jit(function).lower(*arguments).compile() for function in (form, gradient)]
+def torch_form(arrays, window, dtype):
+    """As `compiled`; what PyTorch allots is not known."""
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    inputs = [torch.from_numpy(x).to(device) for x in arrays]
+    inputs = [*(x.to(getattr(torch, dtype)) for x in inputs[:3]), inputs[3]]
+    inputs = [x.requires_grad_() for x in inputs]
+    tokens = window[0] * window[1] + 1
+    rows = np.arange(len(arrays[3]), dtype=np.float32)[:, None]
+    index = np.asarray(relative_attention.relative_position_bias(jnp.asarray(rows), window))[0].astype(np.int64)
+    index = torch.from_numpy(index.reshape(-1)).to(device)
+
+    def output():
+        *heads, table = inputs
+        bias = table[index].view(tokens, tokens, -1).permute(2, 0, 1).to(heads[0].dtype)
+        heads = [x.transpose(1, 2) for x in heads]
+        return F.scaled_dot_product_attention(*heads, attn_mask=bias[None]).transpose(1, 2)
+
+    def computed(function):
+        result = function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    def forward():
+        with torch.inference_mode():
+            return output()
+
+    gradients = lambda: torch.autograd.grad((output().float() ** 2).sum(), inputs)
+    return [(functools.partial(computed, part), None) for part in (forward, gradients)]
+
+
+def numpy(x):
+    return x.detach().float().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, np.float32)
 
 
 def largest_error(found, wanted):
+    """The largest length of a difference, as a share of what is wanted."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
-    return max(float(jnp.abs(x - y).max() / jnp.abs(y).max()) for x, y in pairs)
+    return max(float(np.linalg.norm(numpy(x) - numpy(y)) / np.linalg.norm(numpy(y))) for x, y in pairs)
 
 
-def seconds(function, arguments):
-    started = time.perf_counter()
-    jax.block_until_ready(function(*arguments))
-    return time.perf_counter() - started
+def references(arrays, window):
+    """(results, gradients) of the plain form in full float32."""
+    plain = functools.partial(relative_attention.plain_attention, window=window)
+    with jax.default_matmul_precision("highest"):
+        arguments = [jnp.asarray(x) for x in arrays]
+        return jax.jit(plain)(*arguments), jax.jit(jax.grad(loss_of(plain), argnums=range(4)))(*arguments)
 
 
 def parser():
@@ -54,28 +118,40 @@ def parser():
     result.add_argument("--crop", type=int, default=896)
     result.add_argument("--heads", type=int, default=16)
     result.add_argument("--head-dim", type=int, default=64)
+    result.add_argument("--images", type=int, default=1)
+    result.add_argument("--dtype", choices=TOLERANCES, default="float32", help="of queries, keys and values")
     result.add_argument("--rounds", type=int, default=3)
     return result
 
 
 def main():
     flags = parser().parse_args()
+    jax.config.update("jax_default_matmul_precision", "highest" if flags.dtype == "float32" else None)
     window = (flags.crop // 16,) * 2
-    arguments = drawn_arguments(window, flags.heads, flags.head_dim)
-    rows = relative_attention.block_rows(window, flags.heads) or window[0]
-    plain = compiled(lambda *x: relative_attention.plain_attention(*x, window), arguments)
-    blocks = compiled(lambda *x: relative_attention.blockwise_attention(*x, window, rows), arguments)
-    print(f"crop {flags.crop}: {window[0] * window[1] + 1} tokens, blocks of {rows} rows")
-    for name, one, other in zip(("forward", "forward and backward"), plain, blocks, strict=True):
-        error = largest_error(other(*arguments), one(*arguments))
-        if not error < TOLERANCE:
-            raise UserError(f"The forms differ: relative error {error:.1e}, tolerance {TOLERANCE}.")
-        times = zip(*([seconds(form, arguments) for form in (one, other)] for _ in range(flags.rounds)), strict=True)
-        memory = [form.memory_analysis().temp_size_in_bytes / 2**20 for form in (one, other)]
-        medians = [statistics.median(values) for values in times]
-        for form, mebibytes, median in zip(("plain", "blocks"), memory, medians, strict=True):
-            print(f"{name:<21} {form:<7} {mebibytes:6.0f} MiB temporary  {median:.3f} s")
-        print(f"{name:<21} ratio   {memory[1] / memory[0]:6.2f}                {medians[1] / medians[0]:.2f}")
+    arrays = drawn_arguments(flags, window)
+    arguments = [*(jnp.asarray(x).astype(flags.dtype) for x in arrays[:3]), jnp.asarray(arrays[3])]
+    forms = {name: compiled(form, arguments) for name, form in jax_forms(flags, window).items()}
+    forms["PyTorch"] = torch_form(arrays, window, flags.dtype)
+    print(
+        f"{jax.devices()[0].device_kind}, {flags.dtype}, {flags.images} images, crop {flags.crop}: {window[0]}x"
+        f"{window[1]} patches, {flags.heads} heads of {flags.head_dim}"
+    )
+    wanted = references(arrays, window)
+    for number, name in enumerate(PASSES):
+        errors = {form: largest_error(parts[number][0](), wanted[number]) for form, parts in forms.items()}
+        for form, error in errors.items():
+            if not error < TOLERANCES[flags.dtype]:
+                raise UserError(f"{form}, {name}: relative error {error:.1e}, tolerance {TOLERANCES[flags.dtype]}.")
+        medians = measure.take_turns([parts[number][0] for parts in forms.values()], flags.rounds, time.perf_counter)
+        for (form, parts), median in zip(forms.items(), medians, strict=True):
+            memory = parts[number][1]
+            memory = "" if memory is None else f"{memory:7.0f} MiB temporary"
+            ratio = median / medians[-1]
+            print(
+                f"{name:<21} {form:<18} {1e3 * median:10.3f} ms  {ratio:5.2f} of PyTorch's  "
+                f"error {errors[form]:.1e}  {memory}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

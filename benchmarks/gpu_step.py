@@ -8,10 +8,11 @@ step; in bfloat16 the operations of the model (nothing rematerialised) in that t
 (MFU) and over what a product of matrices reaches on this device in the same process; memory, as compiled and as
 allotted at most; and the losses of the first and the last step. `--trace` looks at a few more steps with the profiler:
 the time by module of the model and by line of source. With --json the same goes to a file. `--dtype=float32` multiplies
-in full float32, so that the losses of the first step can be compared.
+in full float32, so that the losses of the first step can be compared. `--compiled=FILE` runs a step that
+benchmarks.compile_for_gpu has compiled, of the recipe and with the options that it was given.
 """
 
-import contextlib
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -23,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import compile_for_tpu, device_trace
+from benchmarks import compile_for_gpu, compile_for_tpu, device_trace
 from benchmarks.tpu_cost import frames, tables
 from vspw_jax.classes.class_list import VOID
 from vspw_jax.console.errors import UserError, run_program
@@ -100,15 +101,15 @@ class Step:
         return seconds, losses
 
 
-def prepared(config):
-    """The step of `config` on the first device here; UserError where it does not fit."""
+def prepared(config, compiled=None):
+    """The step of `config` on the first device here, compiled where it is not; UserError where it does not fit."""
     mesh = make_mesh(devices=jax.devices()[:1])
     step, shapes = step_cost.abstract_step(config, mesh)
     placed = step_cost.placed_shapes(config, mesh, *shapes)
     started = time.perf_counter()
     try:
         with jax.set_mesh(mesh):
-            compiled = step.lower(*placed).compile()
+            compiled = compiled or step.lower(*placed).compile()
             compile_s = time.perf_counter() - started
             state = train_state.new_state(config, optimizers.build(config, train_state.describe(config)[1]), mesh)
             batch = {
@@ -150,9 +151,14 @@ def by_name(losses):
 
 def account(options):
     """What the step of a recipe takes, as a dict."""
-    config, device = compile_for_tpu.recipe(options, 1), jax.devices()[0]
+    compiled, device = None, jax.devices()[0]
+    if options.compiled:
+        compiled, given = compile_for_gpu.load(options.compiled)
+        of_step = vars(compile_for_tpu.step_parser().parse_args([]))
+        options = argparse.Namespace(**vars(options) | {name: vars(given)[name] for name in of_step})
+    config = compile_for_tpu.recipe(options, 1)
     operations = model_operations(config)
-    step = prepared(config)
+    step = prepared(config, compiled)
     memory = step.compiled.memory_analysis()
     first = by_name(step.timed(1)[1])
     step.timed(2)
@@ -214,6 +220,7 @@ def parser():
     result.description = __doc__.split("\n")[0]
     result.add_argument("--steps", type=int, default=20, help="Timed, one at a time.")
     result.add_argument("--trace", action="store_true", help="Time by module and by line of source.")
+    result.add_argument("--compiled", default="", help="File of benchmarks.compile_for_gpu --save.")
     result.add_argument("--json", default="", help="File for the whole account.")
     result.set_defaults(remat="none")
     return result
@@ -225,8 +232,7 @@ def main():
         writable.check_folder(pathlib.Path(options.json).absolute().parent, "--json")
     if options.trace:  # Frames that an instruction keeps: by default ten, which do not reach up to the model's modules.
         jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)
-    precision = jax.default_matmul_precision("highest") if options.dtype == "float32" else contextlib.nullcontext()
-    with precision:
+    with compile_for_gpu.precision(options):
         row = account(options)
     show(row)
     if options.json:

@@ -39,6 +39,16 @@ def test_a_scan_counts_its_length_and_recomputation_counts():
     assert flops(gradient(jax.checkpoint(layer)), (3, 4), (7, 4, 4)) == 4 * forward
 
 
+def test_attention_by_cudnn_counts_its_products(monkeypatch):
+    """Two of the forward pass and four of the backward pass: logits made again there do not count."""
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91500)
+    heads = jax.ShapeDtypeStruct((5, 6, 2, 8), jnp.bfloat16)
+    attend = lambda *x: jax.nn.dot_product_attention(*x, implementation="cudnn").astype(jnp.float32).sum()
+    forward = 2 * (2 * 5 * 2 * 6 * 6 * 8)
+    assert matrix_flops(jax.make_jaxpr(attend)(*[heads] * 3).jaxpr) == forward
+    assert matrix_flops(jax.make_jaxpr(jax.grad(attend, (0, 1, 2)))(*[heads] * 3).jaxpr) == 3 * forward
+
+
 @pytest.mark.parametrize(("batch", "devices"), [(8, 8), (3, 1)])
 def test_memory_of_the_step_is_told_for_each_device_and_remat(tiny_config, monkeypatch, batch, devices):
     """In place of the network's a step that sorts each clip's values, 24 KiB, and without remat again."""

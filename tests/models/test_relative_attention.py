@@ -1,10 +1,12 @@
-"""BEiT's relative position bias against the index table of the released code; attention in blocks against float64."""
+"""BEiT's relative position bias against the index table of the released code; the attention's forms against float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import ad_checkpoint
 
+from vspw_jax.models import attention
 from vspw_jax.models.encoders import relative_attention
 
 
@@ -58,29 +60,96 @@ def reference(query, key, value, table, window):
     return np.einsum("ngqk,nkgd->nqgd", weights / weights.sum(axis=-1, keepdims=True), value)
 
 
+def results(form, arguments, window, *options):
+    """(output, gradients by query, key, value and table) of a form; the output is weighed by drawn numbers."""
+    direction = np.random.default_rng(1).normal(size=arguments[0].shape).astype(np.float32)
+
+    def run(*arguments):
+        output = form(*arguments, window, *options)
+        return (output * direction).sum(), output
+
+    gradients, output = jax.jit(jax.grad(run, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
+    return output, *gradients
+
+
+def assert_equal(form, window, *options):
+    """A form gives what float64 gives, and the gradients of the plain form, which does too."""
+    arguments = inputs(window)
+    plain, found = (
+        results(relative_attention.plain_attention, arguments, window),
+        results(form, arguments, window, *options),
+    )
+    wanted = reference(*arguments, window)
+    np.testing.assert_allclose(plain[0], wanted, atol=1e-5)
+    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+    for gradient, expected in zip(found[1:], plain[1:], strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
 # Blocks that divide the rows, a last block of fewer rows, one row a block, one block of all, windows of one row.
 @pytest.mark.parametrize(
     ("window", "rows"), [((4, 4), 2), ((5, 3), 2), ((3, 5), 1), ((7, 2), 4), ((3, 2), 3), ((1, 5), 1), ((5, 1), 3)]
 )
 def test_attention_in_blocks(window, rows):
-    arguments = inputs(window)
-    wanted = reference(*arguments, window)
-    direction = np.random.default_rng(1).normal(size=wanted.shape).astype(np.float32)
+    assert_equal(relative_attention.blockwise_attention, window, rows)
 
-    def results(form, *options):
-        def run(*arguments):
-            output = form(*arguments, window, *options)
-            return (output * direction).sum(), output
 
-        gradients, output = jax.jit(jax.grad(run, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
-        return output, *gradients
+@pytest.fixture
+def given_to_cudnn(monkeypatch):
+    """Shapes of the queries and biases that cuDNN is given, while XLA multiplies in its place."""
+    attend, given = jax.nn.dot_product_attention, []
 
-    plain = results(relative_attention.plain_attention)
-    blocks = results(relative_attention.blockwise_attention, rows)
-    np.testing.assert_allclose(plain[0], wanted, atol=1e-5)
-    np.testing.assert_allclose(blocks[0], wanted, atol=1e-5)
-    for found, expected in zip(blocks[1:], plain[1:], strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    def by_xla(query, key, value, bias=None, implementation=None):
+        if implementation == "cudnn":
+            given.append((query.shape, None if bias is None else bias.shape))
+        return attend(query, key, value, bias=bias)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
+    return given
+
+
+@pytest.mark.parametrize(("window", "even"), [((4, 3), 14), ((3, 5), 16), ((1, 1), 2)])
+def test_attention_by_cudnn_has_an_even_number_of_tokens(given_to_cudnn, window, even):
+    assert_equal(relative_attention.attention_by_cudnn, window)
+    assert set(given_to_cudnn) == {((IMAGES, even, HEADS, DIM), (1, HEADS, even, even))}
+
+
+def test_cudnn_attends_once_and_the_backward_pass_makes_the_bias_again(monkeypatch, capsys):
+    """Only traced: the kernels themselves need a GPU."""
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91500)
+    window = (4, 3)
+    heads = [jax.ShapeDtypeStruct((IMAGES, 13, HEADS, 8), jnp.bfloat16)] * 3
+    arguments = [*heads, jax.ShapeDtypeStruct((relative_attention.num_rows(window), HEADS), jnp.float32)]
+    loss = lambda *x: relative_attention.attention_by_cudnn(*x, window).astype(jnp.float32).sum()
+    jaxpr = str(jax.make_jaxpr(jax.grad(loss, (0, 1, 2, 3)))(*arguments))
+    assert jaxpr.count(f"{attention.FORWARD}[") == jaxpr.count(f"{attention.BACKWARD}[") == 1
+    ad_checkpoint.print_saved_residuals(loss, *arguments)
+    kept = capsys.readouterr().out
+    assert "14,14]" not in kept, kept
+    assert f"f32[{IMAGES},{HEADS},14]" in kept, kept
+
+
+@pytest.mark.parametrize(
+    ("platform", "plugin", "dtype", "fused"),
+    [
+        ("gpu", "jax_cuda13_plugin", "bfloat16", True),
+        ("gpu", "jax_cuda12_plugin", "float16", True),
+        ("gpu", "jax_cuda13_plugin", "float32", False),
+        ("gpu", "jax_rocm7_plugin", "bfloat16", False),
+        ("cpu", "jax_cuda13_plugin", "bfloat16", False),
+        ("tpu", None, "bfloat16", False),
+    ],
+)
+def test_cudnn_attends_where_it_is(given_to_cudnn, monkeypatch, platform, plugin, dtype, fused):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: name if name == plugin else None)
+    window = (4, 3)
+    *heads, table = inputs(window)
+    heads = [jnp.asarray(x, dtype) for x in heads]
+    jax.eval_shape(lambda *x: relative_attention.attention(*x, window), *heads, table)
+    jax.eval_shape(attention.softmax_attention, *heads)
+    wanted = [((IMAGES, 14, HEADS, DIM), (1, HEADS, 14, 14)), ((IMAGES, 13, HEADS, DIM), None)]
+    assert given_to_cudnn == (wanted if fused else [])
 
 
 def test_bfloat16_stays_bfloat16():

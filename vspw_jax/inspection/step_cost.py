@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vspw_jax.data import views
+from vspw_jax.models import attention
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh, quick_compilation
 from vspw_jax.training import optimizers, train_state, train_step
@@ -32,6 +33,11 @@ def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
             yield value.jaxpr
 
 
+FUSED_PRODUCTS = {attention.FORWARD: 2, attention.BACKWARD: 4}
+"""Matrix products in cuDNN's attention, which is one operation to JAX. Its backward pass makes the logits again, which
+is not counted."""
+
+
 def matrix_flops(jaxpr: Any, leave_out: Collection[str] = ()) -> int:
     """Floating point operations of a jaxpr's matrix products and convolutions, those in scans times their length.
 
@@ -47,6 +53,11 @@ def matrix_flops(jaxpr: Any, leave_out: Collection[str] = ()) -> int:
         elif equation.primitive.name == "conv_general_dilated":
             out_channels = shapes[1][equation.params["dimension_numbers"].rhs_spec[0]]
             total += 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) // out_channels
+        elif equation.primitive.name in FUSED_PRODUCTS:
+            (*_, queries, heads, channels), (_, keys, *_) = shapes[0], shapes[1]
+            images = math.prod(shapes[0][:-3])
+            products = FUSED_PRODUCTS[equation.primitive.name]
+            total += 2 * products * images * heads * queries * keys * channels
         elif equation.params.get("name") not in leave_out:
             times = equation.params["length"] if equation.primitive.name == "scan" else 1
             total += times * sum(matrix_flops(inner, leave_out) for inner in inner_jaxprs(equation.params))

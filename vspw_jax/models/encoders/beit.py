@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
+from vspw_jax.models.attention import Heads, softmax_attention
 from vspw_jax.models.encoders import relative_attention
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
-from vspw_jax.models.encoders.relative_attention import Heads
 
 PATCH = 16
 
@@ -53,7 +53,7 @@ class Attention(nnx.Module):
 
     def attend(self, query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads) -> Heads:
         """Softmax attention of every head."""
-        return jax.nn.dot_product_attention(query_NSGD, key_NSGD, value_NSGD)
+        return softmax_attention(query_NSGD, key_NSGD, value_NSGD)
 
 
 class RelativeAttention(Attention):

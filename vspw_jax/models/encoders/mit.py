@@ -10,7 +10,6 @@ Shapes: N images, H and W pixels or cells, C channels, G heads, D channels a hea
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -19,6 +18,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError, check_divides, choose
 from vspw_jax.models import layers
+from vspw_jax.models.attention import softmax_attention
 from vspw_jax.models.encoders import mit_rows
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 from vspw_jax.models.mix_feed_forward import MixFeedForward
@@ -93,7 +93,7 @@ class Attention(nnx.Module):
     def __call__(self, x_NHWC: layers.Map) -> layers.Map:
         seen = x_NHWC if self.joining is None else self.joining(x_NHWC)
         query, (key, value) = self.query(x_NHWC), jnp.split(self.key_value(seen), 2, axis=-1)
-        output = jax.nn.dot_product_attention(*(self.heads_of(x) for x in (query, key, value)))
+        output = softmax_attention(*(self.heads_of(x) for x in (query, key, value)))
         return self.proj(output.reshape(x_NHWC.shape))
 
     def heads_of(self, x_NHWC: layers.Map) -> Float[Array, "N H*W G D"]:

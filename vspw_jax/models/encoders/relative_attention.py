@@ -1,17 +1,19 @@
-"""Self-attention with BEiT's relative position bias, in a plain form and in a form with linear memory.
+"""Self-attention with BEiT's relative position bias: plain, in blocks with linear memory, and fused for NVIDIA GPUs.
 
 Source: microsoft/unilm beit/semantic_segmentation/backbone/beit.py.
 Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G heads, D channels a head, R table rows.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from vspw_jax.models.attention import Heads, fused_attention, is_fused, keeps_results
 from vspw_jax.models.layers import Size
 
-Heads = Float[Array, "N S G D"]
 Table = Float[Array, "R G"]
 
 CLASS_TOKEN_ROWS = 3
@@ -107,6 +109,17 @@ def blockwise_attention(
     return jnp.concatenate([class_output, outputs], axis=1)
 
 
+def attention_by_cudnn(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size) -> Heads:
+    """The same by a fused kernel. The backward pass makes the bias again: kept, it would be 300 MiB a block at 896."""
+
+    @functools.partial(jax.checkpoint, policy=keeps_results)
+    def attend(query: Heads, key: Heads, value: Heads, table: Table) -> Heads:
+        bias_GSS = relative_position_bias(table, window).astype(query.dtype)
+        return fused_attention(query, key, value, bias_GSS)
+
+    return attend(query_NSGD, key_NSGD, value_NSGD, table_RG)
+
+
 def block_rows(window: Size, heads: int) -> int | None:
     """Rows of query patches of a block with at most BLOCK_LOGITS logits; None where one block holds all."""
     height, width = window
@@ -116,10 +129,12 @@ def block_rows(window: Size, heads: int) -> int | None:
 
 
 def attention(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size) -> Heads:
-    """Softmax attention with the biases of `table_RG`: in blocks where heads x S x S is large.
+    """Softmax attention with the biases of `table_RG`: fused where it can be, in blocks where heads x S x S is large.
 
     With 16 heads, blocks begin at 27x27 patches (crop 432). There they are also faster on CPU.
     """
+    if is_fused(query_NSGD.dtype):
+        return attention_by_cudnn(query_NSGD, key_NSGD, value_NSGD, table_RG, window)
     rows = block_rows(window, query_NSGD.shape[2])
     if rows is None:
         return plain_attention(query_NSGD, key_NSGD, value_NSGD, table_RG, window)

@@ -23,7 +23,7 @@ Pyramid = Float[Array, "N P C"]
 
 UNROLLED_ON: tuple[str, ...] = ("cpu",)
 """Platforms where the interactions are unrolled: around the blocks' loop, a loop of them would make the gradient take
-1.8 times as long on CPU. Elsewhere a loop leaves a quarter of the program to compile."""
+1.8 times as long on CPU. On TPU a loop leaves a quarter of the program to compile. (On GPU `layers` unrolls all.)"""
 
 
 def pyramid_shapes(window: layers.Size) -> tuple[layers.Size, layers.Size, layers.Size]:

@@ -1,0 +1,187 @@
+"""The training step of a full recipe, compiled ahead of time for NVIDIA GPUs that are not here.
+
+    pip install "jax[cuda13]"                             of the version that is installed
+    python -m benchmarks.compile_for_gpu --recipe=nce --crop=480 --frames=2 --card=h200
+    python -m benchmarks.compile_for_gpu --recipe=nce --card=h100 --devices=8
+    python -m benchmarks.compile_for_gpu --recipe=nce --devices=256 --trace-only      without jax[cuda13]
+
+Nothing runs. The compiled program says whether the step fits into a card's memory. Printed are also the floating point
+operations of a device (matrix products and convolutions, loops times their rounds), what it is asked to send (bytes of
+a ring), and the libraries' kernels that the program calls. A compilation takes minutes and up to 10 GiB.
+
+With --save=FILE the program is kept, for one device: `python -m benchmarks.gpu_step --compiled=FILE` runs it on such a
+card, with the same version of JAX, so that a borrowed GPU does not wait for a compiler. Without a GPU the compiler
+cannot time its choices: it takes the libraries' own.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import pickle
+import re
+import time
+import unittest.mock
+
+from benchmarks import compile_for_tpu
+from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.files import writable
+
+CARDS = {
+    "a100": ("NVIDIA A100-SXM4-80GB", (8, 0), 108, 1.41, 2.039e12, 40 << 20, 79 << 30, 166912, 167936, 64),
+    "h100": ("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.98, 3.352e12, 50 << 20, 79 << 30, 232448, 233472, 128),
+    "h200": ("NVIDIA H200", (9, 0), 132, 1.98, 4.8e12, 60 << 20, 139 << 30, 232448, 233472, 128),
+}
+"""Name, compute capability, multiprocessors, GHz, bytes a second of memory, bytes of cache and of memory, of shared
+memory that a block may ask for and that a multiprocessor has, float32 units of a multiprocessor. Source: NVIDIA's data
+sheets and the CUDA programming guide, table of compute capabilities; memory as the driver shows it."""
+TARGET = """
+gpu_device_info {{
+  threads_per_block_limit: 1024  threads_per_warp: 32  threads_per_core_limit: 2048
+  shared_memory_per_block: 49152  shared_memory_per_block_optin: {per_block}  shared_memory_per_core: {per_core}
+  core_count: {cores}  fpus_per_core: {units}  clock_rate_ghz: {clock}
+  block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
+  registers_per_core_limit: 65536  registers_per_block_limit: 65536
+  memory_bandwidth: {bandwidth:.0f}  l2_cache_size: {cache}  device_memory_size: {memory}
+  cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: {extension} }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 15 }}
+runtime_version {{ major: 13 }}
+device_description_str: "{name}"
+"""
+"""XLA's description of a GPU (xla/stream_executor/device_description.proto)."""
+OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+"""The compiler's choices need no GPU. Level 0: a convolution takes the form that cuDNN names for it when it runs."""
+
+
+def target(card):
+    """XLA's description of a card, as text."""
+    name, (major, minor), cores, clock, bandwidth, cache, memory, per_block, per_core, units = CARDS[card]
+    extension = "ACCELERATED_FEATURES" if major == 9 else "NONE"
+    return TARGET.format(**locals())
+
+
+def precision(options):
+    """In which a step in float32 is traced: without it a GPU multiplies numbers of 10 bits (TF32)."""
+    import jax
+
+    return jax.default_matmul_precision("highest") if options.dtype == "float32" else contextlib.nullcontext()
+
+
+def devices_of(card, count):
+    """So many GPUs of one host, which are not here. UserError where JAX's CUDA plugin is not installed."""
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(
+            platform="cuda", target_config=target(card), topology=f"1x1x{count}"
+        ).devices
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f'There is no compiler for GPUs here ({str(error).splitlines()[0]}): pip install "jax[cuda13]", or take '
+            "--trace-only."
+        ) from error
+
+
+def lowered_step(options, devices):
+    """(the step traced for GPUs that are not here, their mesh, the step lowered or None)."""
+    # JAX asks the GPU here whether cuDNN's kernels know it; those of the cards above do.
+    known = unittest.mock.patch(
+        "jax._src.cudnn.fused_attention_stablehlo.check_compute_capability", lambda capability: True
+    )
+    with known:
+        traced, mesh = compile_for_tpu.traced_step(options, devices, "gpu")
+        return traced, mesh, None if options.trace_only else traced.lower(lowering_platforms=("cuda",))
+
+
+def compile_step(options):
+    """What a device needs for a step, as a dict."""
+    import jax
+
+    from benchmarks import collectives
+    from vspw_jax.inspection import step_cost
+
+    devices = jax.devices() if options.trace_only else devices_of(options.card, options.devices)
+    with precision(options):
+        step, mesh, lowered = lowered_step(options, devices)
+    asked = collectives.asked(step.jaxpr.jaxpr, mesh.shape)
+    row = {
+        **{name: value for name, value in vars(options).items() if name not in ("text", "save", "trace_only")},
+        "TFLOP": float(f"{step_cost.matrix_flops(step.jaxpr.jaxpr) / 1e12:.4g}"),
+        "times_and_MB": {kind: [times, round(sent / 1e6, 1)] for kind, (times, sent) in sorted(asked.items())},
+    }
+    if options.trace_only:
+        return row
+    started = time.monotonic()
+    compiled = lowered.compile(compiler_options=OPTIONS)
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    gib = lambda size: round(size / 2**30, 2)
+    row |= {
+        "compile_s": round(time.monotonic() - started),
+        "temporary_GiB": gib(memory.temp_size_in_bytes),
+        "state_and_batch_GiB": gib(memory.argument_size_in_bytes),
+        "peak_GiB": gib(memory.peak_memory_in_bytes),
+        "fits": memory.peak_memory_in_bytes < CARDS[options.card][6],
+        "kernels": dict(collections.Counter(re.findall(r'custom_call_target="([^"]+)"', text))),
+    }
+    if options.text:
+        pathlib.Path(options.text).write_text(text)
+    if options.save:
+        save(compiled, options, pathlib.Path(options.save))
+    return row
+
+
+def save(compiled, options, path):
+    """Keeps a compiled step with the options of which it was made."""
+    from jax.experimental import serialize_executable
+
+    path.write_bytes(pickle.dumps((options, serialize_executable.serialize(compiled))))
+
+
+def load(path):
+    """(the compiled step, its options) of `save`, for the first device here. Only for files of your own: it unpickles.
+
+    Raises:
+      UserError: there is no such file, or it was compiled for another device or by another version.
+    """
+    import jax
+    from jax.experimental import serialize_executable
+
+    try:
+        options, program = pickle.loads(pathlib.Path(path).read_bytes())
+        return serialize_executable.deserialize_and_load(*program, execution_devices=jax.devices()[:1]), options
+    except (OSError, pickle.UnpicklingError, EOFError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--compiled={path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}. Expected a file "
+            f"that benchmarks.compile_for_gpu wrote with JAX {jax.__version__} for {jax.devices()[0].device_kind}."
+        ) from error
+
+
+def parser():
+    """The command line."""
+    result = compile_for_tpu.step_parser()
+    result.description = __doc__.split("\n")[0]
+    result.add_argument("--card", choices=CARDS, default="h100")
+    result.add_argument("--devices", type=int, default=1, help="GPUs of one host.")
+    result.add_argument("--trace-only", action="store_true", help="Count, but do not compile.")
+    result.add_argument("--save", default="", help="File for the compiled step of one device.")
+    result.set_defaults(remat="none")
+    return result
+
+
+def main():
+    options = parser().parse_args()
+    if options.save and options.devices != 1:
+        raise UserError(f"--save with --devices={options.devices}: expected 1, what benchmarks.gpu_step runs.")
+    for path in filter(None, (options.save, options.text)):
+        writable.check_folder(pathlib.Path(path).absolute().parent, "--save or --text")
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if options.trace_only:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
+    print(json.dumps(compile_step(options)))
+
+
+if __name__ == "__main__":
+    run_program(main)
