@@ -175,8 +175,9 @@ def main():
     options = parser().parse_args()
     if options.save and options.devices != 1:
         raise UserError(f"--save with --devices={options.devices}: expected 1, what benchmarks.gpu_step runs.")
-    for path in filter(None, (options.save, options.text)):
-        writable.check_folder(pathlib.Path(path).absolute().parent, "--save or --text")
+    for name, path in (("--save", options.save), ("--text", options.text)):
+        if path:
+            writable.check_folder(pathlib.Path(path).absolute().parent, name)
     os.environ["JAX_PLATFORMS"] = "cpu"
     if options.trace_only:
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"

@@ -1,0 +1,66 @@
+"""Steps for GPUs that are not here: what is counted without a compiler, and files of compiled steps that do not fit."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from benchmarks import compile_for_gpu
+from vspw_jax.console.errors import UserError
+
+
+def test_a_step_is_counted_for_devices_that_are_not_here():
+    command = [sys.executable, "-m", "benchmarks.compile_for_gpu", "--recipe=upernet", "--size=demo", "--crop=64"]
+    rows = []
+    for devices in (1, 4):
+        done = subprocess.run(
+            [*command, "--frames=1", f"--devices={devices}", "--trace-only"], capture_output=True, text=True, check=True
+        )
+        rows.append(json.loads(done.stdout))
+    one, four = rows
+    assert one["times_and_MB"] == {} and one["TFLOP"] > 0
+    assert four["TFLOP"] == pytest.approx(one["TFLOP"], rel=0.02)
+    gathered, scattered = (four["times_and_MB"][kind][1] for kind in ("all-gather", "reduce-scatter"))
+    assert gathered > 0 and scattered > 0
+
+
+@pytest.mark.parametrize("card", compile_for_gpu.CARDS)
+def test_cards_are_described_as_xla_reads_them(card):
+    text = compile_for_gpu.target(card)
+    name, (major, minor), cores, *_ = compile_for_gpu.CARDS[card]
+    assert text.count("{") == text.count("}")
+    assert f'device_description_str: "{name}"' in text and f"core_count: {cores}" in text
+    assert f"major: {major} minor: {minor}" in text
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no pickle", pickle.dumps(("options", (b"no program", None, None)))])
+def test_a_file_without_a_step_for_this_device_is_refused(tmp_path, content):
+    path = tmp_path / "some.step"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"--compiled={path}: .*JAX {jax.__version__} for cpu"):
+        compile_for_gpu.load(path)
+
+
+def no_compiler(*_, **__):
+    raise RuntimeError("topology not implemented for cuda")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--devices=2", "--save={folder}/a"], "--devices=2: expected 1"),
+        (["--save={folder}/file/a"], "--save"),
+        (["--text={folder}/file/a"], "--text"),
+        ([], "no compiler for GPUs here.*pip install .*--trace-only"),
+    ],
+)
+def test_what_cannot_be_done_is_told_first(monkeypatch, tmp_path, flags, message):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", no_compiler)
+    monkeypatch.setattr("sys.argv", ["compile_for_gpu", *(flag.format(folder=tmp_path) for flag in flags)])
+    with pytest.raises(UserError, match=message):
+        compile_for_gpu.main()
