@@ -80,9 +80,10 @@ def test_keys_of_weights_are_those_of_nnx():
     np.testing.assert_array_equal(*drawn)
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
-def test_a_scan_keeps_the_statistics_of_its_modules(remat):
-    """As the same modules one after the other do."""
+@pytest.mark.parametrize(("remat", "platform"), [("none", "cpu"), ("full", "cpu"), ("none", "gpu"), ("full", "gpu")])
+def test_a_scan_keeps_the_statistics_of_its_modules(monkeypatch, remat, platform):
+    """As the same modules one after the other do; on a GPU there is no loop."""
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     x = np.random.default_rng(0).normal(size=(4, 3, 2, 5)).astype(np.float32)
     make = lambda rngs: layers.ConvNormRelu(5, 5, 1, dtype=jnp.float32, rngs=rngs)
     graphdef, variables = nnx.split(layers.stack_modules(make, 3, nnx.Rngs(0)))
@@ -102,6 +103,9 @@ def test_a_scan_keeps_the_statistics_of_its_modules(remat):
             statistics.append(nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)))
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *statistics)
 
-    run = lambda function: jax.vmap(jax.vmap(function, axis_name="fsdp"), axis_name="data")(x[None, None])
+    along_axes = lambda function: jax.vmap(jax.vmap(function, axis_name="fsdp"), axis_name="data")
+    loops = jax.jit(along_axes(scanned)).lower(x[None, None]).as_text().count("stablehlo.while")
+    assert loops == (0 if platform == "gpu" else 1)
+    run = lambda function: along_axes(function)(x[None, None])
     for left, right in zip(jax.tree.leaves(run(scanned)), jax.tree.leaves(run(one_by_one)), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
