@@ -44,7 +44,7 @@ def jax_forms(flags, window):
         "plain": relative_attention.plain_attention,
         f"blocks of {rows} rows": functools.partial(relative_attention.blockwise_attention, rows=rows),
     }
-    if attention.is_fused(jnp.dtype(flags.dtype)):
+    if attention.is_fused(jax.ShapeDtypeStruct((1, 1, 1, flags.head_dim), jnp.dtype(flags.dtype))):
         forms["fused, cuDNN"] = relative_attention.attention_by_cudnn
     return {name: lambda *x, form=form: form(*x, window=window) for name, form in forms.items()}
 
@@ -94,14 +94,14 @@ def torch_form(arrays, window, dtype):
     return [(functools.partial(computed, part), None) for part in (forward, gradients)]
 
 
-def numpy(x):
+def as_numpy(x):
     return x.detach().float().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, np.float32)
 
 
 def largest_error(found, wanted):
     """The largest length of a difference, as a share of what is wanted."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
-    return max(float(np.linalg.norm(numpy(x) - numpy(y)) / np.linalg.norm(numpy(y))) for x, y in pairs)
+    return max(float(np.linalg.norm(as_numpy(x) - as_numpy(y)) / np.linalg.norm(as_numpy(y))) for x, y in pairs)
 
 
 def references(arrays, window):
@@ -128,8 +128,9 @@ def main():
     flags = parser().parse_args()
     jax.config.update("jax_default_matmul_precision", "highest" if flags.dtype == "float32" else None)
     window = (flags.crop // 16,) * 2
-    arrays = drawn_arguments(flags, window)
-    arguments = [*(jnp.asarray(x).astype(flags.dtype) for x in arrays[:3]), jnp.asarray(arrays[3])]
+    *heads, table = drawn_arguments(flags, window)
+    arguments = [*(jnp.asarray(x).astype(flags.dtype) for x in heads), jnp.asarray(table)]
+    arrays = [as_numpy(x) for x in arguments]
     forms = {name: compiled(form, arguments) for name, form in jax_forms(flags, window).items()}
     forms["PyTorch"] = torch_form(arrays, window, flags.dtype)
     print(

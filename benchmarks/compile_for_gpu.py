@@ -5,7 +5,8 @@
     python -m benchmarks.compile_for_gpu --recipe=nce --card=h100 --devices=8
     python -m benchmarks.compile_for_gpu --recipe=nce --devices=256 --trace-only      without jax[cuda13]
 
-Nothing runs. The compiled program says whether the step fits into a card's memory. Printed are also the floating point
+Nothing runs. The compiled program says what share of a card's memory the step needs: JAX takes 0.75, and more if
+XLA_PYTHON_CLIENT_MEM_FRACTION says so. Printed are also the floating point
 operations of a device (matrix products and convolutions, loops times their rounds), what it is asked to send (bytes of
 a ring), and the libraries' kernels that the program calls. A compilation takes minutes and up to 10 GiB.
 
@@ -23,33 +24,53 @@ import pickle
 import re
 import time
 import unittest.mock
+from typing import NamedTuple
 
 from benchmarks import compile_for_tpu
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files import writable
 
+
+class Card(NamedTuple):
+    """A GPU. Source: NVIDIA's data sheets; the CUDA programming guide's table of compute capabilities."""
+
+    name: str
+    capability: float
+    multiprocessors: int
+    float32_units: int
+    """Of a multiprocessor."""
+    shared_memory: int
+    """Bytes of a multiprocessor. A block may ask for all but 1 KiB."""
+    gigahertz: float
+    bandwidth: float
+    """Bytes a second of memory."""
+    cache: int
+    """Bytes."""
+    memory: int
+    """Bytes, as the driver shows them."""
+
+
 CARDS = {
-    "a100": ("NVIDIA A100-SXM4-80GB", (8, 0), 108, 1.41, 2.039e12, 40 << 20, 79 << 30, 166912, 167936, 64),
-    "h100": ("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.98, 3.352e12, 50 << 20, 79 << 30, 232448, 233472, 128),
-    "h200": ("NVIDIA H200", (9, 0), 132, 1.98, 4.8e12, 60 << 20, 139 << 30, 232448, 233472, 128),
+    "a100": Card("NVIDIA A100-SXM4-80GB", 8.0, 108, 64, 164 << 10, 1.41, 2.039e12, 40 << 20, 79 << 30),
+    "h100": Card("NVIDIA H100 80GB HBM3", 9.0, 132, 128, 228 << 10, 1.98, 3.352e12, 50 << 20, 79 << 30),
+    "h200": Card("NVIDIA H200", 9.0, 132, 128, 228 << 10, 1.98, 4.8e12, 60 << 20, 139 << 30),
 }
-"""Name, compute capability, multiprocessors, GHz, bytes a second of memory, bytes of cache and of memory, of shared
-memory that a block may ask for and that a multiprocessor has, float32 units of a multiprocessor. Source: NVIDIA's data
-sheets and the CUDA programming guide, table of compute capabilities; memory as the driver shows it."""
+CUDNN = 91500
 TARGET = """
 gpu_device_info {{
   threads_per_block_limit: 1024  threads_per_warp: 32  threads_per_core_limit: 2048
-  shared_memory_per_block: 49152  shared_memory_per_block_optin: {per_block}  shared_memory_per_core: {per_core}
-  core_count: {cores}  fpus_per_core: {units}  clock_rate_ghz: {clock}
+  shared_memory_per_block: 49152  shared_memory_per_block_optin: {per_block}
+  shared_memory_per_core: {card.shared_memory}
+  core_count: {card.multiprocessors}  fpus_per_core: {card.float32_units}  clock_rate_ghz: {card.gigahertz}
   block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
   registers_per_core_limit: 65536  registers_per_block_limit: 65536
-  memory_bandwidth: {bandwidth:.0f}  l2_cache_size: {cache}  device_memory_size: {memory}
+  memory_bandwidth: {card.bandwidth:.0f}  l2_cache_size: {card.cache}  device_memory_size: {card.memory}
   cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: {extension} }}
 }}
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 15 }}
 runtime_version {{ major: 13 }}
-device_description_str: "{name}"
+device_description_str: "{card.name}"
 """
 """XLA's description of a GPU (xla/stream_executor/device_description.proto)."""
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
@@ -58,9 +79,9 @@ OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
 def target(card):
     """XLA's description of a card, as text."""
-    name, (major, minor), cores, clock, bandwidth, cache, memory, per_block, per_core, units = CARDS[card]
+    major, minor = divmod(round(10 * card.capability), 10)
     extension = "ACCELERATED_FEATURES" if major == 9 else "NONE"
-    return TARGET.format(**locals())
+    return TARGET.format(card=card, per_block=card.shared_memory - 1024, major=major, minor=minor, extension=extension)
 
 
 def precision(options):
@@ -76,7 +97,7 @@ def devices_of(card, count):
 
     try:
         return topologies.get_topology_desc(
-            platform="cuda", target_config=target(card), topology=f"1x1x{count}"
+            platform="cuda", target_config=target(CARDS[card]), topology=f"1x1x{count}"
         ).devices
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -87,11 +108,12 @@ def devices_of(card, count):
 
 def lowered_step(options, devices):
     """(the step traced for GPUs that are not here, their mesh, the step lowered or None)."""
-    # JAX asks the GPU here whether cuDNN's kernels know it; those of the cards above do.
-    known = unittest.mock.patch(
-        "jax._src.cudnn.fused_attention_stablehlo.check_compute_capability", lambda capability: True
-    )
-    with known:
+    with contextlib.ExitStack() as patches:
+        patch = lambda name, value: patches.enter_context(unittest.mock.patch(name, lambda *_: value))
+        patch("vspw_jax.models.attention.compute_capability", CARDS[options.card].capability)
+        # JAX asks the GPU and the cuDNN that are here.
+        patch("jax._src.cudnn.fused_attention_stablehlo.check_compute_capability", True)
+        patch("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", CUDNN)
         traced, mesh = compile_for_tpu.traced_step(options, devices, "gpu")
         return traced, mesh, None if options.trace_only else traced.lower(lowering_platforms=("cuda",))
 
@@ -123,7 +145,7 @@ def compile_step(options):
         "temporary_GiB": gib(memory.temp_size_in_bytes),
         "state_and_batch_GiB": gib(memory.argument_size_in_bytes),
         "peak_GiB": gib(memory.peak_memory_in_bytes),
-        "fits": memory.peak_memory_in_bytes < CARDS[options.card][6],
+        "share_of_memory": round(memory.peak_memory_in_bytes / CARDS[options.card].memory, 3),
         "kernels": dict(collections.Counter(re.findall(r'custom_call_target="([^"]+)"', text))),
     }
     if options.text:
@@ -152,7 +174,7 @@ def load(path):
     try:
         options, program = pickle.loads(pathlib.Path(path).read_bytes())
         return serialize_executable.deserialize_and_load(*program, execution_devices=jax.devices()[:1]), options
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Another version's file may fail in any way.
         raise UserError(
             f"--compiled={path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}. Expected a file "
             f"that benchmarks.compile_for_gpu wrote with JAX {jax.__version__} for {jax.devices()[0].device_kind}."
@@ -179,6 +201,11 @@ def main():
         if path:
             writable.check_folder(pathlib.Path(path).absolute().parent, name)
     os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax  # Which reads the variables.
+
+    from benchmarks.tpu_cost import frames
+
+    jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)  # As gpu_step --trace needs it.
     if options.trace_only:
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
     print(json.dumps(compile_step(options)))

@@ -196,7 +196,7 @@ def forget_compiled():
 def interactions_in_a_loop(request, monkeypatch):
     """A quarter of the encoder is compiled. Tests marked `unrolled` have it as those who train on CPU do."""
     if not request.node.get_closest_marker("unrolled"):
-        monkeypatch.setattr(vit_adapter, "UNROLLED_ON", ())
+        monkeypatch.setattr(vit_adapter, "INTERACTIONS_UNROLLED_ON", ())
 
 
 @pytest.fixture(params=["cpu", "tpu"])

@@ -130,26 +130,30 @@ def test_cudnn_attends_once_and_the_backward_pass_makes_the_bias_again(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("platform", "plugin", "dtype", "fused"),
+    ("capability", "dtype", "channels", "fused"),
     [
-        ("gpu", "jax_cuda13_plugin", "bfloat16", True),
-        ("gpu", "jax_cuda12_plugin", "float16", True),
-        ("gpu", "jax_cuda13_plugin", "float32", False),
-        ("gpu", "jax_rocm7_plugin", "bfloat16", False),
-        ("cpu", "jax_cuda13_plugin", "bfloat16", False),
-        ("tpu", None, "bfloat16", False),
+        (9.0, "bfloat16", 64, True),
+        (8.0, "bfloat16", 88, True),
+        (7.5, "bfloat16", 64, False),
+        (0.0, "bfloat16", 64, False),
+        (9.0, "float32", 64, False),
+        (9.0, "bfloat16", 4, False),
+        (9.0, "bfloat16", 136, False),
     ],
 )
-def test_cudnn_attends_where_it_is(given_to_cudnn, monkeypatch, platform, plugin, dtype, fused):
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: name if name == plugin else None)
+def test_cudnn_attends_what_it_can(given_to_cudnn, monkeypatch, capability, dtype, channels, fused):
+    monkeypatch.setattr(attention, "compute_capability", lambda: capability)
     window = (4, 3)
-    *heads, table = inputs(window)
-    heads = [jnp.asarray(x, dtype) for x in heads]
+    heads = [jax.ShapeDtypeStruct((IMAGES, 13, HEADS, channels), dtype)] * 3
+    table = jax.ShapeDtypeStruct((relative_attention.num_rows(window), HEADS), jnp.float32)
     jax.eval_shape(lambda *x: relative_attention.attention(*x, window), *heads, table)
     jax.eval_shape(attention.softmax_attention, *heads)
-    wanted = [((IMAGES, 14, HEADS, DIM), (1, HEADS, 14, 14)), ((IMAGES, 13, HEADS, DIM), None)]
+    wanted = [((IMAGES, 14, HEADS, channels), (1, HEADS, 14, 14)), ((IMAGES, 13, HEADS, channels), None)]
     assert given_to_cudnn == (wanted if fused else [])
+
+
+def test_a_cpu_has_no_compute_capability():
+    assert attention.compute_capability() == 0
 
 
 def test_bfloat16_stays_bfloat16():

@@ -3,7 +3,6 @@
 Shapes: N images, Q queries, S keys, G heads, D channels a head.
 """
 
-import importlib.util
 from typing import Any
 
 import jax
@@ -13,24 +12,28 @@ from jaxtyping import Array, Float
 
 Heads = Float[Array, "N S G D"]
 
-FUSED_TYPES = (jnp.bfloat16, jnp.float16)
-"""What cuDNN's kernels multiply."""
-CUDA_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
-"""The packages with which JAX knows cuDNN: a GPU of another maker has none of them."""
 FORWARD, BACKWARD = "dot_product_attention_fwd_wrapper", "dot_product_attention_bwd_wrapper"
 """JAX's names of cuDNN's passes."""
 
 
-def is_fused(dtype: jnp.dtype) -> bool:
-    """Whether attention in this type is a kernel of cuDNN on the devices in use."""
-    if jax.default_backend() != "gpu" or dtype not in FUSED_TYPES:
-        return False
-    return any(importlib.util.find_spec(name) is not None for name in CUDA_PLUGINS)
+def compute_capability() -> float:
+    """Of the NVIDIA GPUs in use, such as 9.0 for an H100; 0 where there are none."""
+    device = jax.local_devices()[0]
+    is_nvidia = device.platform == "gpu" and "cuda" in device.client.platform_version
+    return float(device.compute_capability) if is_nvidia else 0.0
 
 
-def softmax_attention(query_NQGD: Heads, key_NSGD: Heads, value_NSGD: Heads) -> Heads:
+def is_fused(query_NQGD: Heads) -> bool:
+    """Whether cuDNN has kernels for attention of such queries on the devices in use: bfloat16, from Ampere on."""
+    fits = query_NQGD.shape[-1] % 8 == 0 and query_NQGD.shape[-1] <= 128
+    return fits and query_NQGD.dtype == jnp.bfloat16 and compute_capability() >= 8
+
+
+def softmax_attention(
+    query_NQGD: Float[Array, "N Q G D"], key_NSGD: Heads, value_NSGD: Heads
+) -> Float[Array, "N Q G D"]:
     """softmax(q k^T / sqrt(D)) v of every head, without a bias."""
-    implementation = "cudnn" if is_fused(query_NQGD.dtype) else None
+    implementation = "cudnn" if is_fused(query_NQGD) else None
     return jax.nn.dot_product_attention(query_NQGD, key_NSGD, value_NSGD, implementation=implementation)
 
 
@@ -49,5 +52,5 @@ def fused_attention(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, bias_
 
 
 def keeps_results(primitive: Primitive, *_: Any, **__: Any) -> bool:
-    """For `jax.checkpoint`: of fused attention, its results are kept alone. What it reads is made again."""
+    """For `jax.checkpoint`: keeps the results of fused attention alone. What it reads is made again."""
     return primitive.name == FORWARD

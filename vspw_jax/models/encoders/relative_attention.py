@@ -133,7 +133,7 @@ def attention(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: T
 
     With 16 heads, blocks begin at 27x27 patches (crop 432). There they are also faster on CPU.
     """
-    if is_fused(query_NSGD.dtype):
+    if is_fused(query_NSGD):
         return attention_by_cudnn(query_NSGD, key_NSGD, value_NSGD, table_RG, window)
     rows = block_rows(window, query_NSGD.shape[2])
     if rows is None:

@@ -21,7 +21,7 @@ from vspw_jax.models.encoders import beit, vit_adapter_rows
 
 Pyramid = Float[Array, "N P C"]
 
-UNROLLED_ON: tuple[str, ...] = ("cpu",)
+INTERACTIONS_UNROLLED_ON: tuple[str, ...] = ("cpu",)
 """Platforms where the interactions are unrolled: around the blocks' loop, a loop of them would make the gradient take
 1.8 times as long on CPU. On TPU a loop leaves a quarter of the program to compile. (On GPU `layers` unrolls all.)"""
 
@@ -247,7 +247,7 @@ class ViTAdapter(beit.BeitEncoder):
         rates = jnp.linspace(0, self.drop_path, self.depth).reshape(self.NUM_INTERACTIONS, -1)
         numbers = jnp.arange(self.NUM_INTERACTIONS)
         state = (token, x, jnp.concatenate(pyramid, axis=1))
-        unroll = jax.default_backend() in UNROLLED_ON
+        unroll = jax.default_backend() in INTERACTIONS_UNROLLED_ON
         state, patches = layers.scan_modules(self.interactions, apply, state, (numbers, rates), unroll=unroll)
         _, x, pyramid = state
         for number, extractor in enumerate(self.extra_extractors):
