@@ -66,7 +66,7 @@ def compiled(form, arguments):
 def torch_form(arrays, window, dtype):
     """As `compiled`; what PyTorch allots is not known."""
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-    inputs = [torch.from_numpy(x).to(device) for x in arrays]
+    inputs = [torch.tensor(x, device=device) for x in arrays]
     inputs = [*(x.to(getattr(torch, dtype)) for x in inputs[:3]), inputs[3]]
     inputs = [x.requires_grad_() for x in inputs]
     tokens = window[0] * window[1] + 1

@@ -5,14 +5,13 @@
     python -m benchmarks.compile_for_gpu --recipe=nce --card=h100 --devices=8
     python -m benchmarks.compile_for_gpu --recipe=nce --devices=256 --trace-only      without jax[cuda13]
 
-Nothing runs. The compiled program says what share of a card's memory the step needs: JAX takes 0.75, and more if
-XLA_PYTHON_CLIENT_MEM_FRACTION says so. Printed are also the floating point
-operations of a device (matrix products and convolutions, loops times their rounds), what it is asked to send (bytes of
-a ring), and the libraries' kernels that the program calls. A compilation takes minutes and up to 10 GiB.
+Nothing runs. The compiled program says what share of a card's memory the step needs: JAX takes 0.75, or what
+XLA_PYTHON_CLIENT_MEM_FRACTION says. Printed are also the floating point operations of a device (matrix products and
+convolutions, loops times their rounds), what it is asked to send (bytes of a ring), and the libraries' kernels that the
+program calls. A compilation takes minutes and up to 10 GiB.
 
-With --save=FILE the program is kept, for one device: `python -m benchmarks.gpu_step --compiled=FILE` runs it on such a
-card, with the same version of JAX, so that a borrowed GPU does not wait for a compiler. Without a GPU the compiler
-cannot time its choices: it takes the libraries' own.
+The compiler chooses among kernels by their time on the card, which it cannot take here: it is not the program that will
+run there. Its memory was the same on a card within 0.2 % (benchmarks/RESULTS.md, "Compiled for GPUs").
 """
 
 import collections
@@ -20,7 +19,6 @@ import contextlib
 import json
 import os
 import pathlib
-import pickle
 import re
 import time
 import unittest.mock
@@ -74,7 +72,7 @@ device_description_str: "{card.name}"
 """
 """XLA's description of a GPU (xla/stream_executor/device_description.proto)."""
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
-"""The compiler's choices need no GPU. Level 0: a convolution takes the form that cuDNN names for it when it runs."""
+"""Without a GPU the compiler can time none of its choices."""
 
 
 def target(card):
@@ -130,7 +128,7 @@ def compile_step(options):
         step, mesh, lowered = lowered_step(options, devices)
     asked = collectives.asked(step.jaxpr.jaxpr, mesh.shape)
     row = {
-        **{name: value for name, value in vars(options).items() if name not in ("text", "save", "trace_only")},
+        **{name: value for name, value in vars(options).items() if name not in ("text", "trace_only")},
         "TFLOP": float(f"{step_cost.matrix_flops(step.jaxpr.jaxpr) / 1e12:.4g}"),
         "times_and_MB": {kind: [times, round(sent / 1e6, 1)] for kind, (times, sent) in sorted(asked.items())},
     }
@@ -150,35 +148,7 @@ def compile_step(options):
     }
     if options.text:
         pathlib.Path(options.text).write_text(text)
-    if options.save:
-        save(compiled, options, pathlib.Path(options.save))
     return row
-
-
-def save(compiled, options, path):
-    """Keeps a compiled step with the options of which it was made."""
-    from jax.experimental import serialize_executable
-
-    path.write_bytes(pickle.dumps((options, serialize_executable.serialize(compiled))))
-
-
-def load(path):
-    """(the compiled step, its options) of `save`, for the first device here. Only for files of your own: it unpickles.
-
-    Raises:
-      UserError: there is no such file, or it was compiled for another device or by another version.
-    """
-    import jax
-    from jax.experimental import serialize_executable
-
-    try:
-        options, program = pickle.loads(pathlib.Path(path).read_bytes())
-        return serialize_executable.deserialize_and_load(*program, execution_devices=jax.devices()[:1]), options
-    except Exception as error:  # Another version's file may fail in any way.
-        raise UserError(
-            f"--compiled={path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}. Expected a file "
-            f"that benchmarks.compile_for_gpu wrote with JAX {jax.__version__} for {jax.devices()[0].device_kind}."
-        ) from error
 
 
 def parser():
@@ -188,24 +158,15 @@ def parser():
     result.add_argument("--card", choices=CARDS, default="h100")
     result.add_argument("--devices", type=int, default=1, help="GPUs of one host.")
     result.add_argument("--trace-only", action="store_true", help="Count, but do not compile.")
-    result.add_argument("--save", default="", help="File for the compiled step of one device.")
     result.set_defaults(remat="none")
     return result
 
 
 def main():
     options = parser().parse_args()
-    if options.save and options.devices != 1:
-        raise UserError(f"--save with --devices={options.devices}: expected 1, what benchmarks.gpu_step runs.")
-    for name, path in (("--save", options.save), ("--text", options.text)):
-        if path:
-            writable.check_folder(pathlib.Path(path).absolute().parent, name)
+    if options.text:
+        writable.check_folder(pathlib.Path(options.text).absolute().parent, "--text")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    import jax  # Which reads the variables.
-
-    from benchmarks.tpu_cost import frames
-
-    jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)  # As gpu_step --trace needs it.
     if options.trace_only:
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
     print(json.dumps(compile_step(options)))

@@ -8,11 +8,9 @@ step; in bfloat16 the operations of the model (nothing rematerialised) in that t
 (MFU) and over what a product of matrices reaches on this device in the same process; memory, as compiled and as
 allotted at most; and the losses of the first and the last step. `--trace` looks at a few more steps with the profiler:
 the time by module of the model and by line of source. With --json the same goes to a file. `--dtype=float32` multiplies
-in full float32, so that the losses of the first step can be compared. `--compiled=FILE` runs a step that
-benchmarks.compile_for_gpu has compiled, of the recipe and with the options that it was given.
+in full float32, so that the losses of the first step can be compared.
 """
 
-import argparse
 import dataclasses
 import json
 import pathlib
@@ -101,15 +99,15 @@ class Step:
         return seconds, losses
 
 
-def prepared(config, compiled=None):
-    """The step of `config` on the first device here, compiled where it is not; UserError where it does not fit."""
+def prepared(config):
+    """The step of `config` on the first device here; UserError where it does not fit."""
     mesh = make_mesh(devices=jax.devices()[:1])
     step, shapes = step_cost.abstract_step(config, mesh)
     placed = step_cost.placed_shapes(config, mesh, *shapes)
     started = time.perf_counter()
     try:
         with jax.set_mesh(mesh):
-            compiled = compiled or step.lower(*placed).compile()
+            compiled = step.lower(*placed).compile()
             compile_s = time.perf_counter() - started
             state = train_state.new_state(config, optimizers.build(config, train_state.describe(config)[1]), mesh)
             batch = {
@@ -151,14 +149,9 @@ def by_name(losses):
 
 def account(options):
     """What the step of a recipe takes, as a dict."""
-    compiled, device = None, jax.devices()[0]
-    if options.compiled:
-        compiled, given = compile_for_gpu.load(options.compiled)
-        of_step = vars(compile_for_tpu.step_parser().parse_args([]))
-        options = argparse.Namespace(**vars(options) | {name: vars(given)[name] for name in of_step})
-    config = compile_for_tpu.recipe(options, 1)
+    config, device = compile_for_tpu.recipe(options, 1), jax.devices()[0]
     operations = model_operations(config)
-    step = prepared(config, compiled)
+    step = prepared(config)
     memory = step.compiled.memory_analysis()
     first = by_name(step.timed(1)[1])
     step.timed(2)
@@ -220,7 +213,6 @@ def parser():
     result.description = __doc__.split("\n")[0]
     result.add_argument("--steps", type=int, default=20, help="Timed, one at a time.")
     result.add_argument("--trace", action="store_true", help="Time by module and by line of source.")
-    result.add_argument("--compiled", default="", help="File of benchmarks.compile_for_gpu --save.")
     result.add_argument("--json", default="", help="File for the whole account.")
     result.set_defaults(remat="none")
     return result

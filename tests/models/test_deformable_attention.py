@@ -12,6 +12,7 @@ from vspw_jax.models import deformable_attention
 from vspw_jax.models.deformable_attention import DeformableAttention, cell_centres, sample_every_head
 from vspw_jax.sampling import deformable_kernel
 
+on_each_platform = pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"], indirect=True)
 SHAPES = ((2, 3), (4, 6), (11, 1))
 TOKENS = sum(height * width for height, width in SHAPES)
 QUERIES, HEADS, POINTS, DIM = 5, 2, 3, 4
@@ -46,6 +47,7 @@ def run(value, locations, weights):
     return sample_every_head(value, SHAPES, locations, weights)[0]
 
 
+@on_each_platform
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (-0.1, 0.05), (0.95, 1.1), (-3, 4)], ids=["inside", "top left", "bottom right", "far"]
 )
@@ -54,12 +56,14 @@ def test_equals_loops(low, high, platform):
     np.testing.assert_allclose(run(value, locations, weights), reference(value, locations, weights), atol=1e-5)
 
 
+@on_each_platform
 def test_locations_off_every_map_give_zero(platform):
     value, locations, weights = inputs(0, 1)
     for far in (1e3, -1e3, 1e30, -1e30):
         np.testing.assert_array_equal(run(value, np.full_like(locations, far), weights), 0)
 
 
+@on_each_platform
 def test_gradients_equal_finite_differences(platform):
     value, locations, weights = inputs(-0.1, 1.1, seed=1)
 

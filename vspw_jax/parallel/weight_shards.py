@@ -1,7 +1,8 @@
 """Weights that lie in parts on the devices, and are put together where they are used.
 
-The scan over stacked modules puts together the weight of one module at a time, so no device ever holds all of them
-(fully sharded data parallelism: Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 3).
+The scan over stacked modules puts together the weights of one module at a time, so no device ever holds all of them
+(fully sharded data parallelism: Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 3). On GPUs the modules follow each
+other without a loop, and the compiler may hold those of many (benchmarks/RESULTS.md, "Compiled for GPUs").
 """
 
 import dataclasses
