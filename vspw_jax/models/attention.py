@@ -33,8 +33,9 @@ def softmax_attention(
     query_NQGD: Float[Array, "N Q G D"], key_NSGD: Heads, value_NSGD: Heads
 ) -> Float[Array, "N Q G D"]:
     """softmax(q k^T / sqrt(D)) v of every head, without a bias."""
-    implementation = "cudnn" if is_fused(query_NQGD) else None
-    return jax.nn.dot_product_attention(query_NQGD, key_NSGD, value_NSGD, implementation=implementation)
+    return jax.nn.dot_product_attention(
+        query_NQGD, key_NSGD, value_NSGD, implementation="cudnn" if is_fused(query_NQGD) else None
+    )
 
 
 def fused_attention(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, bias_GSS: Float[Array, "G S S"]) -> Heads:
