@@ -7,8 +7,9 @@ The step of the recipe, from random weights, takes drawn images and drawn region
 step; in bfloat16 the operations of the model (nothing rematerialised) in that time, over the peak that the maker states
 (MFU) and over what a product of matrices reaches on this device in the same process; memory, as compiled and as
 allotted at most; and the losses of the first and the last step. `--trace` looks at a few more steps with the profiler:
-the time by module of the model and by line of source. With --json the same goes to a file. `--dtype=float32` multiplies
-in full float32, so that the losses of the first step can be compared.
+the time by module of the model and by line of source. It compiles without CUDA graphs, so that a step of many small
+kernels takes longer. With --json the same goes to a file. `--dtype=float32` multiplies in full float32, so that the
+losses of the first step can be compared.
 """
 
 import dataclasses
@@ -42,6 +43,8 @@ REGIONS = 12
 """Of a drawn frame, each of one class."""
 TRACED = 3
 """Steps that the profiler sees."""
+WITHOUT_GRAPHS = {"xla_gpu_enable_command_buffer": ""}
+"""XLA's options for a step that the profiler sees: of a kernel in a CUDA graph it does not know the instruction."""
 SQUARE = 8192
 """Side of the matrices whose product tells what the device can reach."""
 
@@ -99,7 +102,7 @@ class Step:
         return seconds, losses
 
 
-def prepared(config):
+def prepared(config, compiler_options=None):
     """The step of `config` on the first device here; UserError where it does not fit."""
     mesh = make_mesh(devices=jax.devices()[:1])
     step, shapes = step_cost.abstract_step(config, mesh)
@@ -107,7 +110,7 @@ def prepared(config):
     started = time.perf_counter()
     try:
         with jax.set_mesh(mesh):
-            compiled = step.lower(*placed).compile()
+            compiled = step.lower(*placed).compile(compiler_options)
             compile_s = time.perf_counter() - started
             state = train_state.new_state(config, optimizers.build(config, train_state.describe(config)[1]), mesh)
             batch = {
@@ -151,7 +154,7 @@ def account(options):
     """What the step of a recipe takes, as a dict."""
     config, device = compile_for_tpu.recipe(options, 1), jax.devices()[0]
     operations = model_operations(config)
-    step = prepared(config)
+    step = prepared(config, WITHOUT_GRAPHS if options.trace else None)
     memory = step.compiled.memory_analysis()
     first = by_name(step.timed(1)[1])
     step.timed(2)
