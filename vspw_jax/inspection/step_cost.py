@@ -54,10 +54,9 @@ def matrix_flops(jaxpr: Any, leave_out: Collection[str] = ()) -> int:
             out_channels = shapes[1][equation.params["dimension_numbers"].rhs_spec[0]]
             total += 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) // out_channels
         elif equation.primitive.name in FUSED_PRODUCTS:
-            (*_, queries, heads, channels), (_, keys, *_) = shapes[0], shapes[1]
-            images = math.prod(shapes[0][:-3])
-            products = FUSED_PRODUCTS[equation.primitive.name]
-            total += 2 * products * images * heads * queries * keys * channels
+            (images, queries, heads, channels), (_, keys, *_) = shapes[0], shapes[1]
+            product = 2 * images * heads * queries * keys * channels
+            total += FUSED_PRODUCTS[equation.primitive.name] * product
         elif equation.params.get("name") not in leave_out:
             times = equation.params["length"] if equation.primitive.name == "scan" else 1
             total += times * sum(matrix_flops(inner, leave_out) for inner in inner_jaxprs(equation.params))
