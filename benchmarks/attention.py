@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks import measure
+from benchmarks import measure, network, torch_passes
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.models import attention
 from vspw_jax.models.encoders import relative_attention
@@ -65,7 +65,7 @@ def compiled(form, arguments):
 
 def torch_form(arrays, window, dtype):
     """As `compiled`; what PyTorch allots is not known."""
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    device = torch_passes.device()
     inputs = [torch.tensor(x, device=device) for x in arrays]
     inputs = [*(x.to(getattr(torch, dtype)) for x in inputs[:3]), inputs[3]]
     inputs = [x.requires_grad_() for x in inputs]
@@ -80,28 +80,13 @@ def torch_form(arrays, window, dtype):
         heads = [x.transpose(1, 2) for x in heads]
         return F.scaled_dot_product_attention(*heads, attn_mask=bias[None]).transpose(1, 2)
 
-    def computed(function):
-        result = function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return result
-
-    def forward():
-        with torch.inference_mode():
-            return output()
-
-    gradients = lambda: torch.autograd.grad((output().float() ** 2).sum(), inputs)
-    return [(functools.partial(computed, part), None) for part in (forward, gradients)]
-
-
-def as_numpy(x):
-    return x.detach().float().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, np.float32)
+    return [(part, None) for part in torch_passes.of(output, inputs)]
 
 
 def largest_error(found, wanted):
-    """The largest length of a difference, as a share of what is wanted."""
+    """The largest length of a difference, as a share of the length of what is wanted."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
-    return max(float(np.linalg.norm(as_numpy(x) - as_numpy(y)) / np.linalg.norm(as_numpy(y))) for x, y in pairs)
+    return max(network.output_error(*pair) for pair in pairs)
 
 
 def references(arrays, window):
@@ -130,29 +115,31 @@ def main():
     window = (flags.crop // 16,) * 2
     *heads, table = drawn_arguments(flags, window)
     arguments = [*(jnp.asarray(x).astype(flags.dtype) for x in heads), jnp.asarray(table)]
-    arrays = [as_numpy(x) for x in arguments]
+    arrays = [network.array(x) for x in arguments]
     forms = {name: compiled(form, arguments) for name, form in jax_forms(flags, window).items()}
     forms["PyTorch"] = torch_form(arrays, window, flags.dtype)
     print(
         f"{jax.devices()[0].device_kind}, {flags.dtype}, {flags.images} images, crop {flags.crop}: {window[0]}x"
         f"{window[1]} patches, {flags.heads} heads of {flags.head_dim}"
     )
-    wanted = references(arrays, window)
-    for number, name in enumerate(PASSES):
-        errors = {form: largest_error(parts[number][0](), wanted[number]) for form, parts in forms.items()}
-        for form, error in errors.items():
-            if not error < TOLERANCES[flags.dtype]:
-                raise UserError(f"{form}, {name}: relative error {error:.1e}, tolerance {TOLERANCES[flags.dtype]}.")
-        medians = measure.take_turns([parts[number][0] for parts in forms.values()], flags.rounds, time.perf_counter)
-        for (form, parts), median in zip(forms.items(), medians, strict=True):
-            memory = parts[number][1]
-            memory = "" if memory is None else f"{memory:7.0f} MiB temporary"
-            ratio = median / medians[-1]
-            print(
-                f"{name:<21} {form:<18} {1e3 * median:10.3f} ms  {ratio:5.2f} of PyTorch's  "
-                f"error {errors[form]:.1e}  {memory}",
-                flush=True,
-            )
+    for number, (name, wanted) in enumerate(zip(PASSES, references(arrays, window), strict=True)):
+        show(name, {form: parts[number] for form, parts in forms.items()}, wanted, flags)
+
+
+def show(name, parts, wanted, flags):
+    """Compares the forms' results of a pass with what is wanted, times them and prints the figures."""
+    errors = {form: largest_error(call(), wanted) for form, (call, _) in parts.items()}
+    for form, error in errors.items():
+        if not error < TOLERANCES[flags.dtype]:
+            raise UserError(f"{form}, {name}: relative error {error:.1e}, tolerance {TOLERANCES[flags.dtype]}.")
+    medians = measure.take_turns([call for call, _ in parts.values()], flags.rounds, time.perf_counter)
+    for (form, (_, mebibytes)), median in zip(parts.items(), medians, strict=True):
+        memory = "" if mebibytes is None else f"{mebibytes:7.0f} MiB temporary"
+        print(
+            f"{name:<21} {form:<18} {1e3 * median:10.3f} ms  {median / medians[-1]:5.2f} of PyTorch's  "
+            f"error {errors[form]:.1e}  {memory}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -22,71 +22,14 @@ import pathlib
 import re
 import time
 import unittest.mock
-from typing import NamedTuple
 
-from benchmarks import compile_for_tpu
+from benchmarks import compile_for_tpu, gpu_cards
+from benchmarks.gpu_cards import CARDS
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files import writable
 
-
-class Card(NamedTuple):
-    """A GPU. Source: NVIDIA's data sheets; the CUDA programming guide's table of compute capabilities."""
-
-    name: str
-    capability: float
-    multiprocessors: int
-    float32_units: int
-    """Of a multiprocessor."""
-    shared_memory: int
-    """Bytes of a multiprocessor. A block may ask for all but 1 KiB."""
-    gigahertz: float
-    bandwidth: float
-    """Bytes a second of memory."""
-    cache: int
-    """Bytes."""
-    memory: int
-    """Bytes, as the driver shows them."""
-
-
-CARDS = {
-    "a100": Card("NVIDIA A100-SXM4-80GB", 8.0, 108, 64, 164 << 10, 1.41, 2.039e12, 40 << 20, 79 << 30),
-    "h100": Card("NVIDIA H100 80GB HBM3", 9.0, 132, 128, 228 << 10, 1.98, 3.352e12, 50 << 20, 79 << 30),
-    "h200": Card("NVIDIA H200", 9.0, 132, 128, 228 << 10, 1.98, 4.8e12, 60 << 20, 139 << 30),
-}
-CUDNN = 91500
-TARGET = """
-gpu_device_info {{
-  threads_per_block_limit: 1024  threads_per_warp: 32  threads_per_core_limit: 2048
-  shared_memory_per_block: 49152  shared_memory_per_block_optin: {per_block}
-  shared_memory_per_core: {card.shared_memory}
-  core_count: {card.multiprocessors}  fpus_per_core: {card.float32_units}  clock_rate_ghz: {card.gigahertz}
-  block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
-  registers_per_core_limit: 65536  registers_per_block_limit: 65536
-  memory_bandwidth: {card.bandwidth:.0f}  l2_cache_size: {card.cache}  device_memory_size: {card.memory}
-  cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: {extension} }}
-}}
-platform_name: "CUDA"
-dnn_version_info {{ major: 9 minor: 15 }}
-runtime_version {{ major: 13 }}
-device_description_str: "{card.name}"
-"""
-"""XLA's description of a GPU (xla/stream_executor/device_description.proto)."""
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 """Without a GPU the compiler can time none of its choices."""
-
-
-def target(card):
-    """XLA's description of a card, as text."""
-    major, minor = divmod(round(10 * card.capability), 10)
-    extension = "ACCELERATED_FEATURES" if major == 9 else "NONE"
-    return TARGET.format(card=card, per_block=card.shared_memory - 1024, major=major, minor=minor, extension=extension)
-
-
-def precision(options):
-    """In which a step in float32 is traced: without it a GPU multiplies numbers of 10 bits (TF32)."""
-    import jax
-
-    return jax.default_matmul_precision("highest") if options.dtype == "float32" else contextlib.nullcontext()
 
 
 def devices_of(card, count):
@@ -95,7 +38,7 @@ def devices_of(card, count):
 
     try:
         return topologies.get_topology_desc(
-            platform="cuda", target_config=target(CARDS[card]), topology=f"1x1x{count}"
+            platform="cuda", target_config=gpu_cards.target(card), topology=f"1x1x{count}"
         ).devices
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -111,7 +54,7 @@ def lowered_step(options, devices):
         patch("vspw_jax.models.attention.compute_capability", CARDS[options.card].capability)
         # JAX asks the GPU and the cuDNN that are here.
         patch("jax._src.cudnn.fused_attention_stablehlo.check_compute_capability", True)
-        patch("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", CUDNN)
+        patch("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", gpu_cards.CUDNN)
         traced, mesh = compile_for_tpu.traced_step(options, devices, "gpu")
         return traced, mesh, None if options.trace_only else traced.lower(lowering_platforms=("cuda",))
 
@@ -123,8 +66,8 @@ def compile_step(options):
     from benchmarks import collectives
     from vspw_jax.inspection import step_cost
 
-    devices = jax.devices() if options.trace_only else devices_of(options.card, options.devices)
-    with precision(options):
+    devices = jax.devices() if options.trace_only else devices_of(CARDS[options.card], options.devices)
+    with compile_for_tpu.precision(options):
         step, mesh, lowered = lowered_step(options, devices)
     asked = collectives.asked(step.jaxpr.jaxpr, mesh.shape)
     row = {

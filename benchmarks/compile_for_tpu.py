@@ -11,6 +11,7 @@ takes minutes and 10 GiB of memory, so that each has a process of its own.
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -45,6 +46,13 @@ def recipe(options, chips):
     if "nce" in config.loss:
         config.loss.nce.groups = chips * options.clips if options.scope == "clip" else chips * options.accumulate
     return config
+
+
+def precision(options):
+    """In which a step in float32 is traced: without it a GPU multiplies numbers of 10 bits (TF32)."""
+    import jax
+
+    return jax.default_matmul_precision("highest") if options.dtype == "float32" else contextlib.nullcontext()
 
 
 def devices_of(topology):

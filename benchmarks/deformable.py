@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks import measure
+from benchmarks import measure, network, torch_passes
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.models import deformable_attention
 from vspw_jax.models.encoders.vit_adapter import pyramid_shapes
@@ -68,8 +68,7 @@ def jax_forms(shapes, arrays, dtype):
 
 def torch_form(shapes, arrays, dtype):
     """(forward, gradient) by grid_sample, on the device that JAX has."""
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-    inputs = [torch.from_numpy(array).to(device) for array in arrays]
+    inputs = [torch.from_numpy(array).to(torch_passes.device()) for array in arrays]
     inputs[0] = inputs[0].to(getattr(torch, dtype))
     inputs = [x.requires_grad_() for x in inputs]
 
@@ -82,28 +81,13 @@ def torch_form(shapes, arrays, dtype):
         output = (torch.cat(samples, dim=-1) * weights.flatten(2)[:, None]).sum(dim=-1)
         return output.mT.to(inputs[0].dtype)
 
-    def synchronized(function):
-        result = function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return result
-
-    def without_gradient():
-        with torch.inference_mode():
-            return forward()
-
-    gradient = lambda: torch.autograd.grad((forward().float() ** 2).sum(), inputs)
-    return functools.partial(synchronized, without_gradient), functools.partial(synchronized, gradient)
-
-
-def numpy(x):
-    return x.detach().float().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, np.float32)
+    return torch_passes.of(forward, inputs)
 
 
 def check(name, found, wanted, dtype):
     """Raises UserError where a form's results differ."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
-    error = max(float(np.linalg.norm(numpy(x) - numpy(y)) / np.linalg.norm(numpy(y))) for x, y in pairs)
+    error = max(network.output_error(*pair) for pair in pairs)
     if not error < TOLERANCES[dtype]:
         raise UserError(f"{name} differs: relative error {error:.1e}, tolerance {TOLERANCES[dtype]}.")
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import compile_for_gpu, compile_for_tpu, device_trace
+from benchmarks import compile_for_tpu, device_trace, gpu_cards
 from benchmarks.tpu_cost import frames, tables
 from vspw_jax.classes.class_list import VOID
 from vspw_jax.console.errors import UserError, run_program
@@ -32,13 +32,8 @@ from vspw_jax.inspection import step_cost
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import optimizers, train_state, train_step
 
-PEAKS = {
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-}
-"""Operations a second of dense bfloat16 products, by the device's name. Source: NVIDIA's data sheets."""
+PEAKS = {card.name: card.operations for card in gpu_cards.CARDS.values()}
+"""Operations a second of dense bfloat16 products, by the device's name."""
 REGIONS = 12
 """Of a drawn frame, each of one class."""
 TRACED = 3
@@ -227,7 +222,7 @@ def main():
         writable.check_folder(pathlib.Path(options.json).absolute().parent, "--json")
     if options.trace:  # Frames that an instruction keeps: by default ten, which do not reach up to the model's modules.
         jax.config.update("jax_traceback_in_locations_limit", frames.DEEPEST)
-    with compile_for_gpu.precision(options):
+    with compile_for_tpu.precision(options):
         row = account(options)
     show(row)
     if options.json:

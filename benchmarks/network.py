@@ -28,7 +28,7 @@ import torch
 from flax import nnx, traverse_util
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import measure, torch_network
+from benchmarks import measure, torch_network, torch_passes
 from configs import baseline
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.interop import namings
@@ -127,7 +127,7 @@ class Torch:
     def __init__(self, config, weights, batch):
         self.model = torch_network.Segmenter(config.model)
         torch_network.load(self.model, name_rows(config), weights)
-        self.device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+        self.device = torch_passes.device()
         self.model.to(self.device)
         is_half = config.model.dtype == "bfloat16"
         self.autocast = functools.partial(torch.autocast, self.device, torch.bfloat16, enabled=is_half)
@@ -139,7 +139,7 @@ class Torch:
 
     def forward(self):
         with torch.inference_mode(), self.autocast():
-            return self._computed(self.model.eval()(self.images)[:2])
+            return torch_passes.waited_for(self.model.eval()(self.images)[:2])
 
     def step(self):
         self.model.train().zero_grad(set_to_none=True)
@@ -147,12 +147,7 @@ class Torch:
             outputs = self.model(self.images)[:2]
             loss = sum((x * weight).sum() for x, weight in zip(outputs, self.weighing, strict=True))
         loss.backward()
-        return self._computed({name: parameter.grad for name, parameter in self.model.named_parameters()})
-
-    def _computed(self, result):
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return result
+        return torch_passes.waited_for({name: parameter.grad for name, parameter in self.model.named_parameters()})
 
 
 def array(x):

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from benchmarks import compile_for_gpu
+from benchmarks.gpu_cards import CARDS
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import attention
 
@@ -27,11 +28,11 @@ def test_a_step_is_counted_for_devices_that_are_not_here():
     assert gathered > 0 and scattered > 0
 
 
-@pytest.mark.parametrize("name", compile_for_gpu.CARDS)
+@pytest.mark.parametrize("name", CARDS)
 def test_the_compiler_knows_the_cards(name):
     pytest.importorskip("jax_cuda13_plugin")
-    (device,) = compile_for_gpu.devices_of(name, 1)
-    assert device.device_kind == compile_for_gpu.CARDS[name].name
+    (device,) = compile_for_gpu.devices_of(CARDS[name], 1)
+    assert device.device_kind == CARDS[name].name
 
 
 def test_attention_is_fused_where_the_card_can():
