@@ -100,10 +100,26 @@ def test_an_unknown_mean_is_refused():
         per_pixel.cross_entropy(*problem(), "some")
 
 
-@pytest.mark.parametrize("label_size", [(16, 16), (13, 9), (3, 5)])
-def test_logits_are_resized_as_torch_does(label_size):
+WHOLE_FACTORS = [((16, 20), 2), ((8, 15), 4), ((64, 10), 1), ((12, 5), 2)]
+"""Sizes of labels for logits of 4 x 5, and the rows of the strips of a CPU."""
+BROKEN_FACTORS = [(16, 16), (13, 9), (3, 5), (4, 10)]
+"""For which images are taken whole, as one axis is not enlarged by a whole number."""
+
+
+def test_strips_are_of_whole_factors(monkeypatch):
+    assert [per_pixel.rows_of_strip(4, 5, *size) for size, _ in WHOLE_FACTORS] == [rows for _, rows in WHOLE_FACTORS]
+    assert not any(per_pixel.rows_of_strip(4, 5, *size) for size in BROKEN_FACTORS)
+    assert per_pixel.rows_of_strip(9, 9, 18, 18) == 3  # Rows that divide the height.
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert per_pixel.rows_of_strip(4, 5, 16, 20) == 0
+
+
+@pytest.mark.parametrize("label_size", [size for size, _ in WHOLE_FACTORS] + BROKEN_FACTORS)
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_logits_are_resized_as_torch_does(monkeypatch, label_size, platform):
     """Loss and gradient, enlarging by whole and broken factors, and shrinking."""
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     logits, label = problem(logits_size=(4, 5), label_size=label_size)
     value, gradient = jax.value_and_grad(per_pixel.cross_entropy)(jnp.asarray(logits), label)
     theirs = torch.from_numpy(logits.transpose(0, 3, 1, 2).copy()).double().requires_grad_()

@@ -4,7 +4,7 @@ Logits are interpolated to the labels' size, so a labelled pixel at the border o
 Logits further inside void change nothing.
 
 Source: open-mmlab/mmsegmentation mmseg/models/{decode_heads/decode_head,losses/cross_entropy_loss}.py.
-Shapes: N images, H and W of labels, h and w of logits, C classes.
+Shapes: N images, H and W of labels, h and w of logits, C classes, S strips of R rows of logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from vspw_jax.classes.vspw import VOID
 from vspw_jax.console.errors import UserError, choose
+from vspw_jax.sampling import upsampling
 
 AVERAGED_OVER: dict[str, Callable[[Array], Array]] = {
     "labelled": lambda weight_NHW: weight_NHW.sum(),
@@ -43,15 +44,58 @@ def pixel_weights(label_NHW: Int[Array, "N H W"], class_weight: Sequence[float] 
     return weight_of[label_NHW]
 
 
+STRIP = 8
+"""Rows of labels whose logits are at full size at a time on a CPU, so that they stay in its cache."""
+
+
+def weighted_sum(
+    logits_HWC: Float[Array, "H W C"], label_HW: Int[Array, "H W"], weight_HW: Float[Array, "H W"]
+) -> Float[Array, ""]:
+    """The sum of the weighted cross-entropy of pixels."""
+    # A comparison in place of a gather: neither the comparison nor its gradient moves memory about.
+    is_label_HWC = label_HW[..., None] == jnp.arange(logits_HWC.shape[-1])
+    of_label_HW = jnp.where(is_label_HWC, logits_HWC, 0.0).sum(axis=-1)
+    return (weight_HW * (jax.nn.logsumexp(logits_HWC, axis=-1) - of_label_HW)).sum()
+
+
 def image_sum(
     logits_HWC: Float[Array, "h w C"], label_HW: Int[Array, "H W"], weight_HW: Float[Array, "H W"]
 ) -> Float[Array, ""]:
-    """The sum of one image's weighted cross-entropy; logits are resized bilinearly to the labels."""
-    num_classes = logits_HWC.shape[-1]
-    logits = jax.image.resize(logits_HWC, (*label_HW.shape, num_classes), "bilinear", antialias=False)
-    # A comparison in place of a gather: neither the comparison nor its gradient moves memory about.
-    of_label = jnp.where(label_HW[..., None] == jnp.arange(num_classes), logits, 0.0).sum(axis=-1)
-    return (weight_HW * (jax.nn.logsumexp(logits, axis=-1) - of_label)).sum()
+    """`weighted_sum` of an image whose logits are resized bilinearly to the labels."""
+    shape = (*label_HW.shape, logits_HWC.shape[-1])
+    return weighted_sum(jax.image.resize(logits_HWC, shape, "bilinear", antialias=False), label_HW, weight_HW)
+
+
+def strip_sum(
+    logits_RWC: Float[Array, "r+2 w+2 C"], label_HW: Int[Array, "H W"], weight_HW: Float[Array, "H W"]
+) -> Float[Array, ""]:
+    """`image_sum` of a strip, from its rows and columns of logits and one more at each end.
+
+    A product for the rows and sums for the columns: a CPU takes a quarter to a half of the time of `image_sum`.
+    """
+    (rows, columns), (height, width) = (size - 2 for size in logits_RWC.shape[:2]), label_HW.shape
+    matrix = upsampling.matrix(rows, height // rows)
+    logits_HWC = jnp.einsum("hr,rwc->hwc", matrix, logits_RWC, precision="highest")
+    return weighted_sum(upsampling.upsample(logits_HWC, width // columns, axis=1), label_HW, weight_HW)
+
+
+def strips(logits_NHWC: Float[Array, "N h w C"], rows: int) -> Float[Array, "S rows+2 w+2 C"]:
+    """The strips of all images of so many rows, with one more row and column at each end."""
+    padded = jnp.pad(logits_NHWC, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    own = padded[:, 1:-1].reshape(len(padded), -1, rows, *padded.shape[2:])
+    before, after = padded[:, :-2:rows, None], padded[:, rows + 1 :: rows, None]
+    return jnp.concatenate([before, own, after], axis=2).reshape(-1, rows + 2, *padded.shape[2:])
+
+
+def rows_of_strip(height: int, width: int, label_height: int, label_width: int) -> int:
+    """Rows of logits that become labels' size at a time, 0 for whole images by `image_sum`.
+
+    Strips are for CPUs. Only whole factors have them.
+    """
+    if jax.default_backend() != "cpu" or label_height % height or label_width % width or label_height == height:
+        return 0
+    most = max(1, STRIP * height // label_height)
+    return max(rows for rows in range(1, most + 1) if height % rows == 0)
 
 
 def cross_entropy(
@@ -80,8 +124,12 @@ def cross_entropy(
     divisor = choose(AVERAGED_OVER, averaged_over, "loss.segmentation.averaged_over")
     check_weights(class_weight, logits_NHWC.shape[-1])
     weight_NHW = pixel_weights(label_NHW, class_weight)
-    # One image at a time, and the backward pass makes it anew: the full-size logits of a batch never exist together.
-    one_image = jax.checkpoint(lambda image: image_sum(*image))
-    sums_N = lax.map(one_image, (logits_NHWC, label_NHW, weight_NHW))
+    part_sum, parts = image_sum, (logits_NHWC, label_NHW, weight_NHW)
+    if rows := rows_of_strip(*logits_NHWC.shape[1:3], *label_NHW.shape[1:]):
+        logits_SRWC = strips(logits_NHWC, rows)
+        of_strips = lambda x_NHW: x_NHW.reshape(len(logits_SRWC), -1, x_NHW.shape[-1])
+        part_sum, parts = strip_sum, (logits_SRWC, of_strips(label_NHW), of_strips(weight_NHW))
+    # One part at a time, and the backward pass makes it anew: the full-size logits of a batch never exist together.
+    sums_S = lax.map(jax.checkpoint(lambda part: part_sum(*part)), parts)
     divided_by = total(divisor(weight_NHW).astype(jnp.float32))
-    return sums_N.sum() / jnp.where(divided_by > 0, divided_by, 1.0)
+    return sums_S.sum() / jnp.where(divided_by > 0, divided_by, 1.0)
