@@ -124,7 +124,8 @@ def cross_entropy(
     divisor = choose(AVERAGED_OVER, averaged_over, "loss.segmentation.averaged_over")
     check_weights(class_weight, logits_NHWC.shape[-1])
     weight_NHW = pixel_weights(label_NHW, class_weight)
-    part_sum, parts = image_sum, (logits_NHWC, label_NHW, weight_NHW)
+    part_sum: Callable[..., Float[Array, ""]] = image_sum
+    parts: tuple[Array, Array, Array] = logits_NHWC, label_NHW, weight_NHW
     if rows := rows_of_strip(*logits_NHWC.shape[1:3], *label_NHW.shape[1:]):
         logits_SRWC = strips(logits_NHWC, rows)
         of_strips = lambda x_NHW: x_NHW.reshape(len(logits_SRWC), -1, x_NHW.shape[-1])
