@@ -52,7 +52,7 @@ def measured(count, cells, factor, classes, rounds):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(count, cells, cells, classes)).astype(np.float32)
     label = rng.integers(0, classes, (count, factor * cells, factor * cells)).astype(np.int32)
-    rows = per_pixel.rows_of_strip(*logits.shape[1:3], *label.shape[1:])
+    rows = per_pixel.rows_of_strip(logits.shape[1:], label.shape[1:]) or per_pixel.STRIP // factor
     programs = {"images": compiled(logits, label, 0), "strips": compiled(logits, label, rows)}
     arrays = jnp.asarray(logits), jnp.asarray(label)
     functions = {

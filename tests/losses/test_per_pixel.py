@@ -106,17 +106,28 @@ BROKEN_FACTORS = [(16, 16), (13, 9), (3, 5), (4, 10)]
 """For which images are taken whole, as one axis is not enlarged by a whole number."""
 
 
-def test_strips_are_of_whole_factors(monkeypatch):
-    assert [per_pixel.rows_of_strip(4, 5, *size) for size, _ in WHOLE_FACTORS] == [rows for _, rows in WHOLE_FACTORS]
-    assert not any(per_pixel.rows_of_strip(4, 5, *size) for size in BROKEN_FACTORS)
-    assert per_pixel.rows_of_strip(9, 9, 18, 18) == 3  # Rows that divide the height.
+@pytest.fixture
+def strips_of_small_images(monkeypatch):
+    """As if an image with a few logits were a large one."""
+    monkeypatch.setattr(per_pixel, "WHOLE_BELOW", 0)
+
+
+def test_strips_are_of_whole_factors(monkeypatch, strips_of_small_images):
+    rows_of = lambda size: per_pixel.rows_of_strip((4, 5, CLASSES), size)
+    assert [rows_of(size) for size, _ in WHOLE_FACTORS] == [rows for _, rows in WHOLE_FACTORS]
+    assert not any(map(rows_of, BROKEN_FACTORS))
+    assert per_pixel.rows_of_strip((9, 9, CLASSES), (18, 18)) == 3  # Rows that divide the height.
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert per_pixel.rows_of_strip(4, 5, 16, 20) == 0
+    assert rows_of((16, 20)) == 0
+
+
+def test_strips_are_of_large_images():
+    assert [per_pixel.rows_of_strip((12, 12, classes), (96, 96)) for classes in (19, 124)] == [0, 1]
 
 
 @pytest.mark.parametrize("label_size", [size for size, _ in WHOLE_FACTORS] + BROKEN_FACTORS)
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
-def test_logits_are_resized_as_torch_does(monkeypatch, label_size, platform):
+def test_logits_are_resized_as_torch_does(monkeypatch, strips_of_small_images, label_size, platform):
     """Loss and gradient, enlarging by whole and broken factors, and shrinking."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(jax, "default_backend", lambda: platform)

@@ -47,6 +47,9 @@ def pixel_weights(label_NHW: Int[Array, "N H W"], class_weight: Sequence[float] 
 STRIP = 8
 """Rows of labels whose logits are at full size at a time on a CPU, so that they stay in its cache."""
 
+WHOLE_BELOW = 2**19
+"""Logits of an image at full size (2 MiB) below which a CPU takes it whole, which is then faster."""
+
 
 def weighted_sum(
     logits_HWC: Float[Array, "H W C"], label_HW: Int[Array, "H W"], weight_HW: Float[Array, "H W"]
@@ -87,12 +90,19 @@ def strips(logits_NHWC: Float[Array, "N h w C"], rows: int) -> Float[Array, "S r
     return jnp.concatenate([before, own, after], axis=2).reshape(-1, rows + 2, *padded.shape[2:])
 
 
-def rows_of_strip(height: int, width: int, label_height: int, label_width: int) -> int:
+def rows_of_strip(logits_shape: Sequence[int], label_size: Sequence[int]) -> int:
     """Rows of logits that become labels' size at a time, 0 for whole images by `image_sum`.
 
-    Strips are for CPUs. Only whole factors have them.
+    Strips are for CPUs and for many classes. Only whole factors have them.
+
+    Args:
+      logits_shape: (h, w, C).
+      label_size: (H, W).
     """
-    if jax.default_backend() != "cpu" or label_height % height or label_width % width or label_height == height:
+    (height, width, num_classes), (label_height, label_width) = logits_shape, label_size
+    is_whole_factor = label_height % height == label_width % width == 0 and label_height > height
+    is_large = label_height * label_width * num_classes >= WHOLE_BELOW
+    if jax.default_backend() != "cpu" or not is_whole_factor or not is_large:
         return 0
     most = max(1, STRIP * height // label_height)
     return max(rows for rows in range(1, most + 1) if height % rows == 0)
@@ -126,7 +136,7 @@ def cross_entropy(
     weight_NHW = pixel_weights(label_NHW, class_weight)
     part_sum: Callable[..., Float[Array, ""]] = image_sum
     parts: tuple[Array, Array, Array] = logits_NHWC, label_NHW, weight_NHW
-    if rows := rows_of_strip(*logits_NHWC.shape[1:3], *label_NHW.shape[1:]):
+    if rows := rows_of_strip(logits_NHWC.shape[1:], label_NHW.shape[1:]):
         logits_SRWC = strips(logits_NHWC, rows)
         of_strips = lambda x_NHW: x_NHW.reshape(len(logits_SRWC), -1, x_NHW.shape[-1])
         part_sum, parts = strip_sum, (logits_SRWC, of_strips(label_NHW), of_strips(weight_NHW))
