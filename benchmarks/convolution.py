@@ -25,6 +25,8 @@ CASES = (  # Images, cells a side, channels, size, whether depthwise, layers in 
     (8, 24, 64, 3, False, 3),
     (8, 12, 128, 3, False, 3),
     (8, 24, 96, 3, False, 1),
+    (8, 12, 256, 3, False, 1),
+    (8, 24, 256, 1, False, 3),
     (2, 56, 256, 3, False, 1),
     (2, 120, 256, 3, False, 1),
     (8, 24, 32, 3, True, 3),

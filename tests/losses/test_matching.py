@@ -69,7 +69,7 @@ def test_more_targets_than_queries_is_an_error():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30])
 def test_costs_that_are_no_numbers_do_not_disturb_the_rest(bad):
-    """optax's solver answers a NaN with the identity; here the other targets still get their best queries."""
+    """The other targets still get their best queries."""
     cost = np.full((5, 3), 1.0, np.float32)
     cost[4, 0] = cost[3, 1] = cost[2, 2] = 0.0
     cost[0, 0] = bad
