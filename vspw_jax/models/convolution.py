@@ -7,7 +7,7 @@ they ran 11 to 19 times as long as here. For a depthwise convolution it has no f
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -78,24 +78,21 @@ def _gradients(
     turned_hwOI = kernel[::-1, ::-1].swapaxes(2, 3)
     of_image = _convolve_nhwc(gradient, turned_hwOI, (1, 1), for_image, lhs_dilation=strides, rhs_dilation=dilation)
     height, width, channels_in, channels_out = kernel.shape
-    is_wide, elements = min(channels_in, channels_out) >= WIDE, height * width
-    if is_wide and channels_in >= channels_out and strides == (1, 1) and elements * gradient.size <= COPIED:
-        return of_image, _as_one_product(image, gradient, (height, width), for_image, dilation)
-    has_products = is_wide or elements == 1 or gradient.size > PRODUCTS_ABOVE
-    kernel_gradient = _as_products if has_products else _as_convolution
-    return of_image, kernel_gradient(image, gradient, strides, for_kernel, dilation)
+    is_wide = min(channels_in, channels_out) >= WIDE
+    if not (is_wide or height == width == 1 or gradient.size > PRODUCTS_ABOVE):
+        return of_image, _as_convolution(image, gradient, strides, for_kernel, dilation)
+    if strides == (1, 1) and channels_in >= channels_out:
+        return of_image, _by_shifting_the_gradient(image, gradient, (height, width), for_image, dilation)
+    return of_image, _by_shifting_the_image(image, gradient, strides, for_kernel, dilation)
 
 
-WIDE = 64
+WIDE = 32
 """Channels on both sides from which a kernel's gradient is quicker as products than as a convolution, whose speed is
 half of theirs."""
 
 PRODUCTS_ABOVE = 2**20
 """Numbers in the largest gradient that the image is convolved with if there are fewer channels. Beyond 4 MiB in
-float32, XLA takes up to six times as long for that as for products of shifted images; below, products are slower."""
-
-COPIED = 2**24
-"""Numbers in the most shifted copies of a gradient, side by side: 64 MiB in float32."""
+float32, XLA takes up to six times as long for that as for products; below, products are slower."""
 
 
 def _as_convolution(image: Image, gradient: Output, strides: Pair, padding: Sequence[Pair], dilation: Pair) -> Kernel:
@@ -104,33 +101,43 @@ def _as_convolution(image: Image, gradient: Output, strides: Pair, padding: Sequ
     return _convolve_nhwc(image_IHWN, gradient_PQNO, dilation, padding, rhs_dilation=strides).transpose(1, 2, 0, 3)
 
 
-def _as_one_product(image: Image, gradient: Output, size: Pair, padding: Sequence[Pair], dilation: Pair) -> Kernel:
-    """A kernel's gradient, strides 1: the image times the gradient shifted for each of the kernel's elements.
+def _by_shifting_the_gradient(
+    image: Image, gradient: Output, size: Pair, padding: Sequence[Pair], dilation: Pair
+) -> Kernel:
+    """A kernel's gradient, strides 1: for each of its elements, the product of the image and the cells that see it.
 
     Args:
+      size: the kernel's height and width.
       padding: that of the image's gradient.
     """
     height, width = image.shape[1:3]
-    padded = lax.pad(gradient, jnp.zeros((), gradient.dtype), ((0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)))
+    padded = _padded_map(gradient, padding)
     rows, columns = ([step * (count - 1 - n) for n in range(count)] for count, step in zip(size, dilation, strict=True))
-    shifted = [padded[:, row : row + height, column : column + width] for row in rows for column in columns]
-    product_IK = jnp.einsum("npqi,npqk->ik", image, jnp.concatenate(shifted, axis=-1))
-    return product_IK.reshape(image.shape[-1], *size, gradient.shape[-1]).transpose(1, 2, 0, 3)
+    seen_by = lambda row, column: padded[:, row : row + height, column : column + width]
+    return _of_elements(rows, columns, lambda *start: jnp.einsum("npqi,npqo->io", image, seen_by(*start)))
 
 
-def _as_products(image: Image, gradient: Output, strides: Pair, padding: Sequence[Pair], dilation: Pair) -> Kernel:
+def _by_shifting_the_image(
+    image: Image, gradient: Output, strides: Pair, padding: Sequence[Pair], dilation: Pair
+) -> Kernel:
     """A kernel's gradient: for each of its elements, the product of the cells that it sees and the gradient."""
-    padded = lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)))
+    padded = _padded_map(image, padding)
     spans = [stride * (cells - 1) + 1 for stride, cells in zip(strides, gradient.shape[1:3], strict=True)]
     rows, columns = (
         [slice(start, start + span, stride) for start in range(0, cells - span + 1, step)]
         for cells, span, stride, step in zip(padded.shape[1:3], spans, strides, dilation, strict=True)
     )
-    products = [
-        [jnp.einsum("npqi,npqo->io", padded[:, seen_rows, seen_columns], gradient) for seen_columns in columns]
-        for seen_rows in rows
-    ]
-    return jnp.stack([jnp.stack(row) for row in products])
+    return _of_elements(
+        rows, columns, lambda row, column: jnp.einsum("npqi,npqo->io", padded[:, row, column], gradient)
+    )
+
+
+def _padded_map(x: Array, padding: Sequence[Pair]) -> Array:
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)))
+
+
+def _of_elements(rows: Sequence[Any], columns: Sequence[Any], of_element: Callable[[Any, Any], Array]) -> Kernel:
+    return jnp.stack([jnp.stack([of_element(row, column) for column in columns]) for row in rows])
 
 
 _convolve.defvjp(_forward, _gradients)
