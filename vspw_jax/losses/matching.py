@@ -65,7 +65,10 @@ def _reach_query(search: _Search, cost_MQ: Float[Array, "M Q"], valid_M: Bool[Ar
     is_shorter_Q = length_Q < search.length_Q
     length_Q = jnp.where(search.is_reached_Q, jnp.inf, jnp.where(is_shorter_Q, length_Q, search.length_Q))
     source_Q = jnp.where(is_shorter_Q, search.target, search.source_Q)
-    query, length = jnp.argmin(length_Q).astype(jnp.int32), length_Q.min()
+    length = length_Q.min()
+    is_taken_Q = (search.query_M[:, None] == queries).any(axis=0)
+    # Of queries at the same length first one that is free: equal costs would else be walked through again and again.
+    query = jnp.where(length_Q == length, is_taken_Q, 2).argmin().astype(jnp.int32)
     price_M = search.price_M + jnp.where(search.is_reached_M, length, 0.0)
     price_Q = search.price_Q - jnp.where(search.is_reached_Q, length, 0.0)
     source = _row(source_Q, query)
@@ -93,10 +96,10 @@ def _first(is_wanted_M: Bool[Array, " M"]) -> Int[Array, ""]:
 def assign(cost_QM: Float[Array, "Q M"], valid_M: Bool[Array, " M"]) -> Int[Array, " M"]:
     """The query of each target so that the sum of costs over valid targets is least.
 
-    One loop, whose passes are the queries that the searches reach: padding costs none. It finds what SciPy's
-    linear_sum_assignment finds, by the same algorithm (Crouse 2016, "On implementing 2D rectangular assignment
-    algorithms"). optax's hungarian_algorithm has three loops in each other, walks through the padding, and after each
-    of some 250 passes a GPU asks the host whether to go on.
+    One loop, whose passes are the queries that the searches reach: padding costs none. Its sum is that of SciPy's
+    linear_sum_assignment, whose algorithm it is (Crouse 2016, "On implementing 2D rectangular assignment
+    algorithms"). optax's hungarian_algorithm has three loops in each other and walks through the padding; after each of
+    some 250 passes a GPU asks the host whether to go on (benchmarks/RESULTS.md, "The matching").
 
     Args:
       cost_QM: cost of query q for target m. A cost that is NaN, or more than LARGE_COST above the target's least cost,

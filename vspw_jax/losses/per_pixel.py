@@ -4,7 +4,7 @@ Logits are interpolated to the labels' size, so a labelled pixel at the border o
 Logits further inside void change nothing.
 
 Source: open-mmlab/mmsegmentation mmseg/models/{decode_heads/decode_head,losses/cross_entropy_loss}.py.
-Shapes: N images, H and W of labels, h and w of logits, C classes, S strips of R rows of logits.
+Shapes: N images, H and W of labels, h and w of logits, C classes, S strips.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,8 @@ def pixel_weights(label_NHW: Int[Array, "N H W"], class_weight: Sequence[float] 
 
 
 STRIP = 8
-"""Rows of labels whose logits are at full size at a time on a CPU, so that they stay in its cache."""
+"""Rows of labels whose logits are at full size at a time on a CPU, so that they stay in its cache; at least those of
+one row of logits."""
 
 WHOLE_BELOW = 2**19
 """Logits of an image at full size (2 MiB) below which a CPU takes it whole, which is then faster."""
@@ -70,7 +71,7 @@ def image_sum(
 
 
 def strip_sum(
-    logits_RWC: Float[Array, "r+2 w+2 C"], label_HW: Int[Array, "H W"], weight_HW: Float[Array, "H W"]
+    logits_RWC: Float[Array, "rows+2 w+2 C"], label_HW: Int[Array, "H W"], weight_HW: Float[Array, "H W"]
 ) -> Float[Array, ""]:
     """`image_sum` of a strip, from its rows and columns of logits and one more at each end.
 
@@ -79,7 +80,7 @@ def strip_sum(
     (rows, columns), (height, width) = (size - 2 for size in logits_RWC.shape[:2]), label_HW.shape
     matrix = upsampling.matrix(rows, height // rows)
     logits_HWC = jnp.einsum("hr,rwc->hwc", matrix, logits_RWC, precision="highest")
-    return weighted_sum(upsampling.upsample(logits_HWC, width // columns, axis=1), label_HW, weight_HW)
+    return weighted_sum(upsampling.upsample_columns(logits_HWC, width // columns), label_HW, weight_HW)
 
 
 def strips(logits_NHWC: Float[Array, "N h w C"], rows: int) -> Float[Array, "S rows+2 w+2 C"]:
@@ -93,7 +94,7 @@ def strips(logits_NHWC: Float[Array, "N h w C"], rows: int) -> Float[Array, "S r
 def rows_of_strip(logits_shape: Sequence[int], label_size: Sequence[int]) -> int:
     """Rows of logits that become labels' size at a time, 0 for whole images by `image_sum`.
 
-    Strips are for CPUs and for many classes. Only whole factors have them.
+    Strips are for CPUs and large images (`WHOLE_BELOW`). Only whole factors have them.
 
     Args:
       logits_shape: (h, w, C).

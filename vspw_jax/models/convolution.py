@@ -2,7 +2,7 @@
 
 XLA's fast code for CPUs takes images as NHWC and kernels as HWIO. The gradients that JAX writes of a convolution have
 their axes in other orders. The compiler brings them into this one, but not within a loop: in a `lax.scan` over layers
-they ran 11 to 19 times as long as here. For a depthwise convolution it has no fast code at all (benchmarks/RESULTS.md,
+they ran 13 to 45 times as long as here. For a depthwise convolution it has no fast code at all (benchmarks/RESULTS.md,
 "Convolutions on CPU").
 """
 
@@ -12,9 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Image = Float[Array, "N H W I"]
 Kernel = Float[Array, "h w I O"]
@@ -88,7 +89,7 @@ def _gradients(
 
 WIDE = 32
 """Channels on both sides from which a kernel's gradient is quicker as products than as a convolution, whose speed is
-half of theirs."""
+half of theirs. Of a kernel of 1x1 it is one product, whatever the channels."""
 
 PRODUCTS_ABOVE = 2**20
 """Numbers in the largest gradient that the image is convolved with if there are fewer channels. Beyond 4 MiB in
@@ -110,34 +111,40 @@ def _by_shifting_the_gradient(
       size: the kernel's height and width.
       padding: that of the image's gradient.
     """
-    height, width = image.shape[1:3]
-    padded = _padded_map(gradient, padding)
-    rows, columns = ([step * (count - 1 - n) for n in range(count)] for count, step in zip(size, dilation, strict=True))
-    seen_by = lambda row, column: padded[:, row : row + height, column : column + width]
-    return _of_elements(rows, columns, lambda *start: jnp.einsum("npqi,npqo->io", image, seen_by(*start)))
+    starts = [step * np.arange(count)[::-1] for count, step in zip(size, dilation, strict=True)]
+    product = lambda seen: jnp.einsum("npqi,npqo->io", image, seen)
+    return _of_elements(gradient, padding, starts, image.shape[1:3], (1, 1), product)
 
 
 def _by_shifting_the_image(
     image: Image, gradient: Output, strides: Pair, padding: Sequence[Pair], dilation: Pair
 ) -> Kernel:
     """A kernel's gradient: for each of its elements, the product of the cells that it sees and the gradient."""
-    padded = _padded_map(image, padding)
     spans = [stride * (cells - 1) + 1 for stride, cells in zip(strides, gradient.shape[1:3], strict=True)]
-    rows, columns = (
-        [slice(start, start + span, stride) for start in range(0, cells - span + 1, step)]
-        for cells, span, stride, step in zip(padded.shape[1:3], spans, strides, dilation, strict=True)
-    )
-    return _of_elements(
-        rows, columns, lambda row, column: jnp.einsum("npqi,npqo->io", padded[:, row, column], gradient)
-    )
+    padded = [cells + sum(pair) for cells, pair in zip(image.shape[1:3], padding, strict=True)]
+    starts = [np.arange(0, cells - span + 1, step) for cells, span, step in zip(padded, spans, dilation, strict=True)]
+    product = lambda seen: jnp.einsum("npqi,npqo->io", seen, gradient)
+    return _of_elements(image, padding, starts, spans, strides, product)
 
 
-def _padded_map(x: Array, padding: Sequence[Pair]) -> Array:
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)))
+def _of_elements(
+    x: Array,
+    padding: Sequence[Pair],
+    starts: Sequence[np.ndarray],
+    spans: Sequence[int],
+    strides: Pair,
+    product: Callable[[Array], Array],
+) -> Kernel:
+    """The product of what lies at each start of rows and columns: one after the other, or all copies would be kept."""
+    padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)))
 
+    def of_element(start: Int[Array, "2"]) -> Array:
+        seen = lax.dynamic_slice(padded, (0, *start, 0), (x.shape[0], *spans, x.shape[3]))
+        return product(seen[:, :: strides[0], :: strides[1]])
 
-def _of_elements(rows: Sequence[Any], columns: Sequence[Any], of_element: Callable[[Any, Any], Array]) -> Kernel:
-    return jnp.stack([jnp.stack([of_element(row, column) for column in columns]) for row in rows])
+    places = np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int32)
+    products = lax.map(of_element, places)
+    return products.reshape(*map(len, starts), *products.shape[1:])
 
 
 _convolve.defvjp(_forward, _gradients)

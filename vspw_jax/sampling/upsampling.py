@@ -6,7 +6,6 @@ more cell at each end of an axis, which is only read; at the border of a map it 
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 
@@ -26,16 +25,10 @@ def matrix(cells: int, factor: int) -> Float[np.ndarray, "factor*cells cells+2"]
     return result.reshape(-1, cells + 2)
 
 
-def upsample(x: Float[Array, "..."], factor: int, axis: int) -> Float[Array, "..."]:
-    """An axis of n+2 cells as one of factor * n, by multiplications and additions that the compiler can join to others.
-
-    No factor changes the type of `x`.
-    """
-    cells = x.shape[axis] - 2
-    place = [1] * (x.ndim + 1)
-    place[axis + 1] = factor
+def upsample_columns(x_RWC: Float[Array, "R w+2 C"], factor: int) -> Float[Array, "R factor*w C"]:
+    """Columns by multiplications and additions, which the compiler can join to what reads them."""
+    rows, columns, channels = x_RWC.shape
     parts = (
-        jnp.expand_dims(lax.slice_in_dim(x, number, number + cells, axis=axis), axis + 1) * share.reshape(place)
-        for number, share in enumerate(shares(factor).astype(x.dtype))
+        x_RWC[:, number : number + columns - 2, None] * share[:, None] for number, share in enumerate(shares(factor))
     )
-    return sum(parts).reshape(*x.shape[:axis], factor * cells, *x.shape[axis + 1 :])
+    return sum(parts, jnp.zeros((), x_RWC.dtype)).reshape(rows, -1, channels)
