@@ -62,6 +62,13 @@ def test_as_many_targets_as_queries():
     assert cost[query_M, np.arange(6)].sum() == pytest.approx(optimum(cost, np.ones(6, bool)), rel=1e-6)
 
 
+@pytest.mark.parametrize("cost", [0.0, np.nan])
+def test_equal_costs_take_free_queries(cost):
+    """If targets took each other's queries, each would walk through all before it."""
+    queries = assign(np.full((QUERIES, TARGETS), cost, np.float32), jnp.ones(TARGETS, bool))
+    assert queries.tolist() == list(range(TARGETS))
+
+
 def test_more_targets_than_queries_is_an_error():
     with pytest.raises(ValueError, match="6 targets for 4 queries"):
         matching.assign(jnp.zeros((4, 6)), jnp.ones(6, bool))

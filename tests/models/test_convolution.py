@@ -45,6 +45,27 @@ def test_gradients_are_jaxs(size, stride, dilation, wide, channels, monkeypatch)
         assert_close(loss_and_gradients(ours, image), loss_and_gradients(jaxs, image))
 
 
+@pytest.mark.parametrize("channels", [(4, 6), (6, 4)])
+@pytest.mark.parametrize("padding", [((1, 0), (0, 2)), ((-1, 0), (1, -1)), ((3, 4), (5, 2))])
+def test_gradients_under_any_padding_are_jaxs(padding, channels, monkeypatch):
+    """One side alone, cells cut off, and more than the kernel reaches."""
+    monkeypatch.setattr(convolution, "WIDE", 0)
+    rng = np.random.default_rng(0)
+    image, kernel = (rng.normal(size=size).astype(np.float32) for size in ((2, 7, 6, channels[0]), (3, 3, *channels)))
+
+    def gradients(convolve):
+        loss = lambda image, kernel: jnp.sin(convolve(image, kernel)).sum()
+        return jax.jit(jax.grad(loss, argnums=(0, 1)))(image, kernel)
+
+    names = ("NHWC", "HWIO", "NHWC")
+    ours = gradients(lambda *arrays: convolution._convolve(*arrays, (1, 1), padding, (2, 1)))
+    jaxs = gradients(
+        lambda *arrays: lax.conv_general_dilated(*arrays, (1, 1), padding, rhs_dilation=(2, 1), dimension_numbers=names)
+    )
+    for one, other in zip(ours, jaxs, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
 @pytest.mark.parametrize(("size", "has_bias"), [(3, True), (5, False), (7, True)])
 def test_depthwise_is_the_grouped_convolution(size, has_bias, backend, monkeypatch):

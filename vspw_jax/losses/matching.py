@@ -53,22 +53,31 @@ class _Search(NamedTuple):
 
 
 def _row(table_MX: Array, number: Int[Array, ""]) -> Array:
-    """A row by its number. A TPU gathers far slower than it adds, and the rest are zeros."""
+    """A row by its number. A sum in place of a gather, which TPUs are slow at."""
     is_row_M = jnp.arange(len(table_MX)) == number
     return jnp.where(is_row_M.reshape(-1, *[1] * (table_MX.ndim - 1)), table_MX, 0).sum(axis=0, dtype=table_MX.dtype)
+
+
+def _steps(search: _Search, cost_MQ: Float[Array, "M Q"]) -> tuple[Float[Array, " Q"], Int[Array, " Q"]]:
+    """(length, source) of the shortest step to each query; the length is infinite to those reached."""
+    length_Q = _row(cost_MQ, search.target) - _row(search.price_M, search.target) - search.price_Q
+    is_shorter_Q = length_Q < search.length_Q
+    shortest_Q = jnp.where(is_shorter_Q, length_Q, search.length_Q)
+    return jnp.where(search.is_reached_Q, jnp.inf, shortest_Q), jnp.where(is_shorter_Q, search.target, search.source_Q)
+
+
+def _nearest(search: _Search, length_Q: Float[Array, " Q"]) -> Int[Array, ""]:
+    """The query at the end of the shortest step, a free one before others: equal costs would else be walked through
+    again and again."""
+    is_taken_Q = (search.query_M[:, None] == jnp.arange(len(length_Q))).any(axis=0)
+    return jnp.where(length_Q == length_Q.min(), is_taken_Q, 2).argmin().astype(jnp.int32)
 
 
 def _reach_query(search: _Search, cost_MQ: Float[Array, "M Q"], valid_M: Bool[Array, " M"]) -> _Search:
     """The search one query further, or at the next target where that query was free."""
     targets, queries = (jnp.arange(size, dtype=jnp.int32) for size in cost_MQ.shape)
-    length_Q = _row(cost_MQ, search.target) - _row(search.price_M, search.target) - search.price_Q
-    is_shorter_Q = length_Q < search.length_Q
-    length_Q = jnp.where(search.is_reached_Q, jnp.inf, jnp.where(is_shorter_Q, length_Q, search.length_Q))
-    source_Q = jnp.where(is_shorter_Q, search.target, search.source_Q)
-    length = length_Q.min()
-    is_taken_Q = (search.query_M[:, None] == queries).any(axis=0)
-    # Of queries at the same length first one that is free: equal costs would else be walked through again and again.
-    query = jnp.where(length_Q == length, is_taken_Q, 2).argmin().astype(jnp.int32)
+    length_Q, source_Q = _steps(search, cost_MQ)
+    query, length = _nearest(search, length_Q), length_Q.min()
     price_M = search.price_M + jnp.where(search.is_reached_M, length, 0.0)
     price_Q = search.price_Q - jnp.where(search.is_reached_Q, length, 0.0)
     source = _row(source_Q, query)
