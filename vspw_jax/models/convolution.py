@@ -138,11 +138,11 @@ def _of_elements(
     """The product of what lies at each start of rows and columns: one after the other, or all copies would be kept."""
     padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)))
 
-    def of_element(start: Int[Array, "2"]) -> Array:
-        seen = lax.dynamic_slice(padded, (0, *start, 0), (x.shape[0], *spans, x.shape[3]))
+    def of_element(start: Int[Array, "4"]) -> Array:
+        seen = lax.dynamic_slice(padded, start, (x.shape[0], *spans, x.shape[3]))
         return product(seen[:, :: strides[0], :: strides[1]])
 
-    places = np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int32)
+    places = np.stack(np.meshgrid([0], *starts, [0], indexing="ij"), axis=-1).reshape(-1, 4).astype(np.int32)
     products = lax.map(of_element, places)
     return products.reshape(*map(len, starts), *products.shape[1:])
 
