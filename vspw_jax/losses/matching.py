@@ -26,6 +26,7 @@ class _Search(NamedTuple):
     query_M: Int[Array, " M"]  # The assignment so far, -1 where there is none.
     price_M: Float[Array, " M"]
     price_Q: Float[Array, " Q"]
+    is_taken_Q: Bool[Array, " Q"]  # Follows from the assignment, but to compare all with all takes half of the time.
     target: Int[Array, ""]  # The last that was reached.
     is_reached_M: Bool[Array, " M"]
     is_reached_Q: Bool[Array, " Q"]
@@ -35,7 +36,12 @@ class _Search(NamedTuple):
 
     @classmethod
     def start(
-        cls, root: Int[Array, ""], query_M: Int[Array, " M"], price_M: Float[Array, " M"], price_Q: Float[Array, " Q"]
+        cls,
+        root: Int[Array, ""],
+        query_M: Int[Array, " M"],
+        price_M: Float[Array, " M"],
+        price_Q: Float[Array, " Q"],
+        is_taken_Q: Bool[Array, " Q"],
     ) -> "_Search":
         num_targets, num_queries = len(price_M), len(price_Q)
         return cls(
@@ -43,6 +49,7 @@ class _Search(NamedTuple):
             query_M,
             price_M,
             price_Q,
+            is_taken_Q,
             target=root,
             is_reached_M=jnp.arange(num_targets) == root,
             is_reached_Q=jnp.zeros(num_queries, bool),
@@ -69,8 +76,7 @@ def _steps(search: _Search, cost_MQ: Float[Array, "M Q"]) -> tuple[Float[Array, 
 def _nearest(search: _Search, length_Q: Float[Array, " Q"]) -> Int[Array, ""]:
     """The query at the end of the shortest step, a free one before others: equal costs would else be walked through
     again and again."""
-    is_taken_Q = (search.query_M[:, None] == jnp.arange(len(length_Q))).any(axis=0)
-    return jnp.where(length_Q == length_Q.min(), is_taken_Q, 2).argmin().astype(jnp.int32)
+    return jnp.where(length_Q == length_Q.min(), search.is_taken_Q, 2).argmin().astype(jnp.int32)
 
 
 def _reach_query(search: _Search, cost_MQ: Float[Array, "M Q"], valid_M: Bool[Array, " M"]) -> _Search:
@@ -93,7 +99,8 @@ def _reach_query(search: _Search, cost_MQ: Float[Array, "M Q"], valid_M: Bool[Ar
         source_Q=source_Q,
         given_MM=jnp.where(targets[:, None] == owner, given_M, search.given_MM),
     )
-    following = _Search.start(_first(valid_M & (targets > search.root)), given_M, price_M, price_Q)
+    is_taken_Q = search.is_taken_Q | (queries == query)
+    following = _Search.start(_first(valid_M & (targets > search.root)), given_M, price_M, price_Q, is_taken_Q)
     return jax.tree.map(lambda one, other: jnp.where(owner < 0, one, other), following, further)
 
 
@@ -130,8 +137,9 @@ def assign(cost_QM: Float[Array, "Q M"], valid_M: Bool[Array, " M"]) -> Int[Arra
     cost_QM -= jnp.where(jnp.isfinite(least_M), least_M, 0.0)
     cost_QM = jnp.nan_to_num(cost_QM, nan=LARGE_COST, posinf=LARGE_COST, neginf=-LARGE_COST)
     cost_MQ = jnp.clip(cost_QM, -LARGE_COST, LARGE_COST).T
+    nothing_M, nothing_Q = jnp.zeros(num_targets), jnp.zeros(num_queries)
     start = _Search.start(
-        _first(valid_M), jnp.full(num_targets, -1, jnp.int32), jnp.zeros(num_targets), jnp.zeros(num_queries)
+        _first(valid_M), jnp.full(num_targets, -1, jnp.int32), nothing_M, nothing_Q, jnp.zeros(num_queries, bool)
     )
     search = lax.while_loop(
         lambda search: search.root < num_targets, lambda search: _reach_query(search, cost_MQ, valid_M), start
