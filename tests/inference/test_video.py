@@ -109,6 +109,31 @@ def test_a_file_with_a_number_of_frames_that_is_cut_off(tmp_path, suffix):
     assert f"{len(names)} frames could be read; its header announces 40." in complaints
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "libx264"), ("webm", "libvpx"), ("ts", "libx264")])
+def test_frames_that_are_missing_in_the_middle_are_counted(tmp_path, suffix, codec):
+    path = films.film(tmp_path / f"a.{suffix}", films.noise(40), codec=codec)
+    assert read(path)[3] == []
+    names, *_, complaints = read(films.with_hole(path))
+    assert 25 < len(names) < 35
+    assert f"By their times, {40 - len(names)} frames are missing between those that could be read." in complaints
+
+
+def test_gaps_of_a_film_without_a_rate_are_no_missing_frames(tmp_path):
+    times = np.random.default_rng(0).integers(1, 9, 40).cumsum().tolist()
+    assert read(films.film(tmp_path / "a.mkv", films.noise(40), times))[3] == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "avi"])
+def test_frames_that_the_decoder_mends_are_counted(tmp_path, suffix):
+    path = films.with_wrong_bytes(films.film(tmp_path / f"a.{suffix}", films.noise(40)))
+    names, *_, complaints = read(path)
+    assert len(names) == 40
+    (said,) = complaints
+    assert re.fullmatch(
+        r"[1-6] of its frames are damaged: the decoder filled in what it could not read of them\.", said
+    )
+
+
 FIRST = {"movflags": "faststart"}
 """The index stands before the frames, so that a file can be opened when its end is missing."""
 

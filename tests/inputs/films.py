@@ -48,6 +48,24 @@ def cut(path, share):
     return path
 
 
+def with_hole(path, start=0.5, share=0.2):
+    """A part of a file, that begins at this share of it, as zero bytes: a download whose middle did not come."""
+    content = bytearray(path.read_bytes())
+    first, length = int(start * len(content)), int(share * len(content))
+    content[first : first + length] = bytes(length)
+    path.write_bytes(content)
+    return path
+
+
+def with_wrong_bytes(path, count=6):
+    """Some bytes of the middle half of a file are others."""
+    content = bytearray(path.read_bytes())
+    for place in np.random.default_rng(0).integers(len(content) // 4, len(content) * 3 // 4, count):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
 def shown_through(path, a, b, c, d):
     """Writes the matrix (ISO 14496-12, tkhd, version 0) through which an MP4 file is to be shown."""
     content = bytearray(path.read_bytes())

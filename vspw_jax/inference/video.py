@@ -3,6 +3,7 @@
 What a file says about itself is often wrong at its end. All that can be decoded is read; sentences say what cannot.
 """
 
+import collections
 import contextlib
 import fractions
 import pathlib
@@ -25,6 +26,8 @@ STATE_DURATION = ("matroska,webm", MP4, "flv", "asf")
 """Containers whose header states a duration. FFmpeg estimates that of others from what is there."""
 STEP_BACK, STEP_FORWARD = 1, 3600
 """Seconds: where times step further, a clock was set anew between two frames."""
+EVEN = 0.9
+"""Of the steps from frame to frame, where a film has a rate that its gaps can be told by."""
 FINEST_UNIT = fractions.Fraction(1, 90000)
 """Seconds: MPEG's. An MP4 file counts the units between two frames in 32 bits."""
 
@@ -100,10 +103,10 @@ def _upright(frame: av.VideoFrame, path: pathlib.Path) -> Picture:
 def _decoded(path: pathlib.Path, complaints: list[str]) -> Iterator[av.VideoFrame]:
     """Frames of a file without the packets that cannot be decoded.
 
-    `complaints` gets sentences on how many these are, and that the file breaks off.
+    `complaints` gets sentences on how many these are, on frames that the decoder mended, and that the file breaks off.
     """
     container, stream = _open(path)
-    read, whole, damaged, incomplete, end = 0, 0, 0, 0, fractions.Fraction(0)
+    read, whole, damaged, incomplete, mended, end = 0, 0, 0, 0, 0, fractions.Fraction(0)
     with container:
         if (several := len(_films(container))) > 1:
             complaints.append(f"It holds {several} video streams: only the first was read.")
@@ -125,6 +128,7 @@ def _decoded(path: pathlib.Path, complaints: list[str]) -> Iterator[av.VideoFram
             try:
                 for frame in stream.decode(packet):
                     read += 1
+                    mended += frame.is_corrupt
                     yield frame
             except av.FFmpegError:
                 damaged += 1
@@ -135,6 +139,8 @@ def _decoded(path: pathlib.Path, complaints: list[str]) -> Iterator[av.VideoFram
         complaints.append(f"{incomplete} of its packets are incomplete.")
     if missing:
         complaints.append(missing)
+    if mended:
+        complaints.append(f"{mended} of its frames are damaged: the decoder filled in what it could not read of them.")
 
 
 def _missing(
@@ -184,6 +190,16 @@ def _timed(
         complaints.append(f"Its clock jumps {resets} times; the times of its frames go on without the jumps.")
 
 
+def _skipped(steps: collections.Counter[int]) -> int:
+    """How many frames are missing between others, by the steps of their times; 0 where these tell of no rate."""
+    usual = max(steps, key=steps.__getitem__, default=1)
+    even = collections.Counter({step: count for step, count in steps.items() if round(step / usual) == 1})
+    if even.total() < max(EVEN * steps.total(), 1):
+        return 0
+    period = sum(even.elements()) / even.total()
+    return sum(count * (round(step / period) - 1) for step, count in steps.items() if step > period)
+
+
 def read(path: pathlib.Path, complaints: list[str]) -> Iterator[tuple[str, Picture, int]]:
     """Yields (name, picture, time) of the frames of a video file, turned upright.
 
@@ -195,10 +211,15 @@ def read(path: pathlib.Path, complaints: list[str]) -> Iterator[tuple[str, Pictu
     Raises:
       UserError: no frame can be decoded, or they are to be shown as no camera is held.
     """
-    _, rate, unit = describe(path)
-    number = 0
+    stated, rate, unit = describe(path)
+    number, last, steps = 0, 0, collections.Counter[int]()
     for number, (frame, time) in enumerate(_timed(_decoded(path, complaints), rate, unit, complaints), start=1):
         yield f"{number:08d}", _upright(frame, path), time
+        if number > 1:
+            steps[time - last] += 1
+        last = time
+    if not stated and (skipped := _skipped(steps)):  # Else the number of frames says what is missing.
+        complaints.append(f"By their times, {skipped} frames are missing between those that could be read.")
     if not number:
         raise UserError(f"{path} holds no frame that can be decoded. {' '.join(complaints)}".strip())
 
