@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -252,8 +253,8 @@ def combination(method: str, weights: Sequence[float] | None, count: int) -> tup
     weights = weights or [1 / count] * count
     if len(weights) != count:
         raise UserError(f"--weights names {len(weights)} weights for {count} --scores: expected one each.")
-    if min(weights) < 0 or not sum(weights):
-        raise UserError(f"--weights are {weights}: expected no negative one, and one that is not 0.")
+    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
+        raise UserError(f"--weights are {weights}: expected numbers, no negative one, and one that is not 0.")
     return functools.partial(ensemble.weighted_sum, weights_M=weights), weights
 
 

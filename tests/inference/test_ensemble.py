@@ -69,7 +69,7 @@ def test_a_majority_wins_against_one_that_is_sure():
 def test_the_weights_of_a_sweep():
     assert sweep.weights("0:1:0.25") == [0, 0.25, 0.5, 0.75, 1]
     assert len(sweep.weights("0:1:0.05")) == 21 and sweep.weights("0.4:0.6:0.1") == [0.4, 0.5, 0.6]
-    for text in ("0:1", "a:b:c", "0:1:0", "1:0:0.1", "0:2:0.5", "0:1:0.3", "0:1:-0.1"):
+    for text in ("0:1", "a:b:c", "0:1:0", "1:0:0.1", "0:2:0.5", "0:1:0.3", "0:1:-0.1", "0:inf:0.1", "nan:1:0.1"):
         with pytest.raises(UserError, match="expected START:STOP:STEP"):
             sweep.weights(text)
 
@@ -298,6 +298,8 @@ def test_what_the_user_must_mend(members, generated_records, tmp_path, capsys):
         ([members[0], tmp_path], [], "holds no whole scores"),
         (members, ["--weights=1,2,3"], "3 weights for 2 --scores"),
         (members, ["--weights=1.5,-0.5"], "no negative one"),
+        (members, ["--weights=nan,1"], "expected numbers"),
+        (members, ["--weights=1,inf"], "expected numbers"),
         (members, ["--method=vote", "--weights=1,2"], "for --method=sum, not for vote"),
         (members, ["--method=mean", "--sweep=0:1:0.5", data], "for --method=sum, not for mean"),
         (members, ["--sweep=0:1:0.5"], "name the --records=DIR"),

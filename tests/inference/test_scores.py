@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.inputs import saved_scores
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.evaluation import predicted_videos
@@ -103,6 +104,17 @@ def test_scores_that_are_not_whole_or_damaged_are_named(tmp_path):
         (tmp_path / "scores.json").write_text(damaged)
         with pytest.raises(UserError, match="damaged or of another version"):
             scores.Reader(tmp_path)
+
+
+@pytest.mark.parametrize(("top", "name"), [(3, "values"), (3, "rest"), (9, "values")])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_are_refused(tmp_path, top, name, value):
+    reader = saved(tmp_path, top)
+    saved_scores.with_one(tmp_path / "v" / "1.npz", np.finfo(np.float16).max, name)
+    assert reader.frame("v", "1").values.shape == (6, 7, top)
+    saved_scores.with_one(tmp_path / "v" / "1.npz", value, name)
+    with pytest.raises(UserError, match="1.npz holds NaN or infinity"):
+        list(reader.strips("v", "1", 2))
 
 
 @pytest.mark.parametrize("top", [3, 9])

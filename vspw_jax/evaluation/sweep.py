@@ -27,7 +27,7 @@ def weights(text: str) -> list[float]:
         count = round((stop - start) / step)
         if not (0 <= start < stop <= 1 and count >= 1 and abs(start + count * step - stop) < 1e-6):
             raise ValueError
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise UserError(f"--sweep={text}: expected START:STOP:STEP within 0 and 1, such as 0:1:0.05.") from None
     return [round(start + number * step, 6) for number in range(count + 1)]
 
