@@ -29,9 +29,13 @@ def to_values(png: bytes, values: Sequence[tuple[Colour, int]]) -> bytes:
       values: by colour.
 
     Raises:
-      UserError: it is no PNG, is damaged, is transparent in part, or holds a colour without a value.
+      UserError: it is no PNG, is damaged, has more than 8 bits a channel, is transparent in part, or holds a colour
+        without a value.
     """
     rgba_HW4, _ = mask_png.whole(png, "RGBA")
+    bits, _ = mask_png.header(png)
+    if bits > 8:  # Of which Pillow takes the upper 8, or no more than 255.
+        raise UserError(f"has {bits} bits in each of its channels: expected colours of 8 bits a channel")
     if (rgba_HW4[..., 3] != 255).any():
         raise UserError("holds transparent pixels, whose class is not told: expected opaque colours alone")
     code_HW = _codes(rgba_HW4[..., :3])

@@ -125,6 +125,22 @@ def test_a_colour_mask_without_its_last_rows_is_refused(tmp_path, classes):
         folder.convert(source, classes, tmp_path / "records", void=["#000000"])
 
 
+@pytest.mark.parametrize(
+    ("png", "message"),
+    [
+        (masks.png(np.zeros((12, 16)), masks.RGB, 16), "has 16 bits in each of its channels: expected colours of 8"),
+        (masks.png(np.zeros((12, 16)), masks.GREY, 16), "has 16 bits in each of its channels: expected colours of 8"),
+        (masks.animation(), "holds 2 pictures, expected one"),
+    ],
+    ids=["RGB of 16 bits", "grey of 16 bits", "animation"],
+)
+def test_what_holds_no_colours_of_8_bits_is_refused(tmp_path, classes, png, message):
+    source = write(tmp_path / "mine", ("train/a", "train/b", "val/c"), colour_mask())
+    (source / "masks" / "train" / "a.png").write_bytes(png)
+    with pytest.raises(UserError, match=f"train/a.png.*{message}"):
+        folder.convert(source, classes, tmp_path / "records", void=["#000000"])
+
+
 def test_a_class_that_no_mask_has_is_said(tmp_path, capsys):
     rows = [{"name": row["name"], "id": row["id"]} for row in (*ROWS, {"name": "tree", "id": 3})]
     folder.convert(

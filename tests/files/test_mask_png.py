@@ -35,9 +35,11 @@ def saved(kind, **options):
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
 REFUSED = {
-    "JPEG": (saved("JPEG"), "is a JPEG file: expected PNG"),
-    "WebP": (saved("WEBP", lossless=True), "is a WEBP file: expected PNG"),
-    "BMP": (saved("BMP"), "is a BMP file: expected PNG"),
+    "JPEG": (saved("JPEG"), "is a JPEG file: expected PNG, as a format that loses bits"),
+    "WebP": (saved("WEBP", lossless=True), "is a WEBP file: expected PNG, as a format that loses bits"),
+    "BMP": (saved("BMP"), "is a BMP file: expected PNG$"),
+    "TIFF": (saved("TIFF"), "is a TIFF file: expected PNG$"),
+    "animation": (masks.animation(), "holds 2 pictures, expected one"),
     "grey above 255": (masks.png([[1, 256]], bits=16), "holds 256, which takes more than 8 bits"),
     "RGB of 16 bits": (masks.png([[1]], masks.RGB, 16), "has 16 bits in each of its channels"),
     "grey and alpha of 16 bits": (masks.png([[1]], masks.GREY_ALPHA, 16), "has 16 bits in each of its channels"),

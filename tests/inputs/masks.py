@@ -1,9 +1,11 @@
 """Masks as PNGs of every kind and depth of pixels, put together byte by byte: no library writes them all."""
 
+import io
 import struct
 import zlib
 
 import numpy as np
+from PIL import Image
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8,), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8,), RGBA: (8,)}
@@ -50,6 +52,14 @@ def png(values_HW, kind=GREY, bits=8, interlaced=False, transparent=None, alpha=
         chunks.append((b"tRNS", value))
     chunks += [(b"IDAT", zlib.compress(data[: int(share * len(data))])), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
+
+
+def animation(count=2):
+    """An animated PNG, each of whose pictures is a mask."""
+    first, *others = (Image.fromarray(np.full((8, 8), number, np.uint8)) for number in range(count))
+    buffer = io.BytesIO()
+    first.save(buffer, "PNG", save_all=True, append_images=others)
+    return buffer.getvalue()
 
 
 def kinds():

@@ -28,10 +28,13 @@ PASSES = {
 }
 """By PNG's number for interlacing, the parts in which the pixels come: first column and row, steps across and down."""
 
+LOSSY = ("JPEG", "MPO", "WEBP")
+"""Pillow's names of formats that may change ids; WebP is lossless if it is asked to be."""
+
 ONE_ID = "expected one channel of class ids, of 8 bits (mode L or P)"
 
 
-def _header(png: bytes) -> tuple[int, int]:
+def header(png: bytes) -> tuple[int, int]:
     """(bits of a channel, kind of pixels), from the place that PNG prescribes."""
     if png[12:16] != b"IHDR":
         raise UserError("cannot be read as a PNG (it does not begin with its header)")
@@ -60,12 +63,15 @@ def whole(png: bytes, mode: str = "") -> tuple[UInt8[np.ndarray, "H W *C"], str]
     """(pixels, mode) of a PNG of which nothing is missing: as Pillow gives them, or turned into a mode of Pillow's.
 
     Raises:
-      UserError: it is no PNG, or is damaged.
+      UserError: it is no PNG, is damaged, or holds several pictures.
     """
     try:
         with Image.open(io.BytesIO(png)) as image:
             if image.format != "PNG":
-                raise UserError(f"is a {image.format} file: expected PNG, as a format that loses bits changes ids")
+                why = ", as a format that loses bits changes ids" if image.format in LOSSY else ""
+                raise UserError(f"is a {image.format} file: expected PNG{why}")
+            if (count := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(f"holds {count} pictures, expected one")
             values, found = np.asarray(image.convert(mode) if mode else image), image.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's.
         raise UserError(f"cannot be read as a PNG ({error})") from error
@@ -82,7 +88,7 @@ def decode(png: bytes) -> UInt8[np.ndarray, "H W"]:
       UserError: it is no PNG, is damaged, or its pixels are no ids.
     """
     values, mode = whole(png)
-    bits, kind = _header(png)
+    bits, kind = header(png)
     if is_plain(png):
         return values
     if kind != GREY:
@@ -107,7 +113,7 @@ def _one_channel(values_HWC: UInt8[np.ndarray, "H W C"], mode: str) -> UInt8[np.
 
 def is_plain(png: bytes) -> bool:
     """Whether any program reads the ids of a PNG, VSPW's devkit too: grey of 8 bits, or a palette."""
-    bits, kind = _header(png)
+    bits, kind = header(png)
     return kind == PALETTE or (kind, bits) == (GREY, 8)
 
 
