@@ -57,6 +57,8 @@ OTHER = {
     "text": (b"hello", "cannot be read as a picture"),
     "nothing": (b"", "cannot be read as a picture"),
     "half a WebP": (WHOLE["WebP"][: len(WHOLE["WebP"]) // 2], "cannot be read as a picture|is damaged or cut off"),
+    "half a TIFF": (frames.half_tiff(), "cannot be read as a picture"),
+    "TIFF of 32 bits": (frames.float_tiff(), r"has pixels of 32 bits \(mode F\), expected 8 or 16 bits a channel"),
     "GIF": (frames.encoded("GIF"), "is a GIF file, expected one of JPEG"),
     "animation": (
         frames.encoded("WEBP", save_all=True, append_images=[frames.picture(90)], lossless=True),
@@ -66,6 +68,8 @@ OTHER = {
 
 
 @pytest.mark.parametrize(("data", "message"), OTHER.values(), ids=OTHER.keys())
-def test_what_is_no_frame_is_refused(data, message):
-    with pytest.raises(UserError, match=message):
-        pictures.check(data)
+def test_what_is_no_frame_is_refused_without_words_of_libraries(capfd, data, message):
+    for read in (pictures.check, pictures.decode):
+        with pytest.raises(UserError, match=message):
+            read(data)
+    assert capfd.readouterr() == ("", "")

@@ -36,6 +36,19 @@ def half_png_with_end(png):
     return png[:start] + chunk(b"IDAT", png[start + 8 : start + 8 + length // 2]) + chunk(b"IEND", b"")
 
 
+def half_tiff():
+    """A TIFF without its second half, and so without its list of tags, which stands at the end: Pillow warns of it."""
+    tiff = encoded("TIFF", compression="tiff_lzw")
+    return tiff[: len(tiff) // 2]
+
+
+def float_tiff():
+    """A TIFF of 32 bits a pixel, as measuring instruments write it."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).random((48, 64), np.float32)).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
 def write(folder, names, kind="JPEG", size=(64, 48)):
     """Writes a picture under each name, of growing brightness."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,9 @@
 """Frames as files: which formats are taken, and whether a file is whole."""
 
+import contextlib
 import io
+import warnings
+from collections.abc import Iterator
 
 import av
 import cv2
@@ -19,15 +22,25 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 1 << 26
 JPEG_START = b"\xff\xd8"
 
+WIDE = ("F", "I")
+"""Pillow's names of pixels of 32 bits."""
 
-def _open(data: bytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot be read as a picture ({_first_words(error)})") from error
-    if image.format not in FORMATS:
-        raise UserError(f"is a {image.format} file, expected one of {', '.join(FORMATS)}")
-    return image
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # What it cannot decode is said here.
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """A picture of one of the formats; what is wrong with it is said by errors alone, not by Pillow's warnings."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's alone, as other threads see it too.
+        try:
+            image = Image.open(io.BytesIO(data))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"cannot be read as a picture ({_first_words(error)})") from error
+        with image:
+            if image.format not in FORMATS:
+                raise UserError(f"is a {image.format} file, expected one of {', '.join(FORMATS)}")
+            yield image
 
 
 def _first_words(error: Exception) -> str:
@@ -37,7 +50,7 @@ def _first_words(error: Exception) -> str:
 
 def size(data: bytes) -> tuple[int, int]:
     """(width, height) of a picture, as its header says."""
-    with _open(data) as image:
+    with _opened(data) as image:
         return image.size
 
 
@@ -55,7 +68,7 @@ def check(data: bytes) -> tuple[int, int]:
 
 def _check_whole(data: bytes) -> tuple[int, int]:
     """As `check`, but for what OpenCV alone cannot decode."""
-    with _open(data) as image:
+    with _opened(data) as image:
         if image.size[0] * image.size[1] > MAX_PIXELS:
             raise UserError(f"claims {image.size[0]}x{image.size[1]} pixels, more than any frame")
         if image.format in ("JPEG", "MPO"):
@@ -63,6 +76,8 @@ def _check_whole(data: bytes) -> tuple[int, int]:
             return image.size
         if (count := getattr(image, "n_frames", 1)) > 1:
             raise UserError(f"holds {count} pictures, expected one")
+        if image.format == "TIFF" and image.mode in WIDE:
+            raise UserError(f"has pixels of 32 bits (mode {image.mode}), expected 8 or 16 bits a channel")
         try:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:
