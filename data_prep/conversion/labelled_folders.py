@@ -115,10 +115,27 @@ def _files(source: Source, root: Root, suffix: str) -> Iterator[File]:
             f"in {', '.join(pictures.SUFFIXES)}."
         )
     split = split_of(pathlib.PurePosixPath(root.above).name)
+    masks = _masks(source, root, images, suffix)
     for name in images:
-        stem = pathlib.PurePosixPath(name).with_suffix("")
-        mask = f"{root.path(root.masks)}{stem}{suffix}.png" if root.masks else None
-        yield File(start + name, tuple(name.split("/")[:-1]), split, mask)
+        yield File(start + name, tuple(name.split("/")[:-1]), split, masks.get(name))
+
+
+def _masks(source: Source, root: Root, images: Sequence[str], suffix: str) -> dict[str, str]:
+    """The masks of a root's images, which may not be there; warns of files among the masks that are no image's."""
+    if root.masks is None:
+        return {}
+    start = root.path(root.masks)
+    there = [name for name in source.sizes if name.startswith(start)]
+    found = {name[:-4]: name for name in sorted(there) if name.lower().endswith(".png")}  # Of .PNG and .png the second.
+    stems = {name: f"{start}{pathlib.PurePosixPath(name).with_suffix('')}{suffix}" for name in images}
+    masks = {name: found.get(stem, f"{stem}.png") for name, stem in stems.items()}
+    if strange := sorted(set(there) - set(masks.values())):
+        warn(
+            f"{len(strange)} files of {source.where(start)} are left out, as they are no image's mask: "
+            f"{listed([name.removeprefix(start) for name in strange], 3)}. Expected: names of images that end in "
+            f"{suffix}.png."
+        )
+    return masks
 
 
 def _with_splits(source: Source, files: Sequence[File]) -> list[File]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -233,6 +234,28 @@ def test_masks_may_have_a_suffix_and_test_frames_none(tmp_path):
     splits = splits_of(source, mask_suffix="_mask")
     found = {split: [frame.mask for frame in frames] for split, frames in splits.items()}
     assert found == {"train": ["masks/train/a_mask.png"], "val": ["masks/val/b_mask.png"], "test": [None]}
+
+
+def test_masks_may_end_in_capitals(tmp_path, classes, capsys):
+    source = write(tmp_path / "mine", ("train/a", "val/b", "test/c"), id_mask())
+    masks.in_capitals(source / "masks")
+    folder.convert(source, classes, tmp_path / "records", void=["0"])
+    assert "left out" not in capsys.readouterr().err
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(records.Frames(tmp_path / "records", split).image_and_label(0)[1], LABEL)
+
+
+def test_files_among_masks_that_are_no_images_are_said(tmp_path, capsys):
+    source = write(tmp_path / "mine", ("train/a", "val/b"), id_mask())
+    splits_of(source)
+    assert capsys.readouterr().err == ""
+    masks.strays(source / "masks" / "val")
+    splits_of(source)
+    said = "2 files of .*/masks/ are left out, as they are no image's mask: val/99.png, val/extra.tif. Expected: "
+    assert re.search(said, capsys.readouterr().err)
+    splits_of(source, mask_suffix="_mask")
+    said = capsys.readouterr().err
+    assert "4 files of" in said and "names of images that end in _mask.png" in said
 
 
 @pytest.mark.parametrize(

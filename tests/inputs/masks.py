@@ -62,6 +62,18 @@ def animation(count=2):
     return buffer.getvalue()
 
 
+def in_capitals(folder):
+    """Gives masks the suffix that some cameras and programs write."""
+    for path in sorted(folder.rglob("*.png")):
+        path.rename(path.with_suffix(".PNG"))
+
+
+def strays(folder):
+    """Files among masks that are no image's."""
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "99.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "extra.tif")
+
+
 def kinds():
     """(kind, bits, interlaced, with tRNS) of every PNG whose pixels can be ids."""
     return [
