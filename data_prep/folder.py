@@ -57,8 +57,7 @@ def read_splits(source: Source, options: labelled_folders.Options) -> dict[str, 
             f"{source.path} is in VSPW's layout, whose lists and folders say all: leave out --mask-suffix, "
             "--single-images, --val-share and --seed."
         )
-    prefix, splits = video_folders.read_splits(source)
-    return {split: video_folders.split_frames(source, prefix, videos, split) for split, videos in splits.items()}
+    return video_folders.all_frames(source)
 
 
 def _sampled_masks(source: Source, splits: dict[str, list[Frame]]) -> Iterator[bytes]:

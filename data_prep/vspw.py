@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.conversion import builder, command_line
 from data_prep.conversion.frames import Form
-from data_prep.conversion.video_folders import read_splits, split_frames
+from data_prep.conversion.video_folders import all_frames
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import run_program
 from vspw_jax.files.sources import Source, open_source
@@ -59,8 +59,7 @@ def convert(
       UserError: no such layout, bad frames beyond max_bad, no room, or other data at `output`.
     """
     source = open_source(source)
-    prefix, splits = read_splits(source)
-    frames = {split: split_frames(source, prefix, videos, split) for split, videos in splits.items()}
+    frames = all_frames(source)
     form = Form(label_maps.of("vspw", "raw_1_124"), short_side)
     made = Vspw(splits=frames, source=source, form=form, max_bad=max_bad, data_dir=pathlib.Path(output), **options)
     return command_line.prepare(made, beam)

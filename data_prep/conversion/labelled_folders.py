@@ -254,7 +254,9 @@ def _listed(source: Source, lists: Mapping[str, str], frames: Sequence[Frame]) -
                 "a video's folder, or of a single image, on each line."
             )
         result[split] = [frame for frame in frames if frame.video in wanted]
-    video_folders.warn_of_shared(source, {split: {f.video for f in own} for split, own in result.items()})
+    videos = {split: {frame.video for frame in own} for split, own in result.items()}
+    video_folders.warn_of_shared(source, videos)
+    video_folders.warn_of_unlisted(source, known, videos)
     return result
 
 

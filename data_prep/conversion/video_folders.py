@@ -43,6 +43,12 @@ def warn_of_shared(source: Source, splits: Mapping[str, Iterable[str]]) -> None:
             warn(f"{source.path} lists {listed(shared)} in train.txt and in {split}.txt: scores will look too good.")
 
 
+def warn_of_unlisted(source: Source, there: Iterable[str], splits: Mapping[str, Iterable[str]]) -> None:
+    """Warns where no list names some of the videos, or single images, that are there."""
+    if left := sorted(set(there).difference(*splits.values()), key=frame_names.natural):
+        warn(f"{len(left)} videos or images of {source.path} are left out, as no list names them: {listed(left, 3)}.")
+
+
 def read_list(source: Source, name: str) -> list[str]:
     """The names in a list: one a line, which may hold spaces; empty lines say nothing."""
     lines = _text(source, name).replace("\r", "\n").split("\n")
@@ -108,6 +114,14 @@ def list_frames(source: Source, folder: str, video: str, files: Sequence[str], n
         )
         for name in sorted(names, key=frame_names.natural)
     ]
+
+
+def all_frames(source: Source) -> dict[str, list[Frame]]:
+    """Frames by split, of all lists that are there; warns of videos that none of them names."""
+    prefix, splits = read_splits(source)
+    parts = [name.removeprefix(prefix).split("/") for name in source.sizes if name.startswith(f"{prefix}data/")]
+    warn_of_unlisted(source, {part[1] for part in parts if part[2:3] == ["origin"]}, splits)
+    return {split: split_frames(source, prefix, videos, split) for split, videos in splits.items()}
 
 
 def split_frames(source: Source, prefix: str, videos: Iterable[str], split: str) -> list[Frame]:

@@ -186,6 +186,10 @@ def test_lists_say_the_splits_and_a_drawing_where_there_are_none(tmp_path, capsy
     listed = splits_of(source)
     assert names(listed) == {"train": ["v0", "v5"], "val": ["single"]}
     assert all(frame.mask for frames in listed.values() for frame in frames)
+    assert "4 videos or images of" in capsys.readouterr().err
+    (source / "val.txt").write_text("single\nv1\nv2\nv3\nv4\n")
+    splits_of(source)
+    assert capsys.readouterr().err == ""
     (source / "val.txt").write_text("nothing\n")
     with pytest.raises(UserError, match=r"val.txt names nothing, which is not among the images"):
         splits_of(source)

@@ -197,6 +197,15 @@ def test_a_video_in_two_lists_is_said(source, capsys):
     assert f"lists {first} in train.txt and in val.txt: scores will look too good." in capsys.readouterr().err
 
 
+def test_videos_that_no_list_names_are_said(source, tmp_path, capsys):
+    video_folders.all_frames(sources.open_source(source))
+    assert capsys.readouterr().err == ""
+    left = [lists.without_last(source / f"{split}.txt") for split in ("train", "val")]
+    vspw.convert(source, tmp_path / "records")
+    said = f"2 videos or images of {source} are left out, as no list names them: {', '.join(sorted(left))}."
+    assert said in capsys.readouterr().err
+
+
 def test_files_that_start_with_a_dot_are_passed_over(source, video, tmp_path):
     (video / "origin" / "._00000001.jpg").write_bytes(b"junk")
     (video / "mask" / "._00000001.png").write_bytes(b"junk")

@@ -6,6 +6,13 @@ def utf16(names):
     return "\r\n".join(names).encode("utf-16")
 
 
+def without_last(path):
+    """Takes the last name out of a list, whose video stays, and gives it."""
+    *others, last = path.read_text().split()
+    path.write_text("\n".join(others))
+    return last
+
+
 def utf8_with_mark(names):
     """As Windows' Notepad saves UTF-8."""
     return "\r\n".join(names).encode("utf-8-sig")
