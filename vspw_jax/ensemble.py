@@ -40,6 +40,7 @@ from vspw_jax.console.progress import progress
 from vspw_jax.data import records
 from vspw_jax.evaluation import counting, predicted_videos, sweep, sweep_picture
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.threads import WriteBehind, read_ahead
 from vspw_jax.metrics import table, temporal_consistency
@@ -342,15 +343,16 @@ def score(
 
 def run(flags: argparse.Namespace) -> None:
     """Does what the command line asks for."""
+    check_options(flags)
+    output = pathlib.Path(flags.output)
+    check_folder(output, "--output=DIR")
     readers = [scores.Reader(folder) for folder in flags.scores]
     if len(readers) < 2:
         raise UserError("An ensemble has two members or more: give --scores=DIR for each.")
     check_members(readers)
     for note in notes(readers):
         print(note, file=sys.stderr)
-    output = pathlib.Path(flags.output)
     output.mkdir(parents=True, exist_ok=True)
-    check_options(flags)
     parts = sweeps(flags, readers, output) if flags.sweep else [Part(readers[0].videos, flags.weights)]
     result = score(flags, readers, combinations(flags, readers, parts), output / "masks")
     if result:
