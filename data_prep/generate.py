@@ -156,19 +156,13 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
     arguments.on_disk(options, folders=("output",))
-    for name, allowed in ranges.DRAWING.items():
-        if name in options:
-            ranges.check(_flag(name), getattr(options, name), allowed)
+    ranges.check_options(options, ranges.DRAWING)
     of_videos = ("test", "frames", "train_frames")
-    ignored = [_flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
+    ignored = [ranges.flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
     if options.layout != "vspw" and ignored:
         raise UserError(f"--layout={options.layout} does not read {', '.join(ignored)}: it has images, no test split.")
     draw, _ = LAYOUTS[options.layout]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from data_prep.verification import checks, html_page
 from vspw_jax.buckets import arguments
+from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files.writable import check_folder
 
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
+    ranges.check_options(options, {"workers": ranges.COUNT})
     options.output = options.output or f"{options.records}/report"
     arguments.on_disk(options, folders=("output",))
     output = pathlib.Path(options.output)
