@@ -81,6 +81,10 @@ BAD_FLAGS = {
     ),
     "naming of another mode": (["--mode=predict", "--naming=mmseg"], ["--mode=predict does not read --naming"]),
     "opacity of another mode": (["--mode=evaluate", "--opacity=0.3"], ["--mode=evaluate does not read --opacity"]),
+    "status of another mode": (
+        ["--mode=inspect", "--stopped_status=75"],
+        ["--mode=inspect does not read --stopped_status", "--mode=train and --mode=evaluate and --mode=predict"],
+    ),
     "opacity": (["--mode=predict", "--opacity=nan"], ["--opacity=nan", "expected a number from 0 to 1"]),
     "empty input": (["--mode=predict", "--input="], ["--input is empty"]),
     "inspected": (["--config.optimizer.name=lion", "--mode=inspect"], ["optimizer.name is 'lion'", "adamw, sgd"]),
@@ -169,4 +173,6 @@ def test_a_workdir_of_another_run(refused, tiny_flags, tmp_path):
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
 def test_nothing_trained_yet(refused, tiny_flags, tmp_path, mode):
-    refused(["no checkpoint in", "--mode=train"], *tiny_flags, f"--mode={mode}", f"--workdir={tmp_path / 'run'}")
+    """Found by the mode itself: it takes the flag that launchers pass whatever the mode."""
+    flags = [*tiny_flags, f"--mode={mode}", f"--workdir={tmp_path / 'run'}", "--stopped_status=75"]
+    refused(["no checkpoint in", "--mode=train"], *flags)
