@@ -25,6 +25,7 @@ from vspw_jax.buckets import arguments
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose, differing, run_program
 from vspw_jax.data import records
+from vspw_jax.files import ownership
 from vspw_jax.parallel import processes
 
 VERSION = 3
@@ -121,13 +122,20 @@ def for_recipe(config: ConfigDict) -> None:
     with processes.first_alone("data"):
         for data in (config.data, *config.data.mixture.values()):
             options = data.get("generate")
-            if options and data.records == options.records and not records.exist(options.records):
-                draw, convert = choose(LAYOUTS, options.layout, "data.generate.layout")
-                if not pathlib.Path(options.source).exists():
-                    draw(options.source, options)
-                convert(options.source, options.records)
             if options and data.records == options.records:
+                if not records.exist(options.records):
+                    _make(options)
                 _check_drawing(options)
+
+
+def _make(options: ConfigDict) -> None:
+    """Draws and converts a data set, unless another program that runs now does it: that one is waited for."""
+    draw, convert = choose(LAYOUTS, options.layout, "data.generate.layout")
+    source = pathlib.Path(options.source)
+    with ownership.owned(source.parent, "data.generate.source", waits=True):
+        if not source.exists():
+            draw(source, options)
+        convert(source, options.records)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -156,23 +164,18 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
     arguments.on_disk(options, folders=("output",))
-    for name, allowed in ranges.DRAWING.items():
-        if name in options:
-            ranges.check(_flag(name), getattr(options, name), allowed)
+    ranges.check_options(options, ranges.DRAWING)
     of_videos = ("test", "frames", "train_frames")
-    ignored = [_flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
+    ignored = [ranges.flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
     if options.layout != "vspw" and ignored:
         raise UserError(f"--layout={options.layout} does not read {', '.join(ignored)}: it has images, no test split.")
     draw, _ = LAYOUTS[options.layout]
-    draw(options.output, options)
+    with ownership.owned(pathlib.Path(options.output).absolute().parent, "--output=DIR", waits=True):
+        draw(options.output, options)
     print(f"wrote {options.output}")
 
 

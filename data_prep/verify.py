@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 from data_prep.verification import checks, html_page
 from vspw_jax.buckets import arguments
+from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, run_program
+from vspw_jax.files.writable import check_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,10 +35,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
+    ranges.check_options(options, {"workers": ranges.COUNT})
     options.output = options.output or f"{options.records}/report"
     arguments.on_disk(options, folders=("output",))
-    checked = checks.verify(options.records, options.workers, options.full)
     output = pathlib.Path(options.output)
+    check_folder(output, "--output=DIR")
+    checked = checks.verify(options.records, options.workers, options.full)
     html_page.write(checked, output)
     accepted = {kind for kind in options.accept.split(",") if kind}
     for note in checked.findings.notes:

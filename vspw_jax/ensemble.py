@@ -41,6 +41,7 @@ from vspw_jax.console.progress import progress
 from vspw_jax.data import records
 from vspw_jax.evaluation import counting, predicted_videos, sweep, sweep_picture
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
 from vspw_jax.inference import ensemble, scores
 from vspw_jax.inference.threads import WriteBehind, read_ahead
 from vspw_jax.metrics import table, temporal_consistency
@@ -58,6 +59,8 @@ THREADS = 2
 Combine = Callable[..., ensemble.Labels]
 METHODS: dict[str, Combine] = {"mean": ensemble.mean, "vote": ensemble.vote}
 BY_CLASS = "by_class"
+SPLIT = "val"
+"""Of --records, where --split does not name another."""
 
 
 @dataclasses.dataclass
@@ -244,6 +247,10 @@ def check_options(flags: argparse.Namespace) -> None:
         raise UserError("--halves says on which videos --sweep chooses the weights: give --sweep=0:1:0.05, say.")
     if flags.method != BY_CLASS and flags.groups:
         raise UserError(f"--groups is for --method={BY_CLASS}, not for {flags.method}.")
+    if flags.split and not flags.records:
+        raise UserError(
+            f"--split={flags.split} is a split of --records: name these with --records=DIR, or leave it out."
+        )
 
 
 def combination(method: str, weights: Sequence[float] | None, count: int) -> tuple[Combine, Sequence[float] | None]:
@@ -343,15 +350,17 @@ def score(
 
 def run(flags: argparse.Namespace) -> None:
     """Does what the command line asks for."""
+    check_options(flags)
+    flags.split = flags.split or SPLIT
+    output = pathlib.Path(flags.output)
+    check_folder(output, "--output=DIR")
     readers = [scores.Reader(folder) for folder in flags.scores]
     if len(readers) < 2:
         raise UserError("An ensemble has two members or more: give --scores=DIR for each.")
     check_members(readers)
     for note in notes(readers):
         print(note, file=sys.stderr)
-    output = pathlib.Path(flags.output)
     output.mkdir(parents=True, exist_ok=True)
-    check_options(flags)
     parts = sweeps(flags, readers, output) if flags.sweep else [Part(readers[0].videos, flags.weights)]
     result = score(flags, readers, combinations(flags, readers, parts), output / "masks")
     if result:
@@ -388,7 +397,7 @@ def parser() -> argparse.ArgumentParser:
         "--halves", action="store_true", help="of --sweep: each half of the videos has the weights best on the other"
     )
     result.add_argument("--records", help="converted data whose masks the result is compared with")
-    result.add_argument("--split", default="val", help="of --records (default val)")
+    result.add_argument("--split", help=f"of --records (default {SPLIT})")
     result.add_argument("--output", required=True, help="folder to write")
     return result
 

@@ -78,7 +78,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _STOPPED_STATUS = flags.DEFINE_integer(
     "stopped_status",
     0,
-    "train: exit status after it was asked to stop and has saved. What starts jobs again takes 75: 0 would be the end.",
+    "train: exit status after it was asked to stop and has saved. What starts jobs again takes 75: 0 would be the end. "
+    "evaluate and predict, which launchers start with it too, save nothing: SIGTERM itself ends them.",
     lower_bound=0,
     upper_bound=255,
 )
@@ -96,12 +97,16 @@ WITHOUT_RECIPE = ("predict", "export", "inspect")
 IN_BUCKETS = re.compile(r"data\.(mixture\.\w+\.)?records")
 """Fields that may name something in a bucket when the config is checked: those that are read there."""
 
+SHARED = ("train", "evaluate", "predict")
+"""What several processes do together, and launchers start."""
+
 READ_BY = {
     "input": ("predict", "replay"),
     "output": ("predict", "export"),
     "side_by_side": ("predict",),
     "opacity": ("predict",),
     "naming": ("export",),
+    "stopped_status": SHARED,
 }
 """The modes that read a flag; those that are not here are read by all."""
 
@@ -291,10 +296,6 @@ MODES = {
     "inspect": run_inspect,
     "replay": run_replay,
 }
-
-
-SHARED = ("train", "evaluate", "predict")
-"""What several processes do together."""
 
 
 def check_shared(mode: str) -> None:

@@ -25,6 +25,7 @@ from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.files import mask_png, sources
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_file, check_folder
 from vspw_jax.metrics import predictions, truth
 
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
@@ -163,8 +164,12 @@ def write(
     output = pathlib.Path(output)
     if not output.absolute().parent.is_dir():
         raise UserError(f"The folder of {output} does not exist. Make it, or name another --output.")
-    if output.suffix != ".zip" and output.exists():
+    if output.suffix == ".zip":
+        check_file(output, "--output=X.zip")
+    elif output.exists():
         raise UserError(f"{output} exists. Delete it, or choose another --output.")
+    else:
+        check_folder(output.absolute().parent, "--output=DIR")
     folder = predictions.Folder(predicted, role)
     folder.check(data.videos)
     source = sources.open_source(folder.path)

@@ -7,8 +7,9 @@ DirectRunner holds in memory. So a shard here is a unit of work of its own (`uni
 workers, and TFDS describes the shards, so that `tfds.builder_from_directory` reads them.
 
 While a conversion is under way, its shards are in <output>/<data set>/incomplete.<version>. That folder is renamed to
-the version when all is whole. The same command goes on where it was stopped. Workers of other machines must see
---source and --output under the same paths, on a file system that all of them mount.
+the version when all is whole. The same command goes on where it was stopped; while it runs, another one to the same
+place waits. Workers of other machines must see --source and --output under the same paths, on a file system that all
+of them mount.
 """
 
 import contextlib
@@ -32,10 +33,12 @@ from tqdm import tqdm
 from data_prep.conversion import runners, units
 from data_prep.conversion.frames import Form, Frame
 from data_prep.conversion.units import Result, Unit
+from vspw_jax.buckets import mirrors
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError
 from vspw_jax.console.progress import progress
 from vspw_jax.data import class_pixels, records
+from vspw_jax.files import ownership
 from vspw_jax.files.sources import Source
 
 if TYPE_CHECKING:
@@ -120,13 +123,23 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
             _check_same(final, digest)
             _forget_results(planned, final)
             return
+        with _alone(final.parent):
+            if final.exists():  # Another program has made it meanwhile.
+                _check_same(final, digest)
+            else:
+                self._make(planned, final, digest, getattr(download_config, "beam_options", None))
+
+    def _make(
+        self, planned: Sequence[Unit], final: pathlib.Path, digest: str, beam_options: "PipelineOptions | None"
+    ) -> None:
+        """Makes the folder; this program alone does so."""
         folder = final.with_name(records.INCOMPLETE_PREFIX + final.name)
         _tidy(folder, planned)
         results = {unit.shard: _earlier_result(unit, folder) for unit in planned}
         self._check(results)
         if not self.form.short_side:
             check_room([unit for unit in planned if not results[unit.shard]], folder)
-        self._download_and_prepare(planned, results, folder, getattr(download_config, "beam_options", None))
+        self._download_and_prepare(planned, results, folder, beam_options)
         _tidy(folder, planned)  # A worker that was killed leaves what it was writing.
         self._describe(planned, results, folder, digest)
         folder.rename(final)
@@ -202,6 +215,13 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
         metadata["conversion"] = digest
         self.info.set_splits(tfds.core.SplitDict(infos))
         self.info.write_to_directory(folder)
+
+
+def _alone(folder: pathlib.Path) -> contextlib.AbstractContextManager[object]:
+    """Within the block no other program makes records there; one that does is waited for."""
+    if mirrors.of(folder):  # Which is this program's already, see buckets/cache.py.
+        return contextlib.nullcontext()
+    return ownership.owned(folder, "--output=DIR", waits=True)
 
 
 def _check_same(final: pathlib.Path, digest: str) -> None:

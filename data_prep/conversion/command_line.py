@@ -14,6 +14,7 @@ from data_prep.conversion import runners, units
 from data_prep.conversion.builder import Builder
 from vspw_jax.buckets import arguments, mirrors
 from vspw_jax.classes import label_maps
+from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, listed, warn
 from vspw_jax.data import class_pixels, records
 from vspw_jax.files.sources import Source
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 1 << 29
 """Sources up to this size are converted in this process: Beam's worker processes take some 8 seconds to start."""
+
+NUMBERS = {"max_bad": ranges.whole(0), "workers": ranges.COUNT, "short_side": ranges.SIDE}
+"""Options that are numbers, of which some converters lack some."""
 
 PUBLISHED_SHARE = 0.8
 """arXiv 2306.03508, section 2.2."""
@@ -47,8 +51,13 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and the arguments that are left: Beam's. What options name in buckets is on this disk then."""
+    """The options, and the arguments that are left: Beam's. What options name in buckets is on this disk then.
+
+    Raises:
+      UserError: a number that makes no sense, or a bucket that cannot be used.
+    """
     options, rest = parser.parse_known_args(argv)
+    ranges.check_options(options, NUMBERS)
     arguments.on_disk(options, read=("source", "classes", "sbd", "annotations"), records=("output",))
     return options, rest
 
@@ -96,8 +105,6 @@ def beam_options(options: argparse.Namespace, rest: list[str], source: Source) -
     Raises:
       UserError: arguments that Beam does not know either.
     """
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers={options.workers}: expected 1 or more.")
     workers = options.workers or (1 if sum(source.sizes.values()) < SMALL_BYTES else os.cpu_count())
     if not options.runner and workers == 1 and not rest:
         return None

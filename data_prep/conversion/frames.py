@@ -1,8 +1,8 @@
 """The frames of a data set's files, and what is checked of each before it becomes a record.
 
-These are checked: both files are there and not empty; the frame is whole, see `pictures.check`; the mask can be
-decoded, holds ids, has the frame's size, and no value that its numbering lacks. The check misses a JPEG whose bytes
-were changed if it can still be decoded.
+These are checked: both files are there and not empty; the frame is whole and upright, see `pictures.check`; the
+mask can be decoded, holds ids, has the frame's size, and no value that its numbering lacks. The check misses a JPEG
+whose bytes were changed if it can still be decoded.
 """
 
 import dataclasses

@@ -269,7 +269,8 @@ def drawn(frames: Sequence[Frame], val_share: float, seed: int) -> dict[str, lis
             "would go to val: expected two or more, and a share between 0 and 1. Or state the splits: images/train and "
             "images/val, or train.txt and val.txt."
         )
-    order = sorted(videos, key=lambda video: hashlib.sha256(f"{seed} {video}".encode()).digest())
+    digest = lambda video: hashlib.sha256(f"{seed} {video}".encode(errors="surrogateescape")).digest()
+    order = sorted(videos, key=digest)  # Names that are no UTF-8 are refused later, with those of all converters.
     chosen = set(order[: min(max(round(val_share * len(videos)), 1), len(videos) - 1)])
     return {
         "train": [frame for frame in frames if frame.video not in chosen],

@@ -25,6 +25,7 @@ from data_prep.conversion.frames import Form, Frame
 from vspw_jax.classes import label_maps
 from vspw_jax.console.errors import UserError, no_room
 from vspw_jax.data import class_pixels, records
+from vspw_jax.files import frame_names
 from vspw_jax.files.sources import Source
 from vspw_jax.files.whole_files import whole_file
 
@@ -114,10 +115,15 @@ def plan(
       splits: frames by split.
       chosen: images that it does not pass are left out.
       shard_bytes: about the size of a shard.
+
+    Raises:
+      UserError: a video's name cannot be that of a result.
     """
     units = []
     for split, members in splits.items():
         first_of = {frame.video: frame for frame in reversed(members)}
+        for video in first_of:
+            frame_names.check_video(video, source.path)
         total = sum(source.sizes.get(file, 0) for frame in members for file in (frame.image, frame.mask) if file)
         num_shards = min(-(-total // shard_bytes), len(members)) or 1
         cuts = [len(members) * number // num_shards for number in range(num_shards + 1)]

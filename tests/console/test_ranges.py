@@ -38,7 +38,7 @@ def test_beyond_its_bounds_a_number_is_refused(name):
     [
         ("train.steps", -5, "train.steps is -5: expected a whole number from 1 to 2147483647."),
         ("ema.decay", 1.0, "ema.decay is 1.0: expected a number from 0 to below 1."),
-        ("optimizer.learning_rate", -1.0, "optimizer.learning_rate is -1.0: expected a number of at least 0."),
+        ("optimizer.learning_rate", -1.0, "optimizer.learning_rate is -1.0: expected a number of at least 1e-12."),
         ("loss.nce.temperature", 0.0, "loss.nce.temperature is 0.0: expected a number of at least 1e-05."),
         ("evaluate.flip", "no", "evaluate.flip is 'no': expected True or False."),
         ("data.records", 3, "data.records is 3: expected a text."),

@@ -35,6 +35,19 @@ run_program(lambda: {call})
 """
 
 
+PAUSE = """
+import os, sys, time
+
+def pause(event, arguments):
+    if event == {event!r} and str(arguments[0]).endswith({name!r}):
+        os.write(1, b"paused\\n")
+        time.sleep(60)
+
+sys.addaudithook(pause)
+"""
+"""Python runs it before all else: the program stands still where it imports a module, or opens a file."""
+
+
 def started(folder, text, *arguments):
     path = folder / "program.py"
     path.write_text(text)
@@ -75,6 +88,24 @@ def test_ctrl_c_while_a_command_is_imported(tmp_path):
     (package / "__main__.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = popen([sys.executable, "-m", "package"], tmp_path)
     assert interrupted(process) == (130, "\nInterrupted.\n")
+
+
+COMMANDS = {
+    "metrics": (["vspw_jax.metrics", "--predictions=none", "--data={vspw}"], "val.txt"),
+    "verify": (["data_prep.verify", "--records={records}"], "metadata.json"),
+    "inspect": (["vspw_jax.main", "--config=configs/nce.py:demo", "--mode=inspect"], "configs/nce.py"),
+}
+"""With their options, and a file that each opens when all is imported."""
+
+
+@pytest.mark.parametrize(("command", "file"), COMMANDS.values(), ids=COMMANDS.keys())
+@pytest.mark.parametrize("moment", ["importing", "reading"])
+def test_ctrl_c_early_in_a_command(tmp_path, monkeypatch, generated_vspw, generated_records, command, file, moment):
+    monkeypatch.chdir(REPOSITORY)
+    event, name = ("import", "numpy") if moment == "importing" else ("open", file)
+    (tmp_path / "sitecustomize.py").write_text(PAUSE.format(event=event, name=name))
+    options = [option.format(vspw=generated_vspw, records=generated_records) for option in command]
+    assert interrupted(popen([sys.executable, "-m", *options], tmp_path)) == (130, "\nInterrupted.\n")
 
 
 @pytest.mark.parametrize("package", ["vspw_jax", "data_prep", "benchmarks"])

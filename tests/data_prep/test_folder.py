@@ -222,6 +222,22 @@ def test_names_that_would_clash_are_refused(tmp_path):
         splits_of(source)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("\udcffa/1", "b/1"), r"'\\udcffa' of a video of .* is not UTF-8. Rename it"),
+        (("a" * 130 + "/" + "b" * 130 + "/1", "c/1"), "has 261 bytes, 240 are allowed"),
+        (("a" * 130 + "/" + "b" * 130 + "/1", "c"), "has 261 bytes, 240 are allowed"),
+    ],
+    ids=["bytes", "long", "long beside an image"],
+)
+def test_names_of_videos_that_cannot_be_used(tmp_path, classes, names, message):
+    source = write(tmp_path / "source", names, id_mask())
+    with pytest.raises(UserError, match=message):
+        folder.convert(source, classes, tmp_path / "records", void=("0",))
+    assert not (tmp_path / "records").exists()
+
+
 def test_files_of_a_folder_may_be_single_images(tmp_path):
     source = write(tmp_path / "mine", ("train/city/1", "train/city/01", "val/town/a"), id_mask())
     with pytest.raises(UserError, match="have the same number"):

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import data_prep.vspw
 from configs import nce
 from data_prep import generate
+from data_prep.conversion import frames, units
 from data_prep.drawing import layouts, scenes
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
+from vspw_jax.data import records
+from vspw_jax.files import ownership
 
 
 def digest(folder):
@@ -96,13 +101,70 @@ def test_a_drawing_cut_short_leaves_no_folder_of_that_name(tmp_path):
     assert (tmp_path / "out" / "train.txt").exists()
 
 
-def test_what_was_drawn_otherwise_is_refused(tmp_path):
-    """By another version, which left no note, or with other options."""
+def small_demo(folder):
+    """A recipe that draws two videos of a few frames into a folder."""
     config = nce.get_config("demo")
     options = config.data.generate
     options.update(train=1, val=1, frames=2, height=32, width=48)
-    options.source, options.records = str(tmp_path / "vspw"), str(tmp_path / "records")
+    options.source, options.records = str(folder / "vspw"), str(folder / "records")
     config.data.records = options.records
+    return config
+
+
+def test_of_two_runs_one_draws_and_converts_and_the_other_waits(tmp_path, monkeypatch, capfd):
+    """Whenever the second begins: as the first draws, or as it converts."""
+    monkeypatch.setattr(ownership, "POLL_SECONDS", 0.05)
+    started, seconds, made = [], [], []
+
+    def begin_another():
+        seconds.append(threading.Thread(target=lambda: started.append(generate.for_recipe(small_demo(tmp_path)))))
+        seconds[-1].start()
+        seconds[-1].join(0.5)
+        assert seconds[-1].is_alive() and not started
+
+    def slow(name, function):
+        def called(*arguments, **options):
+            made.append(name)
+            begin_another()
+            return function(*arguments, **options)
+
+        return called
+
+    monkeypatch.setattr(layouts, "write_vspw", slow("drawn", layouts.write_vspw))
+    monkeypatch.setattr(units, "convert", slow("converted", units.convert))
+    generate.for_recipe(small_demo(tmp_path))
+    for second in seconds:
+        second.join(30)
+    assert made == ["drawn", "converted", "converted"]  # A shard of either split.
+    assert len(started) == 3 and "Waiting until it ends" in capfd.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"vspw", "records"}
+    assert len(records.Frames(tmp_path / "records", "val")) == 2
+
+
+def test_of_two_conversions_to_one_place_the_second_finds_the_records(generated_vspw, tmp_path, monkeypatch):
+    monkeypatch.setattr(ownership, "POLL_SECONDS", 0.05)
+    second = threading.Thread(target=data_prep.vspw.convert, args=[generated_vspw, tmp_path])
+    read, calls = frames.read_frame, []
+
+    def read_beside(*arguments):
+        if not calls:
+            second.start()
+            second.join(0.5)
+        calls.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(frames, "read_frame", read_beside)
+    data_prep.vspw.convert(generated_vspw, tmp_path)
+    second.join(30)
+    assert not second.is_alive()
+    splits = [records.Frames(tmp_path, split) for split in ("train", "val", "test")]
+    assert len(calls) == sum(map(len, splits))  # Each was converted once.
+
+
+def test_what_was_drawn_otherwise_is_refused(tmp_path):
+    """By another version, which left no note, or with other options."""
+    config = small_demo(tmp_path)
+    options = config.data.generate
     generate.for_recipe(config)
     generate.for_recipe(config)
     options.colours = "shared"

@@ -215,7 +215,8 @@ def test_a_filter_that_makes_no_sense_is_refused_before_anything_is_read(coco, c
     for wrong, message in (
         ("--fits=exact,perfect", "no fit 'perfect'"),
         ("--min-mapped=80", "expected 0 to 1, 0.8 for 80 %"),
-        ("--workers=0", "expected 1 or more"),
+        ("--workers=0", "--workers is 0: expected a whole number from 1 to 1024"),
+        ("--max-bad=-1", "--max-bad is -1: expected a whole number from 0 to"),
     ):
         with pytest.raises(UserError, match=message):
             coco_stuff.main([*arguments, wrong])

@@ -356,6 +356,15 @@ def test_a_video_of_changing_sizes_is_refused(source, video, tmp_path, shard_byt
     assert len(vspw.convert(source, tmp_path / "records", max_bad=1, shard_bytes=shard_bytes)) == 1
 
 
+def test_a_frame_that_its_exif_turns_is_a_bad_frame(source, video, tmp_path):
+    (video / "origin" / "00000003.jpg").write_bytes(frames.turned("JPEG", 6))
+    said = r"origin/00000003\.jpg \(video .*\): is turned by its EXIF orientation 6: save it upright"
+    with pytest.raises(UserError, match=said):
+        vspw.convert(source, tmp_path / "records")
+    (left_out,) = vspw.convert(source, tmp_path / "records", max_bad=1)
+    assert "is turned by its EXIF" in left_out
+
+
 def test_frames_without_masks_may_change_their_size(source, tmp_path):
     folder = frames.vspw_video(source, "test", ["1.jpg", "2.jpg"], masks=False)
     (folder / "origin" / "2.jpg").write_bytes(frames.encoded("JPEG", size=(60, 48)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import generate, vspw
+from data_prep import generate, verify, vspw
 from data_prep.conversion import frames
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import pipeline, records
@@ -89,6 +89,22 @@ def test_altered_bytes_end_a_run(refused, tiny_flags, converted, tmp_path, witho
 def source(generated_vspw, tmp_path):
     """A copy of the folder in VSPW's layout, to be damaged."""
     return shutil.copytree(generated_vspw, tmp_path / "source")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--short-side=0", "--short-side is 0: expected a whole number from 1 to 16384"),
+        ("--short-side=-480", "--short-side is -480"),
+        ("--max-bad=-1", "--max-bad is -1: expected a whole number from 0 to"),
+        ("--workers=0", "--workers is 0: expected a whole number from 1 to 1024"),
+    ],
+)
+def test_a_number_that_makes_no_sense(program_refused, generated_vspw, tmp_path, option, message):
+    program_refused([message], vspw.main, [f"--source={generated_vspw}", f"--output={tmp_path}", option])
+    if option.startswith("--workers"):
+        program_refused([message], verify.main, [f"--records={tmp_path}", option])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mask_of_another_size_than_its_frame(program_refused, source, tmp_path):

@@ -4,8 +4,11 @@ import types
 
 import pytest
 
+from data_prep import verify
 from tests.inputs import workdirs
+from vspw_jax import ensemble, submission
 from vspw_jax.files import ownership
+from vspw_jax.metrics import __main__ as metrics
 from vspw_jax.training import trained
 
 
@@ -65,6 +68,39 @@ def test_a_workdir_on_a_full_disk(refused, tiny_flags, nothing_computed, small_d
 def test_a_read_only_workdir(refused, tiny_flags, nothing_computed, small_disk, mode):
     workdirs.make_read_only(small_disk)
     refused(["cannot be written", "Read-only", "DIR"], *tiny_flags, f"--mode={mode}", f"--workdir={small_disk / 'run'}")
+
+
+READERS = {
+    "ensemble": (ensemble.main, ["--scores=missing", "--scores=missing"], "--output", "DIR"),
+    "verify": (verify.main, ["--records=missing"], "--output", "DIR"),
+    "metrics": (metrics.main, ["--predictions=missing", "--data={data}"], "--output", "X.json"),
+    "report": (metrics.main, ["--predictions=missing", "--data={data}"], "--report", "X.html"),
+    "submission": (submission.main, ["--predictions=missing", "--data={data}"], "--output", "X.zip"),
+}
+"""Commands that read much before they write: with what, and which flag names a folder or a file to write."""
+
+
+@pytest.mark.parametrize(("main", "options", "flag", "kind"), READERS.values(), ids=READERS.keys())
+def test_a_place_of_another_kind(program_refused, generated_records, tmp_path, main, options, flag, kind):
+    """Nothing has been read: what is missing has not been missed."""
+    output = tmp_path / kind
+    if kind == "DIR":
+        output.write_text("mine")
+        parts = [f"{output} cannot be written", "Not a directory", "--output=DIR"]
+    else:
+        output.mkdir()
+        parts = [f"{output} is a folder: name a file in it, such as {flag}={output / kind}."]
+    options = [option.format(data=generated_records) for option in options]
+    program_refused(parts, main, [*options, f"{flag}={output}"])
+    assert output.is_dir() or output.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("main", "options", "flag", "kind"), READERS.values(), ids=READERS.keys())
+def test_a_read_only_place(program_refused, generated_records, small_disk, main, options, flag, kind):
+    workdirs.make_read_only(small_disk)
+    options = [option.format(data=generated_records) for option in options]
+    parts = ["cannot be written", "Read-only", f"{flag}={kind}"]
+    program_refused(parts, main, [*options, f"{flag}={small_disk / kind}"])
 
 
 def test_a_second_run_on_a_workdir_is_refused_and_changes_nothing(refused, flags, tmp_path):

@@ -61,7 +61,10 @@ BAD_FLAGS = {
     "gap": (["--config.data.frame_gap=0"], ["data.frame_gap is 0", "from 1 to"]),
     "threads": (["--config.data.threads=0"], ["data.threads is 0", "from 1 to 1024"]),
     "workers": (["--config.data.workers=-1"], ["data.workers is -1", "from 0 to 1000"]),
-    "rate": (["--config.optimizer.learning_rate=nan"], ["optimizer.learning_rate is nan", "at least 0"]),
+    "rate": (["--config.optimizer.learning_rate=nan"], ["optimizer.learning_rate is nan", "at least 1e-12"]),
+    "rate of 0": (["--config.optimizer.learning_rate=0"], ["optimizer.learning_rate is 0.0", "at least 1e-12"]),
+    "decay of the layers": (["--config.optimizer.layer_decay=0"], ["optimizer.layer_decay is 0.0", "from 0.01 to 1"]),
+    "rate at the end": (["--config.schedule.minimum=5"], ["schedule.minimum is 5", "the rate would rise"]),
     "number for a tuple": (["--config.evaluate.scales=0"], ["evaluate.scales", "(0,)", "from 0.01 to 100"]),
     "number for a section": (["--config.train=5"], ["train"]),
     "clips": (["--config.data.frames=11"], ["No video of", "the longest has 10 frames", "11 frames 3 apart need 31"]),
@@ -78,6 +81,10 @@ BAD_FLAGS = {
     ),
     "naming of another mode": (["--mode=predict", "--naming=mmseg"], ["--mode=predict does not read --naming"]),
     "opacity of another mode": (["--mode=evaluate", "--opacity=0.3"], ["--mode=evaluate does not read --opacity"]),
+    "status of another mode": (
+        ["--mode=inspect", "--stopped_status=75"],
+        ["--mode=inspect does not read --stopped_status", "--mode=train and --mode=evaluate and --mode=predict"],
+    ),
     "opacity": (["--mode=predict", "--opacity=nan"], ["--opacity=nan", "expected a number from 0 to 1"]),
     "empty input": (["--mode=predict", "--input="], ["--input is empty"]),
     "inspected": (["--config.optimizer.name=lion", "--mode=inspect"], ["optimizer.name is 'lion'", "adamw, sgd"]),
@@ -166,4 +173,6 @@ def test_a_workdir_of_another_run(refused, tiny_flags, tmp_path):
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
 def test_nothing_trained_yet(refused, tiny_flags, tmp_path, mode):
-    refused(["no checkpoint in", "--mode=train"], *tiny_flags, f"--mode={mode}", f"--workdir={tmp_path / 'run'}")
+    """Found by the mode itself: it takes the flag that launchers pass whatever the mode."""
+    flags = [*tiny_flags, f"--mode={mode}", f"--workdir={tmp_path / 'run'}", "--stopped_status=75"]
+    refused(["no checkpoint in", "--mode=train"], *flags)

@@ -40,6 +40,14 @@ def test_names_that_cannot_be_used_are_refused(names, message):
         frame_names.in_order(names, "v")
 
 
+def test_names_of_videos_that_cannot_be_used_are_refused():
+    frame_names.check_video("ä" * 120, "--input")
+    with pytest.raises(UserError, match=r"ä{60}... of a video of clips has 242 bytes, 240 are allowed. Rename it."):
+        frame_names.check_video("ä" * 121, "clips")
+    with pytest.raises(UserError, match=r"'a\\udcff' of a video of 'clips' is not UTF-8. Rename it."):
+        frame_names.check_video("a\udcff", "clips")
+
+
 def test_files_of_one_name_are_refused():
     assert frame_names.by_stem(["a/2.jpg", "a/1.png"], "a") == {"2": "a/2.jpg", "1": "a/1.png"}
     with pytest.raises(UserError, match="Several frames of a are called 1: 1.jpg and 1.png. Rename"):

@@ -11,8 +11,8 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.files import ownership
 
 
-def take(folder):
-    with ownership.owned(folder, "--workdir=DIR") as ownership_of_folder:
+def take(folder, **options):
+    with ownership.owned(folder, "--workdir=DIR", **options) as ownership_of_folder:
         return ownership_of_folder
 
 
@@ -40,6 +40,22 @@ def test_a_second_program_is_told_who_the_first_is_and_harms_it_not(tmp_path):
         process.communicate(b"")
         assert process.returncode == 0
     assert_is_free(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["done", "killed"])
+def test_a_second_program_that_waits_says_so_once_and_follows_the_first(tmp_path, monkeypatch, capfd, end):
+    monkeypatch.setattr(ownership, "POLL_SECONDS", 0.05)
+    with workdirs.owned_by_a_process(tmp_path) as process:
+        second = threading.Thread(target=take, args=[tmp_path], kwargs={"waits": True})
+        second.start()
+        second.join(0.5)
+        assert second.is_alive() and process.poll() is None
+        process.communicate(b"") if end == "done" else process.kill()
+        second.join(30)
+    assert not second.is_alive()
+    assert_is_free(tmp_path)
+    said = capfd.readouterr().err
+    assert said.count(f"in use by process {process.pid}") == 1 and said.endswith("Waiting until it ends.\n")
 
 
 def test_a_killed_owner_holds_nobody_up(tmp_path, capfd):

@@ -73,3 +73,19 @@ def test_what_is_no_frame_is_refused_without_words_of_libraries(capfd, data, mes
         with pytest.raises(UserError, match=message):
             read(data)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "WEBP", "TIFF"])
+def test_a_picture_that_its_exif_turns_is_shown_upright_but_not_kept(kind):
+    assert pictures.check(frames.turned(kind, 1)) == (64, 48)
+    for orientation, shape in ((3, (48, 64, 3)), (6, (64, 48, 3)), (8, (64, 48, 3))):
+        data = frames.turned(kind, orientation)
+        assert pictures.decode(data).shape == shape
+        with pytest.raises(UserError, match=f"^is turned by its EXIF orientation {orientation}: save it upright, e.g."):
+            pictures.check(data)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0junk"])
+def test_exif_that_says_nothing_turns_nothing(exif):
+    assert pictures.check(frames.encoded("JPEG", exif=exif)) == (64, 48)
+    assert pictures.check(frames.turned("JPEG", 9)) == (64, 48)

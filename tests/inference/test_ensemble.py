@@ -305,6 +305,7 @@ def test_what_the_user_must_mend(members, generated_records, tmp_path, capsys):
         (members, ["--sweep=0:1:0.5"], "name the --records=DIR"),
         (members, ["--sweep=0:1:0.5", "--weights=1,2", data], "--sweep searches the weights"),
         (members, ["--halves", "--weights=1,2", data], "--halves says on which videos --sweep"),
+        (members, ["--split=val"], "--split=val is a split of --records: name these"),
         (members, [data, "--split=train"], "are not scores of split 'train'"),
     ):
         with pytest.raises(UserError, match=message):

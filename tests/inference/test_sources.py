@@ -214,10 +214,17 @@ def test_links_to_nowhere_and_names_that_no_result_can_have_are_refused(tmp_path
     (tmp_path / "link" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
     frames.write(tmp_path / "long", ["x" * 250 + ".jpg"])
     frames.write(tmp_path / "bytes", ["\udcff1.jpg"])
+    frames.write(tmp_path / "\udcff folder", ["1.jpg"])
+    clip(tmp_path / "clip.mp4")
+    (tmp_path / "clip.mp4").rename(tmp_path / "\udcff film.mp4")
+    frames.write(tmp_path / ("x" * 241), ["1.jpg"])
     for folder, message in (
         ("link", r"2\.jpg cannot be read: No such file"),
         ("long", "has 250 bytes, 240 are allowed"),
         ("bytes", "is not UTF-8"),
+        ("\udcff folder", r"The name '\\udcff folder' of a video of .* is not UTF-8"),
+        ("\udcff film.mp4", r"The name '\\udcff film' of a video of .* is not UTF-8"),
+        ("x" * 241, "of a video of .* has 241 bytes, 240 are allowed"),
     ):
         with pytest.raises(UserError, match=message):
             sources.find(tmp_path / folder)

@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 END = b"\xff\xd9"
 """A JPEG's end marker."""
@@ -20,6 +20,13 @@ def encoded(kind, level=0, size=(64, 48), **options):
     buffer = io.BytesIO()
     picture(level, size).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def turned(kind, orientation, size=(64, 48)):
+    """A picture that its EXIF says to turn, as phones save them."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encoded(kind, size=size, exif=exif)
 
 
 def half_with_end(jpeg):

@@ -4,6 +4,7 @@ A field is looked up by its dotted name; `*` stands for the name of any member o
 together make wrong, and which names there are to choose from, is checked where they are used; see `training/checks.py`.
 """
 
+import argparse
 import dataclasses
 import math
 import numbers
@@ -272,15 +273,15 @@ RANGES: dict[str, Range] = {
     "loss.prototypes.top": whole(0, 255),
     "loss.prototypes.own_in_top": FLAG,
     "optimizer.name": TEXT,
-    "optimizer.learning_rate": number(0),
+    "optimizer.learning_rate": number(1e-12),  # 0 would train nothing.
     "optimizer.beta1": SHARE_BELOW_1,
     "optimizer.beta2": SHARE_BELOW_1,
     "optimizer.momentum": SHARE_BELOW_1,
     "optimizer.nesterov": FLAG,
     "optimizer.weight_decay": number(0),
     "optimizer.decayed": TEXT,
-    "optimizer.layer_decay": SHARE,
-    "optimizer.decoder_rate": number(0),
+    "optimizer.layer_decay": number(0.01, 1),  # 0 would train the last layer alone.
+    "optimizer.decoder_rate": number(0.001, 1000),  # 0 would not train the decoder.
     "optimizer.clip_norm": number(0),  # 0: no clipping.
     "optimizer.embeddings_at_layer_0": FLAG,
     "schedule.name": TEXT,
@@ -388,6 +389,22 @@ def check(name: str, value: Any, allowed: Range) -> None:
     """Raises UserError where a value lies outside of a range; `name` is that of the field or option."""
     if not allowed.holds(value):
         raise UserError(f"{name} is {value!r}: expected {allowed}.")
+
+
+def check_options(options: argparse.Namespace, allowed: Mapping[str, Range]) -> None:
+    """Raises UserError where an option of a command lies outside of its range; those without a value may be left out.
+
+    Args:
+      allowed: range by the option's name in `options`; a command may lack some.
+    """
+    for name, one in allowed.items():
+        if getattr(options, name, None) is not None:
+            check(flag(name), getattr(options, name), one)
+
+
+def flag(name: str) -> str:
+    """The flag of an option: --short-side for short_side."""
+    return f"--{name.replace('_', '-')}"
 
 
 def check_values(fields: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Names of the frames of a video: their order, and names that cannot be used."""
+"""Names of the frames of a video: their order, and names of frames and videos that cannot be used."""
 
 import pathlib
 import re
@@ -50,13 +50,22 @@ def in_order(names: Iterable[str], video: str) -> list[str]:
 
 def check(name: str, video: str) -> None:
     """Raises UserError where a frame's name is too long or no UTF-8: none of its results could be written."""
+    _check(name, "frame", video)
+
+
+def check_video(name: str, place: str) -> None:
+    """The same of the name of a video, which is at a place."""
+    _check(name, "video", place)
+
+
+def _check(name: str, kind: str, place: str) -> None:
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
-        raise UserError(f"The name {name!a} of a frame of {video!a} is not UTF-8. Rename it.") from error
+        raise UserError(f"The name {name!a} of a {kind} of {place!a} is not UTF-8. Rename it.") from error
     if size > MOST_BYTES:
         raise UserError(
-            f"The name {name[:SHOWN]}... of a frame of {video} has {size} bytes, {MOST_BYTES} are allowed. Rename it."
+            f"The name {name[:SHOWN]}... of a {kind} of {place} has {size} bytes, {MOST_BYTES} are allowed. Rename it."
         )
 
 

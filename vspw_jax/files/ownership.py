@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,8 @@ LOCK, NOTE = ".owner.lock", ".owner.json"
 LEASE_SECONDS = 90.0
 """So long a lease may go without being renewed. A network's file system may show a change after 60."""
 BEAT_SECONDS = 10.0
+POLL_SECONDS = 1.0
+"""How often whoever waits looks whether a folder is free."""
 
 
 class Ownership:
@@ -50,11 +53,12 @@ class Ownership:
 
 
 @contextlib.contextmanager
-def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Ownership | BucketLease]:
+def owned(folder: pathlib.Path | str, flag: str, waits: bool = False) -> Iterator[Ownership | BucketLease]:
     """Within the block the folder, made if need be, is this program's alone.
 
     Args:
       flag: names the folder, such as "--workdir=DIR".
+      waits: whether to wait until another program that owns it has ended, however long that takes; not in a bucket.
 
     Raises:
       UserError: another program owns it, or nothing can be written there.
@@ -70,7 +74,7 @@ def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Ownership | BucketL
     lease = filelock.SoftFileLease(
         folder / LOCK, lease_duration=LEASE_SECONDS, heartbeat_interval=BEAT_SECONDS, thread_local=False
     )
-    _take(lease, folder, flag)
+    _take(lease, folder, flag, waits)
     try:
         with whole_file(folder / NOTE) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(this_program(lease.token)), indent=2) + "\n")
@@ -81,26 +85,37 @@ def owned(folder: pathlib.Path | str, flag: str) -> Iterator[Ownership | BucketL
         lease.release()
 
 
-def _take(lease: filelock.SoftFileLease, folder: pathlib.Path, flag: str) -> None:
-    """Takes the lease, or raises UserError."""
+def _take(lease: filelock.SoftFileLease, folder: pathlib.Path, flag: str, waits: bool) -> None:
+    """Takes the lease, once it is free if one waits; or raises UserError."""
+    says: Callable[[str], None] = warn
+    while refusal := _refusal(lease, folder, says):
+        if not waits:
+            raise UserError(
+                f"{refusal}\nTwo programs would spoil each other's files. Wait until it ends, stop it, or choose "
+                f"another {flag}."
+            )
+        says(f"{refusal}\nWaiting until it ends.")
+        says = lambda _: None
+        time.sleep(POLL_SECONDS)
+
+
+def _refusal(lease: filelock.SoftFileLease, folder: pathlib.Path, says: Callable[[str], None]) -> str:
+    """Takes the lease and gives "", or gives who has it."""
     if _is_taken(lease, timeout=0):
-        return
+        return ""
     owner = _owner(lease, folder)
     gone = owner.is_dead()
     if owner.machine != machine():
-        warn(f"{folder} is in use by {owner}\nLooking for up to {LEASE_SECONDS:.0f} s whether it still runs.")
+        says(f"{folder} is in use by {owner}\nLooking for up to {LEASE_SECONDS:.0f} s whether it still runs.")
         is_renewed = _renewal(folder / LOCK)
         if _is_taken(lease, timeout=LEASE_SECONDS + BEAT_SECONDS, cancel_check=is_renewed):
-            return
+            return ""
         gone = not owner.pid and not is_renewed()  # A disk without power leaves empty files.
     if gone:
         lease.force_break()
         if _is_taken(lease, timeout=0):
-            return
-    raise UserError(
-        f"{folder} is in use by {_owner(lease, folder)}\nTwo programs would spoil each other's files. Wait until it "
-        f"ends, stop it, or choose another {flag}."
-    )
+            return ""
+    return f"{folder} is in use by {_owner(lease, folder)}"
 
 
 def _is_taken(lease: filelock.SoftFileLease, **options: Any) -> bool:

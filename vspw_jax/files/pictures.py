@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import av
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vspw_jax.console.errors import UserError
 
@@ -18,6 +19,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
 """Pillow's names of what such files may hold, whatever their suffix. MPO is a JPEG with further pictures behind it."""
+JPEGS = ("JPEG", "MPO")
+
+TURNED = range(2, 9)
+"""EXIF orientations that turn or mirror a picture; 1 is upright, others mean nothing."""
 
 MAX_PIXELS = 1 << 26
 JPEG_START = b"\xff\xd8"
@@ -55,34 +60,50 @@ def size(data: bytes) -> tuple[int, int]:
 
 
 def check(data: bytes) -> tuple[int, int]:
-    """(width, height) of a picture, all of whose data is read.
+    """(width, height) of a picture that is kept byte for byte, all of whose data is read.
 
     Raises:
-      UserError: it is no picture, is damaged or cut off, has too many pixels, or holds several pictures.
+      UserError: it is no picture, is damaged or cut off, has too many pixels, holds several pictures, or is turned by
+        its EXIF orientation, which `records.decode_image` ignores.
     """
-    found = _check_whole(data)
+    with _opened(data) as image:
+        _check_claims(image)
+        turn = _orientation(image)  # Of a TIFF, Pillow itself turns the pixels as it loads them, and forgets the tag.
+        _check_whole(image, data)
+    if turn in TURNED:
+        raise UserError(f"is turned by its EXIF orientation {turn}: save it upright, e.g. with `mogrify -auto-orient`")
     if not data.startswith(JPEG_START):  # Of which no pixels need be made, see `_check_jpeg`.
         _pixels(data)
-    return found
+    return image.size
 
 
-def _check_whole(data: bytes) -> tuple[int, int]:
-    """As `check`, but for what OpenCV alone cannot decode."""
-    with _opened(data) as image:
-        if image.size[0] * image.size[1] > MAX_PIXELS:
-            raise UserError(f"claims {image.size[0]}x{image.size[1]} pixels, more than any frame")
-        if image.format in ("JPEG", "MPO"):
-            _check_jpeg(data)
-            return image.size
-        if (count := getattr(image, "n_frames", 1)) > 1:
-            raise UserError(f"holds {count} pictures, expected one")
-        if image.format == "TIFF" and image.mode in WIDE:
-            raise UserError(f"has pixels of 32 bits (mode {image.mode}), expected 8 or 16 bits a channel")
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"is damaged or cut off ({_first_words(error)})") from error
-        return image.size
+def _check_claims(image: Image.Image) -> None:
+    """Raises UserError where a picture's header claims too many pixels, or what cannot be decoded."""
+    if image.size[0] * image.size[1] > MAX_PIXELS:
+        raise UserError(f"claims {image.size[0]}x{image.size[1]} pixels, more than any frame")
+    if image.format not in JPEGS and (count := getattr(image, "n_frames", 1)) > 1:
+        raise UserError(f"holds {count} pictures, expected one")
+    if image.format == "TIFF" and image.mode in WIDE:
+        raise UserError(f"has pixels of 32 bits (mode {image.mode}), expected 8 or 16 bits a channel")
+
+
+def _check_whole(image: Image.Image, data: bytes) -> None:
+    """Raises UserError where a picture's data is damaged or ends too soon, but for what OpenCV alone cannot decode."""
+    if image.format in JPEGS:
+        _check_jpeg(data)
+        return
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"is damaged or cut off ({_first_words(error)})") from error
+
+
+def _orientation(image: Image.Image) -> object:
+    """The EXIF orientation of a picture, of a JPEG by its header alone; None where it has none, or EXIF is damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return None
 
 
 def _check_jpeg(jpeg: bytes) -> None:
@@ -112,5 +133,7 @@ def _pixels(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
 
 def decode(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
     """RGB pixels of a whole picture, turned upright; see `check` for errors."""
-    _check_whole(data)
+    with _opened(data) as image:
+        _check_claims(image)
+        _check_whole(image, data)
     return _pixels(data)

@@ -1,4 +1,4 @@
-"""Whether files can be written to a folder, found out before the work whose result they are."""
+"""Whether a file, or files of a folder, can be written, found out before the work whose result they are."""
 
 import os
 import pathlib
@@ -30,3 +30,16 @@ def check_folder(folder: pathlib.Path | str, flag: str) -> None:
     mirror = mirrors.of(folder)
     if mirror:
         mirror.check_writable()
+
+
+def check_file(path: pathlib.Path | str, flag: str) -> None:
+    """Raises UserError where no file can be written to a path; its folder need not be there yet.
+
+    Args:
+      flag: names the file, such as "--output=X.json".
+    """
+    path = pathlib.Path(path).absolute()
+    if path.is_dir():
+        option, _, example = flag.partition("=")
+        raise UserError(f"{path} is a folder: name a file in it, such as {option}={path / example}.")
+    check_folder(path.parent, flag)

@@ -197,7 +197,8 @@ def find(argument: pathlib.Path | str) -> list[Source]:
     """The sources that `--input` names, in the order of their names.
 
     Raises:
-      UserError: there is nothing of that name, nothing in it can be read, or two inputs have the same name.
+      UserError: there is nothing of that name, nothing in it can be read, two inputs have the same name, or one has a
+        name that cannot be that of its predictions.
     """
     path = pathlib.Path(argument)
     if not path.exists():
@@ -207,6 +208,8 @@ def find(argument: pathlib.Path | str) -> list[Source]:
     else:
         found = [(path, [path] if _is_picture(path) else [])]
     names = _names([place for place, _ in found])
+    for name in names:
+        frame_names.check_video(name, str(argument))
     if twice := _repeated(names):
         raise UserError(
             f"Several inputs are called {', '.join(twice)}: their predictions would be one folder. "

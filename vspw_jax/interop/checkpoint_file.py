@@ -10,7 +10,7 @@ from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, listed
 from vspw_jax.data.transforms import Normalisation
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.files.writable import check_folder
+from vspw_jax.files.writable import check_file
 from vspw_jax.interop import (
     array_pickles,
     compressed_files,
@@ -149,9 +149,7 @@ def check_output(path: pathlib.Path | str) -> None:
     path = pathlib.Path(path)
     if not re.search(r"\.(pth|pt|pth\.tar|safetensors)$", path.name):
         raise UserError(f"{path}: expected a name that ends in .pth, .pt, .pth.tar or .safetensors.")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file in it, such as --output={path / 'X.pth'}.")
-    check_folder(path.parent, "--output=X.pth")
+    check_file(path, "--output=X.pth")
 
 
 def holds_names(path: pathlib.Path | str, wrapper: str | None) -> bool:

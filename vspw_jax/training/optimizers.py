@@ -88,7 +88,7 @@ def learning_rate(config: ConfigDict) -> schedules.Schedule:
 
 def check(config: ConfigDict) -> None:
     """Raises UserError where a whole config names an optimizer, a schedule or a `decayed` that there is not, or where
-    fields do not belong to the one it names."""
+    fields do not belong to the one it names, or the learning rate would end higher than it begins."""
     options = config.optimizer
     _, own = choose(OPTIMIZERS, options.name, "optimizer.name")
     embeddings = ("embeddings_at_layer_0",) if segmenter.decoder_of(config.model).EMBEDDINGS else ()
@@ -101,6 +101,12 @@ def check(config: ConfigDict) -> None:
             f"{config.model.encoder.name} have no rates of their own. Set --config.optimizer.layer_decay=1."
         )
     schedules.check(config.schedule)
+    if config.schedule.minimum > options.learning_rate:
+        raise UserError(
+            f"schedule.minimum is {config.schedule.minimum:g}, the learning rate at the end, and "
+            f"optimizer.learning_rate is {options.learning_rate:g}: the rate would rise. Set "
+            "--config.schedule.minimum=0, or another rate that is not above optimizer.learning_rate."
+        )
 
 
 def build(config: ConfigDict, params: PyTree) -> optax.GradientTransformation:

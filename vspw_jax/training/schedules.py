@@ -19,8 +19,7 @@ def poly(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
 
 def cosine(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
     """Half a cosine from the rate down to `minimum` at the last step: SGDR without restarts, arXiv 1608.03983."""
-    share = config.minimum / learning_rate if learning_rate else 0.0
-    return optax.cosine_decay_schedule(learning_rate, num_steps, share)
+    return optax.cosine_decay_schedule(learning_rate, num_steps, config.minimum / learning_rate)
 
 
 SCHEDULES = {"poly": (poly, ("power",)), "cosine": (cosine, ())}
