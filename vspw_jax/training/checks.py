@@ -114,7 +114,9 @@ def check(config: ConfigDict) -> list[mixture.Member]:
     members = mixture.members(config.data)
     mixture.check_classes(members, config.model.num_classes)
     mixture.check_lengths(members, config.data)
-    if segmenter.decoder_of(config.model).least_frames(config.model.decoder) > 1:
+    decoder = segmenter.decoder_of(config.model)
+    mixture.check_labels(members, config.data, decoder.decoded_frames(config.model.decoder, config.data.frames))
+    if decoder.least_frames(config.model.decoder) > 1:
         mixture.check_follow(members, config.model.decoder.name)
     if "capacity" in config.loss.get("segmentation", {}):
         mixture.check_capacity(members, config.loss.segmentation.capacity)
