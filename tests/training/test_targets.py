@@ -10,6 +10,7 @@ from PIL import Image
 from data_prep import ade20k, cityscapes, pascal_voc
 from tests.inputs import frames
 from vspw_jax.checkpoints import run_classes
+from vspw_jax.inference import sliding_window
 from vspw_jax.training import checks
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -34,6 +35,12 @@ LAYOUTS = {
     ),
 }
 """By size: the converter, the files of an image and its mask, and the mask's values."""
+TESTED_AT = {
+    "ade20k": ((512, 683), (512, 704)),
+    "voc": ((375, 500), (512, 704)),
+    "cityscapes": ((1024, 2048), (1024, 2048)),
+}
+"""By size: a frame, and what mmsegmentation's test makes of it, up to multiples of 32; height and width."""
 CLASSES = {"ade20k": 150, "voc": 21, "cityscapes": 19}
 TARGETS = [
     (path.name, size) for path in sorted(CONFIGS.glob("*.py")) for size in runpy.run_path(str(path)).get("TARGETS", ())
@@ -69,3 +76,11 @@ def test_a_data_sets_size_learns_its_own_classes(recipe, size, records_of, tmp_p
     (member,) = checks.check(config)
     assert config.model.num_classes == len(member.classes) == CLASSES[size]
     assert member.frames.highest_class == CLASSES[size] - 1
+
+
+@pytest.mark.parametrize(("recipe", "size"), TARGETS)
+def test_a_frame_is_scored_at_the_size_of_the_published_test(recipe, size):
+    config = runpy.run_path(str(CONFIGS / recipe))["get_config"](size)
+    frame, wanted = TESTED_AT[size]
+    (scale,) = config.evaluate.scales
+    assert sliding_window.input_size(*frame, tuple(config.model.image_size), scale) == wanted
