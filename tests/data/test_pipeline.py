@@ -1,5 +1,6 @@
 """The training stream is a function of (seed, step), on any number of hosts, threads and processes; mixtures too."""
 
+import dataclasses
 import json
 import shutil
 
@@ -231,8 +232,30 @@ def test_clips_that_no_video_is_long_enough_for_are_refused(config, image_record
         mixture.check_lengths(mixture.members(config), config)
     config.reference_distance = (1, 2)  # Which is no neighbour of the four others.
     mixture.check_lengths(mixture.members(config), config)
-    config.update(frames=30, chosen="last")  # Its first frame repeats.
+    config.update(frames=6, chosen="last")
+    with pytest.raises(UserError, match="the longest has 10 frames, and 5 frames 3 apart need 13"):
+        mixture.check_lengths(mixture.members(config), config)
+
+
+def test_a_reference_farther_away_than_every_video_is_long_is_refused(config, image_records):
+    config.update(frames=2, chosen="last", reference_distance=(9, 60))
     mixture.check_lengths(mixture.members(config), config)
+    config.reference_distance = (10, 60)
+    with pytest.raises(UserError, match=r"\(10, 60\) asks for: the longest has 10 frames, expected more than 10. Set"):
+        mixture.check_lengths(mixture.members(config), config)
+    config.records = str(image_records)
+    mixture.check_lengths(mixture.members(config), config)  # Single images are another check's.
+
+
+def test_a_short_video_beside_a_longer_one_is_no_fault(config):
+    config.update(frames=5, chosen="last", reference_distance=(5, 60))
+    (member,) = mixture.members(config)
+    first, *rest = member.frames.videos
+    member.frames.videos = (dataclasses.replace(first, count=1), *rest)
+    mixture.check_lengths([member], config)
+    member.frames.videos = (dataclasses.replace(first, count=5), dataclasses.replace(first, count=1))
+    with pytest.raises(UserError, match="the longest has 5 frames, expected more than 5"):
+        mixture.check_lengths([member], config)
 
 
 def test_classes_that_the_network_lacks_are_refused(config, image_records):

@@ -221,20 +221,27 @@ def check_classes(members: Sequence[Member], num_classes: int) -> None:
 def check_lengths(members: Sequence[Member], config: ConfigDict) -> None:
     """Raises UserError where no video of a member is long enough for a clip of `config`, which is `config.data`.
 
-    Single images have clips of their own. A clip that ends on its chosen frame repeats the video's first one before it,
-    so any video is long enough for it. A reference frame is no neighbour.
+    Shorter videos beside longer ones repeat a frame. Single images have clips of their own. A reference frame is no
+    neighbour, but some video must have one as far away as the least that is asked for.
     """
-    if config.chosen == "last":
-        return
     num_frames = config.frames - bool(config.reference_distance)
     for member in members:
         longest = max(video.count for video in member.frames.videos)
         needed = (num_frames - 1) * member.frame_gap + 1
-        if longest < needed and not member.holds_images:
+        place = f"{member.frames.path} ({member.frames.split}, {member.name!r})"
+        if member.holds_images:
+            continue
+        if longest < needed:
             raise UserError(
-                f"No video of {member.frames.path} ({member.frames.split}, {member.name!r}) is long enough for a clip: "
-                f"the longest has {longest} frames, and {num_frames} frames {member.frame_gap} apart "
-                f"need {needed}. Lower --config.data.frames or its frame_gap."
+                f"No video of {place} is long enough for a clip: the longest has {longest} frames, and {num_frames} "
+                f"frames {member.frame_gap} apart need {needed}. Lower --config.data.frames or its frame_gap; where "
+                "the decoder reads the frames before, its model.decoder.past or short_term too."
+            )
+        if config.reference_distance and longest <= config.reference_distance[0]:
+            raise UserError(
+                f"No video of {place} has a reference frame as far away as data.reference_distance "
+                f"{tuple(config.reference_distance)} asks for: the longest has {longest} frames, expected more than "
+                f"{config.reference_distance[0]}. Set --config.data.reference_distance='(1, {longest - 1})', say."
             )
 
 
