@@ -57,10 +57,13 @@ def get_config(size: str = "full") -> ConfigDict:
     config.sharding = training.devices()
     config.data = data.vspw(base_size)
     if size in TARGETS:
-        config.data.records = records
+        config.data.update(records=records, classes="union")  # Its own classes: ADE20K's 150 are not mapped to VSPW's.
     # Two thirds of the crop, as in the other recipes; mmseg scores the whole image at once. One softmax.
     stride = (crop[0] * 2 // 3, crop[1] * 2 // 3)
     config.evaluate = running.evaluate(stride, double_softmax=False)
+    # mmseg scores frames fitted into the base size: Cityscapes' at 2048x1024, VOC's enlarged to a short side of 512. At
+    # scale 1 a frame is fitted to the crop, which is half of Cityscapes'.
+    config.evaluate.scales = (base_size[1] / crop[0],)
     config.run = running.run()
     return sizes.sized(config, "full" if size in TARGETS else size, shrink)
 

@@ -17,10 +17,12 @@ def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
     config = ssltm.get_config()
     config.model.encoder = models.swin_small()
-    config.optimizer = training.adamw(learning_rate=6e-5, weight_decay=0.01)  # VSS-CFFM, whose head has ten times that.
+    config.optimizer = training.adamw(learning_rate=6e-5, weight_decay=0.01)  # VSS-CFFM.
     config.schedule = training.poly(power=1.0, warmup_steps=1500)  # VSS-CFFM.
     sizes.sized(config, size, sizes.shrink_swin)
     if size == "demo":
         ssltm.shrink_ssltm(config)
         config.data.frames = 1 + config.model.decoder.short_term
+    else:
+        config.optimizer.decoder_rate = 10.0  # Of the decoder, times the encoder's rate: VSS-CFFM.
     return config

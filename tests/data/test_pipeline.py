@@ -1,5 +1,6 @@
 """The training stream is a function of (seed, step), on any number of hosts, threads and processes; mixtures too."""
 
+import dataclasses
 import json
 import shutil
 
@@ -231,8 +232,30 @@ def test_clips_that_no_video_is_long_enough_for_are_refused(config, image_record
         mixture.check_lengths(mixture.members(config), config)
     config.reference_distance = (1, 2)  # Which is no neighbour of the four others.
     mixture.check_lengths(mixture.members(config), config)
-    config.update(frames=30, chosen="last")  # Its first frame repeats.
+    config.update(frames=6, chosen="last")
+    with pytest.raises(UserError, match="the longest has 10 frames, and 5 frames 3 apart need 13"):
+        mixture.check_lengths(mixture.members(config), config)
+
+
+def test_a_reference_farther_away_than_every_video_is_long_is_refused(config, image_records):
+    config.update(frames=2, chosen="last", reference_distance=(9, 60))
     mixture.check_lengths(mixture.members(config), config)
+    config.reference_distance = (10, 60)
+    with pytest.raises(UserError, match=r"\(10, 60\) asks for: the longest has 10 frames, expected more than 10. Set"):
+        mixture.check_lengths(mixture.members(config), config)
+    config.records = str(image_records)
+    mixture.check_lengths(mixture.members(config), config)  # Single images are another check's.
+
+
+def test_a_short_video_beside_a_longer_one_is_no_fault(config):
+    config.update(frames=5, chosen="last", reference_distance=(5, 60))
+    (member,) = mixture.members(config)
+    first, *rest = member.frames.videos
+    member.frames.videos = (dataclasses.replace(first, count=1), *rest)
+    mixture.check_lengths([member], config)
+    member.frames.videos = (dataclasses.replace(first, count=5), dataclasses.replace(first, count=1))
+    with pytest.raises(UserError, match="the longest has 5 frames, expected more than 5"):
+        mixture.check_lengths([member], config)
 
 
 def test_classes_that_the_network_lacks_are_refused(config, image_records):
@@ -331,6 +354,65 @@ def test_labelled_and_unlabelled_clips_come_in_one_stream(config, generated_reco
     assert not (unlabelled % 10 == 0).any()
     assert epoch == "video" or sorted(unlabelled[:45]) == [number for number in range(50) if number % 10]
     np.testing.assert_array_equal(frame[~labelled, 0], unlabelled - 1)
+
+
+@pytest.fixture(scope="session")
+def partly_labelled_records(generated_vspw, tmp_path_factory):
+    """The videos of `config` as split test, which may lack masks: of four the third and last frames have one."""
+    above = tmp_path_factory.mktemp("partly_labelled")
+    for number, name in enumerate((generated_vspw / "train.txt").read_text().split()):
+        for kind, kept in (("origin", range(10)), ("mask", (2, 9) if number else ())):
+            target = above / "mine" / {"origin": "images", "mask": "masks"}[kind] / "test" / name
+            target.mkdir(parents=True)
+            for place, path in enumerate(sorted((generated_vspw / "data" / name / kind).iterdir())):
+                if place in kept:
+                    shutil.copy(path, target)
+    (above / "names.json").write_text(json.dumps({number: f"class {number}" for number in range(1, 125)}))
+    folder.convert(above / "mine", above / "names.json", above / "records", void=["0"], hold="ids")
+    return above / "records"
+
+
+MASKED = [10 * video + frame for video in range(1, 5) for frame in (2, 9)]
+"""Its records with a mask."""
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+@pytest.mark.parametrize("chosen", ["first", "last"])
+@pytest.mark.parametrize("epoch", ["frame", "video"])
+def test_clips_are_drawn_around_frames_that_have_a_mask(config, partly_labelled_records, num_frames, chosen, epoch):
+    """An epoch has each of these once, or each video with one; the others teach nothing."""
+    config.update(records=str(partly_labelled_records), train_split="test")
+    config.update(frames=num_frames, chosen=chosen, epoch=epoch)
+    batches = take(config, 8)
+    assert all((batch["label_BTHW"] != VOID).any(axis=(1, 2, 3)).all() for batch in batches)
+    (member,) = mixture.members(config)
+    assert np.flatnonzero(member.frames.has_mask_N()).tolist() == MASKED
+    rng = np.random.default_rng(0)
+    drawn = [member.epoch.choose(number, rng) for number in range(len(member.epoch))]
+    numbers = [video.start + frame for video, frame in drawn]
+    assert numbers == MASKED if epoch == "frame" else [number // 10 for number in numbers] == [1, 2, 3, 4]
+
+
+def test_members_of_a_mixture_are_drawn_around_masks_too(config, partly_labelled_records):
+    add_images(config, partly_labelled_records, split="test")
+    assert [len(member.epoch) for member in mixture.members(config)] == [50, 8]
+
+
+def test_clips_that_may_lack_the_mask_that_they_are_drawn_around_are_refused(
+    config, generated_records, partly_labelled_records
+):
+    config.update(records=str(partly_labelled_records), train_split="test", frames=3)
+    members = mixture.members(config)
+    mixture.check_labels(members, config, decoded=3)
+    with pytest.raises(UserError, match=r"'main'\) has frames without a mask, and clips of 3 frames 1 apart, of which"):
+        mixture.check_labels(members, config, decoded=1)
+    config.frame_gap = 2
+    with pytest.raises(UserError, match="3 frames 2 apart, of which the last 3 teach.* Set --config.data.chosen=last"):
+        mixture.check_labels(mixture.members(config), config, decoded=3)
+    config.chosen = "last"
+    mixture.check_labels(mixture.members(config), config, decoded=1)
+    config.update(records=str(generated_records), train_split="train", chosen="first")
+    mixture.check_labels(mixture.members(config), config, decoded=1)
 
 
 def test_a_share_of_unlabelled_clips_is_that_of_all_that_are_drawn(config, generated_records):

@@ -10,11 +10,13 @@ from jax.sharding import PartitionSpec as P
 from configs import ssltm
 from configs.parts import models
 from vspw_jax.console.errors import UserError
+from vspw_jax.evaluation import evaluate
 from vspw_jax.models import layers, segmenter
 from vspw_jax.models.decoders.decoder import Training
 from vspw_jax.models.encoders.encoder import FeatureMap
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.tasks import task
+from vspw_jax.training import checks
 
 CLASSES, SHORT_TERM = 5, 3
 MAPS = (FeatureMap(6, 8), FeatureMap(8, 16))
@@ -152,3 +154,30 @@ def test_what_makes_no_network_is_named(message):
         segmenter.check(config.model)
         task.check(config)
     assert "--config." in str(raised.value) or "xpected one of" in str(raised.value)
+
+
+def test_a_reference_farther_back_than_every_video_reaches_is_refused():
+    config = ssltm.get_config().model.decoder
+    check = segmenter.DECODERS["ssltm"].check_longest
+    check(config, 1, "here")  # The reference is a video's first frame, be it the only one.
+    config.update(reference="distance", distance=10)
+    check(config, 11, "here")
+    with pytest.raises(UserError, match=r"distance is 10, but no video of here .*has 10 frames.*reference=first"):
+        check(config, 10, "here")
+    config.context = "query"
+    check(config, 10, "here")
+
+
+def test_it_is_refused_before_training_and_in_evaluation(generated_records, tmp_path):
+    config = ssltm.get_config("demo")
+    config.data.records = str(generated_records)
+    checks.check(config)
+    config.model.decoder.update(reference="distance", distance=10)
+    with pytest.raises(
+        UserError, match=r"no video of .* \(val\) has a frame so far before another: the longest has 10"
+    ):
+        checks.check(config)
+    with pytest.raises(UserError, match=r"no video of .* \(val\) has"):
+        evaluate.evaluate(config, None, tmp_path)
+    config.run.afterwards = ()
+    checks.check(config)

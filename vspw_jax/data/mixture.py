@@ -7,9 +7,10 @@ data set of weight 2 are drawn twice as often.
 The labels are those of the main data set's classes, to which the others' are mapped, or those of the union of all data
 sets' own classes (paper 003).
 
-Where labels are withheld (see `labelled_frames.py`), the main data set's clips are drawn around its labelled frames.
-With `data.unlabelled_share` so large a part of its clips is drawn around unlabelled ones, and has no label at all: to
-the stream they are a member of their own, of the same records. The other members keep all their labels.
+Clips are drawn around frames that have a mask, as around others there may be nothing to learn. Where labels are
+withheld (see `labelled_frames.py`), the main data set's clips are drawn around its labelled frames. With
+`data.unlabelled_share` so large a part of its clips is drawn around unlabelled ones, and has no label at all: to the
+stream they are a member of their own, of the same records. The other members keep all their labels.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ class Member:
     Attributes:
       name: the key in `config.data.mixture`, or MAIN.
       frames: its records.
-      epoch: an epoch of its videos, counted as one of `clips.EPOCHS`.
+      epoch: an epoch of its videos, counted as one of `clips.EPOCHS`; it chooses frames with a mask.
       frame_gap: records from one frame of a clip to the next.
       weight: how often an element is drawn, relative to the other members' elements.
       classes: of the mixture's labels.
@@ -179,7 +180,8 @@ def _member(name: str, field: str, config: ConfigDict, split: str, own: bool) ->
     if not frames.videos:
         raise UserError(f"Split {split!r} of {frames.path} has no frames to train on.")
     _check_teaches(frames, field, config)
-    return Member(name, frames, epoch(frames.videos), config.frame_gap, config.weight, frames.classes)
+    videos = epoch(frames.videos, frames.has_mask_N())
+    return Member(name, frames, videos, config.frame_gap, config.weight, frames.classes)
 
 
 def _check_teaches(frames: records.Frames, field: str, config: ConfigDict) -> None:
@@ -219,20 +221,46 @@ def check_classes(members: Sequence[Member], num_classes: int) -> None:
 def check_lengths(members: Sequence[Member], config: ConfigDict) -> None:
     """Raises UserError where no video of a member is long enough for a clip of `config`, which is `config.data`.
 
-    Single images have clips of their own. A clip that ends on its chosen frame repeats the video's first one before it,
-    so any video is long enough for it. A reference frame is no neighbour.
+    Shorter videos beside longer ones repeat a frame. Single images have clips of their own. A reference frame is no
+    neighbour, but some video must have one as far away as the least that is asked for.
     """
-    if config.chosen == "last":
-        return
     num_frames = config.frames - bool(config.reference_distance)
     for member in members:
         longest = max(video.count for video in member.frames.videos)
         needed = (num_frames - 1) * member.frame_gap + 1
-        if longest < needed and not member.holds_images:
+        place = f"{member.frames.path} ({member.frames.split}, {member.name!r})"
+        if member.holds_images:
+            continue
+        if longest < needed:
             raise UserError(
-                f"No video of {member.frames.path} ({member.frames.split}, {member.name!r}) is long enough for a clip: "
-                f"the longest has {longest} frames, and {num_frames} frames {member.frame_gap} apart "
-                f"need {needed}. Lower --config.data.frames or its frame_gap."
+                f"No video of {place} is long enough for a clip: the longest has {longest} frames, and {num_frames} "
+                f"frames {member.frame_gap} apart need {needed}. Lower --config.data.frames or its frame_gap; where "
+                "the decoder reads the frames before, its model.decoder.past or short_term too."
+            )
+        if config.reference_distance and longest <= config.reference_distance[0]:
+            raise UserError(
+                f"No video of {place} has a reference frame as far away as data.reference_distance "
+                f"{tuple(config.reference_distance)} asks for: the longest has {longest} frames, expected more than "
+                f"{config.reference_distance[0]}. Set --config.data.reference_distance='(1, {longest - 1})', say."
+            )
+
+
+def check_labels(members: Sequence[Member], config: ConfigDict, decoded: int) -> None:
+    """Raises UserError where a clip of `config`, which is `config.data`, may hold no mask of a frame that teaches.
+
+    Args:
+      decoded: how many frames of a clip teach, the last ones.
+    """
+    if config.chosen == "last" or config.frames == 1:
+        return
+    for member in members:
+        has_mask_N = member.frames.has_mask_N()
+        is_whole = all(has_mask_N[video.start : video.start + video.count].all() for video in member.frames.videos)
+        if not is_whole and not member.holds_images and (decoded < config.frames or member.frame_gap > 1):
+            raise UserError(
+                f"{member.frames.path} ({member.frames.split}, {member.name!r}) has frames without a mask, and clips "
+                f"of {config.frames} frames {member.frame_gap} apart, of which the last {decoded} teach, begin with "
+                "one that has a mask: expected clips that end on it. Set --config.data.chosen=last."
             )
 
 

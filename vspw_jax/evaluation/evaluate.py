@@ -35,6 +35,7 @@ from vspw_jax.metrics import predictions, report, scores, temporal_consistency
 from vspw_jax.metrics.counts import VideoCounts
 from vspw_jax.metrics.shown_run import ShownRun
 from vspw_jax.metrics.truth import RecordsTruth
+from vspw_jax.models import segmenter
 from vspw_jax.parallel import processes, shares
 from vspw_jax.sampling.dis_flow import DisFlow
 
@@ -169,6 +170,9 @@ def evaluate(
     """
     frames = split_of(config.data)
     frames.check_truth()
+    longest = max(video.count for video in frames.videos)
+    decoder = segmenter.decoder_of(config.model)
+    decoder.check_longest(config.model.decoder, longest, f"{frames.path} ({frames.split})")
     class_union.part_for(run_classes.of_run(config, workdir).classes, frames.classes, frames.path)
     if predictor.are_known:
         class_list.check_numbered_alike(predictor.classes, frames.classes, frames.path)

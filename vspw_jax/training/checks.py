@@ -11,7 +11,7 @@ from vspw_jax.classes.class_list import MOST, VOID
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
-from vspw_jax.data import clips, labelled_frames, mixture, views
+from vspw_jax.data import clips, labelled_frames, mixture, records, views
 from vspw_jax.evaluation import stages
 from vspw_jax.inference import predictor
 from vspw_jax.losses.checks import CONTRASTS
@@ -114,8 +114,20 @@ def check(config: ConfigDict) -> list[mixture.Member]:
     members = mixture.members(config.data)
     mixture.check_classes(members, config.model.num_classes)
     mixture.check_lengths(members, config.data)
-    if segmenter.decoder_of(config.model).least_frames(config.model.decoder) > 1:
+    decoder = segmenter.decoder_of(config.model)
+    mixture.check_labels(members, config.data, decoder.decoded_frames(config.model.decoder, config.data.frames))
+    if decoder.least_frames(config.model.decoder) > 1:
         mixture.check_follow(members, config.model.decoder.name)
+    check_evaluated(config)
     if "capacity" in config.loss.get("segmentation", {}):
         mixture.check_capacity(members, config.loss.segmentation.capacity)
     return members
+
+
+def check_evaluated(config: ConfigDict) -> None:
+    """Raises UserError where the network looks back farther than the videos reach that it is scored on afterwards."""
+    path, split = config.data.records, config.data.eval_split
+    videos = records.read_metadata(path)["videos"].get(split)
+    if "evaluate" in config.run.afterwards and videos:
+        longest = max(count for _, count in videos)
+        segmenter.decoder_of(config.model).check_longest(config.model.decoder, longest, f"{path} ({split})")

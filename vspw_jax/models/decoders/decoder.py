@@ -117,6 +117,10 @@ class Decoder(nnx.Module):
         """Whether in training a clip's first frame is one far from the others: `data.reference_distance`."""
         return False
 
+    @classmethod
+    def check_longest(cls, config: ConfigDict, longest: int, place: str) -> None:
+        """Raises UserError where at inference it looks back farther than the longest video of `place` reaches."""
+
     def __init__(
         self,
         maps: tuple[FeatureMap, ...],

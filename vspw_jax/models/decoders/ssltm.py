@@ -104,6 +104,16 @@ class Ssltm(OcrNet):
     def reads_reference(cls, config: ConfigDict) -> bool:
         return "reference" in CONTEXTS[config.context]
 
+    @classmethod
+    def check_longest(cls, config: ConfigDict, longest: int, place: str) -> None:
+        if cls.reads_reference(config) and config.reference == "distance" and config.distance >= longest:
+            raise UserError(
+                f"model.decoder.distance is {config.distance}, but no video of {place} has a frame so far before "
+                f"another: the longest has {longest} frames, so each would have its first for a reference. Set "
+                "--config.model.decoder.reference=first, or a smaller --config.model.decoder.distance; where it is "
+                "trained already, name its workdir in --config.init_from and another one in --workdir."
+            )
+
     def __init__(
         self,
         maps: tuple[FeatureMap, ...],

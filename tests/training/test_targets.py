@@ -1,0 +1,86 @@
+"""Sizes of recipes that are named after data sets: they learn these data sets' own classes."""
+
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import ade20k, cityscapes, pascal_voc
+from tests.inputs import frames
+from vspw_jax.checkpoints import run_classes
+from vspw_jax.inference import sliding_window
+from vspw_jax.training import checks
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+SIZE = (64, 48)
+"""Width and height of the images."""
+STEM = "aachen_000000_000019"
+LAYOUTS = {
+    "ade20k": (
+        ade20k.convert,
+        ("images/training/a.jpg", "annotations/training/a.png"),
+        (0, 3, 150),
+    ),
+    "voc": (
+        pascal_voc.convert,
+        ("JPEGImages/a.jpg", "SegmentationClass/a.png"),
+        (0, 20, 255),
+    ),
+    "cityscapes": (
+        cityscapes.convert,
+        (f"leftImg8bit/train/aachen/{STEM}_leftImg8bit.png", f"gtFine/train/aachen/{STEM}_gtFine_labelIds.png"),
+        (0, 7, 33),
+    ),
+}
+"""By size: the converter, the files of an image and its mask, and the mask's values."""
+TESTED_AT = {
+    "ade20k": ((512, 683), (512, 704)),
+    "voc": ((375, 500), (512, 704)),
+    "cityscapes": ((1024, 2048), (1024, 2048)),
+}
+"""By size: a frame, and what mmsegmentation's test makes of it, up to multiples of 32; height and width."""
+CLASSES = {"ade20k": 150, "voc": 21, "cityscapes": 19}
+TARGETS = [
+    (path.name, size) for path in sorted(CONFIGS.glob("*.py")) for size in runpy.run_path(str(path)).get("TARGETS", ())
+]
+
+
+@pytest.fixture
+def records_of(tmp_path):
+    """records_of(size): records of a drawn image of that data set."""
+
+    def run(size):
+        convert, (image, mask), values = LAYOUTS[size]
+        for name in (image, mask):
+            (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        frames.picture(0, SIZE).save(tmp_path / "source" / image)
+        Image.fromarray(np.resize(np.array(values, np.uint8), SIZE[::-1])).save(tmp_path / "source" / mask)
+        if size == "voc":
+            (tmp_path / "source" / "ImageSets" / "Segmentation").mkdir(parents=True)
+            (tmp_path / "source" / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
+        convert(tmp_path / "source", tmp_path / "records")
+        return str(tmp_path / "records")
+
+    return run
+
+
+@pytest.mark.parametrize(("recipe", "size"), TARGETS)
+def test_a_data_sets_size_learns_its_own_classes(recipe, size, records_of, tmp_path):
+    config = runpy.run_path(str(CONFIGS / recipe))["get_config"](size).lock()
+    checks.check_recipe(config)
+    config.data.records = records_of(size)
+    known = run_classes.of_run(config, tmp_path / "run", trains=True)
+    run_classes.adopt(config, known, is_stated=False)
+    (member,) = checks.check(config)
+    assert config.model.num_classes == len(member.classes) == CLASSES[size]
+    assert member.frames.highest_class == CLASSES[size] - 1
+
+
+@pytest.mark.parametrize(("recipe", "size"), TARGETS)
+def test_a_frame_is_scored_at_the_size_of_the_published_test(recipe, size):
+    config = runpy.run_path(str(CONFIGS / recipe))["get_config"](size)
+    frame, wanted = TESTED_AT[size]
+    (scale,) = config.evaluate.scales
+    assert sliding_window.input_size(*frame, tuple(config.model.image_size), scale) == wanted
