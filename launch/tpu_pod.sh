@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains on a slice of a Cloud TPU pod: makes it unless it is there, brings this commit to all of its workers, installs
-# it, and starts one process on each. The same command goes on after a preemption. --workdir and the data must lie on a
-# file system that all workers mount; --setup=COMMAND is run on each of them before the training, to mount it.
+# it, and starts one process on each. The same command goes on after a preemption. --workdir and the data must lie in a
+# bucket, or on a file system that all workers mount; --setup=COMMAND is run on each of them before the training, to mount
+# it.
 #
 #   launch/tpu_pod.sh --name=vspw --zone=us-west4-a --type=v5litepod-64 --setup='sudo mount 10.0.0.2:/vspw /vspw' -- \
 #     --config=configs/nce.py --workdir=/vspw/runs/nce --config.data.records=/vspw/records --config.train.batch=64 \
@@ -36,7 +37,7 @@ on_all=("${tpu[@]}" ssh "$name" "${place[@]}" --worker=all)
 
 program="cd vspw_jax && JAX_PLATFORMS=tpu exec venv/bin/python -m vspw_jax.main --distributed $(show "${arguments[@]}")"
 install='mkdir -p vspw_jax && tar -xf vspw_jax.tar -C vspw_jax && cd vspw_jax && python3 -m venv venv &&
-venv/bin/pip install --quiet -r requirements.txt "jax[tpu]"'
+venv/bin/pip install --quiet -r requirements.txt -r requirements-buckets.txt "jax[tpu]"'
 
 if [[ $dry_run ]] || ! "${tpu[@]}" describe "$name" "${place[@]}" >/dev/null 2>&1; then
   run "${create[@]}"

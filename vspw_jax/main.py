@@ -149,9 +149,10 @@ def bring_to_disk(mode: str) -> None:
     if _INPUT.value:
         _set("input", fetched.pattern(_INPUT.value))
     if _OUTPUT.value and addresses.is_address(_OUTPUT.value):
-        is_file = mode == "export"
-        place = mirrors.place_of_file(_OUTPUT.value) if is_file else mirrors.opened(_OUTPUT.value).folder
-        _set("output", str(place))
+        if mode == "export":
+            _set("output", str(mirrors.place_of_file(_OUTPUT.value)))
+        else:  # What is there of a video comes when it is predicted, to the process that does it.
+            _set("output", str(mirrors.opened(_OUTPUT.value, lambda _: False).folder))
 
 
 def _set(flag: str, value: str) -> None:
@@ -160,6 +161,7 @@ def _set(flag: str, value: str) -> None:
 
 def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Trains, then does what `config.run.afterwards` names; asked to stop, it does with all of training saved."""
+    check_folder(workdir, "--workdir=DIR")
     generate.for_recipe(config)
     reports = [f"Curves and pictures: tensorboard --logdir={workdir}"]
     with preemption.StopRequest() as stop:

@@ -53,11 +53,11 @@ class Jobs:
         self._fields = {**FIELDS, **{name: str(value) for name, value in own.items()}}
         self._fields |= {"train.steps": steps, "run.save_every": steps, "run.afterwards": ()}
 
-    def python(self, name: str, program: Sequence[str | pathlib.Path]) -> pathlib.Path:
-        """A file to take for Python, which runs a program in place of the module that it is told."""
+    def python(self, name: str, program: Sequence[str | pathlib.Path], first: str = "") -> pathlib.Path:
+        """A file to take for Python: runs `first` in a shell, then a program in place of the module that it is told."""
         path = self.folder / name
         words = " ".join(f'"{word}"' for word in (sys.executable, *program))
-        path.write_text(f'#!/bin/sh\nshift 2\nexec {words} "$@"\n')
+        path.write_text(f'#!/bin/sh\nshift 2\n{first}\nexec {words} "$@"\n')
         path.chmod(0o755)
         return path
 
@@ -69,11 +69,11 @@ class Jobs:
             raise Failed(f"{' '.join(command)} ended with {ended.returncode}: {ended.stderr}")
         return ended.stdout.split()[-1]
 
-    def train(self, name: str, *options: str, more: Sequence[str] = ()) -> str:
-        """The number of a job that trains with two processes."""
+    def train(self, name: str, *options: str, more: Sequence[str] = (), first: str = "") -> str:
+        """The number of a job that trains with two processes, each of which runs `first` in a shell before."""
         fields = [f"--config.{field}={value}" for field, value in self._fields.items()]
         flags = [f"--config={ROOT}/configs/upernet.py:demo", *fields, f"--workdir={self.folder / name}", *more]
-        own = [f"--python={self.python('python', [PROGRAM])}", "--processes=2", f"--name={name}"]
+        own = [f"--python={self.python(f'python_{name}', [PROGRAM], first)}", "--processes=2", f"--name={name}"]
         return self.submit([*own, *options], flags)
 
     def log(self, name: str, number: str) -> str:

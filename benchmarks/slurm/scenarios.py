@@ -68,6 +68,12 @@ def mistake(jobs: Jobs) -> str:
     return said
 
 
+def one_refuses(jobs: Jobs) -> str:
+    """The second process alone is told another seed; the first, which goes on, would wait for it."""
+    number = jobs.train("undisturbed", first='[ "$SLURM_PROCID" = 0 ] || set -- "$@" --config.seed=1')
+    return _failed(jobs, "undisturbed", number, 2)
+
+
 def killed(jobs: Jobs) -> str:
     """One of the two processes is killed; the other may wait for it."""
     number = jobs.train("killed")
@@ -110,6 +116,7 @@ SCENARIOS: dict[str, Callable[[Jobs], str]] = {
     "preempted": preempted,
     "no more starts": no_more_starts,
     "a mistake": mistake,
+    "one of two refuses": one_refuses,
     "a process killed": killed,
     "an array of seeds": array_of_seeds,
 }

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from data_prep.conversion import runners, units
 from data_prep.conversion.builder import Builder
-from vspw_jax.buckets import arguments, mirrors
+from vspw_jax.buckets import addresses, arguments
 from vspw_jax.classes import label_maps
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, listed, warn
@@ -27,6 +27,8 @@ SMALL_BYTES = 1 << 29
 
 NUMBERS = {"max_bad": ranges.whole(0), "workers": ranges.COUNT, "short_side": ranges.SIDE}
 """Options that are numbers, of which some converters lack some."""
+READ = ("source", "classes", "sbd", "annotations")
+"""Options of converters that name files to read."""
 
 PUBLISHED_SHARE = 0.8
 """arXiv 2306.03508, section 2.2."""
@@ -58,8 +60,20 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple
     """
     options, rest = parser.parse_known_args(argv)
     ranges.check_options(options, NUMBERS)
-    arguments.on_disk(options, read=("source", "classes", "sbd", "annotations"), records=("output",))
+    if options.runner:
+        _check_seen_by_workers(options)
+    arguments.on_disk(options, read=READ, records=("output",))
     return options, rest
+
+
+def _check_seen_by_workers(options: argparse.Namespace) -> None:
+    """Raises UserError where a path is in a bucket: its copy would be on this machine's disk alone."""
+    for name in (*READ, "output"):
+        if addresses.is_address(getattr(options, name, None)):
+            raise UserError(
+                f"--runner={options.runner} needs an --{name} that all its workers see as a folder: name one on a disk "
+                "that they mount. Without --runner this machine copies from the bucket, converts, and sends."
+            )
 
 
 def add_mapping(parser: argparse.ArgumentParser, dataset: str) -> None:
@@ -108,11 +122,6 @@ def beam_options(options: argparse.Namespace, rest: list[str], source: Source) -
     workers = options.workers or (1 if sum(source.sizes.values()) < SMALL_BYTES else os.cpu_count())
     if not options.runner and workers == 1 and not rest:
         return None
-    if options.runner and mirrors.of(options.output):
-        raise UserError(
-            f"--runner={options.runner} needs an --output that all its workers see as a folder: name one, and copy the "
-            "records to the bucket then. Without --runner they are made on this machine, and sent."
-        )
     if options.runner:
         return runners.pipeline_options([f"--runner={options.runner}", *rest])
     return runners.pipeline_options(runners.local_arguments(workers) + rest)

@@ -108,9 +108,11 @@ def test_no_records_and_no_bucket_are_told(mended, address):
         records.exist(f"{mended[0]}://no-such-bucket/records")
 
 
-def test_workers_elsewhere_cannot_convert_into_a_bucket(drawn, address):
-    with pytest.raises(UserError, match="--runner=DataflowRunner needs an --output that all its workers see"):
-        vspw.main([f"--source={drawn}", f"--output={address}", "--runner=DataflowRunner"])
+@pytest.mark.parametrize("name", ["source", "output"])
+def test_workers_elsewhere_see_no_bucket(name, drawn, address, tmp_path):
+    places = {"source": drawn, "output": tmp_path / "records", name: address}
+    with pytest.raises(UserError, match=f"--runner=DataflowRunner needs an --{name} that all its workers see"):
+        vspw.main([*(f"--{key}={place}" for key, place in places.items()), "--runner=DataflowRunner"])
 
 
 def test_a_source_in_a_bucket_is_copied(drawn, address, tmp_path):

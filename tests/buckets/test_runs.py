@@ -69,6 +69,25 @@ def test_a_bucket_that_is_not_there_ends_a_command_with_status_2(mended, tmp_pat
     assert f"Listing {address} fails: there is no bucket no-such-bucket" in said
 
 
+@pytest.mark.parametrize("right", ["read", "write"])
+def test_a_right_that_is_lacking_ends_a_command_with_status_2(right, mended, address, tmp_path):
+    """Before anything is drawn or compiled."""
+    methods = {"read": ("GET", "HEAD"), "write": ("PUT", "POST")}[right]
+    mended[1].refuse = lambda method, path: 403 * (method in methods)
+    said = refused(RECIPE, f"--workdir={address}", cwd=tmp_path)
+    doing = {"read": "Listing", "write": "Writing"}[right]
+    assert f"{doing} {address}" in said and "is refused: " in said
+    assert "The credentials are not valid, or lack the right to do that" in said
+
+
+def test_credentials_that_are_missing_end_a_command_with_status_2(mended, address, tmp_path):
+    if mended[0] == "gs":
+        pytest.skip("Google's emulator asks for none")
+    none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
+    said = refused(RECIPE, f"--workdir={address}", cwd=tmp_path, **none)
+    assert "There are no valid credentials for S3. Set AWS_ACCESS_KEY_ID" in said
+
+
 @pytest.mark.parametrize(
     "arguments, expected",
     [

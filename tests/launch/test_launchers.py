@@ -51,8 +51,9 @@ def test_slurm_runs_a_process_for_each_gpu_and_may_start_again():
     assert {"--nodes=4", "--ntasks-per-node=8", "--gpus-per-node=8", "--time=2:00:00"} < set(own[:job])
     program = ["python", "-m", "vspw_jax.main", "--distributed", "--stopped_status=75", *PROGRAM]
     assert own[job + 1 :] == ["3", *program]
-    ((*_, on_cpus),) = [dry_run("slurm.sh", "--platform=cpu", "--processes=2")]
+    ((*_, on_cpus),) = [dry_run("slurm.sh", "--platform=cpu", "--processes=2", "--grace=300")]
     assert "--export=ALL,JAX_PLATFORMS=cpu" in on_cpus and not any("gpus" in word for word in on_cpus)
+    assert "--signal=TERM@300" in on_cpus
 
 
 def test_slurm_makes_a_study_as_an_array_of_seeds():
@@ -141,6 +142,17 @@ def test_kubernetes_gets_a_job_set_of_a_pod_for_each_node():
     }
 
 
+def test_a_job_set_whose_data_is_in_buckets_has_an_account_in_place_of_a_volume():
+    options = ["--image=i", "--claim=", "--account=trainer", "--grace=300", "--dry-run"]
+    ended = launched("kubernetes.sh", *options, "--", *PROGRAM)
+    job_set = yaml.safe_load("\n".join(ended.stdout.splitlines()[1:-1]))
+    (job,) = job_set["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "trainer" and pod["terminationGracePeriodSeconds"] == 300
+    assert [volume["name"] for volume in pod["volumes"]] == ["shared-memory"]
+    assert [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]] == ["/dev/shm"]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -156,6 +168,7 @@ def test_kubernetes_gets_a_job_set_of_a_pod_for_each_node():
         ("tpu_pod.sh", ["--", *PROGRAM], "--zone"),
         ("tpu_pod.sh", ["--zone=z", "--type=v9", "--", *PROGRAM], "--type=v9"),
         ("kubernetes.sh", ["--", *PROGRAM], "--image"),
+        ("kubernetes.sh", ["--image=i", "--grace=soon", "--", *PROGRAM], "--grace are numbers from 1 on, not soon"),
         ("kubernetes.sh", ["--image=i", "--name=No", "--", *PROGRAM], "--name=No"),
     ],
 )
@@ -205,5 +218,6 @@ def test_yamllint_finds_nothing(tmp_path):
 
 
 def test_hadolint_finds_nothing():
-    ended = subprocess.run([linter("hadolint"), LAUNCH / "Dockerfile"], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout
+    files = sorted(LAUNCH.glob("Dockerfile*"))
+    ended = subprocess.run([linter("hadolint"), *files], capture_output=True, text=True)
+    assert len(files) == 2 and ended.returncode == 0, ended.stdout

@@ -243,6 +243,21 @@ def test_videos_are_shared_and_what_is_whole_outlives_a_death(launch, two_proces
     assert stdout.count("Predicted video: ") == 3 and stdout.count("every frame had been predicted before") == 2
 
 
+def test_a_video_that_is_evaluated_keeps_its_memory_to_itself(launch, two_processes, tmp_path):
+    """Masks and scores of a network that remembers are those of one process."""
+    for count in (1, 2):
+        shutil.copytree(two_processes[0], tmp_path / str(count))
+        ended = launch(tmp_path / str(count), count, [["--mode=evaluate"]] * count, REMEMBERS="yes")
+        assert [status for status, _, _ in ended] == [0] * count, ended[0][2]
+    one, two, forgetful = (
+        {path.relative_to(folder): path.read_bytes() for path in sorted((folder / "evaluated").rglob("*.png"))}
+        for folder in (tmp_path / "1", tmp_path / "2", two_processes[0])
+    )
+    assert len(one) == 30 and one == two != forgetful
+    left, right = ((tmp_path / name / "evaluation.json").read_text() for name in "12")
+    assert left == right
+
+
 def test_processes_that_see_different_videos_are_told(launch, two_processes, generated_vspw, tmp_path):
     videos = sorted(path for path in (generated_vspw / "data").iterdir())[:2]
     each = [["--mode=predict", f"--input={video}", f"--output={tmp_path / 'out'}"] for video in videos]
