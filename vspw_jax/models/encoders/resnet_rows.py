@@ -90,13 +90,17 @@ def resnet(
 
 
 def detectron_2(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
-    """Rows in detectron2's files; UserError for a deep stem, of which its code has none of these layers."""
+    """Rows in detectron2's files; UserError for a deep stem, of which its code has none of these layers.
+
+    Its norms are frozen and count no batches, but those of a ResNet that was trained with SyncBN do.
+    """
     if config.stem != "plain":
         raise UserError(
             f"A ResNet with model.encoder.stem={config.stem!r} has no names in files of the kind detectron2: set "
             "--config.model.encoder.stem=plain to read such a file, or choose another naming, such as mmseg."
         )
-    return resnet(ours, theirs, config, names, DETECTRON_2)
+    counts = any(name.startswith(theirs) and name.endswith(".num_batches_tracked") for name in names)
+    return resnet(ours, theirs, config, names, dataclasses.replace(DETECTRON_2, counts=counts))
 
 
 def form_of(names: Collection[str], theirs: str) -> Form:
