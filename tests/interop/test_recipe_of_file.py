@@ -112,7 +112,9 @@ def test_names_and_colours_beside_the_tensors(case, tmp_path):
         (124, vspw.classes().names[0], "named as VSPW's"),
         (150, "wall", "named as ADE20K's"),
         (171, "person", "named as COCO-Stuff's"),
-        (19, "class 0", "not named"),
+        (19, "road", "named as Cityscapes's, which are as many"),
+        (21, "background", "named as Pascal VOC's, which are as many"),
+        (20, "class 0", "not named"),
     ],
 )
 def test_names_of_another_number_of_classes_are_not_taken(num_classes, first, said):
