@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
+from vspw_jax.interop import other_networks
 from vspw_jax.models import segmenter
 from vspw_jax.models.decoders.decoder import Decoder
 from vspw_jax.models.encoders.encoder import Encoder
@@ -225,8 +226,14 @@ def recognise(names: Collection[str], path: pathlib.Path | str) -> Naming:
     """What kind of file has these names.
 
     Raises:
-      UserError: none that is known.
+      UserError: none that is known, or one of a network that is known not to be ours.
     """
+    other = other_networks.title(names)
+    if other is not None:
+        raise UserError(
+            f"{path} holds {other}, which this program does not have. Expected a network of the tables in "
+            "docs/weights.md."
+        )
     for naming in NAMINGS.values():
         if naming.fits(names):
             return naming
