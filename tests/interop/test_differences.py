@@ -132,6 +132,8 @@ def transformers_others(transformers):
     yield "ConvNeXt", transformers.ConvNextModel(convnext)
     over = transformers.UperNetConfig(backbone_config=convnext, hidden_size=8, use_auxiliary_head=False)
     yield "ConvNeXt", transformers.UperNetForSemanticSegmentation(over)
+    basic = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic")
+    yield "ResNet-18", transformers.ResNetForImageClassification(basic)
     yield "a plain ViT", transformers.ViTForImageClassification(transformers.ViTConfig(**tiny))
     yield "a plain ViT", transformers.Dinov2Model(transformers.Dinov2Config(**tiny))
     yield "Swin V2", transformers.Swinv2Model(transformers.Swinv2Config(**four))

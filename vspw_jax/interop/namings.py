@@ -202,6 +202,7 @@ NAMINGS = {
         ),
         Naming("hrnet_alone", title="HRNet's, timm's and mmsegmentation's (HRNet without a head)"),
         Naming("torchvision_resnet", title="torchvision's, timm's, mmsegmentation's and detectron2's (ResNet)"),
+        Naming("hugging_face_resnet", title="Hugging Face's (ResNet)"),
         Naming("hugging_face_focalnet", title="Hugging Face's (FocalNet)"),
         Naming("microsoft_focalnet", title="Microsoft's and timm's (FocalNet)", wrapper="model"),
         Naming("hugging_face_swin", title="Hugging Face's (Swin)"),

@@ -24,6 +24,7 @@ class OtherNetwork:
     lacks: str | None = None
 
 
+RESNET = "ResNet-18 or ResNet-34"
 VIT = "a plain ViT, as of DeiT, DINO, MAE or SETR"
 OTHERS = (
     OtherNetwork("PSPNet", r"^decode_head\.psp_modules\.", r"^decode_head\.fpn_bottleneck\."),
@@ -36,7 +37,8 @@ OTHERS = (
     OtherNetwork(VIT, r"(^|\.)embeddings\.position_embeddings$", r"relative_position_bias_table$"),
     OtherNetwork("ConvNeXt", r"(^|\.)stages\.0\.(blocks\.|layers\.)?0\.(conv_dw|dwconv|depthwise_conv)\."),
     OtherNetwork("Swin V2", r"(^|\.)(layers|stages)\.0\.blocks\.0\.(attn|attention\.self|attention)\.logit_scale$"),
-    OtherNetwork("ResNet-18 or ResNet-34", r"(^|\.)layer1\.0\.conv2\.weight$", r"(^|\.)layer1\.0\.conv3\."),
+    OtherNetwork(RESNET, r"(^|\.)layer1\.0\.conv2\.weight$", r"(^|\.)layer1\.0\.conv3\."),
+    OtherNetwork(RESNET, r"(^|\.)stages\.0\.layers\.0\.layer\.1\.convolution\.", r"\.stages\.0\.layers\.0\.layer\.2\."),
     OtherNetwork("ResNeSt", r"(^|\.)layer1\.0\.conv2\.fc1\."),
     OtherNetwork("SegNeXt", r"(^|\.)block1\.0\.attn\.spatial_gating_unit\."),
 )
