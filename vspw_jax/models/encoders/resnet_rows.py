@@ -145,9 +145,10 @@ def sizes(shapes: Shapes, theirs: str, form: Form = TORCHVISION) -> EncoderSizes
         stem="plain" if f"{theirs}{form.stem[0]}.weight" in shapes.tensors else "deep",
         width=shapes.size(f"{stages[0]}.0.{form.convs[0]}.weight", 0),
         depths=tuple(shapes.count(f"{stage}.{{}}.{form.convs[0]}.weight") for stage in stages),
-        output_stride=32 if fuses else 8,
+        output_stride=shapes.stated.get("output_stride", 32 if fuses else 8),
     )
-    assumed = [f"output stride {fields['output_stride']}", "a crop of 512x512"]
+    of_stride = [] if "output_stride" in shapes.stated else [f"output stride {fields['output_stride']}"]
+    assumed = [*of_stride, "a crop of 512x512"]
     return EncoderSizes(fields, (512, 512), assumed)
 
 
