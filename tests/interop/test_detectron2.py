@@ -32,18 +32,26 @@ def arrays_of(path):
     return {name: tensor.read() for name, tensor in checkpoint_file.read(path).tensors.items()}
 
 
-def test_the_zoos_pickles(exported, tmp_path):
-    """Names without the pixel decoder's part, queries of the first version, the loss's weights beside; and back."""
+@pytest.mark.parametrize("trained_norms", [False, True], ids=["frozen", "SyncBN"])
+def test_the_zoos_pickles(trained_norms, exported, tmp_path):
+    """Names without the pixel decoder's part, queries of the first version, the loss's weights beside; and back.
+
+    The ResNets of Cityscapes were trained with SyncBN, which counts batches.
+    """
     config, model, path = exported
     arrays = arrays_of(path)
     assert not any(".pixel_decoder." in name or name.endswith("num_batches_tracked") for name in arrays)
     content = {name.replace("query_feat", "static_query"): x for name, x in arrays.items()}
+    norms = [name.removesuffix("running_var") for name in arrays if trained_norms and name.endswith("running_var")]
+    content |= {f"{norm}num_batches_tracked": np.array(90_000 + n) for n, norm in enumerate(norms)}
     content |= {"criterion.empty_weight": np.ones(10, np.float32), "pixel_mean": np.ones((3, 1, 1), np.float32)}
     with (tmp_path / "A.pkl").open("wb") as file:
         pickle.dump({"model": content, "__author__": "third_party"}, file, 4)
     assert_reads(tmp_path / "A.pkl", config)
     loaded, _ = convert.model_from_torch(tmp_path / "A.pkl")
     found = variables(loaded)
+    counts = {int(count) for name, array in found.items() if name.endswith("/count") for count in array.ravel()}
+    assert counts - {0} == {90_000 + n for n in range(len(norms))}
     for name, array in variables(model).items():
         if not name.endswith("/count"):  # Frozen norms have none.
             np.testing.assert_array_equal(found[name], array, err_msg=name)

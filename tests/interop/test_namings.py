@@ -255,7 +255,8 @@ def fits(network, naming):
     parts = [segmenter.encoder_of(config)]
     parts += [segmenter.decoder_of(config)] if namings.NAMINGS[naming].decoder is not None else []
     is_anothers = of_one_code and HEADS.get(naming, code) != code
-    return all(naming in part.TORCH_NAMES for part in parts) and not is_anothers
+    has_no_stem = naming == "hugging_face_resnet" and config.encoder.get("stem") == "deep"
+    return all(naming in part.TORCH_NAMES for part in parts) and not is_anothers and not has_no_stem
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from PIL import Image
 
 from configs import released
 from tests.inputs import torch_zips
-from tests.interop.conftest import drawn, tiny_mask2former, tiny_swin
+from tests.interop.conftest import (
+    drawn,
+    tiny_hrnet,
+    tiny_mask2former,
+    tiny_resnet,
+    tiny_segformer,
+    tiny_swin,
+    tiny_upernet,
+    written,
+)
 from vspw_jax.classes import class_list, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, recipe_of_file, stored_classes, stored_normalisation
@@ -26,32 +36,75 @@ def swin(tmp_path_factory):
     return path
 
 
+def predict(command_line, folder, file, size):
+    """What the program says of a video of two frames of (height, width) `size`, to folder/out."""
+    (folder / "video").mkdir()
+    for number in range(2):
+        frame = np.random.default_rng(number).integers(0, 255, (*size, 3)).astype(np.uint8)
+        Image.fromarray(frame).save(folder / "video" / f"{number}.png")
+    return command_line(
+        "--mode=predict",
+        f"--input={folder / 'video'}",
+        f"--output={folder / 'out'}",
+        f"--workdir={folder / 'run'}",
+        f"--config.init_from={file}",
+        f"--config.model.image_size={size}",
+        f"--config.evaluate.stride={size}",
+        "--config.evaluate.batch=1",
+    )
+
+
+def palette_names(folder):
+    with (folder / "out" / "palette.csv").open(newline="") as file:
+        return [row["name"] for row in csv.DictReader(file)]
+
+
 def test_a_file_predicts_with_its_own_network_and_names(swin, command_line, tmp_path):
     (swin.parent / "config.json").write_text(json.dumps({"id2label": {str(n): name for n, name in enumerate(NAMES)}}))
     halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (swin.parent / "preprocessor_config.json").write_text(json.dumps(halves))
-    (tmp_path / "video").mkdir()
-    for number in range(2):
-        frame = np.random.default_rng(number).integers(0, 255, (32, 48, 3)).astype(np.uint8)
-        Image.fromarray(frame).save(tmp_path / "video" / f"{number}.png")
-    status, printed, said = command_line(
-        "--mode=predict",
-        f"--input={tmp_path / 'video'}",
-        f"--output={tmp_path / 'out'}",
-        f"--workdir={tmp_path / 'run'}",
-        f"--config.init_from={swin}",
-        "--config.model.image_size=(32, 48)",
-        "--config.evaluate.stride=(32, 48)",
-        "--config.evaluate.batch=1",
-    )
+    status, printed, said = predict(command_line, tmp_path, swin, (32, 48))
     assert status == 0, said
     assert "holds a network of swin and mask2former with 9 classes" in printed and "named by the file" in printed
     assert "normalised by mean 127.5, 127.5, 127.5" in printed
-    with (tmp_path / "out" / "palette.csv").open(newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == list(NAMES)
+    assert palette_names(tmp_path) == list(NAMES)
     with Image.open(tmp_path / "out" / "masks" / "0.png") as mask:
         assert mask.size == (48, 32) and np.asarray(mask).max() < 9
     assert (tmp_path / "out" / "overlay.mp4").stat().st_size > 0
+
+
+def of_classes(num_classes, config):
+    config.num_classes = num_classes
+    return config
+
+
+LAYOUTS = {
+    "nvlabs_segformer": (of_classes(150, tiny_segformer()), "mit and segformer", "wall"),
+    "mmseg_1": (of_classes(171, tiny_upernet()), "beit and upernet", "person"),
+    "detectron2": (of_classes(19, tiny_mask2former(tiny_resnet("torchvision"))), "resnet and mask2former", "road"),
+    "torchvision": (of_classes(21, tiny_resnet("torchvision")), "resnet and deeplabv3", "background"),
+    "hrnet": (of_classes(19, tiny_hrnet("hrnet")), "hrnet and fcn", "road"),
+}
+"""By the naming of a file that names no classes: its network, what is said of it, and its first class."""
+
+
+@pytest.mark.parametrize("naming", LAYOUTS)
+def test_files_of_other_codes_predict_alike(naming, command_line, tmp_path):
+    config, network, first = LAYOUTS[naming]
+    path = tmp_path / "A.pth"
+    convert.save_torch(drawn(config), path, naming)
+    if naming == "detectron2":
+        arrays = {"model": written(path)}
+        path = tmp_path / "A.pkl"
+        path.write_bytes(pickle.dumps(arrays, 4))
+    status, printed, said = predict(command_line, tmp_path, path, (32, 32))
+    assert status == 0, said
+    assert f"holds a network of {network} with {config.num_classes} classes" in printed
+    names = palette_names(tmp_path)
+    assert len(names) == config.num_classes and names[0] == first
+    for number in range(2):
+        with Image.open(tmp_path / "out" / "masks" / f"{number}.png") as mask:
+            assert mask.size == (32, 32) and np.asarray(mask).max() < config.num_classes
 
 
 @pytest.mark.parametrize(
@@ -112,7 +165,9 @@ def test_names_and_colours_beside_the_tensors(case, tmp_path):
         (124, vspw.classes().names[0], "named as VSPW's"),
         (150, "wall", "named as ADE20K's"),
         (171, "person", "named as COCO-Stuff's"),
-        (19, "class 0", "not named"),
+        (19, "road", "named as Cityscapes's, which are as many"),
+        (21, "background", "named as Pascal VOC's, which are as many"),
+        (20, "class 0", "not named"),
     ],
 )
 def test_names_of_another_number_of_classes_are_not_taken(num_classes, first, said):

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from tests.interop.conftest import listed
+from tests.interop.conftest import drawn, listed, tiny_resnet
 from tests.parity.comparison import (
     channels_last,
     encoder_in_training,
@@ -17,6 +17,7 @@ from tests.parity.comparison import (
     relative_error,
 )
 from tests.torch_libraries import library
+from vspw_jax.interop import convert
 from vspw_jax.models.encoders.resnet import ResNet
 
 torch = pytest.importorskip("torch")
@@ -126,3 +127,27 @@ def test_the_reference_is_torchvisions(dilate):
     with torch.no_grad():
         theirs(image)
         assert relative_error(reference(image)[-1].numpy(), seen[0]) < FORWARD
+
+
+@pytest.mark.parametrize("kind", ["ResNetModel", "ResNetForImageClassification"])
+def test_transformers_resnet_in_memory_and_as_saved(kind, tmp_path):
+    """Maps of the network that starts from it, and its tensors given back by name."""
+    transformers = library("transformers")
+    widths = dict(embedding_size=WIDTH, hidden_sizes=[4 * WIDTH << stage for stage in range(4)])
+    theirs = getattr(transformers, kind)(transformers.ResNetConfig(**widths, depths=list(DEPTHS), num_labels=3))
+    theirs = torch_resnet.draw(theirs).eval()
+    model = tiny_resnet("torchvision")
+    model.encoder.update(depths=DEPTHS, output_stride=32)
+    theirs.save_pretrained(tmp_path)
+    torch.save(theirs.state_dict(), tmp_path / "memory.pth")
+    for name in ("model.safetensors", "memory.pth"):
+        loaded = convert.load_torch(drawn(model), tmp_path / name)
+        convert.save_torch(loaded, tmp_path / "B.pth", "hugging_face_resnet")
+        body = getattr(theirs, "resnet", theirs)
+        wanted, found = body.state_dict(), torch.load(tmp_path / "B.pth")
+        assert found.keys() == wanted.keys() and all(torch.equal(found[name], x) for name, x in wanted.items())
+    image = random_image((97, 70), np.float32)
+    with torch.no_grad():
+        expected = body(channels_first(image), output_hidden_states=True).hidden_states[1:]
+    for ours, their_map in zip(loaded.encoder(image), expected, strict=True):
+        assert relative_error(ours, channels_last(their_map)) < FORWARD

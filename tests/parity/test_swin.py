@@ -194,6 +194,19 @@ def test_timms_and_microsofts_classifiers_start_the_encoder(tmp_path):
             np.testing.assert_array_equal(array, variables(fresh if name.startswith("norms/") else model.encoder)[name])
 
 
+@pytest.mark.parametrize(
+    ("naming", "prefix", "token"),
+    [("hugging_face_swin", "swin.", "embeddings.mask_token"), ("microsoft_swin", "encoder.", "mask_token")],
+)
+def test_simmims_pretrained_networks_start_the_encoder(naming, prefix, token, tmp_path):
+    """Beside the Swin these have a token of masked patches, and a layer that draws pixels."""
+    model = drawn(tiny_swin())
+    arrays = {prefix + name: x for name, x in tensors_of(tmp_path / "A.pth", naming, model).items()}
+    arrays |= {prefix + token: np.ones((1, 1, 16), np.float32), "decoder.0.bias": np.ones(3072, np.float32)}
+    loaded = convert.load_torch(drawn(tiny_swin(), seed=1), write(tmp_path / "B.pth", arrays))
+    assert_same(loaded.encoder, model.encoder)
+
+
 @pytest.mark.parametrize(("source", "target"), [(7, 12), (12, 7), (3, 4), (5, 5)])
 def test_tables_are_resized_as_torchs_bicubic(source, target):
     table = np.random.default_rng(0).normal(size=((2 * source - 1) ** 2, 3)).astype(np.float32)

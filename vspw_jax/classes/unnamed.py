@@ -1,10 +1,16 @@
 """The classes of a network of which only the number is known: those of the data set that has so many."""
 
-from vspw_jax.classes import class_list, label_maps, vspw
+from vspw_jax.classes import class_list, label_maps, published, vspw
 from vspw_jax.classes.class_list import ClassList
 
-BY_NUMBER = {150: ("ADE20K", "ade20k", "reduced_0_149"), 171: ("COCO-Stuff", "coco_stuff", "trainid_0_170")}
-"""Number of classes: the data set that has so many, and its name and numbering in `label_maps`."""
+BY_NUMBER = {
+    19: ("Cityscapes", "cityscapes", label_maps.OWN),
+    21: ("Pascal VOC", "pascal_voc", label_maps.OWN),
+    150: ("ADE20K", "ade20k", "reduced_0_149"),
+    171: ("COCO-Stuff", "coco_stuff", "trainid_0_170"),
+}
+"""Number of classes: the data set that has so many, its name, and its numbering in `label_maps`: one of its own where
+`published` has its classes."""
 
 
 def by_number(num_classes: int) -> tuple[ClassList, str]:
@@ -14,5 +20,6 @@ def by_number(num_classes: int) -> tuple[ClassList, str]:
     if num_classes not in BY_NUMBER:
         return class_list.coloured([f"class {number}" for number in range(num_classes)]), "not named"
     title, dataset, numbering = BY_NUMBER[num_classes]
-    own = label_maps.to_own_classes(label_maps.of(dataset, numbering))
+    has_own = numbering == label_maps.OWN
+    own = published.label_map(dataset) if has_own else label_maps.to_own_classes(label_maps.of(dataset, numbering))
     return own.classes, f"named as {title}'s, which are as many"

@@ -18,11 +18,13 @@ from vspw_jax.interop import (
     safetensors_files,
     split_files,
     stored_classes,
+    stored_config,
     stored_networks,
     stored_normalisation,
     torch_files,
     workdirs,
 )
+from vspw_jax.interop.stored_config import Stated
 from vspw_jax.interop.stored_networks import Network, Tensor
 from vspw_jax.interop.stored_tensors import NewTensor
 
@@ -41,6 +43,7 @@ class CheckpointFile:
       notes: sentences on what else there is, and was not taken.
       classes: those that it names; None where it names none.
       normalisation: of images for its network, where that is not ImageNet's.
+      stated: what its own config says of the network.
     """
 
     path: pathlib.Path
@@ -50,6 +53,7 @@ class CheckpointFile:
     notes: tuple[str, ...] = ()
     classes: ClassList | None = None
     normalisation: Normalisation | None = None
+    stated: Stated = Stated()
 
     @property
     def nbytes(self) -> int:
@@ -84,7 +88,7 @@ def _content_of_file(path: pathlib.Path) -> Any:
     return array_pickles.read(path) if array_pickles.is_array_pickle(path) else torch_files.read_legacy(path)
 
 
-def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
+def _notes(taken: Network, others: list[Network], stated: Stated) -> tuple[str, ...]:
     notes = []
     if taken.is_average:
         notes.append(f"these are an average of weights, by the name {taken.label!r}")
@@ -97,6 +101,8 @@ def _notes(taken: Network, others: list[Network]) -> tuple[str, ...]:
         notes.append(f"{len(taken.beside)} tensors are outside this network and not read: {listed(taken.beside, 4)}")
     if taken.strays:
         notes.append(f"not read, as they are no tensors: {listed(taken.strays, 4)}")
+    if stated.align_corners:
+        notes.append("logits are resized to the image with corners aligned, by its own config; here they are without")
     return tuple(notes)
 
 
@@ -132,15 +138,17 @@ def read(path: pathlib.Path | str, key: str = "") -> CheckpointFile:
         raise UserError(f"The checkpoint {path} cannot be read: {error.strerror or error}.") from error
     taken, others = stored_networks.take(path, content, key)
     first = taken.label.split(".")[0]
+    stated = stored_config.in_content(content)
     beside = tuple(str(name) for name in stored_networks.entries(content) if name not in (first, *taken.tensors))
     return CheckpointFile(
         path,
         taken.tensors,
         taken.label or None,
         beside if taken.label else (),
-        _notes(taken, others),
+        _notes(taken, others, stated),
         _classes(file, content) or stored_classes.in_config(path),
         stored_normalisation.in_preprocessor(path),
+        stated,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
-from vspw_jax.interop import differences, namings
+from vspw_jax.interop import differences, namings, stored_config
 from vspw_jax.interop.checkpoint_file import CheckpointFile
 from vspw_jax.interop.misfits import rule_for
 from vspw_jax.interop.stored_networks import Tensor
@@ -109,7 +109,8 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
       shapes: our leaves by path.
 
     Raises:
-      UserError: tensors missing, unknown or of another shape; all are listed.
+      UserError: tensors missing, unknown or of another shape; all are listed. Or the file's own config says that the
+        same tensors are another network's.
     """
     naming = namings.recognise(file.tensors, file.path)
     rows = naming.rows(config, file.tensors)
@@ -142,6 +143,8 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
         "in the network, but without a name in such files": nameless if naming.whole(config) else [],
     }
     _refuse(config, file, naming, problems)
+    if naming.decoder is not None:
+        stored_config.check(config, file.stated, file.path)
     return Plan(file, naming, dict(pieces), left_out, [path for path in shapes if path not in pieces], config)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
+from vspw_jax.interop import other_networks
 from vspw_jax.models import segmenter
 from vspw_jax.models.decoders.decoder import Decoder
 from vspw_jax.models.encoders.encoder import Encoder
@@ -201,6 +202,7 @@ NAMINGS = {
         ),
         Naming("hrnet_alone", title="HRNet's, timm's and mmsegmentation's (HRNet without a head)"),
         Naming("torchvision_resnet", title="torchvision's, timm's, mmsegmentation's and detectron2's (ResNet)"),
+        Naming("hugging_face_resnet", title="Hugging Face's (ResNet)"),
         Naming("hugging_face_focalnet", title="Hugging Face's (FocalNet)"),
         Naming("microsoft_focalnet", title="Microsoft's and timm's (FocalNet)", wrapper="model"),
         Naming("hugging_face_swin", title="Hugging Face's (Swin)"),
@@ -225,8 +227,14 @@ def recognise(names: Collection[str], path: pathlib.Path | str) -> Naming:
     """What kind of file has these names.
 
     Raises:
-      UserError: none that is known.
+      UserError: none that is known, or one of a network that is known not to be ours.
     """
+    other = other_networks.title(names)
+    if other is not None:
+        raise UserError(
+            f"{path} holds {other}, which this program does not have. Expected a network of the tables in "
+            "docs/weights.md."
+        )
     for naming in NAMINGS.values():
         if naming.fits(names):
             return naming

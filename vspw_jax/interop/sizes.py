@@ -52,7 +52,7 @@ def _read(
             f"{file.path}: its shapes do not tell all sizes of its {name}. Load it with --config.init_from=PATH into "
             "a recipe that has them."
         )
-    fields, outside, assumed = names.sizes(Shapes(file.path, file.tensors), theirs)
+    fields, outside, assumed = names.sizes(Shapes(file.path, file.tensors, file.stated.fields), theirs)
     return ConfigDict({"name": name, **fields}), outside, assumed
 
 

@@ -18,10 +18,15 @@ from vspw_jax.models.torch_rows import Row, Stored
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """The tensors of a file, asked for their sizes."""
+    """The tensors of a file, asked for their sizes.
+
+    Attributes:
+      stated: fields of an encoder's or a decoder's config that the file names beside the tensors.
+    """
 
     path: pathlib.Path
     tensors: Mapping[str, Stored]
+    stated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def size(self, name: str, axis: int) -> int:
         """The length of an axis.

@@ -59,10 +59,13 @@ def _sizes(
 ) -> DecoderSizes:
     """Given the names of the classifiers' weights, and of a branch's weight with {} for its number."""
     of_auxiliary, assumed = fcn_rows.auxiliary_sizes(shapes, auxiliary)
-    dilations = tuple(12 * (number + 1) for number in range(shapes.count(branch) - 1))
+    dilations = shapes.stated.get("dilations")
+    if dilations is None:
+        dilations = tuple(12 * (number + 1) for number in range(shapes.count(branch) - 1))
+        assumed.append(f"dilations {', '.join(map(str, dilations))}")
     dim, drops = shapes.size(weight, 1), dict(dropout=dropout, dropped=dropped, auxiliary_dropout=0.1)
     fields = dict(variant=variant, dim=dim, dilations=dilations, **drops, **of_auxiliary)
-    assumed += [f"dilations {', '.join(map(str, dilations))}", f"drop-out {dropout} of {dropped} in training"]
+    assumed += [f"drop-out {dropout} of {dropped} in training"]
     return DecoderSizes(fields, shapes.size(weight, 0), assumed)
 
 

@@ -89,9 +89,10 @@ def hugging_face_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
 
 
 TOLD = ("dim", "auxiliary_dim")
+MARKS = ("fpn_bottleneck.",)
 NAMES: DecoderNames = {
-    "mmseg": Names(("psp_modules.",), mmseg, mmseg_sizes, TOLD),
-    "mmseg_1": Names(("psp_modules.",), mmseg, mmseg_sizes, TOLD),
-    "hugging_face_backbone_upernet": Names(("psp_modules.",), hugging_face_over_backbone, hugging_face_sizes, TOLD),
-    "hugging_face_upernet": Names(("psp_modules.",), hugging_face, hugging_face_sizes, TOLD),
+    "mmseg": Names(MARKS, mmseg, mmseg_sizes, TOLD),
+    "mmseg_1": Names(MARKS, mmseg, mmseg_sizes, TOLD),
+    "hugging_face_backbone_upernet": Names(MARKS, hugging_face_over_backbone, hugging_face_sizes, TOLD),
+    "hugging_face_upernet": Names(MARKS, hugging_face, hugging_face_sizes, TOLD),
 }

@@ -2,7 +2,8 @@
 
 Sources: pytorch/vision torchvision/models/resnet.py; open-mmlab/mmsegmentation mmseg/models/backbones/resnet.py, whose
 deep stem has names of its own; huggingface/pytorch-image-models timm/models/resnet.py (resnet50c) for a third form;
-facebookresearch/detectron2 detectron2/modeling/backbone/resnet.py and tools/convert-torchvision-to-d2.py.
+facebookresearch/detectron2 detectron2/modeling/backbone/resnet.py and tools/convert-torchvision-to-d2.py;
+huggingface/transformers models/resnet/modeling_resnet.py.
 SegmentationBLWX/sssegmentation ssseg/modules/backbones/resnet.py has mmsegmentation's names.
 """
 
@@ -17,6 +18,7 @@ from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shape
 from vspw_jax.models.torch_rows import CONV, CONV_1X1, Row, conv_norm
 
 MARKS, DETECTRON_2_MARKS = ("layer2.",), ("res2.0.conv1.",)
+HUGGING_FACE_MARKS = ("encoder.stages.0.layers.0.layer.0.convolution.",)
 TOLD = ("stem", "width", "depths")
 LEFT_OUT = {r"^(stem\.)?fc\.": "the classifier of whole images, which a segmentation network does not have"}
 
@@ -28,7 +30,7 @@ class Form:
     Attributes:
       stem: convolution and norm of the plain stem.
       stage: {} is the stage's number, the first one's `first_stage`.
-      norm: of the convolution {} in a block.
+      convs, norms: of a block.
       shortcut: convolution and norm.
       counts: whether its norms count batches.
     """
@@ -36,7 +38,8 @@ class Form:
     stem: tuple[str, str] = ("conv1", "bn1")
     stage: str = "layer{}"
     first_stage: int = 1
-    norm: str = "bn{}"
+    convs: tuple[str, str, str] = ("conv1", "conv2", "conv3")
+    norms: tuple[str, str, str] = ("bn1", "bn2", "bn3")
     shortcut: tuple[str, str] = ("downsample.0", "downsample.1")
     counts: bool = True
 
@@ -46,9 +49,17 @@ DETECTRON_2 = Form(
     stem=("stem.conv1", "stem.conv1.norm"),
     stage="res{}",
     first_stage=2,
-    norm="conv{}.norm",
+    norms=("conv1.norm", "conv2.norm", "conv3.norm"),
     shortcut=("shortcut", "shortcut.norm"),
     counts=False,
+)
+HUGGING_FACE = Form(
+    stem=("embedder.embedder.convolution", "embedder.embedder.normalization"),
+    stage="encoder.stages.{}.layers",
+    first_stage=0,
+    convs=("layer.0.convolution", "layer.1.convolution", "layer.2.convolution"),
+    norms=("layer.0.normalization", "layer.1.normalization", "layer.2.normalization"),
+    shortcut=("shortcut.convolution", "shortcut.normalization"),
 )
 
 
@@ -69,9 +80,9 @@ def block(
     ours: str, theirs: str, index: tuple[int, ...], has_shortcut: bool, form: Form = TORCHVISION
 ) -> Iterator[Row]:
     """Rows of a block."""
-    for number, layout in ((1, CONV_1X1), (2, CONV), (3, CONV_1X1)):
-        conv, norm = f"{theirs}.conv{number}", f"{theirs}.{form.norm.format(number)}"
-        yield from conv_norm(f"{ours}/conv{number}", conv, norm, layout, index, form.counts)
+    names = zip(form.convs, form.norms, (CONV_1X1, CONV, CONV_1X1), strict=True)
+    for number, (conv, norm, layout) in enumerate(names, start=1):
+        yield from conv_norm(f"{ours}/conv{number}", f"{theirs}.{conv}", f"{theirs}.{norm}", layout, index, form.counts)
     if has_shortcut:
         conv, norm = (f"{theirs}.{name}" for name in form.shortcut)
         yield from conv_norm(f"{ours}/shortcut", conv, norm, CONV_1X1, index, form.counts)
@@ -89,14 +100,29 @@ def resnet(
             yield from block(f"{ours}/stages/{stage}/rest", f"{there}.{number}", (number - 1,), False, form)
 
 
-def detectron_2(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
-    """Rows in detectron2's files; UserError for a deep stem, of which its code has none of these layers."""
+def _check_plain(config: ConfigDict, naming: str) -> None:
+    """Raises UserError for a deep stem, where a code has none of these layers."""
     if config.stem != "plain":
         raise UserError(
-            f"A ResNet with model.encoder.stem={config.stem!r} has no names in files of the kind detectron2: set "
+            f"A ResNet with model.encoder.stem={config.stem!r} has no names in files of the kind {naming}: set "
             "--config.model.encoder.stem=plain to read such a file, or choose another naming, such as mmseg."
         )
-    return resnet(ours, theirs, config, names, DETECTRON_2)
+
+
+def hugging_face(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in Hugging Face's files; UserError for a deep stem."""
+    _check_plain(config, "hugging_face_resnet")
+    return resnet(ours, theirs, config, names, HUGGING_FACE)
+
+
+def detectron_2(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in detectron2's files; UserError for a deep stem.
+
+    Its norms are frozen and count no batches, but those of a ResNet that was trained with SyncBN do.
+    """
+    _check_plain(config, "detectron2")
+    counts = any(name.startswith(theirs) and name.endswith(".num_batches_tracked") for name in names)
+    return resnet(ours, theirs, config, names, dataclasses.replace(DETECTRON_2, counts=counts))
 
 
 def form_of(names: Collection[str], theirs: str) -> Form:
@@ -117,11 +143,12 @@ def sizes(shapes: Shapes, theirs: str, form: Form = TORCHVISION) -> EncoderSizes
     stages = [theirs + form.stage.format(stage + form.first_stage) for stage in range(4)]
     fields = dict(
         stem="plain" if f"{theirs}{form.stem[0]}.weight" in shapes.tensors else "deep",
-        width=shapes.size(f"{stages[0]}.0.conv1.weight", 0),
-        depths=tuple(shapes.count(stage + ".{}.conv1.weight") for stage in stages),
-        output_stride=32 if fuses else 8,
+        width=shapes.size(f"{stages[0]}.0.{form.convs[0]}.weight", 0),
+        depths=tuple(shapes.count(f"{stage}.{{}}.{form.convs[0]}.weight") for stage in stages),
+        output_stride=shapes.stated.get("output_stride", 32 if fuses else 8),
     )
-    assumed = [f"output stride {fields['output_stride']}", "a crop of 512x512"]
+    of_stride = [] if "output_stride" in shapes.stated else [f"output stride {fields['output_stride']}"]
+    assumed = [*of_stride, "a crop of 512x512"]
     return EncoderSizes(fields, (512, 512), assumed)
 
 
@@ -136,5 +163,8 @@ NAMES: EncoderNames = {
     "ssseg": Names(MARKS, resnet, sizes, TOLD),
     "torchvision": Names(MARKS, resnet, sizes, TOLD),
     "detectron2": Names(DETECTRON_2_MARKS, detectron_2, functools.partial(sizes, form=DETECTRON_2), TOLD),
+    "hugging_face_resnet": Names(
+        HUGGING_FACE_MARKS, hugging_face, functools.partial(sizes, form=HUGGING_FACE), TOLD, whole=False
+    ),
     "torchvision_resnet": Names((*MARKS, *DETECTRON_2_MARKS), alone, alone_sizes, TOLD, whole=False, left_out=LEFT_OUT),
 }

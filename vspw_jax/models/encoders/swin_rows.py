@@ -30,8 +30,8 @@ LEFT_OUT = {
     r"attn_mask$": "masks of shifted windows follow from the map's size",
 }
 CLASSIFIER = {
-    r"^(swin\.)?(norm|layernorm|pooler|head|classifier)\.": (
-        "of an image classification head, which a segmentation network does not have"
+    r"^(swin\.)?(norm|layernorm|pooler|head|classifier)\.|^(embeddings\.)?mask_token$": (
+        "of a pretraining or image classification head, which a segmentation network does not have"
     )
 }
 
@@ -201,7 +201,7 @@ def sizes(shapes: Shapes, theirs: str, form: Form | None = None) -> EncoderSizes
 hugging_face_sizes = functools.partial(sizes, form=HUGGING_FACE)
 detectron_2_sizes = functools.partial(sizes, form=MICROSOFT)
 TOLD = ("dim", "depths", "head_dim", "window", "mlp_ratio")
-MARKS, HUGGING_FACE_MARKS = ("stages.0.blocks.", "layers.0.blocks."), ("encoder.layers.0.blocks.",)
+MARKS, HUGGING_FACE_MARKS = ("stages.0.blocks.", "layers.0.blocks."), ("encoder.layers.0.blocks.0.attention.",)
 NAMES: EncoderNames = {
     "mmseg": Names(MARKS, segmentation, sizes, TOLD, left_out=LEFT_OUT),
     "mmseg_1": Names(MARKS, segmentation, sizes, TOLD, left_out=LEFT_OUT),
