@@ -117,6 +117,56 @@ def test_a_stage_that_was_stopped_goes_on_with_the_next_video(config, tmp_path):
         assert masks == {path: (tmp_path / "whole" / path).read_bytes() for path in masks} and len(masks) == 30
 
 
+class StopsAt(Predictor):
+    """Stops before a batch."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.last = batch
+
+    def start(self, *given):
+        if len(self.given) == self.last:
+            raise KeyboardInterrupt
+        return super().start(*given)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_an_evaluation_that_was_stopped_goes_on_and_one_that_was_whole_begins_anew(config, tmp_path, number):
+    """With the weights that it had; of others nothing is kept."""
+    config.evaluate.stages = number
+    whole = evaluate.evaluate(config, undisturbed := Predictor(), tmp_path / "whole")
+    calls = len(undisturbed.given) // (number + 1)
+    for name, taken_up in (("A", True), ("B", False)):
+        folder = tmp_path / f"stopped, then {name}"
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.evaluate(config, StopsAt(number * calls + calls // 2), folder)
+        assert any((folder / "stages/val/last").glob("*.json"))
+        assert evaluate.evaluate(config, again := Predictor(name), folder)["mIoU"] == whole["mIoU"]
+        if taken_up:
+            assert 1 <= len(again.given) < calls
+        else:
+            assert len(again.given) == len(undisturbed.given)
+        masks = {path.relative_to(folder): path.read_bytes() for path in (folder / "evaluated").rglob("*.png")}
+        assert len(masks) == 30 and masks == {path: (tmp_path / "whole" / path).read_bytes() for path in masks}
+        assert not (folder / "stages/val/last").exists()
+        evaluate.evaluate(config, once_more := Predictor(name), folder)
+        assert len(once_more.given) == calls
+
+
+def test_where_scores_are_saved_a_stopped_evaluation_begins_anew(config, tmp_path):
+    """As the scores of the videos before would be missing."""
+    config.evaluate.stages = 0
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(config, StopsAt(5), tmp_path)
+    notes, predicted = tmp_path / "stages/val/last", []
+    assert any(notes.glob("*.json"))
+    predictor, frames = Predictor(), records.Frames(config.data.records, "val")
+    predictor.options = ConfigDict(dict(save_scores=True))
+    predict = lambda folder, masks, left, done: predicted.extend(left) or []
+    stages.run(config, predictor, frames, tmp_path, tmp_path / "evaluated/val", predict)
+    assert predicted == [video.name for video in frames.videos] and not notes.exists()
+
+
 @pytest.mark.parametrize("counts", [None, "{}", 3])
 def test_a_video_whose_record_is_damaged_is_made_again(config, tmp_path, counts):
     evaluate.evaluate(config, Predictor(), tmp_path)

@@ -136,6 +136,9 @@ class Constant:
     batch, num_classes, top_classes, remembers, classes, are_known = 4, 124, 124, False, CLASSES, True
     options = types.SimpleNamespace(save_scores=False, flow_weight=0.0)
 
+    def identity(self):
+        return {}
+
     def start(self, frames):
         return types.SimpleNamespace(labels=lambda: np.zeros((len(frames), *frames[0].shape[:2]), np.uint8))
 

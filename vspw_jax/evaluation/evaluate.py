@@ -107,25 +107,22 @@ def predict_and_count(
     frames: records.Frames,
     workdir: pathlib.Path,
     folder: pathlib.Path,
-    masks: predictions.Folder | None = None,
-    left: Collection[str] | None = None,
-    done: counting.Done = lambda *_: None,
+    masks: predictions.Folder | None,
+    left: Collection[str],
+    done: counting.Done,
 ) -> list[VideoCounts]:
     """Predicts this process's share of a split and stores its masks.
 
     Args:
       folder: for the masks. Scores are saved of those that go to `predictions_folder`.
       masks: of an earlier stage, that the network is to read.
-      left: names of the videos to predict, into the folder as it is; by default all, into an empty one.
+      left: names of the videos to predict, into the folder as it is.
       done: is called after each video of this process, whose masks are stored then.
 
     Returns:
       The counts of the videos of all processes, in the videos' order; none where the split has no masks.
     """
-    with processes.first_alone("predictions"):
-        if jax.process_index() == 0 and left is None:
-            mirrors.delete(folder)
-    wanted = [video for video in frames.videos if left is None or video.name in left]
+    wanted = [video for video in frames.videos if video.name in left]
     videos = shares.share(wanted, jax.process_count(), jax.process_index())
     scores_folder = workdir / SAVED_SCORES_FOLDER / config.data.eval_split
     is_last = folder == predictions_folder(config, workdir)

@@ -1,10 +1,11 @@
-"""Evaluation in several stages: each reads the frames again, by the masks that the stage before it made of them.
+"""Evaluation in one stage or several: each reads the frames again, by the masks that the stage before it made of them.
 
     <workdir>/stages/<split>/<n>/<video>/<frame>.png    masks of every stage but the last, numbered from 0
     <workdir>/stages/<split>/<n>/<video>.json           whose masks these are, and what was counted; written after them
+    <workdir>/stages/<split>/last/<video>.json          the same of the last stage, until it is whole
 
 The last stage's masks are those of the evaluation. Videos that an earlier run has finished in a stage are not predicted
-in it again.
+in it again; the last stage begins anew once it was whole, and where scores are saved.
 Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 4 and table 2: stage 0 gives 61.24 mIoU, stage 1
 61.43, more give no more.
 """
@@ -32,7 +33,7 @@ from vspw_jax.metrics.truth import RecordsTruth
 from vspw_jax.models import segmenter
 from vspw_jax.parallel import processes
 
-FOLDER = "stages"
+FOLDER, LAST = "stages", "last"
 Predict = Callable[..., list[VideoCounts]]
 """`evaluate.predict_and_count` from its `folder` on."""
 
@@ -59,19 +60,24 @@ def masks_of(folder: pathlib.Path, frames: Frames) -> Folder:
     return masks
 
 
-def _record(folder: pathlib.Path, video: str) -> pathlib.Path:
-    return folder / f"{video}.json"
+def _note(notes: pathlib.Path, video: str) -> pathlib.Path:
+    return notes / f"{video}.json"
 
 
-def _kept(folder: pathlib.Path, identity: dict[str, Any], frames: Frames) -> dict[str, VideoCounts | None]:
+def _kept(
+    folder: pathlib.Path, notes: pathlib.Path, identity: dict[str, Any], frames: Frames
+) -> dict[str, VideoCounts | None]:
     """What an earlier run has counted of a stage's videos, those that were of this model and have all their masks.
 
-    Of a split without masks nothing was counted. A record that is damaged is none.
+    Of a split without masks nothing was counted. A note that is damaged is none.
     """
+    mirrors.bring(notes)
+    if any(notes.glob("*.json")):
+        mirrors.bring(folder)
     kept: dict[str, VideoCounts | None] = {}
     for video in RecordsTruth(frames).videos:
         try:
-            found = json.loads(_record(folder, video.name).read_text())
+            found = json.loads(_note(notes, video.name).read_text())
             there = set(os.listdir(folder / video.name))
             if found["identity"] == identity and there >= {f"{frame}.png" for frame in video.frames}:
                 kept[video.name] = VideoCounts.from_json(found["counts"]) if frames.has_masks else None
@@ -80,31 +86,42 @@ def _kept(folder: pathlib.Path, identity: dict[str, Any], frames: Frames) -> dic
     return kept
 
 
-def _clear(folder: pathlib.Path, kept: Collection[str]) -> None:
+def _clear(folder: pathlib.Path, notes: pathlib.Path, kept: Collection[str]) -> None:
     """Removes all of a stage but the videos that are kept; what says whose masks they are goes first."""
-    others = [path for path in folder.glob("*") if path.name.removesuffix(".json") not in kept]
-    for path in sorted(others, key=pathlib.Path.is_dir):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for place in (notes, folder):
+        if not kept:
+            mirrors.delete(place)
+        others = [path for path in place.glob("*") if path.name.removesuffix(".json") not in kept]
+        for path in sorted(others, key=pathlib.Path.is_dir):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _make(
-    folder: pathlib.Path, identity: dict[str, Any], frames: Frames, masks: Folder | None, predict: Predict
+    folder: pathlib.Path,
+    notes: pathlib.Path,
+    identity: dict[str, Any],
+    frames: Frames,
+    masks: Folder | None,
+    predict: Predict,
 ) -> list[VideoCounts]:
-    """Counts of a stage, of an earlier run or made now. All processes do the same."""
-    mirrors.bring(folder)
-    kept = _kept(folder, identity, frames)
+    """Counts of a stage, of an earlier run or made now. All processes do the same.
+
+    Args:
+      folder: of the masks.
+      notes: the folder for what says whose masks they are.
+    """
+    kept = _kept(folder, notes, identity, frames)
     agreed = set.intersection(*map(set, processes.gathered(list(kept))))
     left = [video.name for video in frames.videos if video.name not in agreed]
     if agreed:
-        print(
-            f"Stage {folder.name}: {len(agreed)} of {len(frames.videos)} videos were made before: {folder}", flush=True
-        )
+        print(f"{len(agreed)} of {len(frames.videos)} videos were made before: {folder}", flush=True)
     with processes.first_alone("stage"):
         if jax.process_index() == 0:
-            _clear(folder, agreed)
+            _clear(folder, notes, agreed)
 
     def done(video: str, counts: VideoCounts | None) -> None:
-        with whole_file(_record(folder, video)) as partial:
+        notes.mkdir(parents=True, exist_ok=True)
+        with whole_file(_note(notes, video)) as partial:
             text = None if counts is None else counts.to_json()
             partial.write_text(json.dumps({"identity": identity, "counts": text}) + "\n")
 
@@ -136,12 +153,16 @@ def run(
       predict: makes one stage; each of the processes makes its share.
     """
     by_stage, masks, stages = [], None, config.evaluate.stages
-    identity = identity_of(config, predictor, frames) if stages else {}
+    identity, here = identity_of(config, predictor, frames), workdir / FOLDER / frames.split
     for stage in range(stages):
-        folder = workdir / FOLDER / frames.split / str(stage)
-        by_stage.append(_make(folder, identity, frames, masks, predict))
+        folder = here / str(stage)
+        by_stage.append(_make(folder, folder, identity, frames, masks, predict))
         masks = masks_of(folder, frames)
-    return [*by_stage, predict(last, masks)]
+    if predictor.options.save_scores:
+        mirrors.delete(here / LAST)
+    by_stage.append(_make(last, here / LAST, identity | {"stages": stages}, frames, masks, predict))
+    mirrors.delete(here / LAST)
+    return by_stage
 
 
 def shown(by_stage: Sequence[Sequence[VideoCounts]], classes: ClassList) -> list[dict[str, float]]:
