@@ -23,6 +23,8 @@ DOCS = ROOT / "docs"
 PAGE, PICTURES = "studies.md", "studies"
 BESIDE = ("VC8", "VC16")
 """Scores that stand beside the one that decides."""
+WITH_INTERVALS = ("VC8",)
+"""Those of them whose differences do so too."""
 MOST_SEEDS = 1000
 HEAD = """# What was found over several seeds
 
@@ -35,9 +37,9 @@ tells what holds there. It neither proves nor refutes what a paper found with pr
 
 Figures are in per cent, differences in points. The first interval holds 95 % of draws of as many seeds and as many
 videos, the second is Student's over the seeds. A difference is "higher" or "lower" where neither interval holds 0, else
-"open". For an open one the last column has with how many seeds the second interval would leave 0 out, if the mean and
-the spread of the seeds stayed as they are; the videos may leave it open still. Nothing is corrected for the number of
-pairs.
+"open". For an open one "seeds to decide" says with how many the second interval would leave 0 out, if the mean and the
+spread of the seeds stayed as they are; the videos may leave it open still. Differences in VC8 stand behind, with the
+same two intervals; the verdict is not about them. Nothing is corrected for the number of pairs.
 """
 
 
@@ -77,6 +79,9 @@ def section(found: dict[str, Any], remarks: str) -> str:
     seeds = max(len(arm["seeds"]) for arm in found["arms"].values())
     arms = f" --arms={','.join(found['arms'])}" if _not_run(found) else ""
     columns = (decides, *(score for score in BESIDE if score != decides))
+    intervals = ("95 %, seeds and videos", "95 %, seeds")
+    beside = [score for score in WITH_INTERVALS if score != decides]
+    headers = [header for score in beside for header in (score, *(f"{score}: {interval}" for interval in intervals))]
     return "\n\n".join(
         [
             f"## {name}",
@@ -90,8 +95,8 @@ def section(found: dict[str, Any], remarks: str) -> str:
                 [_arm(arm, about, columns) for arm, about in found["arms"].items()],
             ),
             _rows(
-                ("difference", decides, "95 %, seeds and videos", "95 %, seeds", "verdict", "seeds to decide"),
-                [_pair(pair, decides) for pair in found["pairs"]],
+                ("difference", decides, *intervals, "verdict", "seeds to decide", *headers),
+                [_pair(pair, decides, beside) for pair in found["pairs"]],
             ),
             f"![The study's scores and differences]({PICTURES}/{name}.svg)",
             remarks.strip(),
@@ -117,15 +122,15 @@ def _arm(name: str, arm: dict[str, Any], columns: Sequence[str]) -> list[str]:
     return [name, by_seed, f"{100 * mean['mean']:.2f}", table.between(mean["interval"], "{:.2f}"), *shown]
 
 
-def _pair(pair: dict[str, Any], decides: str) -> list[str]:
+def _pair(pair: dict[str, Any], decides: str, beside: Sequence[str]) -> list[str]:
     found, seeds = pair["differences"][decides], len(pair["seeds"])
     verdict, needed = table.verdict(found), ""
     if verdict == "open":
         number = seeds_to_decide(found["mean"], found["over_seeds"], seeds)
         # With fewer the seeds alone would do: it is the videos that leave it open.
         needed = f"more than {MOST_SEEDS}" if number is None else str(number) if number > seeds else "more videos"
-    intervals = (table.between(found[name], "{:+.2f}") for name in ("interval", "over_seeds"))
-    return [f"{pair['arm']} less {pair['less']}", f"{100 * found['mean']:+.2f}", *intervals, verdict, needed]
+    others = [figure for score in beside for figure in table.figures(pair["differences"].get(score), "{:+.2f}")]
+    return [f"{pair['arm']} less {pair['less']}", *table.figures(found, "{:+.2f}"), verdict, needed, *others]
 
 
 def write(results: pathlib.Path, docs: pathlib.Path) -> pathlib.Path:

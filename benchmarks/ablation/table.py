@@ -22,17 +22,18 @@ def table(found: dict[str, Any]) -> str:
 
 def _arm_row(name: str, arm: dict[str, Any], decides: str) -> tuple[str, ...]:
     mean = arm["means"].get(decides)
-    return (name, str(len(arm["seeds"])), *(_figures(mean, "{:.2f}") if mean else ("-",) * 3))
+    return (name, str(len(arm["seeds"])), *figures(mean, "{:.2f}"))
 
 
 def _pair_row(pair: dict[str, Any], decides: str) -> tuple[str, ...]:
     name, found = f"{pair['arm']} - {pair['less']}", pair["differences"].get(decides)
-    figures = (*_figures(found, "{:+.2f}"), verdict(found)) if found else ("-",) * 4
-    return (name, str(len(pair["seeds"])), *figures)
+    return (name, str(len(pair["seeds"])), *figures(found, "{:+.2f}"), verdict(found) if found else "-")
 
 
-def _figures(found: dict[str, Any], form: str) -> tuple[str, ...]:
-    """Mean and both intervals in per cent."""
+def figures(found: dict[str, Any] | None, form: str) -> tuple[str, ...]:
+    """Mean and both intervals in per cent; dashes where there are none."""
+    if not found:
+        return ("-",) * 3
     return form.format(100 * found["mean"]), *(between(found[key], form) for key in ("interval", "over_seeds"))
 
 

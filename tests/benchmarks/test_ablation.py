@@ -794,9 +794,28 @@ def test_the_page_shows_every_study_with_its_words_and_its_picture(tmp_path):
     text = page_of(tmp_path, made_up=whole(), other=whole() | {"study": "other"})
     assert text.index("## made_up") < text.index("What to make of it.") < text.index("## other")
     assert "12 runs, 12.0 hours by the clock, 2026-11-26" in text and "Note: A warning." in text
-    assert "| more less a<b | +5.00 | +2.00 to +8.00 | +1.00 to +10.00 | higher |  |" in text
+    assert "| more less a<b | +5.00 | +2.00 to +8.00 | +1.00 to +10.00 | higher |  | - | - | - |" in text
     assert (tmp_path / "studies" / "made_up.svg").exists() and "(studies/other.svg)" in text
     assert "not run yet" not in text
+
+
+def test_the_page_has_differences_in_vc8_with_their_intervals(tmp_path):
+    found = whole()
+    found["pairs"][0]["differences"]["VC8"] = result(-0.012, [-0.02, 0.001], [-0.03, 0.004])
+    text = page_of(tmp_path, made_up=found)
+    assert "| VC8 | VC8: 95 %, seeds and videos | VC8: 95 %, seeds |" in text
+    assert "| higher |  | -1.20 | -2.00 to +0.10 | -3.00 to +0.40 |" in text
+
+
+def test_a_study_that_vc8_decides_has_it_once(tmp_path):
+    found = whole() | {"decides": "VC8"}
+    for about in found["arms"].values():
+        about["scores"], about["means"] = ({"VC8": x["mIoU"]} for x in (about["scores"], about["means"]))
+    for pair in found["pairs"]:
+        pair["differences"] = {"VC8": pair["differences"]["mIoU"]}
+    assert "| difference | VC8 | 95 %, seeds and videos | 95 %, seeds | verdict | seeds to decide |\n" in page_of(
+        tmp_path, made_up=found
+    )
 
 
 def test_the_page_says_which_arms_were_not_run(tmp_path):

@@ -141,6 +141,39 @@ def test_nothing_labelled_is_a_loss_of_zero(losses):
     assert mixing.weighted_mean(mixed, losses(void["label_BTHW"]), losses(void["label_BTHW"])) == 0
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_0_or_1_shows_one_of_the_two_alone(share, losses, monkeypatch):
+    """Nor does the other's label count where that of what is shown is void."""
+    monkeypatch.setattr(jax.random, "beta", lambda key, a, b, shape: np.full(shape, share, np.float32))
+
+    def mixed_and_loss(batch, partner):
+        mixed = mixing.mixup(batch, partner, jax.random.key(7))
+        of_both = (losses(x["label_BTHW"]) for x in (batch, partner))
+        return mixed, mixing.weighted_mean(mixed, *of_both)
+
+    batch, partner, void = batch_of(1), batch_of(2), batch_of(3, void_share=1.0)
+    shown = batch if share else partner
+    mixed, loss = mixed_and_loss(batch, partner)
+    np.testing.assert_array_equal(mixed["weight_BTHW"], share)
+    np.testing.assert_array_equal(mixed["image_BTHWC"], shown["image_BTHWC"])
+    np.testing.assert_array_equal(mixing.region_label(mixed), shown["label_BTHW"])
+    np.testing.assert_allclose(loss, np.nanmean(losses(shown["label_BTHW"])), rtol=1e-5)
+    assert mixed_and_loss(*((void, partner) if share else (batch, void)))[1] == 0
+
+
+def test_a_share_of_1_leaves_no_box_and_one_of_0_a_box_of_the_frames_size(monkeypatch):
+    """What of it exceeds the frame is cut off, as its centre may be anywhere."""
+
+    def boxes(share):
+        monkeypatch.setattr(jax.random, "beta", lambda key, a, b, shape: np.full(shape, share, np.float32))
+        return mixing.cutmix(batch_of(1), batch_of(2), jax.random.key(8))["weight_BTHW"][:, 0] == 0
+
+    assert not boxes(1.0).any()
+    for inside in np.asarray(boxes(0.0)):
+        rows, columns = inside.any(axis=1).sum(), inside.any(axis=0).sum()
+        assert rows >= H // 2 and columns >= W // 2 and inside.sum() == rows * columns
+
+
 def test_one_key_gives_one_batch_and_other_fields_stay():
     batch = batch_of(1)
     one, again = (cutmix(batch, batch_of(2), jax.random.key(6)) for _ in range(2))

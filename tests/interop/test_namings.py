@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from configs import baseline, deeplabv3, hrnet, mcibi, mdp, ocrnet, ssltm, tmanet, upernet
+from configs import baseline, deeplabv3, hrnet, mcibi, mdp, ocrnet, ssltm, ssltm_swin, tmanet, upernet
 from tests.interop.conftest import (
     drawn,
     listed,
@@ -173,6 +173,22 @@ def test_the_published_sizes():
     config.model.encoder.update(dim=768, depth=12, heads=12, adapter_heads=12)
     config.model.decoder.update(dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=2048, num_queries=100)
     assert round(millions(train_state.describe(config)[1]), 1) == 120.2
+
+
+def test_ssltms_size_and_ocrnets_beside_it():
+    """The supplementary's table 1 has 59.3 M and 55.5 M on Swin-S; docs/ssltm.md says how ours differ."""
+
+    def size_of(**changes):
+        config = ssltm_swin.get_config()
+        config.model.decoder.update(changes)
+        params = train_state.describe(config)[1]
+        return round(millions(params), 2), params["decoder"]
+
+    (size, decoder), (of_ocrnet, _) = size_of(), size_of(context="query", blocks=0, short_term=1, clusters=0)
+    assert (size, of_ocrnet) == (58.83, 55.46)
+    assert of_ocrnet == pytest.approx(55.5, abs=0.05) and size == pytest.approx(59.3, rel=0.0085)
+    assert round(millions(decoder["temporal"]), 2) == 3.18 and round(millions(decoder["clusters"]), 2) == 0.19
+    assert round(size_of(blocks=2)[0], 1) == 62.0
 
 
 SWIN_B = dict(name="swin", dim=128, depths=(2, 2, 18, 2), head_dim=32, mlp_ratio=4.0)

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from configs import mdp, mdp_finetune
+from configs import mdp, mdp_beit, mdp_finetune, mdp_swin, upernet, upernet_swin
 from tests.interop.conftest import drawn, variables
 from tests.models import small_network
 from vspw_jax.checkpoints import run_classes, run_identity
@@ -14,6 +14,7 @@ from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.classes import class_list, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert
+from vspw_jax.models.encoders import relative_position
 from vspw_jax.training import train_state
 
 
@@ -69,19 +70,27 @@ def test_a_run_of_other_classes_starts_all_but_the_classifier(tmp_path, capsys):
         convert.load_torch(drawn(small_network.config()), run)
 
 
-def shrunk(recipe):
-    """config.model of a recipe of DeepLabV3 on a ResNet, tiny."""
+SMALLEST = {
+    "resnet": dict(width=4, depths=(1, 1, 1, 1)),
+    "swin": dict(dim=8, head_dim=4, window=2),
+    "beit": dict(dim=16, heads=2),
+}
+
+
+def shrunk(recipe, side=96):
+    """config.model of a pretraining or of what starts from it, tiny, for crops of `side` pixels."""
     model = recipe.get_config("demo").model
-    model.encoder.update(width=4, depths=(1, 1, 1, 1))
+    model.image_size = (side, side)
+    model.encoder.update(SMALLEST[model.encoder.name])
     model.decoder.dim = 8
+    if "projection" in model:
+        model.projection.update(hidden=4, dim=4)
+        model.bank.slots = 2
     return model
 
 
 def test_a_pretrained_run_starts_all_but_the_classifier_and_gives_its_backbone_away(tmp_path, capsys):
-    model = shrunk(mdp)
-    model.projection.update(hidden=4, dim=4)
-    model.bank.slots = 2
-    source = drawn(model)
+    source = drawn(shrunk(mdp))
     run = save_run(tmp_path / "run", source, task="prototype_pretraining")
     ours = drawn(shrunk(mdp_finetune), seed=1)
     before, after = variables(ours), variables(convert.load_torch(ours, run))
@@ -107,6 +116,51 @@ def test_a_pretrained_run_starts_all_but_the_classifier_and_gives_its_backbone_a
     for path in other:
         if path.startswith("encoder/"):
             np.testing.assert_array_equal(other[path], variables(source)[path], err_msg=path)
+
+
+@pytest.mark.parametrize(("pretraining", "recipe"), [(mdp_swin, upernet_swin), (mdp_beit, upernet)])
+def test_a_pretrained_transformer_starts_upernet_at_a_larger_crop(pretraining, recipe, tmp_path, capsys):
+    """The auxiliary head, which the pretraining lacks, stays as drawn; BEiT's tables of positions fit the crop."""
+    source = drawn(shrunk(pretraining, side=64))
+    run = save_run(tmp_path / "run", source, task="prototype_pretraining")
+    ours = drawn(shrunk(recipe, side=96), seed=1)
+    expected = variables(ours)
+    for path, array in variables(source).items():
+        if path in expected and not path.startswith("decoder/classifier/"):
+            expected[path] = array
+    tables = [path for path in expected if path.endswith("relative_position_bias_table") and recipe is upernet]
+    for path in tables:
+        resized = [relative_position.resize(table_RG, (4, 4), (6, 6)) for table_RG in expected[path][:, 0]]
+        expected[path] = np.stack(resized)[:, None]
+    found = variables(convert.load_torch(ours, run))
+    assert found.keys() == expected.keys() and len(tables) == (recipe is upernet)
+    for path, array in expected.items():
+        np.testing.assert_array_equal(found[path], array, err_msg=path)
+    said = capsys.readouterr().out
+    assert "8 variables stay as initialised, as the file has none: decoder/auxiliary_classifier, decoder/auxi" in said
+    assert ("tables resized from 4x4 to 6x6 patches" in said) == (recipe is upernet)
+
+
+@pytest.mark.parametrize(
+    ("pretraining", "recipe", "message"),
+    [
+        (mdp_swin, upernet, r"encoder, beit, has no names in files .* \(Swin with UperNet\)\. It has names in mmseg,"),
+        (mdp_beit, upernet_swin, r"encoder, swin, has no names in files .* \(BEiT with UperNet\)\. It has names in "),
+        (
+            mdp,
+            upernet,
+            r"does not fit the network .*\nIts encoder is a resnet, the recipe's is a beit\.(.|\n)*mode=inspect",
+        ),
+    ],
+)
+def test_a_pretrained_run_of_another_encoder_is_refused(pretraining, recipe, message, tmp_path):
+    run = save_run(tmp_path / "run", drawn(shrunk(pretraining, side=64)), task="prototype_pretraining")
+    ours = drawn(shrunk(recipe, side=64), seed=1)
+    before = variables(ours)
+    with pytest.raises(UserError, match=message):
+        convert.load_torch(ours, run)
+    for path, array in variables(ours).items():
+        np.testing.assert_array_equal(array, before[path])
 
 
 def test_damaged_or_missing_parts_of_a_run_are_said(tmp_path):

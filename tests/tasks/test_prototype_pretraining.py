@@ -170,6 +170,19 @@ def test_without_a_bank_each_image_is_contrasted_with_its_other_view():
     assert set(found) == {"first_view", "second_view"}
 
 
+@pytest.mark.parametrize("kind", BANKS)
+def test_images_that_are_void_alone_give_terms_and_gradients_of_0(kind):
+    """There are no cells to take a mean over, and no prototype to pull to."""
+    config, batch = recipe(kind), batch_of()
+    images = {name: x for name, x in batch.items() if "image" in name}
+    void = batch | {name: np.full_like(x, 255) for name, x in batch.items() if "label" in name}
+    terms = terms_of(config, void, KEYS)
+    assert len(terms) == 3 - (kind == "none") and all(float(term) == 0 for term in terms.values())
+    gradients = jax.grad(lambda images: sum(terms_of(config, void | images, KEYS).values()))(images)
+    for name, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, 0, err_msg=name)
+
+
 def test_every_clip_is_mixed_with_another_by_either_law_the_same_on_any_devices():
     config, batch = recipe("class"), batch_of()
     alone, together = (mixed_view(config, batch, num_devices) for num_devices in (1, 4))

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 GOLDEN = pathlib.Path(__file__).with_name("golden_steps.json")
-CHANGED = """{name}: the first training step has other numbers than it had:
+CHANGED = """{name}: the training step has other numbers than it had:
 {parted}
 If your change was not meant to change what is trained, look for what it did. If it was, write the new numbers down,
 look at the difference, and say in the commit's message why they changed:

@@ -1,4 +1,5 @@
-"""Training steps of decoders that remember: on one device and on eight the same, and every parameter moves."""
+"""Training steps of decoders that remember: on one device and on eight the same, also after a stop between them; and
+every parameter moves."""
 
 import functools
 
@@ -11,6 +12,7 @@ from configs import memory_b
 from configs.parts import training
 from tests.inference.test_memory_decoders import recipe
 from tests.models import small_network
+from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers
 from vspw_jax.models.temporal import feature_memory
@@ -27,6 +29,7 @@ def known():
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_network.register(monkeypatch)
         yield
+    prepared.cache_clear()
 
 
 def batch_of(config):
@@ -39,8 +42,9 @@ def batch_of(config):
     }
 
 
-def trained(name, num_devices, steps=3, rate=0.05, parts=1, **changes):
-    """([metrics of each step], state before, state after), NumPy arrays."""
+@functools.cache
+def prepared(name, num_devices, rate=0.05, parts=1, **changes):
+    """(config, mesh, optimizer, the jitted step), each once, so that a step is compiled once."""
     config = recipe(name)
     config.optimizer = training.sgd(learning_rate=rate)  # Adam's first update would be the sign of rounding errors.
     config.schedule.warmup_steps = 0
@@ -51,16 +55,28 @@ def trained(name, num_devices, steps=3, rate=0.05, parts=1, **changes):
         config.model.decoder.truth_steps = 1
     if "memory_start_step" in config.loss.segmentation:
         config.loss.segmentation.memory_start_step = 1
-    batch = batch_of(config)
     mesh = make_mesh(8, 0, jax.devices()[:num_devices], accumulate=parts)
     graphdef, params, _ = train_state.describe(config)
     optimizer = optimizers.build(config, params)
-    state = train_state.new_state(config, optimizer, mesh)
-    step = train_step.make_train_step(config, graphdef, optimizer, mesh)
-    before, metrics = jax.tree.map(np.array, state), []
+    return config, mesh, optimizer, train_step.make_train_step(config, graphdef, optimizer, mesh)
+
+
+def advanced(made, state, steps):
+    """([metrics of each step], state after them) of what `prepared` gives."""
+    config, mesh, _, step = made
+    batch, metrics = placement.to_global(mesh, batch_of(config), config.train.accumulate), []
     for _ in range(steps):
-        state, values = step(state, placement.to_global(mesh, batch, parts), train_step.seed_of(config))
+        state, values = step(state, batch, train_step.seed_of(config))
         metrics.append({name: float(value) for name, value in values.items()})
+    return metrics, state
+
+
+def trained(name, num_devices, steps=3, **fields):
+    """([metrics of each step], state before, state after), NumPy arrays."""
+    made = config, mesh, optimizer, _ = prepared(name, num_devices, **fields)
+    state = train_state.new_state(config, optimizer, mesh)
+    before = jax.tree.map(np.array, state)
+    metrics, state = advanced(made, state, steps)
     return metrics, before, jax.tree.map(np.array, state)
 
 
@@ -102,6 +118,36 @@ def test_eight_devices_learn_what_one_does(run, name):
         lambda path, pair: np.testing.assert_allclose(*pair, rtol=1e-3, atol=1e-4, err_msg=path),
         jax.tree.map(lambda *pair: np.stack(pair), eight["model_state"], one["model_state"]),
     )
+
+
+def differing(first, second):
+    """Paths of arrays that are not the same to the last bit in two trees."""
+    paths = []
+    placement.map_with_path(
+        lambda path, pair: paths.append(path) if pair[0].tobytes() != pair[1].tobytes() else None,
+        jax.tree.map(lambda *pair: np.stack(pair), first, second),
+    )
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [*((name, {}) for name in NETWORKS), ("ssltm", {"cluster_update": "ema"})]
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(run, name, changes, tmp_path):
+    """Of three steps two are made after a checkpoint, which has what was remembered until then."""
+    metrics, _, whole = run(name, 8, **changes)
+    made = config, mesh, optimizer, _ = prepared(name, 8, **changes)
+    _, state = advanced(made, train_state.new_state(config, optimizer, mesh), 1)
+    checkpoints = Checkpoints(tmp_path, keep=1, in_background=False)
+    checkpoints.save(1, state)
+    stopped = jax.tree.map(np.array, state)
+    restored = train_state.restore_state(config, optimizer, checkpoints, mesh)
+    checkpoints.close()
+    again, resumed = advanced(made, restored, 2)
+    assert again == metrics[1:]
+    assert differing(resumed, whole) == []
+    moved = {path.rpartition("/")[2] for path in differing(stopped["model_state"], whole["model_state"])}
+    assert moved >= ({"rows_KGC"} if changes else {"rows_KC"} if "memory" in metrics[0] else set())
 
 
 def test_a_memory_learns_from_all_parts_of_a_batch_as_from_the_whole():
