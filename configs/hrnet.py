@@ -5,18 +5,18 @@
 
 Every value carries its source, here or in configs/parts/: "paper" is Positive-Negative Equal Contrastive Loss for
 Semantic Segmentation (Wang et al., 2022), which knows no VSPW: its column of ADE20K counts, whose 150 classes are most
-like VSPW's; "mmseg", on which its code is built, is open-mmlab/mmsegmentation
-configs/hrnet/fcn_hr48_4xb4-160k_ade20k-512x512.py and its bases; "ours" a choice of this codebase. mmseg publishes
-42.02 mIoU on ADE20K.
+like VSPW's. Sizes "cityscapes", "coco_stuff" and "ade20k" are as its table 1 has them; "mmseg", on which its code is
+built, is open-mmlab/mmsegmentation configs/hrnet/fcn_hr48_4xb4-160k_ade20k-512x512.py and its bases; "ours" a choice of
+this codebase. mmseg publishes 42.02 mIoU on ADE20K.
 """
 
 from ml_collections import ConfigDict
 
-from configs.parts import data, losses, models, running, sizes, training
+from configs.parts import data, losses, models, running, sizes, targets, training
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
+    """The recipe for VSPW ("full"), for a data set of `targets.PNE`, or as a laptop trains it in minutes ("demo")."""
     config = ConfigDict()
     config.seed = 0
     config.init_from = ""  # A PyTorch checkpoint that a new workdir starts from; mmseg: HRNetV2-W48 of ImageNet.
@@ -38,4 +38,4 @@ def get_config(size: str = "full") -> ConfigDict:
     # Two thirds of the crop, as in the other recipes; mmseg scores the whole image at once. One softmax.
     config.evaluate = running.evaluate(stride=(341, 341), double_softmax=False)
     config.run = running.run()
-    return sizes.sized(config, size, sizes.shrink_hrnet)
+    return sizes.sized(config, size, sizes.shrink_hrnet, targets.PNE)

@@ -12,12 +12,12 @@ What does not stand here is as in configs/deeplabv3.py: crop 512, batch 16 and S
 from ml_collections import ConfigDict
 
 from configs import deeplabv3
-from configs.parts import losses, models, training
+from configs.parts import losses, models, sizes, training
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
-    config = deeplabv3.get_config(size)
+    config = sizes.sized(deeplabv3.get_config(), size, sizes.shrink_deeplabv3)
     decoder, loss = models.mcibi(), losses.memory_per_pixel()
     if size == "demo":
         decoder.update(dim=96, dilations=(2, 4, 6), auxiliary_dim=32)  # Twelve cells a side.

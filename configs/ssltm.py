@@ -17,12 +17,12 @@ configs/deeplabv3.py, whose encoder it has.
 from ml_collections import ConfigDict
 
 from configs import deeplabv3
-from configs.parts import losses, models, training
+from configs.parts import losses, models, sizes, training
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
-    config = deeplabv3.get_config(size)
+    config = sizes.sized(deeplabv3.get_config(), size, sizes.shrink_deeplabv3)
     config.model.decoder = decoder = models.ssltm()
     config.loss.segmentation = losses.clustered_per_pixel()
     # A reference, the short-term frames, of which the last is the query: the one that an epoch chooses and that counts.

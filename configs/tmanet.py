@@ -12,12 +12,12 @@ is as in configs/deeplabv3.py, which has the same code under it: crop 512, not 7
 from ml_collections import ConfigDict
 
 from configs import deeplabv3
-from configs.parts import models, training
+from configs.parts import models, sizes, training
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
-    config = deeplabv3.get_config(size)
+    config = sizes.sized(deeplabv3.get_config(), size, sizes.shrink_deeplabv3)
     decoder = models.tmanet()
     if size == "demo":
         decoder.update(dim=96, key_dim=16, value_dim=32, auxiliary_dim=32)

@@ -13,7 +13,7 @@ def attached(config: ConfigDict, size: str) -> ConfigDict:
     """The recipe with the loss; `size` is that of the recipe."""
     projection = config.model.projection = models.projection()
     projection.input = "decoder"  # Paper section 4.2.2 and released: what the classifier reads.
-    projection.hidden = 512 if size == "full" else 32  # Released.
-    projection.dim = 256 if size == "full" else 32  # Released.
+    projection.hidden = 32 if size == "demo" else 512  # Released.
+    projection.dim = 32 if size == "demo" else 256  # Released.
     config.loss.pne = losses.pne()
     return config

@@ -1,22 +1,31 @@
-"""A recipe's two sizes: as published ("full"), and one that a laptop trains in minutes ("demo")."""
+"""A recipe's sizes: as published ("full"), one that a laptop trains in minutes ("demo"), and those for data sets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
-from configs.parts import data
+from configs.parts import data, targets
 
 
-def sized(config: ConfigDict, size: str, shrink: Callable[[ConfigDict], None]) -> ConfigDict:
-    """The recipe at the size asked for; `shrink` turns it into its demo.
+def sized(
+    config: ConfigDict,
+    size: str,
+    shrink: Callable[[ConfigDict], None],
+    data_sets: Mapping[str, targets.Target] | None = None,
+) -> ConfigDict:
+    """The recipe at the size asked for; `shrink` turns it into its demo, `data_sets` are its other sizes.
 
     Raises:
-      ValueError: another size than "full" or "demo".
+      ValueError: there is no such size.
     """
+    data_sets = data_sets or {}
     if size == "demo":
         shrink(config)
+    elif size in data_sets:
+        targets.aim(config, data_sets[size])
     elif size != "full":
-        raise ValueError(f"unknown size {size!r}: expected 'full' or 'demo'")
+        *others, last = map(repr, ("full", "demo", *data_sets))
+        raise ValueError(f"unknown size {size!r}: expected {', '.join(others)} or {last}")
     return config
 
 

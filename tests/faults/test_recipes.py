@@ -142,6 +142,10 @@ def test_no_recipe(refused, tmp_path, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
     refused(["no recipe configs/nope.py", "configs/nce.py"], "--config=configs/nope.py")
     refused(["unknown size 'big'", "'full' or 'demo'"], "--config=configs/nce.py:big")
+    sizes = ["'full', 'demo', 'cityscapes', 'coco_stuff' or 'ade20k'"]
+    refused(sizes, "--config=configs/deeplabv3.py:nonsense")
+    # Another network on DeepLabV3's recipe has none of its data sets.
+    refused(["unknown size 'ade20k'", "'full' or 'demo'"], "--config=configs/tmanet.py:ade20k")
 
 
 def run_alone(request, folder, *arguments):

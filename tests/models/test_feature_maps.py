@@ -1,5 +1,9 @@
 """The seam between encoders and decoders: maps of any width and stride fit, a recipe that does not is refused."""
 
+import functools
+import pathlib
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +15,13 @@ from configs import nce
 from configs.parts import models
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import layers, segmenter
+from vspw_jax.models.decoders.mask2former import Mask2Former
 from vspw_jax.models.decoders.upernet import UperNet
 from vspw_jax.models.encoders.encoder import Encoder, FeatureMap
 from vspw_jax.parallel import placement
 from vspw_jax.tasks import task
 
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 HEIGHT, WIDTH, CLASSES = 48, 80, 5
 DILATED = {"widths": (8, 16, 24, 32), "strides": (4, 8, 8, 8)}
 """A ResNet's maps at output stride 8, a thirty-second as wide."""
@@ -219,3 +225,60 @@ def test_a_loss_on_a_map_that_there_is_not_is_refused(encoder, level):
     config.loss.nce.level = level + 1
     with pytest.raises(UserError, match=f"loss.nce.level is {level + 1}: expected 0 to {level}"):
         task.check(config)
+
+
+def demos():
+    """`config.model` of all recipes' demos."""
+    recipes = (runpy.run_path(str(path))["get_config"] for path in sorted(CONFIGS.glob("*.py")))
+    return [get_config("demo").model for get_config in recipes]
+
+
+SMALL = (64, 96)
+DEMOS = demos()
+ENCODERS = {model.encoder.name: model.encoder for model in DEMOS}
+HEADS = {model.decoder.name: model.decoder for model in DEMOS}
+DECODERS = {
+    "upernet": HEADS["upernet"],
+    "mask2former": HEADS["mask2former"],
+    "deeplabv3": HEADS["deeplabv3"],
+    "fcn on all maps": HEADS["fcn"],
+    "fcn on one map": {**HEADS["fcn"], "inputs": models.fcn().inputs},
+    "ocrnet on all maps": HEADS["ocrnet"],
+    "ocrnet on one map": {**HEADS["ocrnet"], "inputs": models.ocrnet_vspw().inputs},
+}
+
+
+def test_all_encoders_and_the_demos_decoders_are_combined():
+    assert ENCODERS.keys() == segmenter.ENCODERS.keys() - {"convolutions"}
+    assert DECODERS["fcn on all maps"].inputs != DECODERS["fcn on one map"]["inputs"]
+    assert DECODERS["ocrnet on all maps"].inputs != DECODERS["ocrnet on one map"]["inputs"]
+
+
+@functools.cache
+def maps_of(encoder):
+    """Shapes of an encoder's maps, of two images."""
+    config = ENCODERS[encoder]
+    make = lambda: segmenter.ENCODERS[encoder](config, SMALL, "none", dtype=jnp.float32, rngs=nnx.Rngs(0))
+    return jax.eval_shape(lambda image: make()(image), jax.ShapeDtypeStruct((2, *SMALL, 3), jnp.float32))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_works_under_every_decoder(encoder, decoder):
+    """No pair is refused. Shapes alone are worked out."""
+    model = models.network(ENCODERS[encoder].copy_and_resolve_references(), ConfigDict(DECODERS[decoder]), SMALL)
+    segmenter.check(model)
+    kind, described = segmenter.decoder_of(model), segmenter.maps_of(model)
+    make = lambda: kind(described, CLASSES, model.decoder, "none", dtype=jnp.float32, rngs=nnx.Rngs(0))
+    outputs = jax.eval_shape(lambda maps: make()(maps), maps_of(encoder))
+    assert [x.shape for x in maps_of(encoder)] == [
+        (2, SMALL[0] // x.stride, SMALL[1] // x.stride, x.width) for x in described
+    ]
+    assert outputs["features_NHWC"].shape[-1] == kind.features_width(model.decoder)
+    reads_all = decoder in ("upernet", "mask2former") or decoder.endswith("all maps")
+    stride = described[0 if reads_all else -1].stride
+    size = (SMALL[0] // stride, SMALL[1] // stride)
+    if kind is Mask2Former:
+        assert outputs["mask_logits_NQHW"].shape == (2, model.decoder.num_queries, *size)
+    else:
+        assert outputs["logits_NHWC"].shape == (2, *size, CLASSES)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import ade20k, cityscapes, pascal_voc
+from configs.parts import targets
+from data_prep import ade20k, cityscapes, coco_stuff, pascal_voc
 from tests.inputs import frames
 from vspw_jax.checkpoints import run_classes
 from vspw_jax.inference import sliding_window
@@ -23,6 +24,11 @@ LAYOUTS = {
         ("images/training/a.jpg", "annotations/training/a.png"),
         (0, 3, 150),
     ),
+    "coco_stuff": (
+        coco_stuff.convert,
+        ("images/train2017/a.jpg", "annotations/train2017/a.png"),
+        (0, 181, 255),
+    ),
     "voc": (
         pascal_voc.convert,
         ("JPEGImages/a.jpg", "SegmentationClass/a.png"),
@@ -37,14 +43,26 @@ LAYOUTS = {
 """By size: the converter, the files of an image and its mask, and the mask's values."""
 TESTED_AT = {
     "ade20k": ((512, 683), (512, 704)),
+    "coco_stuff": ((480, 640), (512, 704)),
     "voc": ((375, 500), (512, 704)),
     "cityscapes": ((1024, 2048), (1024, 2048)),
 }
 """By size: a frame, and what mmsegmentation's test makes of it, up to multiples of 32; height and width."""
-CLASSES = {"ade20k": 150, "voc": 21, "cityscapes": 19}
-TARGETS = [
-    (path.name, size) for path in sorted(CONFIGS.glob("*.py")) for size in runpy.run_path(str(path)).get("TARGETS", ())
-]
+CLASSES = {"ade20k": 150, "coco_stuff": 171, "voc": 21, "cityscapes": 19}
+CONVOLUTIONS, TRANSFORMERS = ("deeplabv3", "hrnet", "ocrnet"), ("upernet_swin",)
+PNE = [f"{name}{loss}" for name in (*CONVOLUTIONS, *TRANSFORMERS) for loss in ("", "_pne")]
+TARGETS = [("mdp_finetune", size) for size in targets.MDP] + [(name, size) for name in PNE for size in targets.PNE]
+"""Recipes and their sizes for data sets."""
+TABLE_1 = {
+    "cityscapes": (40_000, 0.01, 8, 0.0005),
+    "coco_stuff": (60_000, 0.001, 16, 0.0005),
+    "ade20k": (160_000, 0.01, 16, 0.0005),
+}
+"""Of paper 004: training iterations, learning rate, batch size, weight decay rate."""
+
+
+def recipe_at(name, size):
+    return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"](size)
 
 
 @pytest.fixture
@@ -68,7 +86,7 @@ def records_of(tmp_path):
 
 @pytest.mark.parametrize(("recipe", "size"), TARGETS)
 def test_a_data_sets_size_learns_its_own_classes(recipe, size, records_of, tmp_path):
-    config = runpy.run_path(str(CONFIGS / recipe))["get_config"](size).lock()
+    config = recipe_at(recipe, size).lock()
     checks.check_recipe(config)
     config.data.records = records_of(size)
     known = run_classes.of_run(config, tmp_path / "run", trains=True)
@@ -80,7 +98,32 @@ def test_a_data_sets_size_learns_its_own_classes(recipe, size, records_of, tmp_p
 
 @pytest.mark.parametrize(("recipe", "size"), TARGETS)
 def test_a_frame_is_scored_at_the_size_of_the_published_test(recipe, size):
-    config = runpy.run_path(str(CONFIGS / recipe))["get_config"](size)
+    config = recipe_at(recipe, size)
     frame, wanted = TESTED_AT[size]
     (scale,) = config.evaluate.scales
     assert sliding_window.input_size(*frame, tuple(config.model.image_size), scale) == wanted
+
+
+@pytest.mark.parametrize("size", TABLE_1)
+@pytest.mark.parametrize("recipe", PNE)
+def test_paper_004s_recipes_have_its_settings(recipe, size):
+    """A Swin learns by AdamW, whose rate the paper does not state."""
+    config, full = recipe_at(recipe, size), recipe_at(recipe, "full")
+    iterations, rate, batch, decay = TABLE_1[size]
+    assert (config.train.steps, config.train.epochs, config.train.batch) == (iterations, 0, batch)
+    if recipe.startswith(TRANSFORMERS):
+        assert config.optimizer == full.optimizer and config.optimizer.name == "adamw"
+    else:
+        assert config.optimizer.name == "sgd" and config.optimizer.momentum == 0.9
+        assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (rate, decay)
+        assert config.schedule.power == 0.9
+    assert ("pne" in config.loss) == recipe.endswith("_pne")
+    if "pne" in config.loss:  # Released: of Cityscapes.
+        assert (config.model.projection.hidden, config.model.projection.dim) == (512, 256)
+
+
+@pytest.mark.parametrize("recipe", ["mdp_finetune", *PNE])
+def test_the_full_size_is_ade20ks_for_vspw(recipe):
+    full, ade20k = recipe_at(recipe, "full"), recipe_at(recipe, "ade20k")
+    ade20k.data.update(records="data/vspw/records", classes="main")
+    assert ade20k.to_dict() == full.to_dict()
