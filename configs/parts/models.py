@@ -16,7 +16,8 @@ def network(encoder: ConfigDict, decoder: ConfigDict, image_size: tuple[int, int
     model.image_size = image_size  # Crop, height and width.
     model.num_classes = 124  # VSPW.
     model.dtype = "float32"  # Of the computation; parameters are always float32. ViT-Adapter: no fp16.
-    model.remat = "full"  # "none", "dots" or "full": what the backward pass recomputes. ViT-Adapter: with_cp.
+    # "none", "dots" or "full": what the backward pass recomputes; or "auto": as little as a device's memory asks for.
+    model.remat = "full"  # ViT-Adapter: with_cp.
     model.encoder, model.decoder = encoder, decoder
     return model
 

@@ -70,7 +70,7 @@ BAD_FLAGS = {
     "clips": (["--config.data.frames=11"], ["No video of", "the longest has 10 frames", "11 frames 3 apart need 31"]),
     "wide clips": (["--config.data.frame_gap=10"], ["the longest has 10 frames", "2 frames 10 apart need 11"]),
     "afterwards": (["--config.run.afterwards=('evalute',)"], ["run.afterwards is 'evalute'", "'evaluate'"]),
-    "remat": (["--config.model.remat=some"], ["model.remat is 'some'", "dots, full, none"]),
+    "remat": (["--config.model.remat=some"], ["model.remat is 'some'", "auto, dots, full, none"]),
     "input of another mode": (
         ["--mode=evaluate", "--input=a.mp4"],
         ["--mode=evaluate does not read --input", "--mode=predict and --mode=replay"],

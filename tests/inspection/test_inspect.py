@@ -81,6 +81,10 @@ def test_memory_of_the_step_is_told_for_each_device_and_remat(tiny_config, monke
     of = {remat: step_cost.step_memory(tiny_config, mesh, remat) for remat in ("full", "none")}
     assert of["none"] > of["full"] >= batch // devices * 24 * 2**10
     assert tiny_config.model.remat == "dots"
+    tiny_config.model.remat = "auto"
+    *lines, last = report.describe_memory(tiny_config)[1:]
+    assert [line.split(" with ")[1] for line in lines] == [f"model.remat={name}" for name in ("none", "dots", "full")]
+    assert "model.remat=auto takes the first" in last
 
 
 def test_inspecting_the_recipe_needs_neither_data_nor_workdir(command_line, tiny_flags, tmp_path):

@@ -13,7 +13,7 @@ from vspw_jax.inspection import step_cost
 from vspw_jax.interop import checkpoint_file, loading
 from vspw_jax.interop.exported_tensors import leaves_by_path
 from vspw_jax.parallel.mesh import make_mesh
-from vspw_jax.training import optimizers, train_state
+from vspw_jax.training import optimizers, rematerialisation, train_state
 
 
 def describe_memory(config: ConfigDict) -> list[str]:
@@ -24,9 +24,15 @@ def describe_memory(config: ConfigDict) -> list[str]:
         mesh = make_mesh(devices=jax.devices()[:1])
     here = f"{mesh.size} x {jax.devices()[0].device_kind}, {config.train.batch / mesh.size:g} clips each"
     lines = [f"Compiled for {here}, a step needs on each beside weights and state:"]
-    for remat in dict.fromkeys((config.model.remat, "full", "none")):
-        own = " (this recipe)" if remat == config.model.remat else ""
-        lines.append(f"  {step_cost.step_memory(config, mesh, remat) / 2**30:7.2f} GiB with model.remat={remat}{own}")
+    own = config.model.remat
+    policies = rematerialisation.FROM_LEAST if own == rematerialisation.AUTO else dict.fromkeys((own, "full", "none"))
+    for remat in policies:
+        mark = " (this recipe)" if remat == own else ""
+        lines.append(f"  {step_cost.step_memory(config, mesh, remat) / 2**30:7.2f} GiB with model.remat={remat}{mark}")
+    if own == rematerialisation.AUTO:
+        lines.append(
+            "model.remat=auto takes the first that fits into memory; on devices that do not tell theirs, full."
+        )
     return lines
 
 
@@ -39,11 +45,12 @@ def describe(config: ConfigDict) -> str:
     total = sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(params))
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     flops = step_cost.step_flops(config)
+    counted = " (model.remat=auto: as full)" if config.model.remat == rematerialisation.AUTO else ""
     overview = parameter_overview.get_parameter_overview(params, include_stats=False)
     return (
         f"{config}\n{overview}\n"
         f"Parameters: {total:,} ({total / 1e6:.2f} M). Weights and optimizer state: {state_bytes / 2**30:.2f} GiB.\n"
-        f"A step of {config.train.batch} clips of {config.data.frames} frames: {flops / 1e12:.2f} TFLOP."
+        f"A step of {config.train.batch} clips of {config.data.frames} frames: {flops / 1e12:.2f} TFLOP{counted}."
     )
 
 

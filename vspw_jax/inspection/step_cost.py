@@ -1,6 +1,5 @@
 """What a training step costs, from its trace and its compiled program: operations and memory; nothing is run."""
 
-import copy
 import math
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from vspw_jax.data import views
 from vspw_jax.models import attention
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh, quick_compilation
-from vspw_jax.training import optimizers, train_state, train_step
+from vspw_jax.training import optimizers, rematerialisation, train_state, train_step
 from vspw_jax.training.train_state import State
 
 
@@ -87,8 +86,7 @@ def placed_shapes(config: ConfigDict, mesh: Mesh, state: State, batch: dict, see
 
 def step_memory(config: ConfigDict, mesh: Mesh, remat: str) -> int:
     """Temporary bytes of the compiled training step on each device of a mesh, beside weights, state and batch."""
-    config = copy.deepcopy(config).unlock()
-    config.model.remat = remat
+    config = rematerialisation.with_policy(config, remat)
     step, shapes = abstract_step(config, mesh)
     # Only the buffers matter, which the code's level of optimisation does not change.
     compiled = step.lower(*placed_shapes(config, mesh, *shapes)).compile(compiler_options=quick_compilation())

@@ -40,6 +40,7 @@ REMAT_POLICIES = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
+    "auto": jax.checkpoint_policies.nothing_saveable,  # Until training chooses: `training/rematerialisation.py`.
 }
 
 normal_02 = nnx.initializers.normal(0.02)

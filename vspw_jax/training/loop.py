@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ from vspw_jax.tasks import task
 from vspw_jax.training import checks, class_weights, length, non_finite, optimizers, replay, train_state, train_step
 from vspw_jax.training.first_state import first_state
 from vspw_jax.training.preemption import Stopped, StopRequest
+from vspw_jax.training.rematerialisation import fitting_step, possible_steps
 from vspw_jax.training.train_state import State
 
 Batches = Iterator[dict[str, np.ndarray]]
@@ -68,7 +69,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
             first_step, last_step = int(state["step"]), config.train.steps
             checkpoints.check_room(state, saves=math.ceil((last_step - first_step) / config.run.save_every))
 
-            make_step = train_step.make_train_step(config, graphdef, optimizer, mesh)
+            steps = possible_steps(config, graphdef, optimizer, mesh)
             batches = pipeline.batches_of_run(config, first_step)
             images_per_step = config.train.batch * config.data.frames
             observer = Observer(workdir, first_step, last_step, images_per_step, goodput, config.run.wandb)
@@ -77,7 +78,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
             run = Run(config, workdir, mesh, checkpoints, observer, pictures, goodput, trace)
             # However it ends, a save that has begun is finished, and so are the processes that read.
             with contextlib.closing(observer), contextlib.closing(batches), contextlib.closing(trace):
-                return run.through(state, make_step, batches, stop or StopRequest())
+                return run.through(state, steps, batches, stop or StopRequest())
 
 
 def claimed(
@@ -162,8 +163,8 @@ class Run:
     trace: Trace
     unread: dict[int, dict[str, jax.Array]] = dataclasses.field(default_factory=dict)
 
-    def through(self, state: State, make_step: Callable, batches: Batches, stop: StopRequest) -> State:
-        """Makes the steps that are left; the state after the last one."""
+    def through(self, state: State, steps: Mapping[str, Any], batches: Batches, stop: StopRequest) -> State:
+        """Makes the steps that are left, by that of `possible_steps` which fits; the state after the last one."""
         first_step, last_step, seed = int(state["step"]), self.config.train.steps, train_step.seed_of(self.config)
         try:
             for step in range(first_step + 1, last_step + 1):
@@ -172,7 +173,7 @@ class Run:
                 batch = self.read(batches, stop)
                 if step == first_step + 1:
                     with self.goodput.elsewhere("compiling"):
-                        make_step = stop.unless_requested(compiled, make_step, state, batch, seed)
+                        make_step = stop.unless_requested(fitting_step, steps, compiled, self.mesh, state, batch, seed)
                     self.goodput.begin_steps()
                 state, self.unread[step] = make_step(state, batch, seed)
                 self.after(step, state, stop)
