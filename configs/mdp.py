@@ -76,4 +76,3 @@ def shrink(config: ConfigDict, shrink_network: Callable[[ConfigDict], None]) -> 
     config.train.steps = 200
     config.run.update(afterwards=(), save_every=100)
     data.draw_images(config.data.mixture.coco_stuff)
-    config.data.classes = "main"  # Classes are counted before the demo has drawn its data.

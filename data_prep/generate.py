@@ -24,7 +24,7 @@ from data_prep.drawing import colours, layouts
 from vspw_jax.buckets import arguments
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose, differing, run_program
-from vspw_jax.data import records
+from vspw_jax.data import mixture, records
 from vspw_jax.files import ownership
 from vspw_jax.parallel import processes
 
@@ -121,11 +121,10 @@ def for_recipe(config: ConfigDict) -> None:
     """
     with processes.first_alone("data"):
         for data in (config.data, *config.data.mixture.values()):
-            options = data.get("generate")
-            if options and data.records == options.records:
-                if not records.exist(options.records):
-                    _make(options)
-                _check_drawing(options)
+            if mixture.is_drawn(data):
+                if not records.exist(data.records):
+                    _make(data.generate)
+                _check_drawing(data.generate)
 
 
 def _make(options: ConfigDict) -> None:

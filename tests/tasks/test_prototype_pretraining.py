@@ -10,21 +10,25 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from configs import mdp
+from configs import mdp, mdp_finetune
 from configs.parts import losses, models, training
+from data_prep import generate
 from tests.losses.test_prototypes import equation_2, equation_8
 from tests.tasks.test_task import steps_of
+from vspw_jax.checkpoints import run_classes
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixing
+from vspw_jax.interop import checkpoint_file, convert
 from vspw_jax.losses import patch_labels
+from vspw_jax.models import segmenter
 from vspw_jax.models.banks.class_bank import ClassBank
 from vspw_jax.models.banks.region_bank import RegionBank
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import DATA_AXES, make_mesh
 from vspw_jax.tasks import prototype_pretraining
 from vspw_jax.tasks.prototype_pretraining import PrototypePretraining
-from vspw_jax.training import checks, optimizers, train_state, train_step
+from vspw_jax.training import checks, loop, optimizers, train_state, train_step
 
 CLIPS, SIDE, CELLS, K = 4, 8, 2, 6
 """K as in the loops of the losses."""
@@ -307,6 +311,39 @@ BAD = {
     "afterwards": ({"run.afterwards": ("evaluate",)}, "run.afterwards asks for evaluate, .* trains no classifier"),
     "no average": ({"ema": None}, "whose teacher is an average of the weights"),
 }
+
+
+NARROW = {
+    "model.image_size": (32, 32),
+    "model.encoder.width": 4,
+    "model.decoder.dim": 8,
+    "model.projection.hidden": 8,
+    "model.projection.dim": 4,
+    "model.bank.slots": 2,
+    "loss.prototypes.weights.mixed": 0.0,  # A pass less to compile.
+    "evaluate.stride": (32, 32),
+    "train.steps": 2,
+}
+
+
+def test_a_drawn_set_keeps_its_own_classes_and_fine_tuning_starts_from_the_run(generated_records, tmp_path, capsys):
+    """Its classes are counted before it is drawn."""
+    config, workdir = mdp.get_config("demo"), tmp_path / "run"
+    config.update_from_flattened_dict({**NARROW, "data.records": str(generated_records)})
+    images = config.data.mixture.coco_stuff
+    images.generate.update(train=8, val=1, height=48, width=64, source=str(tmp_path / "images"))
+    images.records = images.generate.records = str(tmp_path / "records")
+    run_classes.adopt(config.lock(), run_classes.of_run(config, workdir, trains=True), is_stated=False)
+    generate.for_recipe(config)
+    loop.train(config, workdir)
+    assert len(run_classes.kept(workdir)) == config.model.num_classes == 124 + 171 + 1
+    images_SK = checkpoint_file.read(workdir).tensors["bank/images_SK"].read()
+    assert images_SK.shape == (2, 296) and images_SK[:, :124].any() and images_SK[:, 124:].any()
+
+    tuned = mdp_finetune.get_config("demo").model
+    tuned.update_from_flattened_dict({"encoder.width": 4, "decoder.dim": 8})
+    convert.load_torch(segmenter.build(tuned, jax.random.key(0)), workdir)
+    assert "classifier that was not trained there: ours stays as initialised" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])

@@ -16,11 +16,12 @@ stream they are a member of their own, of the same records. The other members ke
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from vspw_jax.classes import class_union
+from vspw_jax.classes import class_union, label_maps
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError, choose, listed
 from vspw_jax.data import clips, labelled_frames, records
@@ -159,19 +160,36 @@ def has_own_classes(config: ConfigDict) -> bool:
 
 
 def classes_of(config: ConfigDict) -> ClassList | None:
-    """The classes of a mixture's labels, as far as records are there; None where some are missing that it needs.
+    """The classes of a mixture's labels; None where records are missing that it needs and that no recipe draws.
 
     Raises:
-      UserError: records of an older layout, or an unknown value of `config.classes`.
+      UserError: records of an older layout, or an unknown value of `config.classes` or of a drawing's layout.
     """
     own = has_own_classes(config)
-    places = {MAIN: config.records}
+    sets = {MAIN: config}
     if own:
-        places |= {name: config.mixture[name].records for name in sorted(config.mixture)}
-    if not all(records.exist(path) for path in places.values()):
+        sets |= {name: config.mixture[name] for name in sorted(config.mixture)}
+    metadata = {name: _metadata(data) for name, data in sets.items()}
+    found = {name: records.labels_of(one, own) for name, one in metadata.items() if one}
+    if len(found) < len(sets):
         return None
-    found = ((name, records.labels_of(records.read_metadata(path), own)) for name, path in places.items())
-    return class_union.of((name, labels.dataset, labels.classes) for name, labels in found)
+    return class_union.of((name, labels.dataset, labels.classes) for name, labels in found.items())
+
+
+def is_drawn(data: ConfigDict) -> bool:
+    """Whether the recipe draws a data set itself: `config.data` or a member, whose records are not replaced."""
+    return "generate" in data and data.records == data.generate.records
+
+
+def _metadata(data: ConfigDict) -> dict[str, Any] | None:
+    """What the records of a data set say of its labels, or will say once they are drawn; None where there are none."""
+    if records.exist(data.records):
+        return records.read_metadata(data.records)
+    if not is_drawn(data):
+        return None
+    dataset = data.generate.layout
+    numbering, *_ = choose(label_maps.NUMBERINGS, dataset, "data.generate.layout")  # All have the same classes.
+    return {"dataset": dataset, "numbering": numbering}
 
 
 def _member(name: str, field: str, config: ConfigDict, split: str, own: bool) -> Member:
