@@ -22,6 +22,7 @@ def get_config(size: str = "full") -> ConfigDict:
     sizes.sized(config, size, sizes.shrink_swin)
     if size == "demo":
         ssltm.shrink_ssltm(config)
+        config.model.decoder.inputs = "all"  # The coarsest map of its crop has 3x3 cells.
         config.data.frames = 1 + config.model.decoder.short_term
     else:
         config.optimizer.decoder_rate = 10.0  # Of the decoder, times the encoder's rate: VSS-CFFM.
