@@ -276,7 +276,7 @@ def run_export(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
 def run_inspect(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Prints the recipe, its parameters and what a step costs, and what is in `config.init_from`; needs no data."""
     of_checkpoint = report.describe_checkpoint(config)  # First: it fails sooner.
-    print(report.describe(config), flush=True)
+    print(report.describe(config, _config_flag()), flush=True)
     of_memory = []
     if config.run.compile_to_inspect:
         print("Compiling the step for its memory; --config.run.compile_to_inspect=False leaves that out.", flush=True)

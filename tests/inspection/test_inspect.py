@@ -1,9 +1,12 @@
 """The count of floating point operations against counts by hand, and the memory of compiled steps."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks.tpu_cost import __main__ as tpu_cost
 from vspw_jax.inspection import report, step_cost
 from vspw_jax.inspection.step_cost import matrix_flops
 from vspw_jax.parallel.mesh import make_mesh
@@ -94,7 +97,17 @@ def test_inspecting_the_recipe_needs_neither_data_nor_workdir(command_line, tiny
     for part in ("num_queries: 10", "decoder/cls_embed/kernel", "Parameters: ", "TFLOP"):
         assert part in output
     assert "GiB with model.remat" not in output
+    (command,) = re.findall(r"python -m benchmarks\.tpu_cost (.*) \(docs/devices\.md\)", output)
+    options = tpu_cost.parser().parse_args(command.split())
+    assert (options.recipe, options.size, options.crop, options.frames) == ("nce", "demo", 32, 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_the_tpu_cost_does_not_know_is_not_named(tiny_config, request, tmp_path):
+    configs = request.config.rootpath / "configs"
+    assert "--recipe=upernet --crop" in report.on_a_tpu(tiny_config, str(configs / "upernet.py"))
+    assert not report.on_a_tpu(tiny_config, str(tmp_path / "configs" / "upernet.py:demo"))
+    assert not report.on_a_tpu(tiny_config, str(configs / "released.py"))  # Its network is a file's.
 
 
 def test_the_full_recipe_has_the_released_parameters(command_line, request, tmp_path):

@@ -1,6 +1,7 @@
 """What a recipe amounts to: its fields, its parameters, the cost of a step. Trains nothing and needs no data."""
 
 import collections
+import pathlib
 import re
 
 import jax
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.inspection import step_cost
-from vspw_jax.interop import checkpoint_file, loading
+from vspw_jax.interop import checkpoint_file, loading, recipe_of_file
 from vspw_jax.interop.exported_tensors import leaves_by_path
 from vspw_jax.parallel.mesh import make_mesh
 from vspw_jax.training import optimizers, rematerialisation, train_state
@@ -36,8 +37,19 @@ def describe_memory(config: ConfigDict) -> list[str]:
     return lines
 
 
-def describe(config: ConfigDict) -> str:
-    """The report as text."""
+def on_a_tpu(config: ConfigDict, recipe: str) -> str:
+    """A line with the command that tells what a step costs on a TPU. It takes recipes of configs/ alone: else ""."""
+    name, _, size = recipe.partition(":")
+    path = pathlib.Path(name).resolve()
+    if path.parent != recipe_of_file.RECIPE.resolve().parent or recipe_of_file.is_named(recipe):
+        return ""
+    sized = f"--recipe={path.stem}{f' --size={size}' if size else ''}"
+    fields = f"{sized} --crop={max(config.model.image_size)} --frames={config.data.frames}"
+    return f"\nWhat it costs on a TPU: python -m benchmarks.tpu_cost {fields} (docs/devices.md)."
+
+
+def describe(config: ConfigDict, recipe: str = "") -> str:
+    """The report as text; `recipe` is what --config names."""
     _, params, _ = train_state.describe(config)
     state = jax.eval_shape(
         lambda key: train_state.init_state(config, optimizers.build(config, params), key), jax.random.key(0)
@@ -51,6 +63,7 @@ def describe(config: ConfigDict) -> str:
         f"{config}\n{overview}\n"
         f"Parameters: {total:,} ({total / 1e6:.2f} M). Weights and optimizer state: {state_bytes / 2**30:.2f} GiB.\n"
         f"A step of {config.train.batch} clips of {config.data.frames} frames: {flops / 1e12:.2f} TFLOP{counted}."
+        f"{on_a_tpu(config, recipe)}"
     )
 
 
