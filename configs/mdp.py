@@ -8,7 +8,7 @@ The paper is Multi-dataset Pretraining: A Unified Model for Semantic Segmentatio
 It has no public code. A ResNet-50 with DeepLabV3's ASPP and a projection learns from two views of every image, by
 MoCo v2's augmentation, and their mixtures, that pixels lie near the prototype of their class. Every value carries its
 source, here or in configs/parts/: "paper" is that paper, "ours" a choice of this codebase. The paper pretrains on
-Pascal VOC, ADE20K and COCO-Stuff; this recipe on VSPW and COCO-Stuff.
+Pascal VOC, ADE20K and COCO-Stuff: sizes "voc_ade20k" and "voc_ade20k_coco"; "full" is on VSPW and COCO-Stuff.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,32 @@ from ml_collections import ConfigDict
 
 from configs.parts import data, losses, models, running, sizes, training
 
+BESIDE_VOC = {
+    "voc_ade20k": {"ade20k": data.ade20k},
+    "voc_ade20k_coco": {"ade20k": data.ade20k, "coco_stuff": data.coco_stuff},
+}
+"""By size, what is learned together with Pascal VOC: the paper's table 1."""
+STEPS = {"voc_ade20k": 192_450, "voc_ade20k_coco": 931_700}
+"""Of 200 epochs: VOC's 10,582 images, ADE20K's 20,210, COCO-Stuff's 118,287."""
+
 
 def get_config(size: str = "full") -> ConfigDict:
-    """The recipe at its published size, or at one that a laptop trains in minutes (size "demo")."""
+    """The recipe at full size, on the paper's data (`BESIDE_VOC`), or as a laptop trains it in minutes ("demo")."""
     config = pretraining(network((224, 224)))  # Paper, section 4.1.
     config.optimizer = training.sgd(learning_rate=0.2, weight_decay=4e-5)  # Paper; momentum 0.9.
     config.schedule = training.cosine()  # Paper: to 0. By steps; MoCo's is by epochs.
-    return sizes.sized(config, size, lambda config: shrink(config, sizes.shrink_deeplabv3))
+    if size in BESIDE_VOC:
+        learn_beside_voc(config, size)
+    return sizes.sized(config, "full" if size in BESIDE_VOC else size, lambda c: shrink(c, sizes.shrink_deeplabv3))
+
+
+def learn_beside_voc(config: ConfigDict, size: str) -> None:
+    """Turns the recipe into one of `BESIDE_VOC`."""
+    config.train.steps = STEPS[size]
+    config.data.update(records="data/pascal_voc/records", epoch="frame")  # Each image as often as another.
+    config.data.mixture = ConfigDict({name: member("train") for name, member in BESIDE_VOC[size].items()})
+    for member in config.data.mixture.values():
+        member.min_mapped = 0.0
 
 
 def pretraining(model: ConfigDict) -> ConfigDict:

@@ -66,6 +66,13 @@ def coco_stuff(split: str) -> ConfigDict:
     return member
 
 
+def ade20k(split: str) -> ConfigDict:
+    """A split of ADE20K, taken as COCO-Stuff's."""
+    member = coco_stuff(split)
+    member.records = "data/ade20k/records"  # Written by data_prep.ade20k.
+    return member
+
+
 def draw_video(data: ConfigDict) -> None:
     """Has a recipe draw its own video, where its records are not replaced by others."""
     data.records = "data/demo/records"

@@ -1,4 +1,4 @@
-"""Sizes of recipes that are named after data sets: they learn these data sets' own classes."""
+"""Sizes of recipes that are named after data sets: they learn these data sets' own classes, all of several ones."""
 
 import pathlib
 import runpy
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import mdp
 from configs.parts import targets
 from data_prep import ade20k, cityscapes, coco_stuff, pascal_voc
 from tests.inputs import frames
 from vspw_jax.checkpoints import run_classes
+from vspw_jax.data import mixture
 from vspw_jax.inference import sliding_window
 from vspw_jax.training import checks
 
@@ -39,8 +41,13 @@ LAYOUTS = {
         (f"leftImg8bit/train/aachen/{STEM}_leftImg8bit.png", f"gtFine/train/aachen/{STEM}_gtFine_labelIds.png"),
         (0, 7, 33),
     ),
+    "coco_stuff": (
+        coco_stuff.convert,
+        ("images/train2017/a.jpg", "annotations/train2017/a.png"),
+        (0, 181, 255),
+    ),
 }
-"""By size: the converter, the files of an image and its mask, and the mask's values."""
+"""By data set: the converter, the files of an image and its mask, and the mask's values."""
 TESTED_AT = {
     "ade20k": ((512, 683), (512, 704)),
     "coco_stuff": ((480, 640), (512, 704)),
@@ -48,7 +55,8 @@ TESTED_AT = {
     "cityscapes": ((1024, 2048), (1024, 2048)),
 }
 """By size: a frame, and what mmsegmentation's test makes of it, up to multiples of 32; height and width."""
-CLASSES = {"ade20k": 150, "coco_stuff": 171, "voc": 21, "cityscapes": 19}
+CLASSES = {"ade20k": 150, "coco_stuff": 171, "voc": 21, "cityscapes": 19, "voc_ade20k": 171, "voc_ade20k_coco": 343}
+"""By size, how many outputs a network has; of more than 255 one is void's."""
 CONVOLUTIONS, TRANSFORMERS = ("deeplabv3", "hrnet", "ocrnet"), ("upernet_swin",)
 PNE = [f"{name}{loss}" for name in (*CONVOLUTIONS, *TRANSFORMERS) for loss in ("", "_pne")]
 TARGETS = [("mdp_finetune", size) for size in targets.MDP] + [(name, size) for name in PNE for size in targets.PNE]
@@ -67,19 +75,20 @@ def recipe_at(name, size):
 
 @pytest.fixture
 def records_of(tmp_path):
-    """records_of(size): records of a drawn image of that data set."""
+    """records_of(data set): records of a drawn image of it."""
 
-    def run(size):
-        convert, (image, mask), values = LAYOUTS[size]
+    def run(dataset):
+        convert, (image, mask), values = LAYOUTS[dataset]
+        folder = tmp_path / dataset
         for name in (image, mask):
-            (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        frames.picture(0, SIZE).save(tmp_path / "source" / image)
-        Image.fromarray(np.resize(np.array(values, np.uint8), SIZE[::-1])).save(tmp_path / "source" / mask)
-        if size == "voc":
-            (tmp_path / "source" / "ImageSets" / "Segmentation").mkdir(parents=True)
-            (tmp_path / "source" / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
-        convert(tmp_path / "source", tmp_path / "records")
-        return str(tmp_path / "records")
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        frames.picture(0, SIZE).save(folder / "source" / image)
+        Image.fromarray(np.resize(np.array(values, np.uint8), SIZE[::-1])).save(folder / "source" / mask)
+        if dataset == "voc":
+            (folder / "source" / "ImageSets" / "Segmentation").mkdir(parents=True)
+            (folder / "source" / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
+        convert(folder / "source", folder / "records")
+        return str(folder / "records")
 
     return run
 
@@ -127,3 +136,18 @@ def test_the_full_size_is_ade20ks_for_vspw(recipe):
     full, ade20k = recipe_at(recipe, "full"), recipe_at(recipe, "ade20k")
     ade20k.data.update(records="data/vspw/records", classes="main")
     assert ade20k.to_dict() == full.to_dict()
+
+
+@pytest.mark.parametrize("size", mdp.BESIDE_VOC)
+def test_a_pretraining_on_several_data_sets_learns_the_classes_of_all(size, records_of, tmp_path):
+    config = mdp.get_config(size).lock()
+    checks.check_recipe(config)
+    config.data.records = records_of("voc")
+    for name, member in config.data.mixture.items():
+        assert member.records == f"data/{name}/records"
+        member.records = records_of(name)
+    run_classes.adopt(config, run_classes.of_run(config, tmp_path / "run", trains=True), is_stated=False)
+    members = checks.check(config)
+    assert [member.name for member in members] == ["main", *sorted(mdp.BESIDE_VOC[size])]
+    assert {config.model.num_classes, *(len(member.classes) for member in members)} == {CLASSES[size]}
+    assert mixture.clips_of_epoch(members, num_frames=1) == len(members)  # Each image once.
