@@ -41,11 +41,6 @@ LAYOUTS = {
         (f"leftImg8bit/train/aachen/{STEM}_leftImg8bit.png", f"gtFine/train/aachen/{STEM}_gtFine_labelIds.png"),
         (0, 7, 33),
     ),
-    "coco_stuff": (
-        coco_stuff.convert,
-        ("images/train2017/a.jpg", "annotations/train2017/a.png"),
-        (0, 181, 255),
-    ),
 }
 """By data set: the converter, the files of an image and its mask, and the mask's values."""
 TESTED_AT = {
