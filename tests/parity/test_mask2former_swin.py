@@ -51,16 +51,18 @@ def theirs():
     return model.eval()
 
 
-def test_the_whole_network(theirs, tmp_path, capsys):
-    """A wide image of which windows are padded; sizes come off the file, and nothing of it is missed."""
+@pytest.mark.parametrize("size", [(64, 96), (75, 101)])
+def test_the_whole_network(theirs, size, tmp_path, capsys):
+    """Wide images: of one windows are padded, of the other patches and mergings too, and no map is half of a finer one.
+    Sizes come off the file, and nothing of it is missed."""
     theirs.save_pretrained(tmp_path)
     ours, config = convert.model_from_torch(tmp_path / "model.safetensors")
     printed = capsys.readouterr().out
-    assert "criterion.empty_weight): class weights" in printed and "of an image classification head" in printed
+    assert "criterion.empty_weight): class weights" in printed and "image classification head" in printed
     decoder = dict(dim=32, heads=4, encoder_ffn_dim=48, ffn_dim=40, encoder_layers=1, decoder_layers=3, num_queries=10)
     assert decoder.items() <= config.model.decoder.to_dict().items()
     assert (config.model.num_classes, config.model.encoder.depths) == (9, (2, 2, 4, 2))
-    image = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+    image = np.random.default_rng(0).normal(size=(1, *size, 3)).astype(np.float32)
     with torch.no_grad():
         wanted = theirs(torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
     graphdef, state = nnx.split(ours)
