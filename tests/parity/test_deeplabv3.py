@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from configs import deeplabv3
+from configs.parts import models
 from tests.interop.conftest import listed
 from tests.parity.comparison import channels_last, largest_error, loaded, relative_error, training_gradients
 from tests.torch_libraries import library
@@ -98,19 +99,22 @@ def test_without_an_auxiliary_head(tmp_path):
     assert torch.load(tmp_path / "B.pth", weights_only=True).keys() == state.keys()
 
 
-@pytest.mark.parametrize("variant", ["mmseg", "torchvision"])
-def test_loss_and_gradients_of_a_training_step(variant, monkeypatch):
+@pytest.mark.parametrize("name", ["deeplabv3 of mmseg", "deeplabv3 of torchvision", "fcn of mmseg"])
+def test_loss_and_gradients_of_a_training_step(name, monkeypatch):
     """The recipe's loss of both heads, batch norms in training, whatever the name of the file."""
     monkeypatch.setitem(segmenter.DTYPES, "float64", jnp.float64)
-    naming, make = NETWORKS[f"deeplabv3 of {variant}"]
-    dilations = (1, 2)
-    theirs = torch_resnet.draw(make(**SIZES, dilations=dilations)).double().train()
+    naming, make = NETWORKS[name]
+    head = {"dilations": (1, 2)} if name.startswith("deeplabv3") else {}
+    theirs = torch_resnet.draw(make(**SIZES, **head)).double().train()
     size, rng = (66, 49), np.random.default_rng(1)
     config = deeplabv3.get_config("demo")
     config.model.update(image_size=size, num_classes=CLASSES, dtype="float64")
-    config.model.encoder.update(stem="deep" if variant == "mmseg" else "plain", width=8, depths=SIZES["depths"])
-    config.model.decoder.update(variant=variant, dim=16, dilations=dilations, dropout=0.0)
-    config.model.decoder.update(auxiliary_dim=12, auxiliary_dropout=0.0)
+    config.model.encoder.update(stem="deep" if naming == "mmseg" else "plain", width=8, depths=SIZES["depths"])
+    if head:
+        config.model.decoder.update(head, variant=naming)
+    else:
+        config.model.decoder = models.fcn()
+    config.model.decoder.update(dim=16, dropout=0.0, auxiliary_dim=12, auxiliary_dropout=0.0)
     image = rng.normal(size=(3, 1, *size, 3))
     label = np.kron(rng.choice([*range(CLASSES), 255], (3, 1, 11, 7)), np.ones((6, 7))).astype(np.int32)
     rows = namings.NAMINGS[naming].rows(config.model, theirs.state_dict())
