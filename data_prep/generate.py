@@ -131,9 +131,10 @@ def _make(options: ConfigDict) -> None:
     """Draws and converts a data set, unless another program that runs now does it: that one is waited for."""
     draw, convert = choose(LAYOUTS, options.layout, "data.generate.layout")
     source = pathlib.Path(options.source)
-    with ownership.owned(source.parent, "data.generate.source", waits=True):
+    with ownership.owned(source.parent, "data.generate.source", waits=True) as held:
         if not source.exists():
             draw(source, options)
+        held.check()
         convert(source, options.records)
 
 

@@ -79,7 +79,7 @@ _STOPPED_STATUS = flags.DEFINE_integer(
     "stopped_status",
     0,
     "train: exit status after it was asked to stop and has saved. What starts jobs again takes 75: 0 would be the end. "
-    "evaluate and predict, which launchers start with it too, save nothing: SIGTERM itself ends them.",
+    "evaluate and predict, which launchers start with it too, are ended by SIGTERM itself, and go on by videos.",
     lower_bound=0,
     upper_bound=255,
 )

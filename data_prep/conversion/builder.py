@@ -123,16 +123,19 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
             _check_same(final, digest)
             _forget_results(planned, final)
             return
-        with _alone(final.parent):
+        with _alone(final.parent) as ownership_of:
             if final.exists():  # Another program has made it meanwhile.
                 _check_same(final, digest)
-            else:
-                self._make(planned, final, digest, getattr(download_config, "beam_options", None))
+                return
+            folder = self._made(planned, final, digest, getattr(download_config, "beam_options", None))
+            if ownership_of:
+                ownership_of.check()
+            folder.rename(final)
 
-    def _make(
+    def _made(
         self, planned: Sequence[Unit], final: pathlib.Path, digest: str, beam_options: "PipelineOptions | None"
-    ) -> None:
-        """Makes the folder; this program alone does so."""
+    ) -> pathlib.Path:
+        """The whole folder, under the name that it has while it is made; this program alone makes it."""
         folder = final.with_name(records.INCOMPLETE_PREFIX + final.name)
         _tidy(folder, planned)
         results = {unit.shard: _earlier_result(unit, folder) for unit in planned}
@@ -142,7 +145,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
         self._download_and_prepare(planned, results, folder, beam_options)
         _tidy(folder, planned)  # A worker that was killed leaves what it was writing.
         self._describe(planned, results, folder, digest)
-        folder.rename(final)
+        return folder
         _forget_results(planned, final)
 
     def _download_and_prepare(
@@ -217,7 +220,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
         self.info.write_to_directory(folder)
 
 
-def _alone(folder: pathlib.Path) -> contextlib.AbstractContextManager[object]:
+def _alone(folder: pathlib.Path) -> contextlib.AbstractContextManager[Any]:
     """Within the block no other program makes records there; one that does is waited for."""
     if mirrors.of(folder):  # Which is this program's already, see buckets/cache.py.
         return contextlib.nullcontext()

@@ -92,5 +92,5 @@ def test_two_processes_train_go_on_evaluate_and_predict(address, mended, generat
     left = masks(predicted)
     both_end(started_twice(address, generated_records, tmp_path, *predict))
     whole = masks(predicted)
-    assert len(whole) == 30 and left.items() < whole.items()
+    assert left and len(whole) == 30 and left.items() < whole.items()
     assert sum("overlay.mp4" in name for name in predicted.objects()) == 3

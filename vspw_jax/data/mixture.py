@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from vspw_jax.classes import class_union, label_maps
@@ -30,6 +31,8 @@ MAIN = "main"
 """The name of the data set of `config.data` itself among the members."""
 OWN_CLASSES = {"main": False, "union": True}
 """Values of `config.data.classes`: whether each data set's own classes count, or those of the main one."""
+MOSTLY = 0.5
+"""Of a split's frames with masks, from which share on a clip with gaps mostly holds one."""
 UNLABELLED = "unlabelled"
 """The name of its clips without labels."""
 
@@ -89,10 +92,18 @@ def report(members: Sequence[Member], num_frames: int) -> str:
 def _describe(frames: records.Frames) -> str:
     # Not the tables as a whole, but what they make of this data set's values: a renamed COCO class is no change.
     table = hashlib.sha256(frames.lookup.tobytes() + "\n".join(frames.classes.names).encode())
+    has_mask = _has_mask(frames)
+    labelled = "" if has_mask.all() else f", {has_mask.sum()} of them with a mask"  # Which decides the order.
     return (
-        f"{frames.dataset} {frames.split}, {sum(video.count for video in frames.videos)} frames, "
+        f"{frames.dataset} {frames.split}, {has_mask.size} frames{labelled}, "
         f"fingerprint {frames.fingerprint}, class table {table.hexdigest()[:16]}"
     )
+
+
+def _has_mask(frames: records.Frames) -> Bool[np.ndarray, " F"]:
+    """Whether each frame of the videos of a split has a mask."""
+    has_mask_N = frames.has_mask_N()
+    return np.concatenate([has_mask_N[video.start : video.start + video.count] for video in frames.videos])
 
 
 def members(config: ConfigDict) -> list[Member]:
@@ -264,7 +275,10 @@ def check_lengths(members: Sequence[Member], config: ConfigDict) -> None:
 
 
 def check_labels(members: Sequence[Member], config: ConfigDict, decoded: int) -> None:
-    """Raises UserError where a clip of `config`, which is `config.data`, may hold no mask of a frame that teaches.
+    """Raises UserError where many clips of `config`, which is `config.data`, may hold no mask of a frame that teaches.
+
+    A clip is drawn around a frame with a mask. It may miss that frame where it has gaps, or where its last ones alone
+    teach.
 
     Args:
       decoded: how many frames of a clip teach, the last ones.
@@ -272,9 +286,9 @@ def check_labels(members: Sequence[Member], config: ConfigDict, decoded: int) ->
     if config.chosen == "last" or config.frames == 1:
         return
     for member in members:
-        has_mask_N = member.frames.has_mask_N()
-        is_whole = all(has_mask_N[video.start : video.start + video.count].all() for video in member.frames.videos)
-        if not is_whole and not member.holds_images and (decoded < config.frames or member.frame_gap > 1):
+        share = _has_mask(member.frames).mean()
+        may_miss = decoded < config.frames or (member.frame_gap > 1 and share < MOSTLY)
+        if share < 1 and may_miss and not member.holds_images:
             raise UserError(
                 f"{member.frames.path} ({member.frames.split}, {member.name!r}) has frames without a mask, and clips "
                 f"of {config.frames} frames {member.frame_gap} apart, of which the last {decoded} teach, begin with "

@@ -182,19 +182,22 @@ def evaluate(
     folder = predictions_folder(config, workdir)
     by_stage = stages.run(config, predictor, frames, workdir, folder, predict)
     if not frames.has_masks:
+        stages.forget_last(workdir, frames.split)
         return None
     counts = by_stage[-1]
     result = scores.summarise(counts, frames.classes)
     if len(by_stage) > 1:
         result["stages"] = stages.shown(by_stage, frames.classes)
     result["warnings"] = [*warnings, *result["warnings"]]
-    if jax.process_index() == 0:
-        masks = predictions.Folder(folder)
-        of_record = lambda record, _: masks.mask(record["video"], record["frame"])
-        with whole_file(workdir / SCORES_FILE) as path:
-            path.write_text(json.dumps(result, indent=2) + "\n")
-        with whole_file(workdir / PICTURE_FILE) as path:
-            Image.fromarray(overlay.stacked(list(comparisons(frames, of_record)))).save(path)
-        run = ShownRun(workdir.name, masks, counts, result)
-        report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
+    with processes.first_alone("scores"):
+        if jax.process_index() == 0:
+            masks = predictions.Folder(folder)
+            of_record = lambda record, _: masks.mask(record["video"], record["frame"])
+            with whole_file(workdir / SCORES_FILE) as path:
+                path.write_text(json.dumps(result, indent=2) + "\n")
+            with whole_file(workdir / PICTURE_FILE) as path:
+                Image.fromarray(overlay.stacked(list(comparisons(frames, of_record)))).save(path)
+            run = ShownRun(workdir.name, masks, counts, result)
+            report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
+    stages.forget_last(workdir, frames.split)
     return result

@@ -2,10 +2,10 @@
 
     <workdir>/stages/<split>/<n>/<video>/<frame>.png    masks of every stage but the last, numbered from 0
     <workdir>/stages/<split>/<n>/<video>.json           whose masks these are, and what was counted; written after them
-    <workdir>/stages/<split>/last/<video>.json          the same of the last stage, until it is whole
+    <workdir>/stages/<split>/last/<video>.json          the same of the last stage, until its scores are written
 
 The last stage's masks are those of the evaluation. Videos that an earlier run has finished in a stage are not predicted
-in it again; the last stage begins anew once it was whole, and where scores are saved.
+in it again; the last stage begins anew once all was written, and where scores are saved.
 Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 4 and table 2: stage 0 gives 61.24 mIoU, stage 1
 61.43, more give no more.
 """
@@ -160,9 +160,12 @@ def run(
         masks = masks_of(folder, frames)
     if predictor.options.save_scores:
         mirrors.delete(here / LAST)
-    by_stage.append(_make(last, here / LAST, identity | {"stages": stages}, frames, masks, predict))
-    mirrors.delete(here / LAST)
-    return by_stage
+    return [*by_stage, _make(last, here / LAST, identity | {"stages": stages}, frames, masks, predict)]
+
+
+def forget_last(workdir: pathlib.Path, split: str) -> None:
+    """Once all is written, the next evaluation is to begin anew."""
+    mirrors.delete(workdir / FOLDER / split / LAST)
 
 
 def shown(by_stage: Sequence[Sequence[VideoCounts]], classes: ClassList) -> list[dict[str, float]]:

@@ -30,22 +30,22 @@ JPEG_START = b"\xff\xd8"
 WIDE = ("F", "I")
 """Pillow's names of pixels of 32 bits."""
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # What it cannot decode is said here.
+# What cannot be decoded is said here. Threads read pictures, so this is not set and taken back by each.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """A picture of one of the formats; what is wrong with it is said by errors alone, not by Pillow's warnings."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's alone, as other threads see it too.
-        try:
-            image = Image.open(io.BytesIO(data))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot be read as a picture ({_first_words(error)})") from error
-        with image:
-            if image.format not in FORMATS:
-                raise UserError(f"is a {image.format} file, expected one of {', '.join(FORMATS)}")
-            yield image
+    """A picture of one of the formats."""
+    try:
+        image = Image.open(io.BytesIO(data))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot be read as a picture ({_first_words(error)})") from error
+    with image:
+        if image.format not in FORMATS:
+            raise UserError(f"is a {image.format} file, expected one of {', '.join(FORMATS)}")
+        yield image
 
 
 def _first_words(error: Exception) -> str:

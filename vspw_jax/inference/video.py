@@ -219,7 +219,10 @@ def read(path: pathlib.Path, complaints: list[str]) -> Iterator[tuple[str, Pictu
             steps[time - last] += 1
         last = time
     if not stated and (skipped := _skipped(steps)):  # Else the number of frames says what is missing.
-        complaints.append(f"By their times, {skipped} frames are missing between those that could be read.")
+        complaints.append(
+            f"By their times, {skipped} frames are missing between those that could be read, "
+            "unless it was recorded at a changing rate."
+        )
     if not number:
         raise UserError(f"{path} holds no frame that can be decoded. {' '.join(complaints)}".strip())
 
