@@ -131,6 +131,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
             if ownership_of:
                 ownership_of.check()
             folder.rename(final)
+            _forget_results(planned, final)
 
     def _made(
         self, planned: Sequence[Unit], final: pathlib.Path, digest: str, beam_options: "PipelineOptions | None"
@@ -146,7 +147,6 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
         _tidy(folder, planned)  # A worker that was killed leaves what it was writing.
         self._describe(planned, results, folder, digest)
         return folder
-        _forget_results(planned, final)
 
     def _download_and_prepare(
         self,
