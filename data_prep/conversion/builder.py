@@ -123,13 +123,13 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
             _check_same(final, digest)
             _forget_results(planned, final)
             return
-        with _alone(final.parent) as ownership_of:
+        with _alone(final.parent) as held:
             if final.exists():  # Another program has made it meanwhile.
                 _check_same(final, digest)
                 return
             folder = self._made(planned, final, digest, getattr(download_config, "beam_options", None))
-            if ownership_of:
-                ownership_of.check()
+            if held:
+                held.check()
             folder.rename(final)
             _forget_results(planned, final)
 

@@ -255,11 +255,11 @@ def check_lengths(members: Sequence[Member], config: ConfigDict) -> None:
     """
     num_frames = config.frames - bool(config.reference_distance)
     for member in members:
+        if member.holds_images:
+            continue
         longest = max(video.count for video in member.frames.videos)
         needed = (num_frames - 1) * member.frame_gap + 1
         place = f"{member.frames.path} ({member.frames.split}, {member.name!r})"
-        if member.holds_images:
-            continue
         if longest < needed:
             raise UserError(
                 f"No video of {place} is long enough for a clip: the longest has {longest} frames, and {num_frames} "

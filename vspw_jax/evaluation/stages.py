@@ -88,9 +88,10 @@ def _kept(
 
 def _clear(folder: pathlib.Path, notes: pathlib.Path, kept: Collection[str]) -> None:
     """Removes all of a stage but the videos that are kept; what says whose masks they are goes first."""
-    for place in (notes, folder):
+    for place in dict.fromkeys((notes, folder)):
         if not kept:
             mirrors.delete(place)
+            continue
         others = [path for path in place.glob("*") if path.name.removesuffix(".json") not in kept]
         for path in sorted(others, key=pathlib.Path.is_dir):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
