@@ -11,6 +11,7 @@ source, here or in configs/parts/: "paper" is that paper, "ours" a choice of thi
 Pascal VOC, ADE20K and COCO-Stuff: sizes "voc_ade20k" and "voc_ade20k_coco"; "full" is on VSPW and COCO-Stuff.
 """
 
+import functools
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -31,9 +32,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config = pretraining(network((224, 224)))  # Paper, section 4.1.
     config.optimizer = training.sgd(learning_rate=0.2, weight_decay=4e-5)  # Paper; momentum 0.9.
     config.schedule = training.cosine()  # Paper: to 0. By steps; MoCo's is by epochs.
-    if size in BESIDE_VOC:
-        learn_beside_voc(config, size)
-    return sizes.sized(config, "full" if size in BESIDE_VOC else size, lambda c: shrink(c, sizes.shrink_deeplabv3))
+    data_sets = {name: functools.partial(learn_beside_voc, size=name) for name in BESIDE_VOC}
+    return sizes.sized(config, size, lambda c: shrink(c, sizes.shrink_deeplabv3), data_sets)
 
 
 def learn_beside_voc(config: ConfigDict, size: str) -> None:

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
-from configs.parts import data, targets
+from configs.parts import data
 
 
 def sized(
     config: ConfigDict,
     size: str,
     shrink: Callable[[ConfigDict], None],
-    data_sets: Mapping[str, targets.Target] | None = None,
+    data_sets: Mapping[str, Callable[[ConfigDict], None]] | None = None,
 ) -> ConfigDict:
-    """The recipe at the size asked for; `shrink` turns it into its demo, `data_sets` are its other sizes.
+    """The recipe at the size asked for; `shrink` turns it into its demo, each of `data_sets` into another size.
 
     Raises:
       ValueError: there is no such size.
@@ -22,7 +22,7 @@ def sized(
     if size == "demo":
         shrink(config)
     elif size in data_sets:
-        targets.aim(config, data_sets[size])
+        data_sets[size](config)
     elif size != "full":
         *others, last = map(repr, ("full", "demo", *data_sets))
         raise ValueError(f"unknown size {size!r}: expected {', '.join(others)} or {last}")
