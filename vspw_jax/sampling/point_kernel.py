@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from vspw_jax.sampling import kernels
 from vspw_jax.sampling.kernels import (
+    OFF_THE_MAP,
     Lanes,
     Ref,
     is_cell,
@@ -42,8 +43,6 @@ TOGETHER = 7 * kernels.LANES
 """Points of a product. The losses' 12544 are 14 times as many."""
 MAPS = 8
 """Of a step of a kernel: as many as a tile has rows, so that nothing is laid out anew."""
-OFF_THE_MAP = -2.0
-"""A place, in cells, at which no cell has a share."""
 
 Places = tuple[Float[Array, "G P"], Float[Array, "G P"]]
 """Columns and rows, in cells."""
