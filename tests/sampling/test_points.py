@@ -108,6 +108,18 @@ def test_integers_at_the_corners_are_exact_and_beyond_the_map_those_of_its_edge(
             np.testing.assert_array_equal(found[m, p], [labels[tuple(cell)] for cell in around])
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 3), (3, 1)])
+def test_integers_at_borders_of_small_maps_and_off_them_are_those_of_the_nearest_cells(shape, platform):
+    height, width = shape
+    labels = np.arange(256, 256 - height * width, -1, dtype=np.int32).reshape(shape)
+    cells = np.stack(np.meshgrid(np.arange(-1.75, width + 1, 0.5), np.arange(-0.75, height, 0.5)), axis=-1)
+    places = ((cells.reshape(1, -1, 2) + 0.5) / (width, height)).astype(np.float32)
+    found = np.asarray(points.corner_values(labels, places, 256))
+    for number, (x, y) in enumerate(np.floor(cells.reshape(-1, 2)).astype(int)):
+        rows, columns = np.clip([y, y + 1], 0, height - 1), np.clip([x, x + 1], 0, width - 1)
+        np.testing.assert_array_equal(found[0, number], labels[np.ix_(rows, columns)].ravel())
+
+
 def test_masks_that_are_not_wanted_change_nothing_of_the_others(platform):
     maps, places = drawn(0, 1)
     wanted = np.arange(MAPS) % 3 == 1

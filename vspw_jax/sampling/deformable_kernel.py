@@ -9,9 +9,12 @@ A block has whole rows of a map, so that its shares are those of its columns, ma
 number for each row and query: two operations of the vector unit for each point and entry. Queries lie along its lanes.
 The backward pass makes the blocks once more. A step of the kernel takes one head of one image with all its queries.
 
+Of a level only the blocks are made from the first to the last that 128 queries touch. Queries follow each other row by
+row, and look a few cells far: they touch few blocks of a fine level.
+
 Sources: Deformable DETR (arXiv 2010.04159), equation 3; Pallas: docs.jax.dev/en/latest/pallas/tpu/details.html.
 Shapes: G heads of all images, S value tokens over all levels, D channels, V levels, P points, K = V*P, Q queries, C
-cells of a block, L = 128 lanes.
+cells of a block, L = 128 lanes, T = Q/L groups of queries.
 """
 
 import functools
@@ -20,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -29,6 +33,7 @@ from vspw_jax.sampling.cell_blocks import Level, blocks_of
 from vspw_jax.sampling.kernels import (
     LANES,
     MEMORY_BYTES,
+    OFF_THE_MAP,
     ROWS_OF_TILE,
     Lanes,
     Ref,
@@ -55,6 +60,31 @@ class _Points(NamedTuple):
         return tuple(ref[pl.ds(number, 1), queries] for ref in self)
 
 
+class _Touched(NamedTuple):
+    """Of each level and 128 queries the first block that they touch, and the one after the last; (G, V, T) each, inside
+    a kernel references to (V, T). Where all points are off the map there is none from the one to the other."""
+
+    first: Ref
+    end: Ref
+
+    def of(self, number: int, queries: Lanes) -> tuple[Array, Array]:
+        """Of one level and 128 queries."""
+        group = queries.start // LANES
+        return self.first[number, group], self.end[number, group]
+
+
+def touched_blocks(levels: Sequence[Level], y_GKQ: Cells) -> _Touched:
+    """From the first to the last block with a row that has a share in a point, or a slope there."""
+    heads, keys, queries = y_GKQ.shape
+    height_V1, rows_V1 = np.array([(level.height, level.rows) for level in levels], np.int32).T[..., None]
+    above_GVPTL = jnp.floor(y_GKQ).reshape(heads, len(levels), keys // len(levels), queries // LANES, LANES)
+    height_V111 = height_V1[..., None, None]
+    is_on_map = (above_GVPTL >= -1) & (above_GVPTL < height_V111)
+    first_GVT = jnp.where(is_on_map, above_GVPTL, height_V111).min(axis=(2, 4)).astype(jnp.int32)
+    last_GVT = jnp.where(is_on_map, above_GVPTL + 1, -1).max(axis=(2, 4)).astype(jnp.int32)
+    return _Touched(jnp.maximum(first_GVT, 0) // rows_V1, jnp.minimum(last_GVT, height_V1 - 1) // rows_V1 + 1)
+
+
 def _matrix(level: Level, block: Array, column_PWL: Ref, row_PHL: Ref, dtype: jnp.dtype) -> Float[Array, "C L"]:
     """Shares of a block's cells in the samples of 128 queries, weighted and summed over points."""
     rows = []
@@ -66,7 +96,12 @@ def _matrix(level: Level, block: Array, column_PWL: Ref, row_PHL: Ref, dtype: jn
 
 
 def _forward_kernel(
-    levels: Sequence[Level], points: _Points, values_BDC: list[Ref], output: Ref, rooms: list[tuple[Ref, Ref]]
+    levels: Sequence[Level],
+    touched: _Touched,
+    points: _Points,
+    values_BDC: list[Ref],
+    output: Ref,
+    rooms: list[tuple[Ref, Ref]],
 ) -> None:
     """The samples (D, Q) of a head. A level's room is for the shares of columns (P, W, L) and the weighted ones of rows
     (P, H, L)."""
@@ -84,7 +119,7 @@ def _forward_kernel(
                 matrix_CL = _matrix(level, block, column_PWL, row_PHL, value_BDC.dtype)
                 return sum_DL + product(value_BDC[block], matrix_CL, (1, 0))
 
-            total_DL = lax.fori_loop(0, level.blocks, add, total_DL)
+            total_DL = lax.fori_loop(*touched.of(number, queries), add, total_DL)
         output[:, queries] = total_DL.astype(output.dtype)
 
     each(output.shape[1], LANES, of_queries)
@@ -104,6 +139,7 @@ class _Room(NamedTuple):
 
 def _backward_kernel(
     levels: Sequence[Level],
+    touched: _Touched,
     points: _Points,
     values_BCD: list[Ref],
     gradient: Ref,
@@ -127,7 +163,7 @@ def _backward_kernel(
                 _gather_rows(level, block, product(value_BCD[block], gradient_DL, (1, 0)), room)
                 return carry
 
-            lax.fori_loop(0, level.blocks, add, 0)
+            lax.fori_loop(*touched.of(number, queries), add, 0)
             _end(level, room, points, to_points, number, queries)
 
     each(gradient.shape[1], LANES, of_queries)
@@ -176,13 +212,15 @@ def _call(kernel: Callable, inputs: tuple, outputs: PyTree, rooms: PyTree, inter
     """Runs a kernel for every head; each has its part of the inputs and outputs, along their first axis.
 
     Args:
+      inputs: among them bounds of loops as integers, which go to the memory of the unit that counts.
       outputs: shapes and types.
       rooms: shapes of what the kernel uses while it runs, in float32.
     """
 
     def of_head(x: Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
         origin = (0,) * (len(x.shape) - 1)
-        return pl.BlockSpec((None, *x.shape[1:]), lambda head: (head, *origin))
+        space = pltpu.SMEM if jnp.issubdtype(x.dtype, jnp.integer) else None
+        return pl.BlockSpec((None, *x.shape[1:]), lambda head: (head, *origin), memory_space=space)
 
     heads = jax.tree.leaves(inputs)[0].shape[0]
     return pl.pallas_call(
@@ -214,15 +252,16 @@ def _sampled(
     values = [jnp.moveaxis(block, 2, 3) for block in blocks_of(value_GSD, levels)]
     rooms = [_sides(level, keys // len(levels)) for level in levels]
     output = jax.ShapeDtypeStruct((heads, dim, queries), value_GSD.dtype)
-    return _call(functools.partial(_forward_kernel, levels), (points_GKQ, values), output, rooms, interpret)
+    inputs = touched_blocks(levels, points_GKQ.y), points_GKQ, values
+    return _call(functools.partial(_forward_kernel, levels), inputs, output, rooms, interpret)
 
 
 def _forward(value_GSD, points_GKQ, levels, interpret):
     return _sampled(value_GSD, points_GKQ, levels, interpret), (value_GSD, points_GKQ)
 
 
-def _backward(levels, interpret, inputs, gradient_GDQ):
-    value_GSD, points_GKQ = inputs
+def _backward(levels, interpret, kept, gradient_GDQ):
+    value_GSD, points_GKQ = kept
     values = blocks_of(value_GSD, levels)
     of_point = jax.ShapeDtypeStruct(points_GKQ.x.shape, jnp.float32)
     of_block = lambda x_GBCD: jax.ShapeDtypeStruct(jnp.moveaxis(x_GBCD, 2, 3).shape, jnp.float32)
@@ -230,7 +269,8 @@ def _backward(levels, interpret, inputs, gradient_GDQ):
     column_row = [_sides(level, points_GKQ.x.shape[1] // len(levels)) for level in levels]
     rooms = [_Room(column, row, row, row, column, column) for column, row in column_row]
     kernel = functools.partial(_backward_kernel, levels)
-    to_points, to_blocks = _call(kernel, (points_GKQ, values, gradient_GDQ), outputs, rooms, interpret)
+    inputs = touched_blocks(levels, points_GKQ.y), points_GKQ, values, gradient_GDQ
+    to_points, to_blocks = _call(kernel, inputs, outputs, rooms, interpret)
     to_values = [level.whole(jnp.moveaxis(x, 2, 3)) for level, x in zip(levels, to_blocks, strict=True)]
     return jnp.concatenate(to_values, axis=1).astype(value_GSD.dtype), to_points
 
@@ -253,16 +293,18 @@ def sample_and_sum(
     heads, queries, *_ = weights_GQVP.shape
     beyond = up_to_multiple(queries, LANES) - queries
 
-    def by_point(x_GQVP: Float[Array, "G Q V P"]) -> Cells:
-        x_GQK = jnp.pad(x_GQVP.astype(jnp.float32).reshape(heads, queries, -1), ((0, 0), (0, beyond), (0, 0)))
+    def by_point(x_GQVP: Float[Array, "G Q V P"], beyond_them: float) -> Cells:
+        x_GQK = x_GQVP.astype(jnp.float32).reshape(heads, queries, -1)
+        x_GQK = jnp.pad(x_GQK, ((0, 0), (0, beyond), (0, 0)), constant_values=beyond_them)
         return jnp.swapaxes(x_GQK, 1, 2)
 
     sizes = jnp.array([(width, height) for height, width in shapes_V2], jnp.float32)[:, None]
     # More than two cells off a map every share is 0.
-    cells = jnp.clip(locations_GQVP2.astype(jnp.float32) * sizes - 0.5, -2.0, sizes + 1.0)
+    cells = jnp.clip(locations_GQVP2.astype(jnp.float32) * sizes - 0.5, OFF_THE_MAP, sizes + 1.0)
     dim = value_GSD.shape[2]
     value_GSD = jnp.pad(value_GSD, ((0, 0), (0, 0), (0, up_to_multiple(dim, ROWS_OF_TILE) - dim)))
-    points = _Points(by_point(cells[..., 0]), by_point(cells[..., 1]), by_point(weights_GQVP))
+    x, y = (by_point(cells[..., axis], OFF_THE_MAP) for axis in (0, 1))
+    points = _Points(x, y, by_point(weights_GQVP, 0.0))
     levels = tuple(Level(*shape) for shape in shapes_V2)
     sampled_GDQ = _sampled(value_GSD, points, levels, interpret)
     return jnp.swapaxes(sampled_GDQ, 1, 2)[:, :queries, :dim]

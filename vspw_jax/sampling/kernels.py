@@ -16,6 +16,8 @@ ROWS_OF_TILE = 16
 """Of two-byte numbers; four-byte ones have 8."""
 MEMORY_BYTES = 60 * 2**20
 """That a kernel may use of a chip's vector memory, of which a v5p's core has 64 MiB, a v5e's and a v6e's 128."""
+OFF_THE_MAP = -2.0
+"""A place, in cells, at which no cell has a share."""
 
 Ref = Any
 """What stands for an array: inside a kernel a reference, before it is called a shape."""
