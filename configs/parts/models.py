@@ -253,7 +253,8 @@ def memory_a() -> ConfigDict:
     decoder.momentum = 0.9
     decoder.momentum_power = 1.0  # Of the poly schedule; 0 keeps the momentum constant.
     # Paper 001: "in the initial stage of training" the truth takes the mask's place. How long is ours: an epoch.
-    decoder.truth_steps = 176
+    decoder.truth_steps = 176  # Of 2806 videos by 16 a step.
+    decoder.truth_epochs = 1  # More than 0: so many times through the data, and `truth_steps` is not read.
     return decoder
 
 

@@ -195,6 +195,7 @@ RANGES: dict[str, Range] = {
     "model.decoder.momentum": SHARE,
     "model.decoder.momentum_power": number(0),
     "model.decoder.truth_steps": whole(0),
+    "model.decoder.truth_epochs": whole(0, 10**6),  # 0: truth_steps tells.
     "model.decoder.past": COUNT,
     "model.decoder.past_frames": TEXT,
     "model.decoder.key_dim": WIDTH,
@@ -227,6 +228,7 @@ RANGES: dict[str, Range] = {
     "loss.segmentation.weights.memory": number(0),
     "loss.segmentation.weights.clusters": number(0),
     "loss.segmentation.memory_start_step": whole(0),
+    "loss.segmentation.memory_start_epoch": whole(0, 10**6),  # 0: memory_start_step tells.
     "loss.segmentation.matching.cls": number(0),
     "loss.segmentation.matching.mask": number(0),
     "loss.segmentation.matching.dice": number(0),

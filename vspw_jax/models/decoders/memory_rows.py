@@ -96,6 +96,7 @@ def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
         momentum=0.9,
         momentum_power=1.0,
         truth_steps=0,
+        truth_epochs=0,
     )
     assumed = [f"pooling to {', '.join(map(str, scales))} bins a side", *of_auxiliary]
     assumed += ["a memory read at 1/8 by hard masks", "its momentum 0.9, in step with a linear learning rate"]
