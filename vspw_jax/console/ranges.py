@@ -105,6 +105,7 @@ DRAWING = {
     "width": whole(8, 2**13),
     "seed": SEED,
     "colours": TEXT,
+    "disturbances": TEXT,
     "source": TEXT,
     "records": TEXT,
 }
@@ -366,7 +367,9 @@ RANGES: dict[str, Range] = {
 """By the field's dotted name."""
 
 OPTIONAL = {
-    f"{part}.generate.{name}" for part in ("data", "data.mixture.*") for name in ("test", "frames", "train_frames")
+    f"{part}.generate.{name}"
+    for part in ("data", "data.mixture.*")
+    for name in ("test", "frames", "train_frames", "disturbances")
 }
 """Fields that their section may lack."""
 
