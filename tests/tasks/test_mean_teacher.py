@@ -128,7 +128,7 @@ def test_a_teachers_scores_are_those_of_evaluation(monkeypatch):
     monkeypatch.setattr(mean_teacher.supervised, "clip_losses", lambda *_: {})
     views = {name: jnp.zeros((1, 1, 32, 32, 3)) for name in ("image_BTHWC", "strong_image_BTHWC")}
     batch = {**views, "unlabelled_BTHW": jnp.ones((1, 1, 32, 32), bool)}
-    the_task.losses(None, object(), batch, jax.random.split(jax.random.key(0), 1), 0)
+    the_task.losses(None, object(), batch, jax.random.split(jax.random.key(0), 1), 0, 1.0)
     resized = jax.image.resize(logits, (1, 1, 8, 8, 3), "bilinear", antialias=False)
     np.testing.assert_allclose(given[0], jax.nn.softmax(resized), rtol=1e-5)
 

@@ -186,6 +186,10 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
     if "task.name" not in fields:
         fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
+    if "model.decoder.momentum_power" in fields:
+        follows = fields["model.decoder.momentum_power"] > 0
+        fields = {name: value for name, value in fields.items() if name != "model.decoder.momentum_power"}
+        fields["model.decoder.momentum_follows_rate"] = follows
     added = [new for name, new in ADDED_BESIDE.items() if name in fields]
     for new in (ADDED.get(fields.get("model.decoder.name", ""), {}), *added):
         fields = {**new, **fields}

@@ -194,7 +194,7 @@ RANGES: dict[str, Range] = {
     "model.decoder.mask": TEXT,
     "model.decoder.first_sight": TEXT,
     "model.decoder.momentum": SHARE,
-    "model.decoder.momentum_power": number(0),
+    "model.decoder.momentum_follows_rate": FLAG,
     "model.decoder.truth_steps": whole(0),
     "model.decoder.truth_epochs": whole(0, 10**6),  # 0: truth_steps tells.
     "model.decoder.past": COUNT,
