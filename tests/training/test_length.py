@@ -7,6 +7,7 @@ import re
 import pytest
 
 from configs import mcibi, memory_a, memory_b
+from configs.parts import semi_supervised
 from vspw_jax.checkpoints import run_identity
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixture
@@ -105,6 +106,14 @@ def test_what_begins_or_ends_after_an_epoch_follows_the_data(config, tmp_path):
     assert length.of_data(full, members).model.decoder.truth_steps == 1
     with pytest.raises(UserError, match="holds a run of another config"):
         run_identity.check_workdir(tmp_path, full)
+
+
+def test_a_teacher_begins_after_an_epoch_of_the_labelled_clips(config):
+    """As many of a step's clips have labels as without a teacher."""
+    config = semi_supervised.with_teacher(config, "full")
+    members = mixture.members(config.data)
+    assert config.train.batch == 16 and len(members) == 2
+    assert length.of_data(config, members).task.start_step == math.ceil(epoch_of(config)[0] / 8)
 
 
 def test_demos_state_steps():

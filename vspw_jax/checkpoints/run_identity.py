@@ -26,6 +26,7 @@ CLASS_WEIGHT = "loss.segmentation.class_weight"
 
 IN_EPOCHS = {
     "train.steps": "train.epochs",
+    "task.start_step": "task.start_epoch",
     "model.decoder.truth_steps": "model.decoder.truth_epochs",
     "loss.segmentation.memory_start_step": "loss.segmentation.memory_start_epoch",
 }

@@ -118,6 +118,7 @@ RANGES: dict[str, Range] = {
     "task.name": TEXT,
     "task.weight": number(0),
     "task.start_step": whole(0),
+    "task.start_epoch": whole(0, 10**6),  # 0: start_step tells.
     "task.warmup_steps": whole(0),
     "task.threshold": SHARE,
     "task.averaged_over": TEXT,
