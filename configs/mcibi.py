@@ -21,9 +21,8 @@ def get_config(size: str = "full") -> ConfigDict:
     decoder, loss = models.mcibi(), losses.memory_per_pixel()
     if size == "demo":
         decoder.update(dim=96, dilations=(2, 4, 6), auxiliary_dim=32)  # Twelve cells a side.
-        loss.memory_start_step = 30  # Of 500: an epoch of 240 videos by 8.
+        loss.update(memory_start_step=30, memory_start_epoch=0)  # Of 500: an epoch of 240 videos by 8.
     else:
         config.train = training.steps(164_207, batch=16)  # MCIBI: 130 epochs of ADE20K's 20,210 images.
-        loss.memory_start_step = 1264  # MCIBI: after the first of them.
     config.model.decoder, config.loss.segmentation = decoder, loss
     return config

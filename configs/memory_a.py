@@ -23,7 +23,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.frames = 2
     if size == "demo":
         decoder.update(dim=config.model.decoder.dim, auxiliary_dim=config.model.decoder.auxiliary_dim, memory_dim=64)
-        decoder.truth_steps = config.loss.segmentation.memory_start_step = 60  # Of 500: an epoch of 240 videos by 4.
+        decoder.update(truth_steps=60, truth_epochs=0)  # Of 500: an epoch of 240 videos by 4.
+        config.loss.segmentation.update(memory_start_step=60, memory_start_epoch=0)
     config.model.decoder = decoder
     if size == "demo":
         config.train.batch //= 2  # As many frames a step as the demo of UperNet.

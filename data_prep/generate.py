@@ -14,13 +14,13 @@ import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from data_prep import coco_stuff, vspw
-from data_prep.drawing import colours, layouts
+from data_prep.drawing import colours, disturbances, layouts
 from vspw_jax.buckets import arguments
 from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose, differing, run_program
@@ -32,6 +32,8 @@ VERSION = 3
 """Of the drawing; another one draws other pictures from the same options. 1 had shared colours alone, and no note."""
 NOTE = "drawing.json"
 """Beside the drawn files: version and options."""
+UNNOTED = {"test": 0, "disturbances": "none"}
+"""Values of options that were no options once: a note leaves them out."""
 
 
 def generate(output: pathlib.Path | str, write: Callable[[pathlib.Path], object]) -> None:
@@ -69,7 +71,8 @@ def _draw_vspw(output: pathlib.Path | str, options: argparse.Namespace | ConfigD
     videos = {split: count for split, count in videos.items() if count}
     size = (options.frames, options.height, options.width)
     rest = (options.seed, options.colours, options.train_frames)
-    _draw(output, options, lambda folder: layouts.write_vspw(folder, videos, *size, *rest))
+    disturbed = getattr(options, "disturbances", "none")
+    _draw(output, options, lambda folder: layouts.write_vspw(folder, videos, *size, *rest, disturbed))
 
 
 def _draw_coco_stuff(output: pathlib.Path | str, options: argparse.Namespace | ConfigDict) -> None:
@@ -86,12 +89,18 @@ LAYOUTS: dict[str, tuple[Callable, Callable]] = {
 }
 """How data is drawn and how it is converted, by its layout."""
 
+CHOICES: dict[str, Mapping[str, object]] = {
+    "colours": colours.COLOURS,
+    "disturbances": disturbances.DISTURBANCES,
+}
+"""What options with a few values may be."""
+
 
 def _note(options: argparse.Namespace | ConfigDict) -> dict[str, Any]:
     """What decides a drawing, as its `NOTE` has it."""
     fields = vars(options) if isinstance(options, argparse.Namespace) else options.to_dict()
     decides = {name: value for name, value in fields.items() if name not in ("output", "source", "records")}
-    return {"version": VERSION, **{name: value for name, value in decides.items() if (name, value) != ("test", 0)}}
+    return {"version": VERSION, **{name: value for name, value in decides.items() if UNNOTED.get(name) != value}}
 
 
 def _check_drawing(options: ConfigDict) -> None:
@@ -130,6 +139,8 @@ def for_recipe(config: ConfigDict) -> None:
 def _make(options: ConfigDict) -> None:
     """Draws and converts a data set, unless another program that runs now does it: that one is waited for."""
     draw, convert = choose(LAYOUTS, options.layout, "data.generate.layout")
+    for name in CHOICES.keys() & options.keys():
+        choose(CHOICES[name], options[name], f"data.generate.{name}")
     source = pathlib.Path(options.source)
     with ownership.owned(source.parent, "data.generate.source", waits=True) as held:
         if not source.exists():
@@ -156,9 +167,16 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--width", type=int, default=192, help="default 192")
     result.add_argument(
         "--colours",
-        choices=tuple(colours.COLOURS),
+        choices=tuple(CHOICES["colours"]),
         default="typical",
         help="of a class: its own, as in the world (default), or shared by all classes, which is harder",
+    )
+    result.add_argument(
+        "--disturbances",
+        choices=tuple(CHOICES["disturbances"]),
+        default="none",
+        help="none (default), or drawn: dark, overexposed and blurred frames, things that pass close by, light that "
+        "drifts, so that some frames need their neighbours (vspw only)",
     )
     result.add_argument("--seed", type=int, default=0, help="default 0")
     return result
@@ -169,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser().parse_args(argv)
     arguments.on_disk(options, folders=("output",))
     ranges.check_options(options, ranges.DRAWING)
-    of_videos = ("test", "frames", "train_frames")
+    of_videos = ("test", "frames", "train_frames", "disturbances")
     ignored = [ranges.flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
     if options.layout != "vspw" and ignored:
         raise UserError(f"--layout={options.layout} does not read {', '.join(ignored)}: it has images, no test split.")

@@ -162,6 +162,28 @@ def _ssltm(transformer: bool = True, reference: bool = True, clusters: bool = Tr
     return Arm("configs/ssltm.py:demo", fields)
 
 
+MEMORIES = {
+    # 16 decoded images a step in every arm. Decoder A learns from both frames of 8 clips, B from one frame of 16;
+    # UperNet does both, so that it differs from each in the memory alone.
+    "upernet": Arm("configs/upernet.py:demo", {"data.frames": 2, "train.batch": 8}),
+    "upernet_singles": Arm("configs/upernet.py:demo", {"train.batch": 16}),
+    "memory_a": Arm("configs/memory_a.py:demo", {"train.batch": 8}),
+    "memory_b": Arm("configs/memory_b.py:demo", {"train.batch": 16}),
+}
+"""Paper 001's decoders and what they are compared with."""
+
+SSLTM_PARTS = {
+    "ocrnet": _ssltm(transformer=False, reference=False, clusters=False),
+    "stt": _ssltm(reference=False, clusters=False),
+    "stt_rfce": _ssltm(clusters=False),
+    "ssltm": _ssltm(),
+}
+"""Paper 002's parts, one more in each arm."""
+ONE_PART_MORE = (("stt", "ocrnet"), ("stt_rfce", "stt"), ("ssltm", "stt_rfce"), ("ssltm", "ocrnet"))
+
+DISTURBED = {"data.generate.disturbances": "drawn"}
+"""Frames of the drawn video that need their neighbours."""
+
 PRETRAINED = {
     "pixels": _pretrained(kind="none", weights__mixed=0.0),
     "regions": _pretrained(kind="region", weights__mixed=0.0),
@@ -177,7 +199,7 @@ ONE_LABEL_A_VIDEO = {
     "data.generate.train_frames": 12,
     "data.labelled_frames": "drawn",  # As in paper 002.
 }
-OCRNET = _ssltm(transformer=False, reference=False, clusters=False)
+OCRNET = SSLTM_PARTS["ocrnet"]
 TAUGHT = {
     **OCRNET.fields,
     "train.batch": 12,  # Eight of them labelled.
@@ -334,17 +356,12 @@ STUDIES: dict[str, Study] = {
         "Scene Parsing, tables 1 and 2: 60.02; A 61.24, B 61.18).",
         decides="mIoU",
         arms={
-            # 16 decoded images a step in every arm. Decoder A learns from both frames of 8 clips, B from one frame of
-            # 16; UperNet does both, so that it differs from each in the memory alone.
-            "upernet": Arm("configs/upernet.py:demo", {"data.frames": 2, "train.batch": 8}),
-            "upernet_singles": Arm("configs/upernet.py:demo", {"train.batch": 16}),
-            "memory_a": Arm("configs/memory_a.py:demo", {"train.batch": 8}),
+            **MEMORIES,
             "memory_a_stage_1": Evaluated("memory_a", {"evaluate.stages": 1}),
             "memory_a_stage_3": Evaluated("memory_a", {"evaluate.stages": 3}),
             "memory_a_pyramid": Arm(
                 "configs/memory_a.py:demo", {"train.batch": 8, "model.decoder.memory_space": "pyramid"}
             ),
-            "memory_b": Arm("configs/memory_b.py:demo", {"train.batch": 16}),
             "a_and_b": Ensemble(("memory_a", "memory_b")),
             # What two networks give without a memory to thank for it.
             "upernet_and_b": Ensemble(("upernet_singles", "memory_b")),
@@ -361,6 +378,15 @@ STUDIES: dict[str, Study] = {
             ("upernet_singles", "upernet"),
         ),
         fields={**DRAWN, **SMALL, **NARROW_UPERNET, **SCORES_SAVED},
+    ),
+    "memory_disturbed": Study(
+        claim="A feature memory raises UperNet's mIoU (Memory Based Video Scene Parsing, table 1: 60.02; A 61.24, B "
+        "61.18), and by more where dark, overexposed, blurred or hidden frames need their neighbours (compare "
+        "`memory`).",
+        decides="mIoU",
+        arms=MEMORIES,
+        pairs=(("memory_a", "upernet"), ("memory_b", "upernet_singles"), ("upernet_singles", "upernet")),
+        fields={**DRAWN, **SMALL, **NARROW_UPERNET, **DISTURBED},
     ),
     "pne": Study(
         claim="The positive-negative equal contrast raises mIoU more than the usual asymmetric one, on each of four "
@@ -405,14 +431,18 @@ STUDIES: dict[str, Study] = {
         "the context of a reference frame, the clusters of all classes (Simultaneously Short- and Long-Term Temporal "
         "Modeling, supplementary, table 1: 39.56, all three parts 43.11).",
         decides="mIoU",
-        arms={
-            "ocrnet": OCRNET,
-            "stt": _ssltm(reference=False, clusters=False),
-            "stt_rfce": _ssltm(clusters=False),
-            "ssltm": _ssltm(),
-        },
-        pairs=(("stt", "ocrnet"), ("stt_rfce", "stt"), ("ssltm", "stt_rfce"), ("ssltm", "ocrnet")),
+        arms=SSLTM_PARTS,
+        pairs=ONE_PART_MORE,
         fields={**DRAWN, **LOW, **ONE_LABEL_A_VIDEO},
+    ),
+    "ssltm_disturbed": Study(
+        claim="Each part of SSLTM raises OCRNet's mIoU (Simultaneously Short- and Long-Term Temporal Modeling, "
+        "supplementary, table 1: 39.56, all three parts 43.11), and by more where dark, overexposed, blurred or "
+        "hidden frames need their neighbours (compare `ssltm`).",
+        decides="mIoU",
+        arms=SSLTM_PARTS,
+        pairs=ONE_PART_MORE,
+        fields={**DRAWN, **LOW, **ONE_LABEL_A_VIDEO, **DISTURBED},
     ),
     "few_labels": Study(
         claim="With one labelled frame a video a mean teacher for the other frames raises mIoU, more than training "

@@ -79,6 +79,7 @@ def draw_video(data: ConfigDict) -> None:
     data.generate = ConfigDict(dict(layout="vspw", train=240, val=12, height=96, width=176, seed=0))
     data.generate.update(train_frames=5, frames=20)  # Many videos teach more than long ones; VC16 asks for 16 frames.
     data.generate.colours = "typical"  # Of a class; or "shared" by all classes, which is harder.
+    data.generate.disturbances = "none"  # Or "drawn": some frames need their neighbours.
     data.generate.source, data.generate.records = "data/demo/vspw", data.records
     data.augment.update(base_size=(176, 96), resize_ratio=(0.75, 1.5), photometric=False)  # Few steps learn few views.
     data.update(threads=2, prefetch=4)

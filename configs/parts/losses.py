@@ -43,7 +43,8 @@ def memory_per_pixel() -> ConfigDict:
     loss = per_pixel()
     # MCIBI: the head, its first pass (loss_cls_stage1), the auxiliary head, the memory's rows.
     loss.weights = {"pixel": 1.0, "first_pass": 0.4, "auxiliary": 0.4, "memory": 1.0}
-    loss.memory_start_step = 176  # MCIBI: after the first epoch, here 2806 videos by 16 a step.
+    loss.memory_start_step = 176  # Of 2806 videos by 16 a step, an epoch.
+    loss.memory_start_epoch = 1  # MCIBI. More than 0: after so many, and `memory_start_step` is not read.
     return loss
 
 

@@ -249,11 +249,11 @@ def memory_a() -> ConfigDict:
     decoder.memory_space = "bottleneck"
     decoder.mask = "hard"  # Paper 001: the predicted mask; or "soft", the classes' probabilities, as MCIBI.
     decoder.first_sight = "mean"  # MCIBI; or "pixel": paper 001 draws one pixel of each class.
-    # MCIBI: 0.9, in step with the learning rate (adjust_by_learning_rate). The paper states none.
-    decoder.momentum = 0.9
-    decoder.momentum_power = 1.0  # Of the poly schedule; 0 keeps the momentum constant.
+    decoder.momentum = 0.9  # MCIBI. The paper states none.
+    decoder.momentum_follows_rate = True  # MCIBI (adjust_by_learning_rate): times the rate's share of its base.
     # Paper 001: "in the initial stage of training" the truth takes the mask's place. How long is ours: an epoch.
-    decoder.truth_steps = 176
+    decoder.truth_steps = 176  # Of 2806 videos by 16 a step.
+    decoder.truth_epochs = 1  # More than 0: so many times through the data, and `truth_steps` is not read.
     return decoder
 
 
@@ -314,8 +314,8 @@ def mcibi() -> ConfigDict:
     decoder.dilations = (12, 24, 36)  # MCIBI; in cells of a map at 1/8.
     decoder.mask = "soft"  # MCIBI (use_hard_aggregate=False); or "hard".
     decoder.first_sight = "mean"  # MCIBI.
-    decoder.momentum = 0.9  # MCIBI: in step with the learning rate.
-    decoder.momentum_power = 0.9  # Of its poly schedule.
+    decoder.momentum = 0.9  # MCIBI.
+    decoder.momentum_follows_rate = True  # MCIBI (adjust_by_learning_rate).
     decoder = _auxiliary_fcn(decoder)
     decoder.auxiliary_dim = 512  # MCIBI.
     return decoder

@@ -5,14 +5,9 @@ LiheYoung/UniMatch configs/pascal.yaml and unimatch.py, "U2PL" Haochen-Wang409/U
 "ours" a choice of this codebase.
 """
 
-import math
-
 from ml_collections import ConfigDict
 
 from configs.parts import data, training
-
-VSPW_VIDEOS = 2806
-"""With a label each they are an epoch, whether a recipe counts videos or frames."""
 
 
 def one_label_a_video(config: ConfigDict) -> ConfigDict:
@@ -44,7 +39,6 @@ def with_teacher(config: ConfigDict, size: str) -> ConfigDict:
         config.data.augment.strong.update(jitter=(0.25, 0.25, 0.25, 0.05), grey_chance=0.0)  # Colours tell classes.
         config.ema.decay = 0.98
     else:
-        # U2PL: after an epoch of labels alone (sup_only_epoch).
-        config.task.start_step = math.ceil(VSPW_VIDEOS / config.train.batch)
+        config.task.start_epoch = 1  # U2PL: after an epoch of labels alone (sup_only_epoch).
         config.train.batch *= 2
     return config

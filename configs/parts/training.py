@@ -22,6 +22,7 @@ def mean_teacher() -> ConfigDict:
     task.name = "mean_teacher"
     task.weight = 1.0  # Of the term of pseudo-labels beside the labels' terms; UniMatch and U2PL.
     task.start_step = 0  # The weight is 0 before this step.
+    task.start_epoch = 0  # More than 0: before so many times through the data, and `start_step` is not read.
     task.warmup_steps = 0  # It then grows linearly over so many steps.
     task.threshold = 0.95  # Of a pixel's class the teacher must be so sure; UniMatch on Pascal VOC (0: all count).
     # The term is divided by all pixels that could have a pseudo-label, as UniMatch does; or "confident": by those that

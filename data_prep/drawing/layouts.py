@@ -70,6 +70,7 @@ def write_vspw(
     seed: int,
     colours: str = "typical",
     train_frames: int = 0,
+    disturbances: str = "none",
 ) -> None:
     """Writes clips in VSPW's layout; `videos` has their number by split.
 
@@ -87,8 +88,8 @@ def write_vspw(
             origin.mkdir(parents=True)
             if split != "test":
                 mask.mkdir()
-            frames = zip(*scenes.clip(seed, number, length, height, width, colours), strict=True)
-            for frame, (image, label) in enumerate(frames, start=1):
+            clip = scenes.clip(seed, number, length, height, width, colours, disturbances)
+            for frame, (image, label) in enumerate(zip(*clip, strict=True), start=1):
                 mask_path = mask / f"{frame:08d}.png" if split != "test" else None
                 _write_frame(image, lookup[label], origin / f"{frame:08d}.jpg", mask_path)
         (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))

@@ -1,8 +1,8 @@
 """Drawn video with exact labels: textured scenes, objects that stand and move in them, a moving camera, changing light.
 
 A class can be told by its texture, shape and place. By default it has a typical colour too, as in the world; with
-colours "shared" all classes draw theirs from one distribution, which is harder. The same (seed, number, colours) always
-gives the same clip.
+colours "shared" all classes draw theirs from one distribution, which is harder. With disturbances "drawn" some frames
+need their neighbours. The same (seed, number, colours, disturbances) always gives the same clip.
 Shapes: T frames, H and W pixels.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from data_prep.drawing import colours as palettes
+from data_prep.drawing import disturbances as disturbing
 from data_prep.drawing import objects, textures
 from data_prep.drawing.textures import Size
 
@@ -32,6 +33,9 @@ OBJECTS = {
 
 CLASSES = tuple(sorted({name for names in (*BANDS.values(), *OBJECTS.values()) for name in names} - {"unnamed"}))
 """Names of the classes that occur, as in `vspw_jax.classes.vspw`; a clip's labels are indices into them."""
+
+PASSERS = ("car", "person")
+"""What may pass close to the camera, in the scenes where it is."""
 
 NO_CLASS = 255
 
@@ -92,7 +96,7 @@ def _draw(
     colour: Float32[np.ndarray, "H W 3"],
     label: UInt8[np.ndarray, "H W"],
 ) -> None:
-    """Pastes a sprite and its shadow onto the world in place."""
+    """Pastes a sprite and its shadow in place, onto the world or, what passes before the camera, onto the frame."""
     size = colour.shape[1::-1]
     if not sprite.kind.hangs:
         dark = cv2.warpAffine(objects.shade(sprite.alpha_HW.shape[0]), sprite.shadow_placement(time, unit), size)
@@ -139,7 +143,13 @@ def _develop(
 
 
 def clip(
-    seed: int, number: int, num_frames: int, height: int, width: int, colours: str = "typical"
+    seed: int,
+    number: int,
+    num_frames: int,
+    height: int,
+    width: int,
+    colours: str = "typical",
+    disturbances: str = "none",
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], UInt8[np.ndarray, "T H W"]]:
     """Draws a clip.
 
@@ -147,6 +157,7 @@ def clip(
       seed, number: together they fix the clip.
       num_frames, height, width: its size.
       colours: a key of `colours.COLOURS`.
+      disturbances: a key of `disturbances.DISTURBANCES`; the scene is the same whatever it is.
 
     Returns:
       RGB images, and labels: indices into CLASSES or NO_CLASS.
@@ -159,22 +170,22 @@ def clip(
     sprites = _sprites(rng, scene, edges, world_shape[1] / height, height, colours)
     camera, light = _camera(rng, (height, width), world_shape), _light(rng, width)
     blur = rng.uniform(0, 0.6)
+    disturbed = disturbing.DISTURBANCES[disturbances](
+        np.random.default_rng([seed, number, 1]),
+        num_frames,
+        disturbing.View((height, width), [name for name in PASSERS if name in OBJECTS[scene]], colours),
+    )
 
     images, labels = [], []
-    for time in np.arange(num_frames) / FRAMES_A_SECOND:
+    for time, disturbance in zip(np.arange(num_frames) / FRAMES_A_SECOND, disturbed, strict=True):
         colour, label = background.copy(), ground.copy()
         for sprite in sprites:
             _draw(sprite, time, height, colour, label)
         view, size, beyond = camera(time), (width, height), cv2.BORDER_REFLECT
-        images.append(
-            _develop(
-                rng,
-                cv2.warpAffine(colour, view, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=beyond),
-                light(time),
-                blur,
-            )
-        )
-        labels.append(
-            cv2.warpAffine(label, view, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=beyond)
-        )
+        colour = cv2.warpAffine(colour, view, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=beyond)
+        label = cv2.warpAffine(label, view, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=beyond)
+        if disturbance.passer:
+            _draw(disturbance.passer, disturbance.moment, height, colour, label)
+        images.append(_develop(rng, disturbance.blurred(colour), light(time) * disturbance.light, blur))
+        labels.append(label)
     return np.stack(images), np.stack(labels)

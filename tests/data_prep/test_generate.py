@@ -59,6 +59,17 @@ def test_same_seed_same_files(tmp_path):
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
+def test_disturbed_video_says_so_in_its_note(tmp_path):
+    """Without disturbances the note is as it was before they were an option."""
+    size = ["--train=3", "--val=0", "--frames=5", "--height=32", "--width=48"]
+    for name, options in {"plain": [], "a": ["--disturbances=drawn"], "b": ["--disturbances=drawn"]}.items():
+        generate.main([f"--output={tmp_path / name}", *size, *options])
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    plain, disturbed = (json.loads((tmp_path / name / generate.NOTE).read_text()) for name in ("plain", "a"))
+    assert disturbed == {**plain, "disturbances": "drawn"} and "disturbances" not in plain
+    assert digest(tmp_path / "a" / "data") != digest(tmp_path / "plain" / "data")
+
+
 def test_training_videos_may_be_shorter(tmp_path):
     size = ["--train=2", "--val=1", "--height=32", "--width=48"]
     generate.main([f"--output={tmp_path / 'drawn'}", *size, "--frames=4", "--train-frames=2"])
@@ -170,11 +181,23 @@ def test_what_was_drawn_otherwise_is_refused(tmp_path):
     options.colours = "shared"
     with pytest.raises(UserError, match="drawn otherwise.*\n  colours: typical there, shared now\nDelete .*vspw and"):
         generate.for_recipe(config)
+    options.update(colours="typical", disturbances="drawn")
+    with pytest.raises(UserError, match="drawn otherwise.*\n  disturbances: .*drawn now\nDelete .*vspw and"):
+        generate.for_recipe(config)
     (tmp_path / "vspw" / generate.NOTE).unlink()
     with pytest.raises(UserError, match="version: 1 there, 3 now"):
         generate.for_recipe(config)
     config.data.records = "elsewhere"  # Other data takes the place of what would be drawn.
     generate.for_recipe(config)
+
+
+@pytest.mark.parametrize("name", ["colours", "disturbances"])
+def test_a_recipe_that_asks_for_a_drawing_that_there_is_not_is_refused(tmp_path, name):
+    config = small_demo(tmp_path)
+    config.data.generate[name] = "drwan"
+    with pytest.raises(UserError, match=f"data.generate.{name} is 'drwan'"):
+        generate.for_recipe(config)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -185,6 +208,7 @@ def test_what_was_drawn_otherwise_is_refused(tmp_path):
         (["--seed=-1"], "--seed is -1: expected a whole number from 0 to 4294967295"),
         (["--train-frames=-1"], "--train-frames is -1: expected a whole number from 0 to 100000"),
         (["--layout=coco_stuff", "--frames=3"], "--layout=coco_stuff does not read --frames"),
+        (["--layout=coco_stuff", "--disturbances=drawn"], "--layout=coco_stuff does not read --disturbances"),
         (["--layout=coco_stuff", "--train-frames=3"], "--layout=coco_stuff does not read --train-frames"),
     ],
 )

@@ -26,7 +26,7 @@ CLIPS, FRAMES, SIZE = 3, 2, 32
 def config(**changes):
     decoder = models.memory_a()
     decoder.update(dim=8, auxiliary_dim=4, auxiliary_level=1, pool_scales=(1, 2), dropout=0.0)
-    decoder.update(level=1, memory_dim=6, truth_steps=2, momentum=0.5, momentum_power=1.0)
+    decoder.update(level=1, memory_dim=6, truth_steps=2, momentum=0.5)
     decoder.update(changes)
     return decoder
 
@@ -77,7 +77,7 @@ def trained(mask):
 
     def run(state, maps, labels, step):
         decoder = nnx.merge(graphdef, state)
-        outputs = decoder(maps, Training(FRAMES, None, labels, progress=0.5, step=step))
+        outputs = decoder(maps, Training(FRAMES, None, labels, rate=0.5, step=step))
         return outputs, nnx.to_pure_dict(nnx.state(settled(decoder).feature_memory))
 
     mesh = make_mesh(devices=jax.devices()[:1])

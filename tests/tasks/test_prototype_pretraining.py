@@ -81,7 +81,7 @@ def terms_of(config, batch, keys):
 
     def run(batch, keys):
         made = bank(K, 3, config.model.bank) if bank else None
-        return the_task.losses(network(made, 1), network(None, -1), batch, keys, 0)
+        return the_task.losses(network(made, 1), network(None, -1), batch, keys, 0, 1.0)
 
     mesh = make_mesh(CLIPS, devices=jax.devices()[:1])
     return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False))(batch, keys)

@@ -19,8 +19,8 @@ class Consistent(supervised.Supervised):
 
     needs_teacher = True
 
-    def losses(self, model, teacher, batch, key_B, step):
-        terms = super().losses(model, None, batch, key_B, step)
+    def losses(self, model, teacher, batch, key_B, step, rate):
+        terms = super().losses(model, None, batch, key_B, step, rate)
         image = batch["image_BTHWC"]
         distance = (model(image)["logits_BTHWC"] - teacher(image, train=True)["logits_BTHWC"]) ** 2
         return terms | {"consistency": distance.sum(axis=(0, 1)).mean() / 8}  # Of eight clips.
@@ -116,7 +116,7 @@ def test_a_teacher_is_never_differentiated(config, random_batch):
     """With the supervised terms off, a model that pulls only the teacher would have a gradient; it has none."""
 
     class PullsTheTeacher(Consistent):
-        def losses(self, model, teacher, batch, key_B, step):
+        def losses(self, model, teacher, batch, key_B, step, rate):
             return {"consistency": (teacher(batch["image_BTHWC"])["logits_BTHWC"] ** 2).sum()}
 
     task.TASKS["consistent"] = PullsTheTeacher

@@ -1,4 +1,4 @@
-"""The length of a run: so many steps, or so many times through its data."""
+"""The length of a run and of its beginnings: so many steps, or so many times through its data."""
 
 import copy
 import math
@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from configs import mcibi, memory_a, memory_b
+from configs.parts import semi_supervised
 from vspw_jax.checkpoints import run_identity
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixture
@@ -78,7 +80,44 @@ def test_steps_that_a_flag_asks_for_are_made_though_the_recipe_counts_epochs(con
     config.lock()
     length.heed_flags(config, {"train.batch"})
     assert config.train.epochs == 11
-    with pytest.raises(UserError, match="both say how long the run is. Leave one out"):
+    with pytest.raises(UserError, match="both count the same. Leave one out"):
         length.heed_flags(config, {"train.steps", "train.epochs"})
     length.heed_flags(config, {"train.steps"})
     assert (config.train.epochs, config.train.steps) == (0, 1)
+
+
+def test_what_begins_or_ends_after_an_epoch_follows_the_data(config, tmp_path):
+    """Whatever the length of the run; a flag in steps counts steps, and the workdir's numbers come back."""
+    full = memory_a.get_config()
+    full.data, full.train.steps, full.train.epochs, full.train.batch = config.data, 9, 0, 4
+    full.model.decoder.truth_epochs = 3
+    members = mixture.members(full.data)
+    videos = epoch_of(config)[0]
+    made = length.of_data(full.lock(), members)
+    assert (made.train.steps, made.loss.segmentation.memory_start_step) == (9, math.ceil(videos / 4))
+    assert made.model.decoder.truth_steps == math.ceil(3 * videos / 4)
+
+    run_identity.claim_workdir(tmp_path, made, {})
+    run_identity.check_workdir(tmp_path, full)
+    assert length.of_workdir(full, tmp_path) == made
+    full.model.decoder.truth_steps = 1
+    length.heed_flags(full, {"model.decoder.truth_steps"})
+    assert (full.model.decoder.truth_epochs, full.loss.segmentation.memory_start_epoch) == (0, 1)
+    assert length.of_data(full, members).model.decoder.truth_steps == 1
+    with pytest.raises(UserError, match="holds a run of another config"):
+        run_identity.check_workdir(tmp_path, full)
+
+
+def test_a_teacher_begins_after_an_epoch_of_the_labelled_clips(config):
+    """As many of a step's clips have labels as without a teacher."""
+    config = semi_supervised.with_teacher(config, "full")
+    members = mixture.members(config.data)
+    assert config.train.batch == 16 and len(members) == 2
+    assert length.of_data(config, members).task.start_step == math.ceil(epoch_of(config)[0] / 8)
+
+
+def test_demos_state_steps():
+    for recipe, steps in ((memory_a, 60), (memory_b, 30), (mcibi, 30)):
+        config = recipe.get_config("demo").lock()
+        assert length.of_data(config, []) is config and config.loss.segmentation.memory_start_step == steps
+        assert config.model.decoder.get("truth_steps", steps) == steps

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+from collections.abc import Collection
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -23,6 +24,14 @@ PLACES = re.compile(r"data\.((mixture\.\w+\.)?records|(.+\.)?generate\..+)")
 
 CLASS_WEIGHT = "loss.segmentation.class_weight"
 
+IN_EPOCHS = {
+    "train.steps": "train.epochs",
+    "task.start_step": "task.start_epoch",
+    "model.decoder.truth_steps": "model.decoder.truth_epochs",
+    "loss.segmentation.memory_start_step": "loss.segmentation.memory_start_epoch",
+}
+"""Fields that count steps, and what counts epochs in their place where it is above 0: the data then decides them."""
+
 RENAMED = {f"optimizer.{name}": f"schedule.{name}" for name in ("warmup_steps", "warmup_ratio", "power", "minimum")}
 ONLY_CHOICES = {
     "task.name": "supervised",
@@ -35,9 +44,11 @@ ADDED: dict[str, dict[str, Any]] = {
     "memory_b": {"model.decoder.memory_space": "pyramid", "model.decoder.past_frames": "last"},
     "fcn": {"model.decoder.inputs": "coarsest", "model.decoder.align_corners": False, "model.decoder.conv_size": 3},
 }
-ADDED_BESIDE: dict[str, dict[str, Any]] = {"model.projection.dim": {"model.projection.layers": 2}}
+ADDED_BESIDE: dict[str, dict[str, Any]] = {
+    "model.projection.dim": {"model.projection.layers": 2},
+    **{steps: {epochs: 0} for steps, epochs in IN_EPOCHS.items()},
+}
 NEEDS = {
-    "train.epochs": ("train.epochs", 0),
     "data.chosen": ("data.chosen", "first"),
     "data.reference_distance": ("data.reference_distance", []),
     "data.views": ("data.views", "one"),
@@ -126,19 +137,20 @@ def task_of(workdir: pathlib.Path) -> str:
     return str(_read_identity(pathlib.Path(workdir) / "config.json")["task.name"])
 
 
-def steps_of(workdir: pathlib.Path) -> int | None:
-    """How many steps a workdir's run has; None where there is no run.
+def steps_of(workdir: pathlib.Path, names: Collection[str]) -> dict[str, int]:
+    """What a workdir's run has for some of the fields that `IN_EPOCHS` names; {} where there is no run.
 
     Raises:
       UserError: its config.json is damaged.
     """
     path = pathlib.Path(workdir) / "config.json"
     if not path.exists():
-        return None
-    steps = _read_identity(path).get("train.steps")
-    if not isinstance(steps, int):
-        raise UserError(f"{path} is damaged: its train.steps is {steps!r}, expected a number. Bring it back.")
-    return steps
+        return {}
+    fields = _read_identity(path)
+    for name in names:
+        if not isinstance(fields.get(name), int):
+            raise UserError(f"{path} is damaged: its {name} is {fields.get(name)!r}, expected a number. Bring it back.")
+    return {name: fields[name] for name in names}
 
 
 def class_weight_of(workdir: pathlib.Path) -> tuple[float, ...]:
@@ -175,6 +187,10 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
     if "task.name" not in fields:
         fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
+    if "model.decoder.momentum_power" in fields:
+        follows = fields["model.decoder.momentum_power"] > 0
+        fields = {name: value for name, value in fields.items() if name != "model.decoder.momentum_power"}
+        fields["model.decoder.momentum_follows_rate"] = follows
     added = [new for name, new in ADDED_BESIDE.items() if name in fields]
     for new in (ADDED.get(fields.get("model.decoder.name", ""), {}), *added):
         fields = {**new, **fields}
@@ -184,8 +200,7 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
 def _with_effect(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields but those that another field makes have no effect."""
     without = [name for name, (by, off) in NEEDS.items() if fields.get(by) == off]
-    if fields.get("train.epochs"):
-        without.append("train.steps")  # The data decides it.
+    without += [steps for steps, epochs in IN_EPOCHS.items() if fields.get(epochs)]  # The data decides these.
     return {name: value for name, value in fields.items() if name not in without}
 
 
@@ -199,9 +214,7 @@ def _check_same(path, found, expected):
             "\nTo go on with it give back the data that it had: --config.data.records=DIR, or "
             "--config.data.mixture.NAME.records=DIR. Evaluating takes any data: --mode=evaluate."
         )
-    if found.get("train.steps") and not found.get("train.epochs") and expected.get("train.epochs"):
-        advice += (
-            "\nIts length was counted in steps. To go on with it: --config.train.epochs=0 "
-            f"--config.train.steps={found['train.steps']}."
-        )
+    if counted := [names for names in IN_EPOCHS.items() if names[0] in _with_effect(found) and expected.get(names[1])]:
+        flags = " ".join(f"--config.{epochs}=0 --config.{steps}={found[steps]}" for steps, epochs in counted)
+        advice += f"\nIts steps were counted, not its epochs. To go on with it: {flags}."
     raise UserError(f"The workdir {path.parent} holds a run of another config or on other data:\n{lines}\n{advice}")

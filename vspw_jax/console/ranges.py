@@ -105,6 +105,7 @@ DRAWING = {
     "width": whole(8, 2**13),
     "seed": SEED,
     "colours": TEXT,
+    "disturbances": TEXT,
     "source": TEXT,
     "records": TEXT,
 }
@@ -117,6 +118,7 @@ RANGES: dict[str, Range] = {
     "task.name": TEXT,
     "task.weight": number(0),
     "task.start_step": whole(0),
+    "task.start_epoch": whole(0, 10**6),  # 0: start_step tells.
     "task.warmup_steps": whole(0),
     "task.threshold": SHARE,
     "task.averaged_over": TEXT,
@@ -193,8 +195,9 @@ RANGES: dict[str, Range] = {
     "model.decoder.mask": TEXT,
     "model.decoder.first_sight": TEXT,
     "model.decoder.momentum": SHARE,
-    "model.decoder.momentum_power": number(0),
+    "model.decoder.momentum_follows_rate": FLAG,
     "model.decoder.truth_steps": whole(0),
+    "model.decoder.truth_epochs": whole(0, 10**6),  # 0: truth_steps tells.
     "model.decoder.past": COUNT,
     "model.decoder.past_frames": TEXT,
     "model.decoder.key_dim": WIDTH,
@@ -227,6 +230,7 @@ RANGES: dict[str, Range] = {
     "loss.segmentation.weights.memory": number(0),
     "loss.segmentation.weights.clusters": number(0),
     "loss.segmentation.memory_start_step": whole(0),
+    "loss.segmentation.memory_start_epoch": whole(0, 10**6),  # 0: memory_start_step tells.
     "loss.segmentation.matching.cls": number(0),
     "loss.segmentation.matching.mask": number(0),
     "loss.segmentation.matching.dice": number(0),
@@ -364,7 +368,9 @@ RANGES: dict[str, Range] = {
 """By the field's dotted name."""
 
 OPTIONAL = {
-    f"{part}.generate.{name}" for part in ("data", "data.mixture.*") for name in ("test", "frames", "train_frames")
+    f"{part}.generate.{name}"
+    for part in ("data", "data.mixture.*")
+    for name in ("test", "frames", "train_frames", "disturbances")
 }
 """Fields that their section may lack."""
 

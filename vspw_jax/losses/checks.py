@@ -12,7 +12,10 @@ SEGMENTATION: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "per_pixel": (("weights", "averaged_over", "class_weight", "class_weight_from"), ("pixel", "auxiliary")),
     "memory_per_pixel": (
-        ("weights", "averaged_over", "class_weight", "class_weight_from", "memory_start_step"),
+        (
+            *("weights", "averaged_over", "class_weight", "class_weight_from"),
+            *("memory_start_step", "memory_start_epoch"),
+        ),
         ("pixel", "first_pass", "auxiliary", "memory"),
     ),
     "clustered_per_pixel": (

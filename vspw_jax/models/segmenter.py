@@ -167,7 +167,7 @@ class Segmenter(nnx.Module):
         key_B: Key[Array, " B"] | None = None,
         label_BTHW: Int[Array, "B T H W"] | None = None,
         step: int | Int[Array, ""] = 0,
-        progress: float | Float[Array, ""] = 0.0,
+        rate: float | Float[Array, ""] = 1.0,
     ) -> Outputs:
         """Runs the network.
 
@@ -176,7 +176,7 @@ class Segmenter(nnx.Module):
           train: True takes batch statistics from the batch (averaged over the mapped `DATA_AXES`, which must be bound)
             and updates their running means in place. False uses the running means.
           key_B: a JAX key for each clip, for stochastic depth, drop-out and what a decoder draws; None for none.
-          label_BTHW, step, progress: in training alone, for decoders that ask for them; see `Training`.
+          label_BTHW, step, rate: in training alone, for decoders that ask for them; see `Training`.
 
         Returns:
           A dict, all float32: `encoder`, its maps BTHWC fine to coarse, and what the decoder gives, with the size of
@@ -200,7 +200,7 @@ class Segmenter(nnx.Module):
         training = None
         if train:
             label_NHW = None if label_BTHW is None else label_BTHW.reshape(-1, *label_BTHW.shape[2:])
-            training = Training(clips[1], layers.fold_keys(keys_N, 1), label_NHW, progress, step)
+            training = Training(clips[1], layers.fold_keys(keys_N, 1), label_NHW, rate, step)
         decoded = self.decoder(maps, training)
         if train and has_projection(self.config):
             decoded["projection_NHWC"] = self.projection(self._projected(maps, decoded), train).astype(jnp.float32)

@@ -104,17 +104,23 @@ class MeanTeacher(supervised.Supervised):
         self._pseudo = config.task
 
     def losses(
-        self, model: Segmenter, teacher: Segmenter | None, batch: Batch, key_B: Keys, step: Int[Array, ""]
+        self,
+        model: Segmenter,
+        teacher: Segmenter | None,
+        batch: Batch,
+        key_B: Keys,
+        step: Int[Array, ""],
+        rate: Float[Array, ""],
     ) -> Terms:
         """See `Task`."""
         assert teacher is not None
         label_key_B, pseudo_key_B = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
-        guessed = self._outputs(teacher, batch["image_BTHWC"], batch, None, step)
+        guessed = self._outputs(teacher, batch["image_BTHWC"], batch, None, step, rate)
         is_unlabelled_B = batch[UNLABELLED].any(axis=(1, 2, 3))
         weak, strong = batch["image_BTHWC"], batch["strong_image_BTHWC"]
         model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(label_key_B), 1, 0)
         image = jnp.where(is_unlabelled_B[:, None, None, None, None], strong, weak)
-        outputs = self._outputs(model, image, batch, model_keys, step)
+        outputs = self._outputs(model, image, batch, model_keys, step, rate)
         terms = supervised.clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
         return terms | self._pseudo_terms(
             segmenter.class_scores(guessed), outputs, batch[UNLABELLED], pseudo_key_B, step

@@ -120,7 +120,13 @@ class PrototypePretraining:
         return 0
 
     def losses(
-        self, model: Segmenter, teacher: Segmenter | None, batch: Batch, key_B: Key[Array, " B"], step: Int[Array, ""]
+        self,
+        model: Segmenter,
+        teacher: Segmenter | None,
+        batch: Batch,
+        key_B: Key[Array, " B"],
+        step: Int[Array, ""],
+        rate: Float[Array, ""],
     ) -> dict[str, Float[Array, ""]]:
         """See `Task`."""
         assert teacher is not None  # `needs_teacher`.

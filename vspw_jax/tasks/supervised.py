@@ -243,7 +243,7 @@ class Supervised:
     def __init__(self, config: ConfigDict) -> None:
         self._decoder_loss = segmenter.decoder_of(config.model).SEGMENTATION_LOSS
         self._config = of_part(config.loss, config.train.accumulate)
-        self._part, self._steps = config.train.batch // config.train.accumulate, config.train.steps
+        self._part = config.train.batch // config.train.accumulate
 
     def contrast_groups(self) -> int:
         """See `Task`."""
@@ -251,11 +251,17 @@ class Supervised:
         return cross_frame_nce.num_groups(contrast, self._part) if contrast and contrast.weight else 0
 
     def losses(
-        self, model: Segmenter, teacher: Segmenter | None, batch: Batch, key_B: Keys, step: Int[Array, ""]
+        self,
+        model: Segmenter,
+        teacher: Segmenter | None,
+        batch: Batch,
+        key_B: Keys,
+        step: Int[Array, ""],
+        rate: Float[Array, ""],
     ) -> Terms:
         """See `Task`."""
         model_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(key_B), 1, 0)
-        outputs = self._outputs(model, batch["image_BTHWC"], batch, model_keys, step)
+        outputs = self._outputs(model, batch["image_BTHWC"], batch, model_keys, step, rate)
         return clip_losses(outputs, batch, loss_keys, step, self._decoder_loss, self._config)
 
     def _outputs(
@@ -265,10 +271,10 @@ class Supervised:
         batch: Batch,
         key_B: Keys | None,
         step: Int[Array, ""],
+        rate: Float[Array, ""],
     ) -> Outputs:
         """Those of a pass in training over a view of a batch's clips."""
-        given = dict(key_B=key_B, label_BTHW=batch["label_BTHW"], step=step, progress=step / self._steps)
-        return model(image_BTHWC, train=True, **given)
+        return model(image_BTHWC, train=True, key_B=key_B, label_BTHW=batch["label_BTHW"], step=step, rate=rate)
 
 
 def clip_losses(

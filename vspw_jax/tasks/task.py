@@ -46,8 +46,12 @@ class Task(Protocol):
         batch: dict[str, Array],
         key_B: Key[Array, " B"],
         step: Int[Array, ""],
+        rate: Float[Array, ""],
     ) -> dict[str, Float[Array, ""]]:
-        """This device's part of every weighted term; the loss is the sum over devices and terms but `figures`."""
+        """This device's part of every weighted term; the loss is the sum over devices and terms but `figures`.
+
+        `rate` is the learning rate's share of `config.optimizer.learning_rate` at this step.
+        """
 
 
 TASKS: dict[str, type[Task]] = {

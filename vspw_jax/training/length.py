@@ -1,26 +1,32 @@
-"""How many steps a run has: `train.steps`, or `train.epochs` over its data.
+"""How many steps a run and its beginnings have: `train.steps`, or `train.epochs` over its data, and so on.
 
 The schedule needs the number before the first step. Below the functions here nothing knows epochs: a config comes back
-whose `train.steps` is the number.
+whose fields in steps, those of `run_identity.IN_EPOCHS`, are the numbers.
 """
 
 import copy
 import math
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from vspw_jax.checkpoints import run_identity
-from vspw_jax.console import ranges
+from vspw_jax.console import ranges, recipe_file
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import mixture, views
 
 
-def _with_steps(config: ConfigDict, steps: int) -> ConfigDict:
-    config = copy.deepcopy(config).unlock()
-    config.train.steps = steps
+def _with_steps(config: ConfigDict, steps: Mapping[str, int]) -> ConfigDict:
+    config = copy.deepcopy(config)
+    config.update_from_flattened_dict(steps)
     return config.lock()
+
+
+def _epochs(config: ConfigDict) -> dict[str, int]:
+    """By the names of the fields in steps that the data decides: the epochs."""
+    fields = recipe_file.flatten(config)
+    return {steps: fields[epochs] for steps, epochs in run_identity.IN_EPOCHS.items() if fields.get(epochs)}
 
 
 def heed_flags(config: ConfigDict, stated: Collection[str]) -> None:
@@ -33,32 +39,35 @@ def heed_flags(config: ConfigDict, stated: Collection[str]) -> None:
     Raises:
       UserError: flags ask for both.
     """
-    if "train.steps" not in stated or not config.train.epochs:
-        return
-    if "train.epochs" in stated:
-        raise UserError(
-            f"--config.train.steps={config.train.steps} and --config.train.epochs={config.train.epochs} both say how "
-            "long the run is. Leave one out."
-        )
-    with config.unlocked():
-        config.train.epochs = 0
+    fields = recipe_file.flatten(config)
+    for steps in set(stated) & set(_epochs(config)):
+        epochs = run_identity.IN_EPOCHS[steps]
+        if epochs in stated:
+            raise UserError(
+                f"--config.{steps}={fields[steps]} and --config.{epochs}={fields[epochs]} both count the same. Leave "
+                "one out."
+            )
+        config.update_from_flattened_dict({epochs: 0})
 
 
 def of_data(config: ConfigDict, members: Sequence[mixture.Member]) -> ConfigDict:
-    """A run's whole config with the steps in which its clips pass `train.epochs` times; the last one may begin anew.
+    """A run's whole config with the steps in which its clips pass so many times; the last one may begin anew.
 
     Raises:
       UserError: that is more steps than can be counted.
     """
-    if not config.train.epochs:
+    epochs = _epochs(config)
+    if not epochs:
         return config
     clips = mixture.clips_of_epoch(members, views.frames_shown(config.data))
-    steps = math.ceil(config.train.epochs * clips / config.train.batch)
-    if steps > ranges.LARGEST:
-        raise UserError(
-            f"train.epochs is {config.train.epochs}: of {clips:g} clips, {config.train.batch} a step, these are "
-            f"{steps} steps, expected at most {ranges.LARGEST}. Lower --config.train.epochs."
-        )
+    steps = {name: math.ceil(count * clips / config.train.batch) for name, count in epochs.items()}
+    for name, count in steps.items():
+        if count > ranges.LARGEST:
+            field = run_identity.IN_EPOCHS[name]
+            raise UserError(
+                f"{field} is {epochs[name]}: of {clips:g} clips, {config.train.batch} a step, these are "
+                f"{count} steps, expected at most {ranges.LARGEST}. Lower --config.{field}."
+            )
     return _with_steps(config, steps)
 
 
@@ -76,5 +85,5 @@ def of_workdir(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
     Raises:
       UserError: the workdir's config.json is damaged.
     """
-    steps = run_identity.steps_of(workdir) if config.train.epochs else None
-    return config if steps is None else _with_steps(config, steps)
+    steps = run_identity.steps_of(workdir, _epochs(config))
+    return _with_steps(config, steps) if steps else config

@@ -51,7 +51,7 @@ def make_gradients(config: ConfigDict, graphdef: nnx.GraphDef) -> Callable:
     shards are already, among the devices that share the weight), what is then kept, and what memories have seen.
     `numbers` are those of its clips in the global batch: with key they decide all randomness.
     """
-    the_task = task.build(config)
+    the_task, learning_rate = task.build(config), optimizers.learning_rate(config)
 
     def merged(weights, model_state):
         return nnx.merge(graphdef, weight_shards.put_together(weights), model_state)
@@ -61,7 +61,8 @@ def make_gradients(config: ConfigDict, graphdef: nnx.GraphDef) -> Callable:
         models = {"model": merged(weights, kept["model"])}
         if teacher_weights is not None:
             models["teacher"] = merged(lax.stop_gradient(teacher_weights), kept["teacher"])
-        losses = the_task.losses(models["model"], models.get("teacher"), batch, key_B, step)
+        rate = learning_rate(step) / config.optimizer.learning_rate
+        losses = the_task.losses(models["model"], models.get("teacher"), batch, key_B, step, rate)
         kept, seen = _kept(models)
         return task.loss(config, losses), (losses, kept, seen)
 

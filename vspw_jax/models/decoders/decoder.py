@@ -28,14 +28,14 @@ class Training:
       frames: T of a clip. The N = B*T images are clip by clip, each clip's frames in their order.
       keys_N: for drop-out and other draws; None for none.
       label_NHW: train ids of the images' pixels, 255 void; None where a pass is given none.
-      progress: the share of the training's steps that are done, 0 to below 1.
+      rate: the learning rate's share of `optimizer.learning_rate`, 0 to 1, as warm-up and decay have it.
       step: counted from 0.
     """
 
     frames: int = 1
     keys_N: layers.Keys = None
     label_NHW: Int[Array, "N H W"] | None = None
-    progress: float | Float[Array, ""] = 0.0
+    rate: float | Float[Array, ""] = 1.0
     step: int | Int[Array, ""] = 0
 
     def of(self, numbers: Sequence[int]) -> "Training":

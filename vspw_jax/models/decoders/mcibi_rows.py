@@ -63,7 +63,7 @@ def ssseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
         mask="soft",
         first_sight="mean",
         momentum=0.9,
-        momentum_power=0.9,
+        momentum_follows_rate=True,
         dropout=0.1,
         dropped="channels",
         auxiliary_dropout=0.1,
@@ -71,7 +71,7 @@ def ssseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     )
     assumed = [
         *(f"dilations {', '.join(map(str, dilations))}", "a memory read by the classes' probabilities"),
-        *("its momentum 0.9, in step with a learning rate of power 0.9", *assumed, "drop-out 0.1 in training"),
+        *("its momentum 0.9, in step with the learning rate", *assumed, "drop-out 0.1 in training"),
     ]
     return DecoderSizes(fields, shapes.size(f"{theirs}decoder_stage1.4.weight", 0), assumed)
 

@@ -48,15 +48,15 @@ class MemoryDecoder(ReadsMemory, Pyramid):
           behind one, or the last map itself, whose width `memory_dim` must then be;
         mask: a key of `MASKS`;
         first_sight: a key of `FIRST_SIGHTS`;
-        momentum, momentum_power: m of equation 1 at a share x of the training is momentum (1 - x)^momentum_power: with
-          power 0 constant, with a poly schedule's power in step with its learning rate;
-        truth_steps: in so many first steps the truth takes the mask's place.
+        momentum, momentum_follows_rate: m of equation 1, times the learning rate's share of the configured one or not;
+        truth_steps: in so many first steps the truth takes the mask's place;
+        truth_epochs: not read here, see `training/length.py`.
     """
 
     FIELDS: ClassVar[tuple[str, ...]] = (
         *Pyramid.FIELDS,
         *ReadsMemory.MEMORY_FIELDS,
-        *("level", "memory_dim", "memory_space", "truth_steps"),
+        *("level", "memory_dim", "memory_space", "truth_steps", "truth_epochs"),
     )
     TORCH_NAMES = memory_rows.NAMES
     remembers = True

@@ -94,11 +94,12 @@ def mmseg_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
         mask="hard",
         first_sight="mean",
         momentum=0.9,
-        momentum_power=1.0,
+        momentum_follows_rate=True,
         truth_steps=0,
+        truth_epochs=0,
     )
     assumed = [f"pooling to {', '.join(map(str, scales))} bins a side", *of_auxiliary]
-    assumed += ["a memory read at 1/8 by hard masks", "its momentum 0.9, in step with a linear learning rate"]
+    assumed += ["a memory read at 1/8 by hard masks", "its momentum 0.9, in step with the learning rate"]
     return DecoderSizes(fields, shapes.size(rows, 0), [*assumed, "drop-out 0.1 in training"])
 
 

@@ -81,7 +81,7 @@ class Head(nnx.Module):
 class ReadsMemory(Decoder):
     """A decoder with `config`, a `feature_memory`, and a `head` for what is classified, its rows among it."""
 
-    MEMORY_FIELDS: ClassVar[tuple[str, ...]] = ("mask", "first_sight", "momentum", "momentum_power")
+    MEMORY_FIELDS: ClassVar[tuple[str, ...]] = ("mask", "first_sight", "momentum", "momentum_follows_rate")
     SEGMENTATION_LOSS = "memory_per_pixel"
     config: FrozenConfigDict
     feature_memory: FeatureMemory
@@ -106,7 +106,7 @@ class ReadsMemory(Decoder):
     def learn(self, features_NhwC: layers.Map, training: Training) -> None:
         """Equation 1, after the pass."""
         if training.label_NHW is not None:
-            momentum = self.config.momentum * (1 - training.progress) ** self.config.momentum_power
+            momentum = self.config.momentum * (training.rate if self.config.momentum_follows_rate else 1.0)
             self.feature_memory.learn(
                 features_NhwC, training.label_NHW, momentum, self.config.first_sight, training.keys(3)
             )
