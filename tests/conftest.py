@@ -34,7 +34,7 @@ from configs import nce, upernet
 from data_prep import generate, vspw
 from data_prep.drawing import layouts
 from vspw_jax import main
-from vspw_jax.models import segmenter
+from vspw_jax.models import attention_kernel, segmenter
 from vspw_jax.models.encoders import vit_adapter
 from vspw_jax.sampling import deformable_kernel, point_kernel
 from vspw_jax.training import train_state, train_step
@@ -201,10 +201,11 @@ def interactions_in_a_loop(request, monkeypatch):
 
 @pytest.fixture(params=["cpu", "tpu"])
 def platform(request, monkeypatch):
-    """Each platform's way of sampling, on this one: the kernels' operations run one by one."""
+    """Each platform's way of sampling and attention, on this one: the kernels' operations run one by one."""
     monkeypatch.setattr(jax, "default_backend", lambda: request.param)
     for module, name in (
         (deformable_kernel, "sample_and_sum"),
+        (attention_kernel, "attend"),
         *((point_kernel, name) for name in ("sample", "sample_all", "corner_values")),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, functools.partial(getattr(module, name), interpret=True))

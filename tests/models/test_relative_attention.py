@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import ad_checkpoint
 
-from vspw_jax.models import attention
+from vspw_jax.models import attention, attention_kernel
 from vspw_jax.models.encoders import relative_attention
 
 
@@ -90,6 +90,75 @@ def assert_equal(form, window, *options):
 )
 def test_attention_in_blocks(window, rows):
     assert_equal(relative_attention.blockwise_attention, window, rows)
+
+
+on_tpus = pytest.mark.parametrize("platform", ["tpu"], indirect=True)
+
+
+# Rows of 32, 64 and 96 keys, of which 4, 2 and 4 fill tiles; rows of padding; in the last rows three tiles a step.
+@on_tpus
+@pytest.mark.parametrize("window", [(1, 1), (5, 3), (4, 2), (3, 33), (5, 65)])
+def test_attention_by_kernel(platform, window):
+    assert_equal(relative_attention.attention, window)
+
+
+@on_tpus
+def test_kernel_attends_few_heads_at_a_time(platform, monkeypatch):
+    monkeypatch.setitem(globals(), "HEADS", 4)
+    monkeypatch.setitem(globals(), "DIM", 64)
+    assert attention_kernel.Grid(5, 3, HEADS, DIM).together == 2
+    assert_equal(relative_attention.attention, (5, 3))
+
+
+@on_tpus
+def test_kernel_in_bfloat16(platform):
+    window = (5, 3)
+    arguments = inputs(window)
+    wanted = results(relative_attention.plain_attention, arguments, window)
+    found = results(
+        relative_attention.attention, [*(jnp.asarray(x, jnp.bfloat16) for x in arguments[:3]), arguments[3]], window
+    )
+    assert [x.dtype for x in found] == [jnp.bfloat16] * 4 + [jnp.float32]
+    for result, expected in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(result.astype(np.float32), expected, atol=0.02 * np.abs(expected).max())
+
+
+@on_tpus
+def test_kernel_in_a_loop_of_layers_on_two_devices(platform):
+    """As the encoders have it: images on several devices, layers in a scan, each rematerialised."""
+    window = (5, 3)
+    x, _, _, table = inputs(window)
+    tables = np.stack([table, 2 * table])
+
+    def gradient(form, x, tables):
+        layer = jax.checkpoint(lambda x, table: (form(x, x, x, table, window), None))
+        return jax.grad(lambda tables: (jax.lax.scan(layer, x, tables)[0] ** 2).sum())(tables)
+
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    mapped = jax.shard_map(
+        lambda *x: jax.lax.psum(gradient(relative_attention.attention, *x), "data"),
+        mesh=mesh,
+        in_specs=(jax.P("data"), jax.P()),
+        out_specs=jax.P(),
+        check_vma=False,
+    )
+    wanted = gradient(relative_attention.plain_attention, x, tables)
+    np.testing.assert_allclose(jax.jit(mapped)(x, tables), wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("window", "heads", "channels", "fits"),
+    [
+        ((30, 30), 16, 64, True),
+        ((56, 56), 16, 64, True),
+        ((80, 80), 16, 64, False),
+        ((30, 30), 16, 48, False),
+        ((14, 14), 3, 64, False),
+        ((4, 4), 2, 4, True),
+    ],
+)
+def test_kernel_attends_where_heads_fill_tiles_and_memory_is_enough(window, heads, channels, fits):
+    assert attention_kernel.fits(window, heads, channels) == fits
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Self-attention with BEiT's relative position bias: plain, in blocks with linear memory, and fused for NVIDIA GPUs.
+"""Self-attention with BEiT's relative position bias: plain, in blocks with linear memory, fused for GPUs, and for TPUs.
 
 Source: microsoft/unilm beit/semantic_segmentation/backbone/beit.py.
 Shapes: N images, H and W patches, S = H*W + 1 tokens (class token first), G heads, D channels a head, R table rows.
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from vspw_jax.models import attention_kernel
 from vspw_jax.models.attention import Heads, fused_attention, is_fused, keeps_results
 from vspw_jax.models.layers import Size
 
@@ -109,6 +110,21 @@ def blockwise_attention(
     return jnp.concatenate([class_output, outputs], axis=1)
 
 
+@functools.partial(jax.checkpoint, static_argnums=4)
+def attention_by_kernel(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size) -> Heads:
+    """The same by a kernel for TPUs. The backward pass makes what the kernel reads again, and does not run it again.
+
+    The class token is one query, for which there are products of XLA.
+    """
+    offsets, to_patch, to_class, class_class = _split_table(table_RG.astype(query_NSGD.dtype), window)
+    by_x = toeplitz(offsets[:, ::-1], window[1])  # Head, key y - query y, query x, key x.
+    output = attention_kernel.attend(query_NSGD[:, 1:], key_NSGD, value_NSGD, by_x, to_class[:, 0, 0])
+    class_bias = jnp.broadcast_to(to_patch[:, 0], (to_patch.shape[0], window[0] * window[1]))
+    class_bias = jnp.concatenate([class_class[:, 0], class_bias], axis=1)
+    class_output = attention_kernel.attend_once(query_NSGD[:, 0], key_NSGD, value_NSGD, class_bias)
+    return jnp.concatenate([class_output[:, None], output], axis=1)
+
+
 def attention_by_cudnn(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size) -> Heads:
     """The same by a fused kernel. The backward pass makes the bias again: kept, it would be 300 MiB a block at 896."""
 
@@ -129,10 +145,12 @@ def block_rows(window: Size, heads: int) -> int | None:
 
 
 def attention(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size) -> Heads:
-    """Softmax attention with the biases of `table_RG`: fused where it can be, in blocks where heads x S x S is large.
+    """Softmax attention with the biases of `table_RG`: by a kernel where one can, else in blocks if tokens are many.
 
     With 16 heads, blocks begin at 27x27 patches (crop 432). There they are also faster on CPU.
     """
+    if jax.default_backend() == "tpu" and attention_kernel.fits(window, *query_NSGD.shape[2:]):
+        return attention_by_kernel(query_NSGD, key_NSGD, value_NSGD, table_RG, window)
     if is_fused(query_NSGD):
         return attention_by_cudnn(query_NSGD, key_NSGD, value_NSGD, table_RG, window)
     rows = block_rows(window, query_NSGD.shape[2])
