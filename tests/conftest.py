@@ -106,6 +106,7 @@ SLOW = (
     "models/temporal/test_spatiotemporal_transformer.py",
     "evaluation/test_stages.py",
     "data/test_pipeline.py",
+    "benchmarks/test_inputs_log.py",
     "end_to_end/test_class_union.py",
     "metrics/test_report_in_browser.py",
     "data_prep/test_dask.py",

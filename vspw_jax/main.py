@@ -378,6 +378,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         recipe_file.check_flags(argv[1:])
         unused = flags.FLAGS(argv)[1:]
+    except BrokenPipeError:  # Help that nothing reads.
+        raise
     except (flags.Error, ValueError, TypeError, OSError) as error:
         raise UserError(f"{error}\nSee python -m vspw_jax.main --help") from error
     except SystemExit as ended:

@@ -25,7 +25,7 @@ from vspw_jax.console.errors import UserError, listed, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.files import mask_png, sources
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.files.writable import check_file, check_folder
+from vspw_jax.files.writable import check_file, check_folder, check_parent
 from vspw_jax.metrics import predictions, truth
 
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
@@ -162,8 +162,7 @@ def write(
 ) -> None:
     """Checks a folder of predictions, then makes an entry of it; see the module."""
     output = pathlib.Path(output)
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"The folder of {output} does not exist. Make it, or name another --output.")
+    check_parent(output, "--output=X.zip")
     if output.suffix == ".zip":
         check_file(output, "--output=X.zip")
     elif output.exists():

@@ -136,6 +136,15 @@ def test_a_pipe_that_nothing_reads_any_more(tmp_path, call, status, said):
         assert process.stderr.read() == said and process.wait(timeout=30) == status
 
 
+def test_help_that_nothing_reads():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "vspw_jax.main", "--help"]
+    ended = subprocess.run(command, cwd=REPOSITORY, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
 def test_another_broken_pipe_is_no_quiet_end(tmp_path):
     text = PROGRAM.format(call="broken()").replace(
         "run_program(",

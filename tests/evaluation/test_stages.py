@@ -153,6 +153,22 @@ def test_an_evaluation_that_was_stopped_goes_on_and_one_that_was_whole_begins_an
         assert len(once_more.given) == calls
 
 
+def test_a_stopped_evaluation_begins_anew_where_the_labels_mean_other_classes(config, tmp_path, monkeypatch):
+    """As the counts of the videos before are of the old ones."""
+    config.evaluate.stages = 0
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(config, StopsAt(5), tmp_path)
+    predicted, frames = [], records.Frames(config.data.records, "val")
+    predict = lambda folder, masks, left, done: predicted.extend(left) or []
+    run = lambda: stages.run(config, Predictor(), frames, tmp_path, tmp_path / "evaluated/val", predict)
+    run()
+    assert 1 <= len(predicted) < len(frames.videos)
+    predicted.clear()
+    monkeypatch.setattr(frames, "lookup", np.roll(frames.lookup, 1))
+    run()
+    assert predicted == [video.name for video in frames.videos]
+
+
 def test_where_scores_are_saved_a_stopped_evaluation_begins_anew(config, tmp_path):
     """As the scores of the videos before would be missing."""
     config.evaluate.stages = 0

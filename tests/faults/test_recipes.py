@@ -101,15 +101,15 @@ def test_a_wrong_flag(refused, tiny_flags, tmp_path, arguments, parts):
 
 
 OWN = {
-    "text": ["cannot be used (SyntaxError)", "mine.py, line 2"],
-    "unfinished": ["cannot be used (SyntaxError)", "never closed", "mine.py, line 2"],
+    "text": ["mine.py cannot be used (SyntaxError)", "mine.py, line 2"],
+    "unfinished": ["mine.py cannot be used (SyntaxError)", "never closed", "mine.py, line 2"],
     "empty": ["has no function get_config", 'def get_config(size="full")'],
     "another import": ["mine.py, line 1, cannot be used (ModuleNotFoundError)", "no_such_module"],
     "no function": ["has no function get_config"],
     "no size": ["get_config('demo')", "too many positional arguments", 'def get_config(size="full")'],
     "nothing returned": ["returns a NoneType", "ConfigDict"],
     "dict returned": ["returns a dict", "ConfigDict"],
-    "misspelt section": ["mine.py, line 6, cannot be used (AttributeError)", "trian"],
+    "misspelt section": ["mine.py, line 6, cannot be used (AttributeError): 'trian'\nDid you mean \"train\""],
     "another type": ["mine.py, line 6, cannot be used (TypeError)", "steps"],
     "new field": ["field train.stepz, which nothing reads", "Did you mean train.steps?"],
     "field left out": ["no field train.accumulate", "configs/parts/"],

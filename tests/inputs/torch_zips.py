@@ -8,17 +8,20 @@ import numpy as np
 
 from tests.inputs.pickles import text
 
+STORAGES = {"float32": b"FloatStorage", "int64": b"LongStorage"}
+
 
 def _integers(values):
     return b"(" + b"".join(b"J" + struct.pack("<i", value) for value in values) + b"t"
 
 
 def _program(value, storages):
-    """The opcodes of a value; each float32 array is a tensor, whose bytes are added to the storages."""
+    """The opcodes of a value; each array is a tensor, whose bytes are added to the storages."""
     if isinstance(value, dict):
         return b"}(" + b"".join(_program(part, storages) for item in value.items() for part in item) + b"u"
     if isinstance(value, np.ndarray):
-        storage = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(str(len(storages)).encode())
+        kind = STORAGES[value.dtype.name]
+        storage = b"(" + text(b"storage") + b"ctorch\n" + kind + b"\n" + text(str(len(storages)).encode())
         storage += text(b"cpu") + b"J" + struct.pack("<i", value.size) + b"tQ"
         storages.append(value.tobytes())
         strides = [stride // value.itemsize for stride in value.strides]
@@ -28,7 +31,7 @@ def _program(value, storages):
 
 
 def write(path, content):
-    """Writes a checkpoint of nested dicts, float32 arrays and plain values; returns its path."""
+    """Writes a checkpoint of nested dicts, arrays of the kinds in `STORAGES` and plain values; returns its path."""
     storages = []
     program = b"\x80\x02" + _program(content, storages) + b"."
     with zipfile.ZipFile(path, "w") as archive:

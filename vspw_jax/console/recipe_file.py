@@ -71,8 +71,15 @@ def _naming(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        where = f"{path}, line {lines[-1]}" if lines else path
-        raise UserError(f"The recipe {where}, cannot be used ({type(error).__name__}): {error}") from error
+        where = f"{path}, line {lines[-1]}," if lines else path
+        raise UserError(f"The recipe {where} cannot be used ({type(error).__name__}): {_words(error)}") from error
+
+
+def _words(error: BaseException) -> str:
+    """What an exception says. A KeyError puts its message in quotes; ML Collections raises others around one."""
+    if error.args and isinstance(error.args[0], KeyError):
+        error = error.args[0]
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
 def check_flags(argv: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ Source: Memory Based Video Scene Parsing (Jin et al., 2021), section 4 and table
 61.43, more give no more.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -132,9 +133,10 @@ def _make(
 
 
 def identity_of(config: ConfigDict, predictor: Predictor, frames: Frames) -> dict[str, Any]:
-    """What decides a stage's masks, as JSON has it."""
+    """What decides a stage's masks, and what is counted of them, as JSON has it."""
     network = {name: value for name, value in config.model.to_dict().items() if name != "remat"}
-    identity = {**predictor.identity(), "network": network, "fingerprint": frames.fingerprint}
+    labels = hashlib.sha256(frames.lookup.tobytes()).hexdigest()
+    identity = {**predictor.identity(), "network": network, "fingerprint": frames.fingerprint, "labels": labels}
     return json.loads(json.dumps(identity))
 
 

@@ -43,3 +43,13 @@ def check_file(path: pathlib.Path | str, flag: str) -> None:
         option, _, example = flag.partition("=")
         raise UserError(f"{path} is a folder: name a file in it, such as {option}={path / example}.")
     check_folder(path.parent, flag)
+
+
+def check_parent(path: pathlib.Path | str, flag: str) -> None:
+    """Raises UserError where the folder that a path lies in does not exist.
+
+    Args:
+      flag: names the path, such as "--output=X.zip".
+    """
+    if not pathlib.Path(path).absolute().parent.is_dir():
+        raise UserError(f"The folder of {path} does not exist. Make it, or choose another {flag}.")

@@ -113,7 +113,10 @@ def plan(config: ConfigDict, shapes: Mapping[str, jax.Array | jax.ShapeDtypeStru
         same tensors are another network's.
     """
     naming = namings.recognise(file.tensors, file.path)
-    rows = naming.rows(config, file.tensors)
+    try:
+        rows = naming.rows(config, file.tensors)
+    except UserError as error:
+        raise UserError(f"{file.path} does not fit this network. {error}") from error
     pieces: dict[str, list[Piece]] = collections.defaultdict(list)
     missing, misshapen = {}, {}
     for row in rows:

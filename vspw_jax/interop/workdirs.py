@@ -49,15 +49,15 @@ def classes(folder: pathlib.Path) -> ClassList:
     return run_classes.kept(found[0])
 
 
-def _whole_naming(config: ConfigDict) -> namings.Naming:
-    """A kind of file that holds all of a network."""
+def _whole_naming(folder: pathlib.Path, config: ConfigDict) -> namings.Naming:
+    """A kind of file that holds all of the network of a run."""
     encoder, decoder = segmenter.encoder_of(config), segmenter.decoder_of(config)
     for name, naming in namings.NAMINGS.items():
         if name in encoder.TORCH_NAMES and name in decoder.TORCH_NAMES and naming.whole(config):
             return naming
     raise UserError(
-        f"A network of {config.encoder.name} and {config.decoder.name} has no names in any kind of file, so that no "
-        "other run can start from it."
+        f"The network of {folder}, of {config.encoder.name} and {config.decoder.name}, has no names in any kind of "
+        "file, so that no other run can start from it."
     )
 
 
@@ -121,7 +121,7 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, NewTensor]]:
     if intact is None or step not in (None, intact):
         raise UserError(f"{folder} holds no checkpoint that is whole. Name another, or its run's workdir {workdir}.")
     config = run_identity.model_of(workdir)
-    like, naming = dict(_shapes(config)), _whole_naming(config)
+    like, naming = dict(_shapes(config)), _whole_naming(folder, config)
     parts = {"weights": checkpoints.restore(like, intact)}
     if checkpoints.has(intact, "ema"):
         parts["ema"] = checkpoints.restore({"ema": like}, intact)["ema"]

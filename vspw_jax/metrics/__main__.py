@@ -23,7 +23,7 @@ from vspw_jax.classes import vspw
 from vspw_jax.console import places
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.files.whole_files import whole_file
-from vspw_jax.files.writable import check_file
+from vspw_jax.files.writable import check_file, check_parent
 from vspw_jax.metrics import predictions, report, scores, table, temporal_consistency, truth
 from vspw_jax.metrics.shown_run import ShownRun
 
@@ -94,9 +94,8 @@ def check(options: argparse.Namespace, opened: truth.Truth) -> None:
             f"hold 0..{len(opened.classes) - 1}, in the order of the list of classes."
         )
     for path, flag in ((options.output, "--output=X.json"), (options.report, "--report=X.html")):
-        if path and not pathlib.Path(path).absolute().parent.is_dir():
-            raise UserError(f"The folder of {path} does not exist. Make it, or name another file.")
         if path:
+            check_parent(path, flag)
             check_file(path, flag)
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads={options.threads}: expected 1 or more.")
