@@ -179,7 +179,7 @@ def test_any_usual_format_is_taken_and_the_rest_is_said(tmp_path, capsys):
     (source,) = sources.find(tmp_path / "v")
     assert [image.shape for _, image, _ in source.frames()] == [(48, 64, 3)] * 4
     said = capsys.readouterr().err
-    assert "2 files or folders in" in said and "left out: notes.txt, raw." in said
+    assert "is left out (2 in number): notes.txt, raw." in said
     (source,) = sources.find(tmp_path / "v" / "0.JPG")
     assert frame_names(source) == ["0"]
 

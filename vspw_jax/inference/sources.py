@@ -127,7 +127,7 @@ def _of_one_kind(paths: Sequence[pathlib.Path], place: str) -> list[Found]:
         )
     if others := [path.name for path in paths if not _is_picture(path) and not _is_film(path)]:
         warn(
-            f"{len(others)} files or folders in {place} are neither pictures nor videos and are left out: "
+            f"In {place} all that is neither a picture nor a video is left out ({len(others)} in number): "
             f"{listed(others, 3)}."
         )
     by_folder: dict[pathlib.Path, list[pathlib.Path]] = {}
