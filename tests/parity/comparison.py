@@ -63,7 +63,7 @@ def loaded(config, rows, tensors):
     """(graphdef, params, model_state) in float64, filled with tensors."""
     graphdef, *shapes = train_state.describe(config)
     arrays = filled(shapes, rows, tensors)
-    as_array = lambda path, leaf: jnp.asarray(arrays[path], None if leaf.dtype == jnp.float32 else leaf.dtype)
+    as_array = lambda path, leaf: jnp.asarray(arrays[path], None if leaf.dtype == np.float32 else leaf.dtype)
     return graphdef, *(placement.map_with_path(as_array, tree) for tree in shapes)
 
 
