@@ -1,12 +1,12 @@
 """FocalNet-B with UperNet, of paper 000's table 1: per-pixel cross-entropy alone.
 
-    python -m vspw_jax.main --config=configs/upernet_focalnet.py --config.data.records=DIR    paper: 47.35 mIoU
+    python -m vspw_jax.main --config=configs/upernet_focalnet.py --config.data.records=DIR    paper: 47.35 on test 1
     python -m vspw_jax.main --config=configs/upernet_focalnet.py:demo                         generated data, a laptop
 
 Every value carries its source, here or in configs/parts/: "FocalNet" is microsoft/FocalNet
 segmentation/configs/focalnet/upernet_focalnet_base_patch4_512x512_160k_ade20k_lrf.py and its bases; "ours" a choice of
-this codebase. It publishes 50.5 mIoU on ADE20K (arXiv 2203.11926, table 7). Paper 000 (arXiv 2306.03508) names the
-network in table 1, neither its size, so that B is ours, nor a setting.
+this codebase. FocalNet's README has 50.5 mIoU on ADE20K. Paper 000 (arXiv 2306.03508) names the network in table 1,
+neither its size, so that B is ours, nor a setting of its own.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,12 @@
 """InternImage-XL with UperNet, of paper 000's table 1: per-pixel cross-entropy alone.
 
-    python -m vspw_jax.main --config=configs/upernet_internimage.py --config.data.records=DIR   paper: 48.52 mIoU
+    python -m vspw_jax.main --config=configs/upernet_internimage.py --config.data.records=DIR   paper: 48.52 on test 1
     python -m vspw_jax.main --config=configs/upernet_internimage.py:demo                        generated data, a laptop
 
 Every value carries its source, here or in configs/parts/: "InternImage" is OpenGVLab/InternImage
 segmentation/configs/ade20k/upernet_internimage_xl_640_160k_ade20k.py and its bases; "ours" a choice of this codebase.
-It publishes 55.0 mIoU on ADE20K (arXiv 2211.05778, table 4). Paper 000 (arXiv 2306.03508) names the network in table 1,
-and no setting of its own.
+InternImage's README has 55.0 mIoU on ADE20K. Paper 000 (arXiv 2306.03508) names the network in table 1, and no setting
+of its own.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +21,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.init_from = ""  # A PyTorch checkpoint that a new workdir starts from; InternImage: XL of ImageNet-22k.
     config.init_from_key = ""  # Which weights of that file, such as "state_dict_ema"; empty: the trained ones.
     config.task = training.supervised()
+    # InternImage: crop.
     config.model = models.network(models.internimage_xl(), models.upernet(), image_size=(640, 640))
     config.model.decoder.dim = 512  # InternImage.
     config.loss = ConfigDict()

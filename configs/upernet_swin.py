@@ -1,11 +1,12 @@
-"""Swin-B with UperNet, the transformer that paper 004 shows its loss on: per-pixel cross-entropy alone.
+"""Swin-B with UperNet, of paper 000's table 1 and paper 004's: per-pixel cross-entropy alone.
 
-    python -m vspw_jax.main --config=configs/upernet_swin.py --config.data.records=DIR    full size; no VSPW score
+    python -m vspw_jax.main --config=configs/upernet_swin.py --config.data.records=DIR    paper 000: 48.2 on test 1
     python -m vspw_jax.main --config=configs/upernet_swin.py:demo                         generated data, a laptop
 
 Every value carries its source, here or in configs/parts/: "mmseg" is open-mmlab/mmsegmentation
 configs/swin/swin-base-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py and its bases; "ours" a choice of
-this codebase. mmseg publishes 47.99 mIoU on ADE20K. Paper 004 (Positive-Negative Equal Contrastive Loss for Semantic
+this codebase. mmseg publishes 47.99 mIoU on ADE20K. Paper 000 (arXiv 2306.03508) names the network in table 1, neither
+its size, so that B is ours, nor a setting of its own. Paper 004 (Positive-Negative Equal Contrastive Loss for Semantic
 Segmentation, Wang et al., 2022) names the network, and no setting of its own beside those of its convolutional ones.
 Its table 1 has the steps and images a step of sizes "cityscapes", "coco_stuff" and "ade20k". The rate there is of SGD,
 which the paper names for all its networks. AdamW and its rate stay mmseg's here, at all sizes: ours.

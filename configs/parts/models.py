@@ -17,7 +17,8 @@ def network(encoder: ConfigDict, decoder: ConfigDict, image_size: tuple[int, int
     model.num_classes = 124  # VSPW.
     model.dtype = "float32"  # Of the computation; parameters are always float32. ViT-Adapter: no fp16.
     # "none", "dots" or "full": what the backward pass recomputes; or "auto": as little as a device's memory asks for.
-    model.remat = "full"  # ViT-Adapter: with_cp.
+    # ViT-Adapter and EVA-01: with_cp. Swin, FocalNet and InternImage have none; it changes no result, so ours is one.
+    model.remat = "full"
     model.encoder, model.decoder = encoder, decoder
     return model
 
@@ -90,7 +91,7 @@ def swin_base() -> ConfigDict:
 
 
 def eva01_giant_adapter() -> ConfigDict:
-    """EVA-01-g with ViT-Adapter: every value is baaivision/EVA's, EVA-01/seg/configs/coco_stuff164k/eva_mask2former/.
+    """EVA-01-g with ViT-Adapter: every value is that of baaivision/EVA EVA-01/seg/configs/coco_stuff164k/.
 
     Of the two released networks this is the one without relative positions and layer scale; the other has True and 1.0.
     """
