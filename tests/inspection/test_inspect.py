@@ -9,6 +9,7 @@ import pytest
 from benchmarks.tpu_cost import __main__ as tpu_cost
 from vspw_jax.inspection import report, step_cost
 from vspw_jax.inspection.step_cost import matrix_flops
+from vspw_jax.models import attention_kernel
 from vspw_jax.parallel.mesh import make_mesh
 
 
@@ -50,6 +51,18 @@ def test_attention_by_cudnn_counts_its_products(monkeypatch):
     forward = 2 * (2 * 5 * 2 * 6 * 6 * 8)
     assert matrix_flops(jax.make_jaxpr(attend)(*[heads] * 3).jaxpr) == forward
     assert matrix_flops(jax.make_jaxpr(jax.grad(attend, (0, 1, 2)))(*[heads] * 3).jaxpr) == 3 * forward
+
+
+def test_attention_by_a_kernel_counts_its_products():
+    """As cuDNN's, padding included."""
+    query, key = (jax.ShapeDtypeStruct((6, count, 2, 64), jnp.float32) for count in (15, 16))
+    biases = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 9, 3, 3), (2,))]
+    attend = lambda *x: attention_kernel.attend(*x, interpret=True).sum()
+    grid = attention_kernel.Grid(5, 3, 2, 64)
+    keys, queries = (grid.patch_tiles + 1) * 128, grid.steps * grid.step_queries
+    forward = 2 * (2 * 6 * queries * keys * 128)
+    assert matrix_flops(jax.make_jaxpr(attend)(query, key, key, *biases).jaxpr) == forward
+    assert matrix_flops(jax.make_jaxpr(jax.grad(attend))(query, key, key, *biases).jaxpr) == 3 * forward
 
 
 @pytest.mark.parametrize(("batch", "devices"), [(8, 8), (3, 1)])

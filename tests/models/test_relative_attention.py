@@ -97,7 +97,7 @@ on_tpus = pytest.mark.parametrize("platform", ["tpu"], indirect=True)
 
 # Rows of 32, 64 and 96 keys, of which 4, 2 and 4 fill tiles; rows of padding; in the last rows three tiles a step.
 @on_tpus
-@pytest.mark.parametrize("window", [(1, 1), (5, 3), (4, 2), (3, 33), (5, 65)])
+@pytest.mark.parametrize("window", [(1, 1), (1, 5), (5, 3), (4, 2), (3, 33), (5, 65), (2, 100)])
 def test_attention_by_kernel(platform, window):
     assert_equal(relative_attention.attention, window)
 

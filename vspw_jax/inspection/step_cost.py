@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vspw_jax.data import views
-from vspw_jax.models import attention
+from vspw_jax.models import attention, attention_kernel
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh, quick_compilation
 from vspw_jax.training import optimizers, rematerialisation, train_state, train_step
@@ -35,6 +35,8 @@ def inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
 FUSED_PRODUCTS = {attention.FORWARD: 2, attention.BACKWARD: 4}
 """Matrix products in cuDNN's attention, which is one operation to JAX. Its backward pass makes the logits again, which
 is not counted."""
+KERNELS_PRODUCTS = {attention_kernel.FORWARD: 2, attention_kernel.BACKWARD: 4}
+"""The same in attention by a kernel for TPUs. Products in other kernels stand for gathers and do not count."""
 
 
 def matrix_flops(jaxpr: Any, leave_out: Collection[str] = ()) -> int:
@@ -56,6 +58,10 @@ def matrix_flops(jaxpr: Any, leave_out: Collection[str] = ()) -> int:
             (images, queries, heads, channels), (_, keys, *_) = shapes[0], shapes[1]
             product = 2 * images * heads * queries * keys * channels
             total += FUSED_PRODUCTS[equation.primitive.name] * product
+        elif equation.primitive.name == "pallas_call":
+            if products := KERNELS_PRODUCTS.get(equation.params["name"]):
+                (images, queries, channels), (_, keys, _) = shapes[:2]
+                total += products * 2 * images * queries * keys * channels
         elif equation.params.get("name") not in leave_out:
             times = equation.params["length"] if equation.primitive.name == "scan" else 1
             total += times * sum(matrix_flops(inner, leave_out) for inner in inner_jaxprs(equation.params))

@@ -25,8 +25,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Float32
 
-from vspw_jax.sampling.kernels import LANES, MEMORY_BYTES, ROWS_OF_TILE, Ref, product, up_to_multiple
+from vspw_jax.sampling.kernels import LANES, ROWS_OF_TILE, Ref, product, up_to_multiple, vector_memory
 
+FORWARD, BACKWARD = "attention_forward", "attention_backward"
+"""Names of the kernels."""
 UNSEEN = -1e9
 """Logits of keys that are padding."""
 
@@ -88,9 +90,10 @@ class Grid(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """What the backward pass asks of a chip's own memory, by twos for what comes and goes while it works."""
+        """What the backward pass asks of a chip's own memory, by twos for what comes and goes while it works: at most,
+        in float32."""
         keys, channels = (self.patch_tiles + 1) * LANES, max(self.together * self.head_dim, LANES)
-        numbers = 4 * self.step_queries * keys + 2 * 3 * keys * channels
+        numbers = 4 * self.step_queries * keys + 2 * 4 * keys * channels + 2 * 3 * self.step_queries * channels
         return 4 * (numbers + 2 * 2 * self.together * self.bias_tiles * self.step_queries * LANES)
 
 
@@ -175,10 +178,11 @@ def _backward_kernel(
     to_query_BC[...] = to_query.astype(to_query_BC.dtype)
 
 
-def _call(kernel: Callable, grid: Grid, inputs: tuple, outputs: Any, interpret: bool) -> Any:
+def _call(kernel: Callable, name: str, grid: Grid, inputs: tuple, outputs: Any, interpret: bool) -> Any:
     """Runs a kernel for heads, images and steps.
 
     Args:
+      name: of the kernel.
       inputs: queries, keys, values, biases and whatever is like queries.
       outputs: shapes and types of arrays like these.
     """
@@ -197,7 +201,8 @@ def _call(kernel: Callable, grid: Grid, inputs: tuple, outputs: Any, interpret: 
         in_specs=[block(x) for x in inputs],
         out_specs=jax.tree.map(block, outputs),
         out_shape=outputs,
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=MEMORY_BYTES),
+        name=name,
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=vector_memory()),
         interpret=interpret,
     )(*inputs)
 
@@ -212,7 +217,7 @@ def _attended(
     interpret: bool,
 ) -> Float[Array, "N Q C"]:
     output = jax.ShapeDtypeStruct(query_NQC.shape, query_NQC.dtype)
-    return _call(_forward_kernel, grid, (query_NQC, key_NKC, value_NKC, bias_GTBL), output, interpret)
+    return _call(_forward_kernel, FORWARD, grid, (query_NQC, key_NKC, value_NKC, bias_GTBL), output, interpret)
 
 
 def _forward(*inputs):
@@ -223,7 +228,7 @@ def _backward(grid, interpret, inputs, gradient_NQC):
     query_NQC, *summed = inputs
     outputs = [jax.ShapeDtypeStruct(query_NQC.shape, query_NQC.dtype)]
     outputs += [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in summed]
-    gradients = _call(_backward_kernel, grid, (*inputs, gradient_NQC), outputs, interpret)
+    gradients = _call(_backward_kernel, BACKWARD, grid, (*inputs, gradient_NQC), outputs, interpret)
     return tuple(x.astype(like.dtype) for x, like in zip(gradients, inputs, strict=True))
 
 
@@ -265,7 +270,7 @@ def fits(window: tuple[int, int], heads: int, head_dim: int) -> bool:
     """Whether the kernel can attend: where some heads fill tiles, or all are less than one, and memory is enough."""
     grid = Grid(*window, heads, head_dim)
     side_by_side = (grid.together * head_dim) % LANES == 0 or (grid.together == heads and heads * head_dim < LANES)
-    return side_by_side and grid.memory_bytes <= MEMORY_BYTES
+    return side_by_side and grid.memory_bytes <= vector_memory()
 
 
 def attend_once(

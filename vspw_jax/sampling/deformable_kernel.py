@@ -32,7 +32,6 @@ from jaxtyping import Array, Float, PyTree
 from vspw_jax.sampling.cell_blocks import Level, blocks_of
 from vspw_jax.sampling.kernels import (
     LANES,
-    MEMORY_BYTES,
     OFF_THE_MAP,
     ROWS_OF_TILE,
     Lanes,
@@ -42,6 +41,7 @@ from vspw_jax.sampling.kernels import (
     shares,
     slopes,
     up_to_multiple,
+    vector_memory,
 )  # fmt: skip
 
 Cells = Float[Array, "G K Q"]
@@ -230,7 +230,7 @@ def _call(kernel: Callable, inputs: tuple, outputs: PyTree, rooms: PyTree, inter
         out_specs=jax.tree.map(of_head, outputs),
         out_shape=outputs,
         scratch_shapes=(jax.tree.map(lambda shape: pltpu.VMEM(shape, jnp.float32), rooms, is_leaf=_is_shape),),
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=MEMORY_BYTES),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=vector_memory()),
         interpret=interpret,
     )(*inputs)
 

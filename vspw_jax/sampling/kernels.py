@@ -6,9 +6,11 @@ Shapes: L points, a multiple of 128 lanes.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, BFloat16, Bool, Float, Float32
 
 LANES = 128
@@ -25,6 +27,13 @@ Lanes = slice | pl.Slice
 """Some of the points."""
 Halves = tuple[BFloat16[Array, "..."], BFloat16[Array, "..."]]
 """Two numbers of two bytes in the place of one of four: together within 2**-16 of it."""
+
+
+def vector_memory() -> int:
+    """Bytes of it that a kernel may use on the TPUs here: a v4 has 16 MiB in all."""
+    if jax.local_devices()[0].platform != "tpu":  # Compiled for others, or interpreted.
+        return MEMORY_BYTES
+    return min(MEMORY_BYTES, pltpu.get_tpu_info().vmem_capacity_bytes * 15 // 16)
 
 
 def up_to_multiple(number: int, of: int) -> int:

@@ -152,7 +152,7 @@ def _call(kernel: Callable, inputs: Inputs, shape: tuple[int, ...], axis: int, i
         in_specs=[_block(x.shape, of_maps) for x, of_maps in arrays],
         out_specs=_block(shape, axis),
         out_shape=jax.ShapeDtypeStruct(shape, jnp.float32),
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=kernels.MEMORY_BYTES),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=kernels.vector_memory()),
         interpret=interpret,
     )(*(x for x, _ in arrays))
 

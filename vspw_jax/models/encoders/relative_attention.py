@@ -112,7 +112,7 @@ def blockwise_attention(
 
 @functools.partial(jax.checkpoint, static_argnums=4)
 def attention_by_kernel(query_NSGD: Heads, key_NSGD: Heads, value_NSGD: Heads, table_RG: Table, window: Size) -> Heads:
-    """The same by a kernel for TPUs. The backward pass makes what the kernel reads again, and does not run it again.
+    """The same by a kernel for TPUs. What the kernel reads is made again in the backward pass, and not kept.
 
     The class token is one query, for which there are products of XLA.
     """
