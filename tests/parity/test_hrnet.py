@@ -66,7 +66,7 @@ def test_every_map_in_evaluation():
 
 @pytest.mark.parametrize(
     ("upsampling", "size"),
-    [("bilinear", (12, 20)), ("bilinear", (11, 17)), ("aligned", (11, 17)), ("nearest", (12, 20))],
+    [("bilinear", (12, 20)), ("bilinear", (11, 17)), ("aligned", (11, 17)), ("once", (11, 17)), ("nearest", (12, 20))],
 )
 def test_upsamplings(upsampling, size):
     """Of a branch of a quarter of the cells a side; where a side is odd, the codes differ."""
@@ -95,14 +95,16 @@ def test_statistics_and_gradients_in_training():
     assert largest_error(after, rows, {n: b.numpy() for n, b in theirs.named_buffers()}) < FORWARD
 
 
-def test_the_file_of_its_own_code(tmp_path):
-    """Read with the sizes off its tensors, under the prefix of the code's trainer; corners are aligned, and the bias
-    before the head's norm is in the running mean. An exported file gives the same logits there."""
-    reference = torch_resnet.draw(torch_hrnet.HrnetFcn(SIZES, num_classes=5)).eval()
+@pytest.mark.parametrize(("num_classes", "aligns"), [(5, True), (19, False)])
+def test_the_file_of_its_own_code(num_classes, aligns, tmp_path):
+    """Read with the sizes off its tensors, under the prefix of the code's trainer; corners are aligned but for
+    Cityscapes' classes, and the bias before the head's norm is in the running mean. An exported file gives the same
+    logits there."""
+    reference = torch_resnet.draw(torch_hrnet.HrnetFcn(SIZES, num_classes, aligns)).eval()
     torch.save(reference.state_dict(), tmp_path / "A.pth")
     ours, config = convert.model_from_torch(tmp_path / "A.pth")
-    assert config.model.encoder.to_dict() == dict(SIZES, name="hrnet", upsampling="aligned")
-    assert (config.model.decoder.inputs, config.model.decoder.align_corners) == ("all", True)
+    assert config.model.encoder.to_dict() == dict(SIZES, name="hrnet", upsampling="aligned" if aligns else "once")
+    assert (config.model.decoder.inputs, config.model.decoder.align_corners) == ("all", aligns)
     image = random_image((97, 70), np.float32)
     outputs = jax.jit(lambda image: ours(image[:, None]))(image)
     convert.save_torch(ours, tmp_path / "B.pth", "hrnet")

@@ -26,8 +26,8 @@ def resized(x, factor, size, upsampling):
     """A coarser branch with the size of a finer one, as the code of this upsampling has it."""
     if upsampling == "nearest":
         return interpolate(x, scale_factor=factor, mode="nearest")
-    if upsampling == "aligned":
-        return interpolate(x, size=size, mode="bilinear", align_corners=True)
+    if upsampling in ("aligned", "once"):
+        return interpolate(x, size=size, mode="bilinear", align_corners=upsampling == "aligned")
     x = interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
     return interpolate(x, size=size, mode="bilinear", align_corners=False)
 
@@ -102,11 +102,15 @@ def joined(maps, align_corners=False):
 
 
 class HrnetFcn(nn.Module):
-    """HRNet with the head of its own code, whose first convolution has a bias; gives (maps, logits)."""
+    """HRNet with the head of its own code, whose first convolution has a bias; gives (maps, logits).
 
-    def __init__(self, sizes, num_classes):
+    `align_corners` is the code's one flag, for all its resizes.
+    """
+
+    def __init__(self, sizes, num_classes, align_corners):
         super().__init__()
-        self.model = HRNet(**sizes, upsampling="aligned")
+        self.align_corners = align_corners
+        self.model = HRNet(**sizes, upsampling="aligned" if align_corners else "once")
         width = sum(self.model.widths)
         self.model.last_layer = nn.Sequential(
             nn.Conv2d(width, width, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, num_classes, 1)
@@ -114,4 +118,4 @@ class HrnetFcn(nn.Module):
 
     def forward(self, x):
         maps = self.model(x)
-        return maps, self.model.last_layer(joined(maps, align_corners=True))
+        return maps, self.model.last_layer(joined(maps, self.align_corners))

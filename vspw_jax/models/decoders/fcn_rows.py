@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vspw_jax.console.errors import UserError
 from vspw_jax.models import folded_bias
+from vspw_jax.models.encoders import hrnet_rows
 from vspw_jax.models.torch_names import DecoderNames, DecoderSizes, Names, Shapes
 from vspw_jax.models.torch_rows import CLASSES, CONV, CONV_1X1, Row, class_head, conv_1x1, conv_norm
 
@@ -70,9 +71,7 @@ def hrnet_head(ours: str, theirs: str, dim: int, conv_size: int = 1) -> Iterator
 
 def hrnet(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
     """Rows in HRNet's own checkpoints; UserError for a head that HRNet does not have."""
-    check_form(
-        config, "hrnet", inputs="all", align_corners=True, num_convs=1, conv_size=1, concat_input=False, auxiliary_dim=0
-    )
+    check_form(config, "hrnet", inputs="all", num_convs=1, conv_size=1, concat_input=False, auxiliary_dim=0)
     yield from hrnet_head(f"{ours}/head", f"{theirs}last_layer", config.dim)
 
 
@@ -132,9 +131,13 @@ def torchvision_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
 def hrnet_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     """In HRNet's own checkpoints."""
     num_classes, dim = (shapes.size(f"{theirs}last_layer.3.weight", axis) for axis in (0, 1))
-    fields = dict(inputs="all", align_corners=True, dim=dim, num_convs=1, conv_size=1, concat_input=False)
+    aligns = hrnet_rows.aligns_corners(shapes, theirs)
+    fields = dict(inputs="all", align_corners=aligns, dim=dim, num_convs=1, conv_size=1, concat_input=False)
     fields |= dict(dropout=0.0, dropped="channels", auxiliary_dim=0, auxiliary_level=2, auxiliary_dropout=0.1)
-    return DecoderSizes(fields, num_classes, ["corners aligned where maps are resized", "no drop-out in training"])
+    corners = (
+        f"corners {'aligned' if aligns else 'not aligned'} where maps are resized, as for {num_classes} classes there"
+    )
+    return DecoderSizes(fields, num_classes, [corners, "no drop-out in training"])
 
 
 TOLD = ("dim", "num_convs", "concat_input", "auxiliary_dim")

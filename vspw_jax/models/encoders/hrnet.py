@@ -35,12 +35,17 @@ def aligned(x_NHWC: layers.Map, factor: int, size: layers.Size) -> layers.Map:
     return layers.resize_aligned(x_NHWC, *size)
 
 
+def once(x_NHWC: layers.Map, factor: int, size: layers.Size) -> layers.Map:
+    """To the size at once, without corners aligned: the same code where its config has `ALIGN_CORNERS: False`."""
+    return layers.resize_bilinear(x_NHWC, *size)
+
+
 def nearest(x_NHWC: layers.Map, factor: int, size: layers.Size) -> layers.Map:
     """Cells repeated: HRNet's own code for classification, and timm's. No side may be odd."""
     return jnp.repeat(jnp.repeat(x_NHWC, factor, axis=1), factor, axis=2)
 
 
-UPSAMPLINGS = {"bilinear": bilinear, "aligned": aligned, "nearest": nearest}
+UPSAMPLINGS = {"bilinear": bilinear, "aligned": aligned, "once": once, "nearest": nearest}
 """By `config.upsampling`."""
 
 

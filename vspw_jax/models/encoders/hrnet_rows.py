@@ -16,6 +16,12 @@ from vspw_jax.models.encoders import resnet_rows
 from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shapes
 from vspw_jax.models.torch_rows import CONV_1X1, Row, conv_norm
 
+HEAD = "last_layer.3.weight"
+"""The classifier of HRNet's own head, in its own files."""
+UNALIGNED_CLASSES = (19, 20, 59, 60)
+"""Of Cityscapes, LIP and PASCAL-Context: for its own head on these HRNet's code does not align corners (`ALIGN_CORNERS`
+in its experiments/). On others, and with OCRNet's head, it does."""
+
 MARKS = ("stage4.0.branches.",)
 TOLD = ("width", "stem_width", "bottleneck_width", "bottlenecks", "modules", "blocks")
 LEFT_OUT = {
@@ -76,20 +82,38 @@ def hrnet(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (
 
 
 def of_network(
-    ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (), *, naming: str, upsampling: str
+    ours: str,
+    theirs: str,
+    config: ConfigDict,
+    names: Collection[str] = (),
+    *,
+    naming: str,
+    upsamplings: dict[str, bool],
 ) -> Iterator[Row]:
-    """Rows of an HRNet in a network of a code that has one upsampling; UserError for another: maps would differ."""
-    if config.upsampling != upsampling:
+    """Rows of an HRNet in a network of a code that has some upsamplings, each with whether its head aligns corners;
+    UserError for another: maps would differ."""
+    if config.upsampling not in upsamplings:
+        flags = (
+            f"--config.model.encoder.upsampling={name} --config.model.decoder.align_corners={aligns}"
+            for name, aligns in upsamplings.items()
+        )
         raise UserError(
             f"An HRNet with model.encoder.upsampling={config.upsampling!r} has no names in files of the kind {naming}, "
-            f"where it is {upsampling!r}. To read such a file set --config.model.encoder.upsampling={upsampling}; to "
+            f"where it is {' or '.join(map(repr, upsamplings))}. To read such a file set {', or '.join(flags)}; to "
             "write one choose another --naming."
         )
     yield from hrnet(ours, theirs, config, names)
 
 
-def sizes(shapes: Shapes, theirs: str, upsampling: str) -> EncoderSizes:
-    """In files of whole networks of a code with this upsampling."""
+def aligns_corners(shapes: Shapes, theirs: str) -> bool:
+    """Whether HRNet's own code does so for the network of a file, as far as its number of classes tells."""
+    head = theirs + HEAD
+    return head not in shapes.tensors or shapes.size(head, 0) not in UNALIGNED_CLASSES
+
+
+def sizes(shapes: Shapes, theirs: str, naming: str) -> EncoderSizes:
+    """In files of whole networks of a code."""
+    upsampling = "bilinear" if naming == "mmseg" else "aligned" if aligns_corners(shapes, theirs) else "once"
     fields = dict(
         width=shapes.size(f"{theirs}stage4.0.branches.0.0.conv1.weight", 0),
         stem_width=shapes.size(f"{theirs}conv1.weight", 0),
@@ -105,11 +129,11 @@ def sizes(shapes: Shapes, theirs: str, upsampling: str) -> EncoderSizes:
 NAMES: EncoderNames = {
     naming: Names(
         MARKS,
-        functools.partial(of_network, naming=naming, upsampling=upsampling),
-        functools.partial(sizes, upsampling=upsampling),
+        functools.partial(of_network, naming=naming, upsamplings=upsamplings),
+        functools.partial(sizes, naming=naming),
         TOLD,
     )
-    for naming, upsampling in (("mmseg", "bilinear"), ("hrnet", "aligned"))
+    for naming, upsamplings in (("mmseg", {"bilinear": False}), ("hrnet", {"aligned": True, "once": False}))
 } | {
     # The upsampling is not told by such a file, and any is trained from it.
     "hrnet_alone": Names(MARKS, hrnet, whole=False, left_out=LEFT_OUT),
