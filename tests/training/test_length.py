@@ -80,7 +80,7 @@ def test_steps_that_a_flag_asks_for_are_made_though_the_recipe_counts_epochs(con
     config.lock()
     length.heed_flags(config, {"train.batch"})
     assert config.train.epochs == 11
-    with pytest.raises(UserError, match="both count the same. Leave one out"):
+    with pytest.raises(UserError, match="both say how long the same is. Leave one out"):
         length.heed_flags(config, {"train.steps", "train.epochs"})
     length.heed_flags(config, {"train.steps"})
     assert (config.train.epochs, config.train.steps) == (0, 1)

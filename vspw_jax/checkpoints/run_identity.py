@@ -32,6 +32,8 @@ IN_EPOCHS = {
 }
 """Fields that count steps, and what counts epochs in their place where it is above 0: the data then decides them."""
 
+MOMENTUM_POWER = "model.decoder.momentum_power"
+"""Of an earlier version: the memory's momentum had a schedule of its own."""
 RENAMED = {f"optimizer.{name}": f"schedule.{name}" for name in ("warmup_steps", "warmup_ratio", "power", "minimum")}
 ONLY_CHOICES = {
     "task.name": "supervised",
@@ -138,7 +140,7 @@ def task_of(workdir: pathlib.Path) -> str:
 
 
 def steps_of(workdir: pathlib.Path, names: Collection[str]) -> dict[str, int]:
-    """What a workdir's run has for some of the fields that `IN_EPOCHS` names; {} where there is no run.
+    """What a workdir's run has of some of the fields that `IN_EPOCHS` names; {} where there is no run.
 
     Raises:
       UserError: its config.json is damaged.
@@ -147,10 +149,11 @@ def steps_of(workdir: pathlib.Path, names: Collection[str]) -> dict[str, int]:
     if not path.exists():
         return {}
     fields = _read_identity(path)
-    for name in names:
-        if not isinstance(fields.get(name), int):
-            raise UserError(f"{path} is damaged: its {name} is {fields.get(name)!r}, expected a number. Bring it back.")
-    return {name: fields[name] for name in names}
+    found = {name: fields[name] for name in names if name in fields}
+    for name, steps in found.items():
+        if not isinstance(steps, int):
+            raise UserError(f"{path} is damaged: its {name} is {steps!r}, expected a number. Bring it back.")
+    return found
 
 
 def class_weight_of(workdir: pathlib.Path) -> tuple[float, ...]:
@@ -187,10 +190,10 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
     if "task.name" not in fields:
         fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
-    if "model.decoder.momentum_power" in fields:
-        follows = fields["model.decoder.momentum_power"] > 0
-        fields = {name: value for name, value in fields.items() if name != "model.decoder.momentum_power"}
-        fields["model.decoder.momentum_follows_rate"] = follows
+    power = fields.get(MOMENTUM_POWER)
+    if power in (0, fields.get("schedule.power")):  # Of another power there is nothing now.
+        fields = {name: value for name, value in fields.items() if name != MOMENTUM_POWER}
+        fields["model.decoder.momentum_follows_rate"] = bool(power)
     added = [new for name, new in ADDED_BESIDE.items() if name in fields]
     for new in (ADDED.get(fields.get("model.decoder.name", ""), {}), *added):
         fields = {**new, **fields}

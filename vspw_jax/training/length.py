@@ -44,8 +44,8 @@ def heed_flags(config: ConfigDict, stated: Collection[str]) -> None:
         epochs = run_identity.IN_EPOCHS[steps]
         if epochs in stated:
             raise UserError(
-                f"--config.{steps}={fields[steps]} and --config.{epochs}={fields[epochs]} both count the same. Leave "
-                "one out."
+                f"--config.{steps}={fields[steps]} and --config.{epochs}={fields[epochs]} both say how long the "
+                "same is. Leave one out."
             )
         config.update_from_flattened_dict({epochs: 0})
 
