@@ -113,7 +113,6 @@ SECTION = Section(
             Case("A step", f"{EXPORT}runs/net/checkpoints/3"),
             Case("A step that is not there", f"{EXPORT}runs/net/checkpoints/4"),
             Case("A workdir of another network", f"{OTHER} --config.init_from=runs/net"),
-            Case("A workdir whose network has no names in files", f"{EXPORT}runs/a"),
             Case(
                 "A workdir without its config.json",
                 f"{EXPORT}runs/net",

@@ -34,7 +34,7 @@ def like_vspw(folder):
 
 
 SECTION = Section(
-    "Messages that misled",
+    "Where messages once misled",
     {
         "A folder that was mended after a prediction stopped at it": (
             Case(

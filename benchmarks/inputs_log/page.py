@@ -11,8 +11,9 @@ HEAD = """# The log of inputs
 
 This is what the commands print of bad and odd inputs: each was made and each command was run, and the words are theirs.
 [What inputs are taken](inputs.md) sums it up. `configs/upernet.py`, and `small.py` with it, has a network that compiles
-in a second; `net.py` is `configs/segformer.py`, smaller. Progress is left out, and the midst of many lines; numbers of
-processes, hosts and times are replaced. Status 0 is done, 2 is for what the user must mend.
+in a second; `net.py` is `configs/segformer.py`, smaller. Status 0 alone does not show that a result is right: the tests
+of each kind check that (`tests/inputs/` has what they are made of). Progress is left out, and the midst of many lines;
+numbers of processes, hosts and times are replaced. Status 0 is done, 2 is for what the user must mend.
 """
 
 Tried = dict[str, list[tuple[Case, list[tuple[str, Ended]]]]]

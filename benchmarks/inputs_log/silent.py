@@ -96,7 +96,7 @@ HALF_PNG = frames.half_png_with_end(frames.encoded("PNG"))
 OF_NEW = "--config.data.records=new"
 
 SECTION = Section(
-    "Silent and wrong",
+    "What was once silent and wrong",
     {
         "Frames whose numbers have no zeros in front": (
             Case("1.jpg, 2.jpg, 10.jpg, predicted", f"{PREDICT}clip", clip()),

@@ -57,7 +57,7 @@ def dead_link(folder):
 
 
 SECTION = Section(
-    "Messages where tracebacks were",
+    "Where tracebacks once were",
     {
         "Values of 0, below 0, or huge": of_flags(
             "--config.run.picture_every=0",

@@ -32,14 +32,21 @@ def test_no_command_of_the_page_ends_in_a_traceback(request):
     assert "Traceback" not in page and statuses <= {f"[status {number}]" for number in (0, 2, 130, 141)}
 
 
-def test_cases_are_tried_and_their_words_are_the_commands(tmp_path, capfd):
-    """One that is refused and one that is predicted, in the folder that all cases begin with."""
+def of_kind(page, kind):
+    """The part of a kind."""
+    return page.partition(f"\n### {kind}\n")[2].partition("\n#")[0]
+
+
+def test_cases_are_tried_and_their_words_are_the_commands(tmp_path, capfd, request):
+    """One that is refused and one that is predicted, in the folder all cases begin with; docs/ has the same words."""
     inputs_log.main(["--only=--input=", f"--output={tmp_path / 'log.md'}"])
     page = (tmp_path / "log.md").read_text()
     refused, predicted = page.partition("### --input=\n")[2], page.partition("### --input=.\n")[2]
     assert "--input=\nError: --input is empty: expected a path." in refused and "[status 2]" in refused
     assert "Predicted video:      runs/a/predictions/" in predicted and "[status 0]" in predicted
     assert str(tmp_path) not in page and "/tmp" not in page
+    kept = (request.config.rootpath / "docs" / "inputs_log.md").read_text()
+    assert all(of_kind(page, kind).strip() == of_kind(kept, kind).strip() for kind in ("--input=", "--input=."))
     with pytest.raises(UserError, match="no kind and no case"):
         inputs_log.main(["--only=no such case"])
 

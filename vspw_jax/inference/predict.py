@@ -168,7 +168,7 @@ def _checked(
         drawn = overlay.drawn_size(height, width, OVERLAY_HEIGHT)
         if not number and max(height, width) > overlay.MOST_SIDE:
             sizes = f"{width}x{height} are drawn at {drawn[1]}x{drawn[0]}"
-            print(f"{source.name}: frames of {sizes}, which H.264 can hold; masks keep their size.", flush=True)
+            print(f"{source.name}: frames of {sizes}, for the sake of H.264; masks keep their size.", flush=True)
         if store and not number:
             size = scores.frame_bytes(height, width, predictor.num_classes, predictor.top_classes)
             print(

@@ -89,6 +89,8 @@ def read_zip(path: pathlib.Path) -> Any:
         raise UserError(f"{path}: its pickle has {entries[pickles[0]].nbytes} bytes; {MAX_PICKLE} is the cap.")
 
     def find_storage(persistent_id: Any) -> tuple[np.dtype, Storage] | Inert:
+        if len(persistent_id) != 5:
+            raise ValueError("a persistent id that is no storage's")
         _, dtype, key, _, count = persistent_id
         if isinstance(dtype, Inert):
             return dtype

@@ -41,6 +41,8 @@ def _tensor(
 ) -> StoredTensor | Inert:
     if isinstance(storage, Inert):
         return storage
+    if not isinstance(storage, tuple):
+        raise ValueError("a tensor without a storage")
     dtype, stored = storage
     return StoredTensor(stored, dtype, tuple(shape), tuple(strides), offset)
 
