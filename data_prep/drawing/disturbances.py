@@ -92,7 +92,7 @@ def dark(rng: np.random.Generator, count: int, view: View) -> Changes:
 
 
 def overexposed(rng: np.random.Generator, count: int, view: View) -> Changes:
-    """So much light that nearly all is white."""
+    """So much light that much or nearly all is white; least where the video's own light is low."""
     return [{"light": np.full(3, rng.uniform(6, 12))} for _ in range(count)]
 
 
