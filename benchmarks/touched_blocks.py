@@ -36,7 +36,7 @@ def mean_touched(query_shapes, value_shapes, heads):
     """Of each level (its blocks, the mean number that 128 queries of a head touch)."""
     levels = [Level(*shape) for shape in value_shapes]
     centre_Q = deformable_attention.cell_centres(query_shapes)[:, 1]
-    offset_GVP = deformable_attention._offset_bias(heads, len(levels), POINTS).reshape(heads, -1, POINTS, 2)[..., 1]
+    offset_GVP = deformable_attention.offset_bias(heads, len(levels), POINTS).reshape(heads, -1, POINTS, 2)[..., 1]
     height_V11 = np.array([level.height for level in levels])[:, None, None]
     y_GVPQ = centre_Q * height_V11 - 0.5 + offset_GVP[..., None]
     y_GKQ = y_GVPQ.reshape(heads, -1, len(centre_Q)).astype(np.float32)

@@ -66,9 +66,7 @@ def hrnet_w48() -> ConfigDict:
     encoder.bottlenecks = 4  # Blocks of the first stage.
     encoder.modules = (1, 4, 3)  # Of the stages of two, three and four branches.
     encoder.blocks = 4  # Of a branch in a module.
-    encoder.upsampling = (
-        "bilinear"  # Or "aligned" or "once", as HRNet's own code, or "nearest": see models/encoders/hrnet.py.
-    )
+    encoder.upsampling = "bilinear"  # mmseg. Other codes' ways: models/encoders/hrnet.py, `UPSAMPLINGS`.
     return encoder
 
 

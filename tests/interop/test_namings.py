@@ -284,14 +284,6 @@ def test_an_hrnet_that_resizes_otherwise_has_no_names_in_files_of_another_code(t
     """The tensors would fit, but the network of that code would compute other maps."""
     with pytest.raises(UserError, match=f"To read such a file set --config.model.{field}"):
         list(namings.NAMINGS[naming].rows(tiny(code), ()))
-
-
-@pytest.mark.parametrize(
-    ("tiny", "code", "naming"),
-    [(tiny_hrnet, "hrnet", "mmseg"), (tiny_ocrnet, "hrnet", "mmseg"), (tiny_ocrnet, "mmseg", "hrnet")],
-)
-def test_so_has_a_head(tiny, code, naming):
-    """HRNet's own head aligns corners or not there, as its encoder does."""
     config = tiny(code)
     config.encoder.upsampling = "bilinear" if naming == "mmseg" else "aligned"
     with pytest.raises(UserError, match=r"a file set .*--config.model.decoder.align_corners="):

@@ -117,7 +117,7 @@ def test_cell_centres_are_x_then_y_row_by_row():
 
 def test_initial_offsets_point_in_one_direction_a_head():
     """Four heads look right, down, left, up, 1, 2, ... cells far (Deformable DETR's initialisation)."""
-    bias = deformable_attention._offset_bias(4, 1, 2).reshape(4, 2, 2)
+    bias = deformable_attention.offset_bias(4, 1, 2).reshape(4, 2, 2)
     np.testing.assert_allclose(bias[:, 0], [[1, 0], [0, 1], [-1, 0], [0, -1]], atol=1e-6)
     np.testing.assert_allclose(bias[:, 1], 2 * bias[:, 0], atol=1e-6)
 

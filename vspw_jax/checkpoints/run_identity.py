@@ -149,7 +149,8 @@ def steps_of(workdir: pathlib.Path, names: Collection[str]) -> dict[str, int]:
     if not path.exists():
         return {}
     fields = _read_identity(path)
-    found = {name: fields[name] for name in names if name in fields}
+    # Every run has a length; one of another recipe may lack the others.
+    found = {name: fields.get(name) for name in names if name in fields or name == "train.steps"}
     for name, steps in found.items():
         if not isinstance(steps, int):
             raise UserError(f"{path} is damaged: its {name} is {steps!r}, expected a number. Bring it back.")

@@ -7,7 +7,7 @@ is one entry in `NAMINGS`, whose name these classes then use.
 import dataclasses
 import pathlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ml_collections import ConfigDict
 
@@ -15,6 +15,7 @@ from vspw_jax.console.errors import UserError
 from vspw_jax.interop import other_networks
 from vspw_jax.models import segmenter
 from vspw_jax.models.decoders.decoder import Decoder
+from vspw_jax.models.encoders import hrnet_rows
 from vspw_jax.models.encoders.encoder import Encoder
 from vspw_jax.models.torch_names import Names
 from vspw_jax.models.torch_rows import Row
@@ -53,6 +54,7 @@ class Naming:
         one, the marks of the encoders tell.
       wrapper: the key under which the tensors stand in a .pth that we write.
       left_out: patterns of names that are not read whatever the network, each with the reason.
+      check: raises UserError for a network of `config.model` whose parts do not go together there.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Naming:
     marks: str = ""
     wrapper: str | None = None
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    check: Callable[[ConfigDict], None] = lambda config: None
 
     def fits(self, names: Iterable[str]) -> bool:
         """Whether a file with these names is of this kind."""
@@ -99,6 +102,7 @@ class Naming:
         rows: list[Row] = []
         for part in self.parts(config):
             rows += part.names.rows(part.ours, part.theirs, config[part.ours], names)
+        self.check(config)
         return rows
 
     def whole(self, config: ConfigDict) -> bool:
@@ -150,7 +154,13 @@ NAMINGS = {
             decoder="decode_head.",
             marks=r"^decode_head\.classifier\.",
         ),
-        Naming("hrnet", title="HRNet's (HRNet, OCRNet)", decoder="", marks=r"^(last_layer|cls_head)\."),
+        Naming(
+            "hrnet",
+            title="HRNet's (HRNet, OCRNet)",
+            decoder="",
+            marks=r"^(last_layer|cls_head)\.",
+            check=hrnet_rows.check_corners,
+        ),
         Naming(
             "mmseg_1",
             title="mmsegmentation's, version 1 (BEiT with UperNet, Mask2Former)",

@@ -100,7 +100,7 @@ def _gathered(
     return lax.map(one_head, (value_GSD, locations_GQVP2, weights_GQVP), batch_size=together)
 
 
-def _offset_bias(heads: int, num_levels: int, num_points: int) -> Float[np.ndarray, " G*V*P*2"]:
+def offset_bias(heads: int, num_levels: int, num_points: int) -> Float[np.ndarray, " G*V*P*2"]:
     """Initial offsets: one direction a head, scaled to max-norm 1, times the point's number 1..P."""
     angle = 2 * np.pi * np.arange(heads) / heads
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -140,7 +140,7 @@ class DeformableAttention(nnx.Module):
         zeros = nnx.initializers.zeros
         self.sampling_offsets = layers.linear(dim, samples * 2, kernel_init=zeros, **options)
         assert self.sampling_offsets.bias is not None
-        self.sampling_offsets.bias[...] = jnp.asarray(_offset_bias(heads, num_levels, num_points))
+        self.sampling_offsets.bias[...] = jnp.asarray(offset_bias(heads, num_levels, num_points))
         self.attention_weights = layers.linear(dim, samples, kernel_init=zeros, **options)
         self.value_proj = layers.linear(dim, value_dim, kernel_init=layers.xavier_uniform, **options)
         self.output_proj = layers.linear(value_dim, dim, kernel_init=layers.xavier_uniform, **options)

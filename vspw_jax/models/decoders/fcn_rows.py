@@ -130,7 +130,7 @@ def torchvision_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
 
 def hrnet_sizes(shapes: Shapes, theirs: str) -> DecoderSizes:
     """In HRNet's own checkpoints."""
-    num_classes, dim = (shapes.size(f"{theirs}last_layer.3.weight", axis) for axis in (0, 1))
+    num_classes, dim = (shapes.size(theirs + hrnet_rows.HEAD, axis) for axis in (0, 1))
     aligns = hrnet_rows.aligns_corners(shapes, theirs)
     fields = dict(inputs="all", align_corners=aligns, dim=dim, num_convs=1, conv_size=1, concat_input=False)
     fields |= dict(dropout=0.0, dropped="channels", auxiliary_dim=0, auxiliary_level=2, auxiliary_dropout=0.1)

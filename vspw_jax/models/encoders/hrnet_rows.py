@@ -105,6 +105,17 @@ def of_network(
     yield from hrnet(ours, theirs, config, names)
 
 
+def check_corners(config: ConfigDict) -> None:
+    """Raises UserError where encoder and head of `config.model` differ: HRNet's own code has one flag for both."""
+    aligns = config.encoder.upsampling == "aligned"
+    if config.decoder.align_corners != aligns:
+        raise UserError(
+            f"model.encoder.upsampling={config.encoder.upsampling!r} with model.decoder.align_corners="
+            f"{config.decoder.align_corners}: HRNet's own code aligns corners in both or in neither. To read such a "
+            f"file set --config.model.decoder.align_corners={aligns}."
+        )
+
+
 def aligns_corners(shapes: Shapes, theirs: str) -> bool:
     """Whether HRNet's own code does so for the network of a file, as far as its number of classes tells."""
     head = theirs + HEAD
