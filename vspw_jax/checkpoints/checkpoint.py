@@ -6,6 +6,7 @@ is compared with that, and where it differs the one before serves. Of a workdir 
 and the checkpoint is sent there, its manifest last; see bucket_copies.py.
 """
 
+import logging
 import math
 import pathlib
 import shutil
@@ -19,7 +20,7 @@ from jaxtyping import PyTree
 from vspw_jax.buckets.answers import Changed
 from vspw_jax.checkpoints import manifest
 from vspw_jax.checkpoints.bucket_copies import BucketCopies
-from vspw_jax.console.errors import UserError, warn
+from vspw_jax.console.errors import UserError, no_room, warn
 from vspw_jax.files.writable import check_folder
 
 FOLDER = "checkpoints"
@@ -27,6 +28,10 @@ FOLDER = "checkpoints"
 
 PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps"), "ema": ("ema",)}
 """What of the state is stored together; a state without an average of the weights has no part `ema`."""
+
+# Orbax's threads and event loops log, with tracebacks, that the disk is full; the save raises it too: it is said once.
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).addFilter(lambda record: not (record.exc_info and no_room(record.exc_info[1])))
 
 
 class Checkpoints:

@@ -191,10 +191,9 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
     if "task.name" not in fields:
         fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
-    power = fields.get(MOMENTUM_POWER)
-    if power in (0, fields.get("schedule.power")):  # Of another power there is nothing now.
-        fields = {name: value for name, value in fields.items() if name != MOMENTUM_POWER}
-        fields["model.decoder.momentum_follows_rate"] = bool(power)
+    if MOMENTUM_POWER in fields and fields[MOMENTUM_POWER] in (0, fields.get("schedule.power")):
+        fields = fields | {"model.decoder.momentum_follows_rate": bool(fields[MOMENTUM_POWER])}
+        del fields[MOMENTUM_POWER]  # Of another power there is nothing now: it stays, and differs.
     added = [new for name, new in ADDED_BESIDE.items() if name in fields]
     for new in (ADDED.get(fields.get("model.decoder.name", ""), {}), *added):
         fields = {**new, **fields}

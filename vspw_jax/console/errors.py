@@ -106,7 +106,7 @@ def _comes_from(error: BaseException | None, reasons: Mapping[int, str]) -> bool
     return False
 
 
-def no_room(error: BaseException) -> bool:
+def no_room(error: BaseException | None) -> bool:
     """Whether an exception comes from a full disk or a full quota."""
     return _comes_from(error, NO_ROOM)
 
