@@ -66,6 +66,37 @@ def test_gradients_under_any_padding_are_jaxs(padding, channels, monkeypatch):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.parametrize("dilation", [(3, 5), (6, 2), (12, 12)])
+@pytest.mark.parametrize("more", [((0, 0), (0, 0)), ((-2, 3), (1, -2))])
+def test_a_kernel_that_reaches_beyond_the_image(more, dilation):
+    """As wide as the image and wider; all of the kernel's outer elements may lie outside."""
+    padding = tuple((step + before, step + after) for step, (before, after) in zip(dilation, more, strict=True))
+    rng = np.random.default_rng(0)
+    image, kernel = (rng.normal(size=size).astype(np.float32) for size in ((2, 9, 7, 4), (3, 3, 4, 6)))
+    names = ("NHWC", "HWIO", "NHWC")
+    jaxs = lambda *arrays: lax.conv_general_dilated(
+        *arrays, (1, 1), padding, rhs_dilation=dilation, dimension_numbers=names
+    )
+    assert_close(convolution._by_elements(image, kernel, padding, dilation), jaxs(image, kernel))
+    met = jaxs(np.ones_like(image[:1, ..., :1]), np.ones_like(kernel[..., :1, :1]))
+    assert convolution._share_inside(image, kernel, padding, dilation) == pytest.approx(met.mean() / 9)
+    gradients = lambda convolve: jax.grad(lambda *arrays: jnp.sin(convolve(*arrays)).sum(), argnums=(0, 1))
+    ours = gradients(lambda *arrays: convolution._by_elements(*arrays, padding, dilation))(image, kernel)
+    for one, other in zip(ours, gradients(jaxs)(image, kernel), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_what_lies_outside_is_left_out_on_cpu_alone(monkeypatch):
+    taken = []
+    for name in ("_by_elements", "_convolve"):
+        monkeypatch.setattr(convolution, name, lambda *arrays, name=name: taken.append(name))
+    image, kernel = jnp.zeros((1, 12, 12, 4)), jnp.zeros((3, 3, 4, 4))
+    for dilation in (1, 4, 8, 12):
+        padding = ((dilation, dilation),) * 2
+        convolution.convolve(image, kernel, (1, 1), padding, rhs_dilation=(dilation,) * 2, feature_group_count=1)
+    assert taken == ["_convolve", "_convolve", "_by_elements", "_by_elements"]
+
+
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
 @pytest.mark.parametrize(("size", "has_bias"), [(3, True), (5, False), (7, True)])
 def test_depthwise_is_the_grouped_convolution(size, has_bias, backend, monkeypatch):

@@ -20,7 +20,7 @@ from vspw_jax.models import segmenter
 
 torch = pytest.importorskip("torch")
 
-from tests.parity import torch_heads, torch_resnet  # noqa: E402
+from benchmarks import torch_heads, torch_resnet  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-5
 """Relative errors allowed: the largest difference over the largest value; gradients are taken in float64, but losses in

@@ -26,7 +26,7 @@ from vspw_jax.models.encoders.eva import Eva
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
-from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
+from benchmarks.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

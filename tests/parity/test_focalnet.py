@@ -23,7 +23,7 @@ from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 transformers = library("transformers")
-from tests.parity.torch_resnet import draw  # noqa: E402 - imports PyTorch.
+from benchmarks.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

@@ -21,7 +21,7 @@ from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_internimage  # noqa: E402 - imports PyTorch.
-from tests.parity.torch_resnet import draw  # noqa: E402
+from benchmarks.torch_resnet import draw  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

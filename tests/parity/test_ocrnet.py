@@ -27,7 +27,7 @@ from vspw_jax.models import segmenter
 
 torch = pytest.importorskip("torch")
 
-from tests.parity import torch_hrnet, torch_ocrnet, torch_resnet  # noqa: E402
+from benchmarks import torch_hrnet, torch_ocrnet, torch_resnet  # noqa: E402
 
 FORWARD, IN_FLOAT64 = 1e-5, 1e-9
 """Relative errors allowed: the largest difference over the largest value. In float32 the softmaxes of regions and

@@ -22,7 +22,7 @@ from vspw_jax.models.encoders.resnet import ResNet
 
 torch = pytest.importorskip("torch")
 
-from tests.parity import torch_resnet  # noqa: E402
+from benchmarks import torch_resnet  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-9
 """Relative errors allowed: the largest difference over the largest value; gradients are taken in float64."""

@@ -19,7 +19,7 @@ from vspw_jax.interop import convert, namings
 torch = pytest.importorskip("torch")
 timm = library("timm")
 from benchmarks import encoders  # noqa: E402 - imports PyTorch.
-from tests.parity.torch_resnet import draw  # noqa: E402
+from benchmarks.torch_resnet import draw  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

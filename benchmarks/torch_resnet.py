@@ -1,6 +1,6 @@
 """ResNet in PyTorch, written from the paper with the names of torchvision's and, for the deep stem, mmsegmentation's.
 
-Where torchvision is installed, `test_resnet.py` compares this with it.
+Where torchvision is installed, `tests/parity/test_resnet.py` compares this with it.
 """
 
 import torch

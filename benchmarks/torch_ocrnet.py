@@ -7,9 +7,9 @@ logits, auxiliary logits).
 import torch
 from torch import nn
 
-from tests.parity.torch_heads import ConvModule, MmsegFcn, modules
-from tests.parity.torch_hrnet import HRNet, joined
-from tests.parity.torch_resnet import ResNet
+from benchmarks.torch_heads import ConvModule, MmsegFcn, modules
+from benchmarks.torch_hrnet import HRNet, joined
+from benchmarks.torch_resnet import ResNet
 
 
 def regions(features, logits):
@@ -62,7 +62,7 @@ class MmsegOcrnet(nn.Module):
 
     def forward(self, x):
         maps = self.backbone(x)
-        both = (joined(maps), joined(maps)) if self.joins else (maps[2], maps[3])
+        both = [joined(maps)] * 2 if self.joins else maps[2:]
         guess = self.decode_head[0](both[0])
         return maps, self.decode_head[1](both[1], guess), guess
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from tests.parity.torch_resnet import Block, conv
+from benchmarks.torch_resnet import Block, conv
 
 
 def conv_norm(channels_in, channels_out, size=3, stride=1, relu=False):

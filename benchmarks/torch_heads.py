@@ -1,13 +1,13 @@
 """DeepLabV3's and FCN's heads in PyTorch, written from the papers with the names of mmsegmentation and torchvision.
 
-Where torchvision is installed, `test_deeplabv3.py` compares its own with these. Drop-out is left out: it changes
-nothing in evaluation, and training is compared without it.
+Where torchvision is installed, `tests/parity/test_deeplabv3.py` compares its own with these. Drop-out is left out: it
+changes nothing in evaluation, and training is compared without it.
 """
 
 import torch
 from torch import nn
 
-from tests.parity.torch_resnet import ResNet, conv
+from benchmarks.torch_resnet import ResNet, conv
 
 
 class ConvModule(nn.Module):
