@@ -145,12 +145,13 @@ def _as_convolution(image_NHWC: Array, kernel_hwC: Array) -> Array:
 
 @contextlib.contextmanager
 def _as_public_code() -> Iterator[None]:
-    """Traces within have depthwise convolutions as such, and no multiplications in sampling at offsets."""
+    """Traces within have depthwise and dilated convolutions as such, and no multiplications in sampling at offsets."""
     replace = unittest.mock.patch.object
     sampled = lambda value_NSGD, shapes_V2, locations_NQGVP2, weights_NQGVP: jnp.zeros(
         (*weights_NQGVP.shape[:3], value_NSGD.shape[-1]), value_NSGD.dtype
     )
     with (
+        convolution.with_padding(),
         replace(convolution, "_depthwise", _as_convolution),
         replace(convolution, "_depthwise_on_cpu", _as_convolution),
         replace(deformable_attention, "sample_every_head", sampled),

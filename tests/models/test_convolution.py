@@ -91,10 +91,19 @@ def test_what_lies_outside_is_left_out_on_cpu_alone(monkeypatch):
     for name in ("_by_elements", "_convolve"):
         monkeypatch.setattr(convolution, name, lambda *arrays, name=name: taken.append(name))
     image, kernel = jnp.zeros((1, 12, 12, 4)), jnp.zeros((3, 3, 4, 4))
-    for dilation in (1, 4, 8, 12):
+
+    def convolve(dilation):
         padding = ((dilation, dilation),) * 2
         convolution.convolve(image, kernel, (1, 1), padding, rhs_dilation=(dilation,) * 2, feature_group_count=1)
+
+    for dilation in (1, 4, 8, 12):
+        convolve(dilation)
     assert taken == ["_convolve", "_convolve", "_by_elements", "_by_elements"]
+    with pytest.raises(KeyboardInterrupt), convolution.with_padding():
+        convolve(12)
+        raise KeyboardInterrupt
+    convolve(12)
+    assert taken[4:] == ["_convolve", "_by_elements"]
 
 
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])

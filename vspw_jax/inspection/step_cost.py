@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vspw_jax.data import views
-from vspw_jax.models import attention, attention_kernel
+from vspw_jax.models import attention, attention_kernel, convolution
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh, quick_compilation
 from vspw_jax.training import optimizers, rematerialisation, train_state, train_step
@@ -81,7 +81,8 @@ def step_flops(config: ConfigDict) -> int:
     """Floating point operations of a training step, all devices together; see `matrix_flops`."""
     # On one device, which need not be one that could hold it: the batch may not divide among those that are here.
     step, shapes = abstract_step(config, make_mesh(devices=jax.devices()[:1]))
-    return matrix_flops(step.trace(*shapes).jaxpr.jaxpr)
+    with convolution.with_padding():
+        return matrix_flops(step.trace(*shapes).jaxpr.jaxpr)
 
 
 def placed_shapes(config: ConfigDict, mesh: Mesh, state: State, batch: dict, seed: Any) -> tuple[State, dict, Any]:
