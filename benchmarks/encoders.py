@@ -42,10 +42,13 @@ from vspw_jax.interop import convert
 from vspw_jax.models import segmenter
 from vspw_jax.parallel.mesh import compiler_options, make_mesh
 
-TOLERANCES = 1e-4, 5e-2
+TOLERANCES = {"encoder": (1e-4, 1e-2), "network": (1e-4, 5e-2)}
 """Of the outputs and of the gradients, the length of the difference as a share of the length: batch norms of few images
 see few cells, and rounding gives inputs of ReLU another sign. PyTorch's own gradients of DeepLabV3, HRNet and OCRNet
 (2 images of 96x96) lie 0.02 from those that it has in float64."""
+
+LEAST_IMAGES = {"deeplabv3": 2, "upernet_swin": 2}
+"""In training: batch norms of an image's mean see one cell an image."""
 
 CLASSES = 150
 """Of a whole network: ADE20K's."""
@@ -381,7 +384,8 @@ def check_equal(pair: Pair, ours: Jax, theirs: Torch) -> None:
     wanted = parameters(pair, read(pair, theirs.gradients(), theirs.image.shape[-1]))
     shared = {part: leaves for part, leaves in ours.step().items() if part not in pair.only_ours}
     of_gradients = difference(jax.tree.leaves(shared), wanted)
-    if not (of_outputs < TOLERANCES[0] and of_gradients < TOLERANCES[1]):
+    largest = TOLERANCES["encoder" if pair.config else "network"]
+    if not (of_outputs < largest[0] and of_gradients < largest[1]):
         raise UserError(
             f"{pair.title} differs from its peer: outputs by {of_outputs:.1e}, gradients by {of_gradients:.1e}."
         )
@@ -390,10 +394,6 @@ def check_equal(pair: Pair, ours: Jax, theirs: Torch) -> None:
 def row(name: str, flags: argparse.Namespace) -> str:
     """A line of the table."""
     pair = PAIRS[name]
-    if pair.config is None and flags.batch < 2:
-        raise UserError(
-            f"--batch is {flags.batch}: expected 2 or more for {name}, whose batch norms see an image's mean."
-        )
     image = np.random.default_rng(1).normal(size=(flags.batch, flags.crop, flags.crop, 3)).astype(np.float32)
     theirs = Torch(pair, image)
     ours = Jax(pair, theirs, image)
@@ -423,6 +423,9 @@ def main() -> None:
     names = flags.networks.split(",")
     if unknown := [name for name in names if name not in PAIRS]:
         raise UserError(f"No network here is called {', '.join(unknown)}: expected some of {', '.join(PAIRS)}.")
+    least = max(LEAST_IMAGES.get(name, 1) for name in names)
+    if flags.batch < least:
+        raise UserError(f"--batch is {flags.batch}: expected {least} or more for {' and '.join(LEAST_IMAGES)}.")
     if flags.crop % 32:
         raise UserError(f"--crop is {flags.crop}: expected a multiple of 32.")
     try:

@@ -116,6 +116,13 @@ def test_a_workdir_from_before_a_field_is_known(tmp_path, recipe, decoder, since
         run_identity.claim_workdir(tmp_path, config, {})
 
 
+def test_a_run_without_a_power_is_known(tmp_path):
+    config = importlib.import_module("configs.mdp").get_config("demo")
+    assert "power" not in config.schedule
+    run_identity.claim_workdir(tmp_path, config, {})
+    run_identity.claim_workdir(tmp_path, config, {})
+
+
 def test_a_run_that_was_counted_in_steps_says_how_to_go_on(tmp_path):
     config = importlib.import_module("configs.upernet").get_config()
     config.train.update(steps=42_000, epochs=0)

@@ -10,7 +10,6 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import logging as absl_logging
 
 from data_prep import generate, vspw
 from data_prep.conversion import builder, frames
@@ -82,7 +81,7 @@ def save_twice(workdir):
 
 def test_the_disk_fills_up_in_a_save(program_refused, small_disk, monkeypatch):
     monkeypatch.setattr(checkpoint.Checkpoints, "check_room", lambda *_: None)
-    monkeypatch.setattr(logging.getLogger(), "handlers", [absl_logging.get_absl_handler()])  # As a program has it.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler()])  # Programs have one to stderr.
     program_refused(FULL, save_twice, small_disk)
     steps = checkpoint.Checkpoints(small_disk, keep=3)
     newest = steps.latest_step()

@@ -1,5 +1,6 @@
 """The count of floating point operations against counts by hand, and the memory of compiled steps."""
 
+import contextlib
 import re
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks.tpu_cost import __main__ as tpu_cost
+from configs import deeplabv3
 from vspw_jax.inspection import report, step_cost
 from vspw_jax.inspection.step_cost import matrix_flops
-from vspw_jax.models import attention_kernel
+from vspw_jax.models import attention_kernel, convolution
 from vspw_jax.parallel.mesh import make_mesh
 
 
@@ -63,6 +65,17 @@ def test_attention_by_a_kernel_counts_its_products():
     forward = 2 * (2 * 6 * queries * keys * 128)
     assert matrix_flops(jax.make_jaxpr(attend)(query, key, key, *biases).jaxpr) == forward
     assert matrix_flops(jax.make_jaxpr(jax.grad(attend))(query, key, key, *biases).jaxpr) == 3 * forward
+
+
+def test_products_with_padding_count(monkeypatch):
+    """On CPU some are left out: a step is counted as other devices run it."""
+    config = deeplabv3.get_config("demo")
+    counted = step_cost.step_flops(config)
+    monkeypatch.setattr(convolution, "with_padding", contextlib.nullcontext)
+    assert step_cost.step_flops(config) < counted
+    for limit in ("REACHES_OUT", "REACHES_OUT_OF_WIDE"):
+        monkeypatch.setattr(convolution, limit, 0.0)
+    assert step_cost.step_flops(config) == counted
 
 
 @pytest.mark.parametrize(("batch", "devices"), [(8, 8), (3, 1)])

@@ -36,6 +36,7 @@ def assert_close(ours, jaxs):
 def test_gradients_are_jaxs(size, stride, dilation, wide, channels, monkeypatch):
     """At sizes that strides divide and that they do not, a kernel larger than the image among them."""
     monkeypatch.setattr(convolution, "WIDE", wide)
+    monkeypatch.setattr(convolution, "REACHES_OUT", 0.0)
     make = {"use_bias": True, "dtype": jnp.float32}
     ours = layers.conv(*channels, size, stride, dilation, **make, rngs=nnx.Rngs(0))
     jaxs = layers.conv(*channels, size, stride, dilation, **make, rngs=nnx.Rngs(0))
@@ -86,6 +87,28 @@ def test_a_kernel_that_reaches_beyond_the_image(more, dilation):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_types_of_a_kernel_that_reaches_beyond_the_image(dtype):
+    """Compiled; sums are in float32, as the convolution's, and what comes out has the type that went in."""
+    rng = np.random.default_rng(0)
+    image, kernel = (jnp.asarray(rng.normal(size=size), dtype) for size in ((2, 8, 8, 16), (3, 3, 16, 4)))
+    fields = dict(rhs_dilation=(7, 7), feature_group_count=1)
+    convolve = lambda *arrays: convolution.convolve(*arrays, (1, 1), ((7, 7), (7, 7)), **fields)
+    assert "dot_general" in str(jax.make_jaxpr(convolve)(image, kernel))
+    gradients = jax.jit(jax.grad(lambda *arrays: jnp.sin(convolve(*arrays).astype(jnp.float32)).sum(), argnums=(0, 1)))
+    whole = [x.astype(jnp.float32) for x in (image, kernel)]
+    found = (convolve(image, kernel), *gradients(image, kernel))
+    for one, other in zip(found, (convolve(*whole), *gradients(*whole)), strict=True):
+        assert one.dtype == dtype
+        np.testing.assert_allclose(one.astype(jnp.float32), other, atol=0.02 * np.abs(other).max())
+
+
+def test_an_output_without_cells():
+    image, kernel = jnp.zeros((1, 3, 3, 2)), jnp.zeros((3, 3, 2, 2))
+    assert convolution._share_inside(image, kernel, ((0, 0), (0, 0)), (4, 4)) == 0
+    assert convolution._by_elements(image, kernel, ((0, 0), (0, 0)), (4, 4)).shape == (1, 0, 0, 2)
+
+
 def test_what_lies_outside_is_left_out_on_cpu_alone(monkeypatch):
     taken = []
     for name in ("_by_elements", "_convolve"):
@@ -96,9 +119,12 @@ def test_what_lies_outside_is_left_out_on_cpu_alone(monkeypatch):
         padding = ((dilation, dilation),) * 2
         convolution.convolve(image, kernel, (1, 1), padding, rhs_dilation=(dilation,) * 2, feature_group_count=1)
 
-    for dilation in (1, 4, 8, 12):
+    for dilation in (1, 6, 8, 12):
         convolve(dilation)
     assert taken == ["_convolve", "_convolve", "_by_elements", "_by_elements"]
+    monkeypatch.setattr(convolution, "MANY", 4)
+    convolve(6)
+    assert taken.pop() == "_by_elements"
     with pytest.raises(KeyboardInterrupt), convolution.with_padding():
         convolve(12)
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ import logging
 import math
 import pathlib
 import shutil
+import traceback
 from collections.abc import Callable
 
 import jax
@@ -29,9 +30,13 @@ FOLDER = "checkpoints"
 PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step", "bad_steps"), "ema": ("ema",)}
 """What of the state is stored together; a state without an average of the weights has no part `ema`."""
 
-# Orbax's threads and event loops log, with tracebacks, that the disk is full; the save raises it too: it is said once.
-for _logger in ("absl", "asyncio"):
-    logging.getLogger(_logger).addFilter(lambda record: not (record.exc_info and no_room(record.exc_info[1])))
+
+def _is_not_raised_too(record: logging.LogRecord) -> bool:
+    """False of what Orbax's threads and event loops log, with tracebacks, of a full disk: the save raises it too."""
+    if not record.exc_info or not no_room(record.exc_info[1]):
+        return True
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(record.exc_info[2])]
+    return not any(pathlib.Path(ocp.__file__).parent in pathlib.Path(file).parents for file in files)
 
 
 class Checkpoints:
@@ -55,6 +60,8 @@ class Checkpoints:
         in_background: bool = True,
         check_owner: Callable[[], None] = lambda: None,
     ) -> None:
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(_is_not_raised_too)
         self._folder, self._keep = (pathlib.Path(workdir) / FOLDER).resolve(), keep
         self._check_owner, self._trains, self._copies = check_owner, trains, BucketCopies(self._folder)
         options = ocp.CheckpointManagerOptions(

@@ -191,9 +191,10 @@ def of_this_version(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a config.json that an earlier version wrote, named and completed as this one has them."""
     if "task.name" not in fields:
         fields = {RENAMED.get(name, name): value for name, value in fields.items()} | ONLY_CHOICES
+    # Of another power there is nothing like it now: the field stays, and differs.
     if MOMENTUM_POWER in fields and fields[MOMENTUM_POWER] in (0, fields.get("schedule.power")):
         fields = fields | {"model.decoder.momentum_follows_rate": bool(fields[MOMENTUM_POWER])}
-        del fields[MOMENTUM_POWER]  # Of another power there is nothing now: it stays, and differs.
+        del fields[MOMENTUM_POWER]
     added = [new for name, new in ADDED_BESIDE.items() if name in fields]
     for new in (ADDED.get(fields.get("model.decoder.name", ""), {}), *added):
         fields = {**new, **fields}

@@ -3,13 +3,15 @@
 XLA's fast code for CPUs takes images as NHWC and kernels as HWIO. The gradients that JAX writes of a convolution have
 their axes in other orders. The compiler brings them into this one, but not within a loop: in a `lax.scan` over layers
 they ran 13 to 45 times as long as here. For a depthwise convolution it has no fast code at all, and where a dilated
-kernel reaches far beyond the map it multiplies the zeros there (benchmarks/RESULTS.md, "Convolutions on CPU").
+kernel reaches far beyond the map it multiplies the zeros there (benchmarks/RESULTS.md, "Convolutions on CPU" and
+"Encoders beside PyTorch").
 """
 
 import contextlib
+import contextvars
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +45,9 @@ def convolve(
     For layers that set no other options than strides, padding, dilation and groups: on CPU others are not read.
     """
     if jax.default_backend() == "cpu" and feature_group_count == 1:
-        is_dilated = max(rhs_dilation) > 1 and strides == (1, 1)
-        if is_dilated and _share_inside(image_NHWI, kernel_hwIO, padding, rhs_dilation) < REACHES_OUT:
+        may_skip = max(rhs_dilation) > 1 and strides == (1, 1) and not _multiplies_padding.get()
+        limit = REACHES_OUT_OF_WIDE if kernel_hwIO.shape[2] >= MANY else REACHES_OUT
+        if may_skip and _share_inside(image_NHWI, kernel_hwIO, padding, rhs_dilation) < limit:
             return _by_elements(image_NHWI, kernel_hwIO, padding, rhs_dilation)
         return _convolve(image_NHWI, kernel_hwIO, strides, padding, rhs_dilation)
     return lax.conv_general_dilated(
@@ -58,61 +61,65 @@ def convolve(
     )
 
 
-REACHES_OUT = 0.58
-"""The share of products with cells inside the image below which the others are better left out. On 64x64 cells a 3x3
-kernel of 2048 to 256 channels with a dilation of 24 has 0.56, and takes half of the time with its gradients; on 24x24
-cells one of 64 channels with a dilation of 8 has 0.6, and takes three times as long."""
+REACHES_OUT, REACHES_OUT_OF_WIDE, MANY = 0.4, 0.58, 512
+"""The share of products with cells inside the image below which the others are left out; the second of kernels that
+take `MANY` channels or more. With their gradients kernels of 64 channels on 24x24 cells take half of the time at a
+share of 0.2 and half as much again at 0.44; of 2048 to 256 channels, on 64x64 cells, half of the time at 0.56."""
+
+_multiplies_padding = contextvars.ContextVar("_multiplies_padding", default=False)
 
 
 @contextlib.contextmanager
 def with_padding() -> Iterator[None]:
-    """What is traced within multiplies the padding too, as on other devices: operations are counted so."""
-    global REACHES_OUT
-    kept, REACHES_OUT = REACHES_OUT, 0.0
+    """What is traced within multiplies the padding too, as on other devices: operations are counted so.
+
+    Its traces must not be kept for a run.
+    """
+    token = _multiplies_padding.set(True)
     try:
         yield
     finally:
-        REACHES_OUT = kept
+        _multiplies_padding.reset(token)
 
 
-def _cells_inside(cells: int, size: int, padding: Pair, dilation: int) -> list[tuple[int, int]]:
-    """For each element of a kernel along one axis, the first and the end of the output's cells for which it lies inside
-    the image; none where the end is not above the first."""
-    outputs = cells + sum(padding) - dilation * (size - 1)
+class _Span(NamedTuple):
+    """Along one axis, the output's cells for which an element of a kernel lies inside the image, from `first` to before
+    `end`; their cells in the image lie `offset` further. Where `end` is not above `first` there are none."""
+
+    first: int
+    end: int
+    offset: int
+
+
+def _spans(cells: int, size: int, padding: Pair, dilation: int) -> tuple[int, list[_Span]]:
+    """Along one axis, strides 1: the output's cells, and the span of each element of the kernel."""
+    outputs = max(0, cells + sum(padding) - dilation * (size - 1))
     offsets = [element * dilation - padding[0] for element in range(size)]
-    return [(max(0, -offset), min(outputs, cells - offset)) for offset in offsets]
-
-
-def _spans(image: Image, kernel: Kernel, padding: Padding, dilation: Pair) -> list[list[tuple[int, int]]]:
-    sizes = zip(image.shape[1:3], kernel.shape[:2], padding, dilation, strict=True)
-    return [_cells_inside(*axis) for axis in sizes]
+    return outputs, [_Span(max(0, -offset), min(outputs, cells - offset), offset) for offset in offsets]
 
 
 def _share_inside(image: Image, kernel: Kernel, padding: Padding, dilation: Pair) -> float:
     """Of the products of a convolution with strides 1, those that are not with padding."""
     share = 1.0
-    for axis, spans in enumerate(_spans(image, kernel, padding, dilation)):
-        outputs = image.shape[1 + axis] + sum(padding[axis]) - dilation[axis] * (len(spans) - 1)
-        share *= sum(max(0, end - first) for first, end in spans) / (outputs * len(spans))
+    for axis in zip(image.shape[1:3], kernel.shape[:2], padding, dilation, strict=True):
+        outputs, spans = _spans(*axis)
+        share *= sum(max(0, span.end - span.first) for span in spans) / max(1, outputs * len(spans))
     return share
 
 
+@functools.partial(jax.checkpoint, static_argnums=(2, 3))  # Else the parts of the image would be kept.
 def _by_elements(image: Image, kernel: Kernel, padding: Padding, dilation: Pair) -> Output:
     """The convolution with strides 1 as one product for each element of the kernel, with the cells that it meets."""
-    rows, columns = _spans(image, kernel, padding, dilation)
-    height, width = (
-        cells + sum(pair) - step * (size - 1)
-        for cells, pair, step, size in zip(image.shape[1:3], padding, dilation, kernel.shape[:2], strict=True)
-    )
+    (height, rows), (width, columns) = map(_spans, image.shape[1:3], kernel.shape[:2], padding, dilation)
     total = jnp.zeros((image.shape[0], height, width, kernel.shape[3]), jnp.promote_types(image.dtype, jnp.float32))
-    for row, (top, bottom) in enumerate(rows):
-        for column, (left, right) in enumerate(columns):
-            if bottom <= top or right <= left:
+    for number, row in enumerate(rows):
+        for other, column in enumerate(columns):
+            if row.end <= row.first or column.end <= column.first:
                 continue
-            down, across = row * dilation[0] - padding[0][0], column * dilation[1] - padding[1][0]
-            met = image[:, top + down : bottom + down, left + across : right + across]
-            product = jnp.einsum("nhwi,io->nhwo", met, kernel[row, column], preferred_element_type=total.dtype)
-            beside = ((0, 0), (top, height - bottom), (left, width - right), (0, 0))
+            down, across = (slice(span.first + span.offset, span.end + span.offset) for span in (row, column))
+            element = kernel[number, other]
+            product = jnp.einsum("nhwi,io->nhwo", image[:, down, across], element, preferred_element_type=total.dtype)
+            beside = ((0, 0), (row.first, height - row.end), (column.first, width - column.end), (0, 0))
             total += jnp.pad(product, beside)
     return total.astype(image.dtype)
 
