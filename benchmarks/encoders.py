@@ -47,9 +47,6 @@ TOLERANCES = {"encoder": (1e-4, 1e-2), "network": (1e-4, 5e-2)}
 see few cells, and rounding gives inputs of ReLU another sign. PyTorch's own gradients of DeepLabV3, HRNet and OCRNet
 (2 images of 96x96) lie 0.02 from those that it has in float64."""
 
-LEAST_IMAGES = {"deeplabv3": 2, "upernet_swin": 2}
-"""In training: batch norms of an image's mean see one cell an image."""
-
 CLASSES = 150
 """Of a whole network: ADE20K's."""
 
@@ -67,6 +64,8 @@ class Pair(NamedTuple):
     """Which of our outputs the peer has."""
     only_ours: tuple[str, ...] = ()
     """Parts of our encoder that the peer has not: norms of the maps, the finer maps of BEiT's pyramid."""
+    least_images: int = 1
+    """In training; two where a batch norm sees the mean of an image, one cell."""
 
 
 def from_timm(name: str, **fields: object) -> torch.nn.Module:
@@ -167,30 +166,23 @@ def section(make: Callable[[], ConfigDict], **fields: object) -> Callable[[], Co
     return made
 
 
-def hrnet_w18(upsampling: str) -> dict[str, object]:
-    """Arguments of benchmarks/torch_hrnet.py's."""
-    sizes = models.hrnet_w48().to_dict() | dict(width=18, upsampling=upsampling)
-    del sizes["name"]
-    return sizes
-
-
 def hrnet_fcn(side: int) -> torch.nn.Module:
     """HRNetV2-W18 with the head of its own code."""
-    sizes = hrnet_w18("aligned")
-    del sizes["upsampling"]
-    return torch_hrnet.HrnetFcn(sizes, CLASSES, align_corners=True)
+    return torch_hrnet.HrnetFcn(HRNET_W18, CLASSES, align_corners=True)
 
 
 def ocrnet(side: int) -> torch.nn.Module:
     """OCRNet on HRNetV2-W18, as mmsegmentation has it."""
-    backbone = torch_hrnet.HRNet(**hrnet_w18("bilinear"))
+    backbone = torch_hrnet.HRNet(**HRNET_W18, upsampling="bilinear")
     width = sum(backbone.widths)
     return torch_ocrnet.MmsegOcrnet(backbone, dim=512, key_dim=256, auxiliary_dim=width, num_classes=CLASSES)
 
 
 SMALL = (2, 2, 6, 2)
 """Blocks of the stages of Swin-T and FocalNet-T."""
+HRNET_W18 = dict(width=18, stem_width=64, bottleneck_width=64, bottlenecks=4, modules=(1, 4, 3), blocks=4)
 MIT_B2 = (3, 4, 6, 3), (64, 128, 320, 512)
+"""Blocks and channels of the stages."""
 EVA02_B = dict(dim=768, depth=12, heads=12, hidden=2048, out_blocks=(4, 6, 8, 12))
 INTERNIMAGE_T = dict(dim=64, depths=(4, 4, 18, 4), group_width=16, mlp_ratio=4.0, post_norm=False, reach=1.0)
 PAIRS = {
@@ -245,10 +237,10 @@ PAIRS = {
         lambda side: segformer(*MIT_B2),
         of_segformer,
     ),
-    "deeplabv3": Pair("DeepLabV3 on ResNet-50, stride 8", None, deeplabv3, of_deeplabv3),
+    "deeplabv3": Pair("DeepLabV3 on ResNet-50, stride 8", None, deeplabv3, of_deeplabv3, least_images=2),
     "hrnet_fcn": Pair("HRNetV2-W18 with its head", None, hrnet_fcn, lambda module, image: module(image)[1:]),
     "ocrnet": Pair("OCRNet on HRNetV2-W18", None, ocrnet, lambda module, image: module(image)[1:]),
-    "upernet_swin": Pair("UperNet on Swin-T", None, upernet_swin, of_upernet),
+    "upernet_swin": Pair("UperNet on Swin-T", None, upernet_swin, of_upernet, least_images=2),
     "segformer": Pair(
         "SegFormer-B2",
         None,
@@ -423,9 +415,9 @@ def main() -> None:
     names = flags.networks.split(",")
     if unknown := [name for name in names if name not in PAIRS]:
         raise UserError(f"No network here is called {', '.join(unknown)}: expected some of {', '.join(PAIRS)}.")
-    least = max(LEAST_IMAGES.get(name, 1) for name in names)
-    if flags.batch < least:
-        raise UserError(f"--batch is {flags.batch}: expected {least} or more for {' and '.join(LEAST_IMAGES)}.")
+    if larger := [name for name in names if PAIRS[name].least_images > flags.batch]:
+        least = max(PAIRS[name].least_images for name in larger)
+        raise UserError(f"--batch is {flags.batch}: expected {least} or more for {', '.join(larger)}.")
     if flags.crop % 32:
         raise UserError(f"--crop is {flags.crop}: expected a multiple of 32.")
     try:

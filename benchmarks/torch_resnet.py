@@ -3,7 +3,6 @@
 Where torchvision is installed, `tests/parity/test_resnet.py` compares this with it.
 """
 
-import torch
 from torch import nn
 
 STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
@@ -66,18 +65,3 @@ class ResNet(nn.Module):
         for number in range(4):
             maps.append(getattr(self, f"layer{number + 1}")(maps[-1]))
         return maps[1:]
-
-
-def draw(model, seed=0):
-    """Random weights that keep the size of what they pass, and random running statistics."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            noise = torch.randn(tensor.shape, generator=generator)
-            if tensor.ndim > 1:
-                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
-            elif name.endswith(("running_var", "weight")):
-                tensor.copy_(1 + 0.2 * noise.clamp(-3, 3))
-            elif tensor.is_floating_point():
-                tensor.copy_(0.5 * noise)
-    return model

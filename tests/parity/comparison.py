@@ -32,6 +32,23 @@ def channels_last(tensor):
     return tensor.numpy().transpose(0, 2, 3, 1)
 
 
+def draw(model, seed=0):
+    """Random weights that keep the size of what they pass, and random running statistics."""
+    import torch  # Users' tests load without it.
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            noise = torch.randn(tensor.shape, generator=generator)
+            if tensor.ndim > 1:
+                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
+            elif name.endswith(("running_var", "weight")):
+                tensor.copy_(1 + 0.2 * noise.clamp(-3, 3))
+            elif tensor.is_floating_point():
+                tensor.copy_(0.5 * noise)
+    return model
+
+
 def fill(arrays, rows, tensors):
     """Writes tensors into our arrays, a dict by path, as the rows say."""
     for row in rows:

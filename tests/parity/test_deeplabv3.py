@@ -13,14 +13,14 @@ from flax import nnx
 from configs import deeplabv3
 from configs.parts import models
 from tests.interop.conftest import listed
-from tests.parity.comparison import channels_last, largest_error, loaded, relative_error, training_gradients
+from tests.parity.comparison import channels_last, draw, largest_error, loaded, relative_error, training_gradients
 from tests.torch_libraries import library
 from vspw_jax.interop import convert, namings
 from vspw_jax.models import segmenter
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import torch_heads, torch_resnet  # noqa: E402
+from benchmarks import torch_heads  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-5
 """Relative errors allowed: the largest difference over the largest value; gradients are taken in float64, but losses in
@@ -51,7 +51,7 @@ def channels_first(image_NHWC):
 def pair(request, tmp_path_factory):
     """(kind of file, reference, path of its file, our network read from there, its config)."""
     naming, make = request.param
-    theirs = torch_resnet.draw(make(**SIZES)).eval()
+    theirs = draw(make(**SIZES)).eval()
     path = tmp_path_factory.mktemp("torch") / "theirs.pth"
     torch.save(theirs.state_dict(), path)
     return naming, theirs, path, *convert.model_from_torch(path)
@@ -90,7 +90,7 @@ def test_an_exported_file_is_loaded_strictly(pair, tmp_path):
 
 def test_without_an_auxiliary_head(tmp_path):
     """torchvision's files of aux_loss=None."""
-    theirs = torch_resnet.draw(torch_heads.torchvision_deeplabv3(**SIZES)).eval()
+    theirs = draw(torch_heads.torchvision_deeplabv3(**SIZES)).eval()
     state = {name: x for name, x in theirs.state_dict().items() if not name.startswith("aux_classifier.")}
     torch.save(state, tmp_path / "A.pth")
     model, config = convert.model_from_torch(tmp_path / "A.pth")
@@ -105,7 +105,7 @@ def test_loss_and_gradients_of_a_training_step(name, monkeypatch):
     monkeypatch.setitem(segmenter.DTYPES, "float64", jnp.float64)
     naming, make = NETWORKS[name]
     head = {"dilations": (1, 2)} if name.startswith("deeplabv3") else {}
-    theirs = torch_resnet.draw(make(**SIZES, **head)).double().train()
+    theirs = draw(make(**SIZES, **head)).double().train()
     size, rng = (66, 49), np.random.default_rng(1)
     config = deeplabv3.get_config("demo")
     config.model.update(image_size=size, num_classes=CLASSES, dtype="float64")
@@ -160,7 +160,7 @@ def test_the_reference_is_torchvisions(name):
     heads = {"deeplabv3": segmentation.deeplabv3.DeepLabHead, "fcn": segmentation.fcn.FCNHead}
     kinds = {"deeplabv3": segmentation.DeepLabV3, "fcn": segmentation.FCN}
     theirs = kinds[name](backbone, heads[name](2048, CLASSES), segmentation.fcn.FCNHead(1024, CLASSES))
-    theirs = torch_resnet.draw(theirs).eval()
+    theirs = draw(theirs).eval()
     _, make = NETWORKS[f"{name} of torchvision"]
     reference = make(64, depths, 256 if name == "deeplabv3" else 512, 256, CLASSES).eval()
     reference.load_state_dict(theirs.state_dict(), strict=True)

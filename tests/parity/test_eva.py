@@ -12,6 +12,7 @@ from tests.interop.conftest import assert_reads, drawn, listed, tiny_eva, variab
 from tests.parity.comparison import (
     channels_first,
     channels_last,
+    draw,
     encoder_in_training,
     encoder_rows,
     largest_error,
@@ -26,7 +27,6 @@ from vspw_jax.models.encoders.eva import Eva
 from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
-from benchmarks.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

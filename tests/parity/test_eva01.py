@@ -14,6 +14,7 @@ from configs import mask2former_eva
 from tests.interop.conftest import assert_reads, drawn, listed, tiny_eva01, variables, written
 from tests.parity.comparison import (
     channels_last,
+    draw,
     encoder_in_training,
     encoder_rows,
     largest_error,
@@ -26,7 +27,6 @@ from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_vit_adapter  # noqa: E402 - imports PyTorch.
-from benchmarks.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

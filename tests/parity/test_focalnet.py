@@ -12,6 +12,7 @@ from tests.interop.conftest import assert_reads, drawn, listed, tiny_focalnet, v
 from tests.parity.comparison import (
     assert_same_maps,
     checked_gradients,
+    draw,
     largest_error,
 )
 from tests.torch_libraries import library
@@ -23,7 +24,6 @@ from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 transformers = library("transformers")
-from benchmarks.torch_resnet import draw  # noqa: E402 - imports PyTorch.
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

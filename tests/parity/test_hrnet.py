@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from tests.interop.conftest import listed
 from tests.parity.comparison import (
     channels_last,
+    draw,
     encoder_in_training,
     encoder_rows,
     largest_error,
@@ -23,7 +24,7 @@ from vspw_jax.models.encoders.hrnet import HRNet
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import torch_hrnet, torch_resnet  # noqa: E402
+from benchmarks import torch_hrnet  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-9
 """Relative errors allowed: the largest difference over the largest value; gradients are taken in float64."""
@@ -38,7 +39,7 @@ def encoder_config(upsampling):
 def pair(upsampling, dtype, remat="none"):
     """(the reference, our rows, our graphdef, parameters and statistics with its weights)."""
     config = encoder_config(upsampling)
-    theirs = torch_resnet.draw(torch_hrnet.HRNet(**SIZES, upsampling=upsampling))
+    theirs = draw(torch_hrnet.HRNet(**SIZES, upsampling=upsampling))
     make = lambda: HRNet(config, (64, 64), remat, dtype=dtype, rngs=nnx.Rngs(0))
     rows = encoder_rows(HRNet, "hrnet_alone", config, theirs.state_dict())
     return theirs, rows, load_encoder(make, rows, theirs, dtype)
@@ -100,7 +101,7 @@ def test_the_file_of_its_own_code(num_classes, aligns, tmp_path):
     """Read with the sizes off its tensors, under the prefix of the code's trainer; corners are aligned but for
     Cityscapes' classes, and the bias before the head's norm is in the running mean. An exported file gives the same
     logits there."""
-    reference = torch_resnet.draw(torch_hrnet.HrnetFcn(SIZES, num_classes, aligns)).eval()
+    reference = draw(torch_hrnet.HrnetFcn(SIZES, num_classes, aligns)).eval()
     torch.save(reference.state_dict(), tmp_path / "A.pth")
     ours, config = convert.model_from_torch(tmp_path / "A.pth")
     assert config.model.encoder.to_dict() == dict(SIZES, name="hrnet", upsampling="aligned" if aligns else "once")

@@ -11,6 +11,7 @@ from tests.parity.comparison import (
     assert_same_maps,
     channels_first,
     checked_gradients,
+    draw,
     largest_error,
     relative_error,
 )
@@ -21,7 +22,6 @@ from vspw_jax.training import train_state
 
 torch = pytest.importorskip("torch")
 from benchmarks import torch_internimage  # noqa: E402 - imports PyTorch.
-from benchmarks.torch_resnet import draw  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

@@ -17,6 +17,7 @@ from tests.interop.conftest import listed
 from tests.parity.comparison import (
     channels_first,
     channels_last,
+    draw,
     largest_error,
     loaded,
     relative_error,
@@ -27,7 +28,7 @@ from vspw_jax.models import segmenter
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import torch_hrnet, torch_ocrnet, torch_resnet  # noqa: E402
+from benchmarks import torch_hrnet, torch_ocrnet  # noqa: E402
 
 FORWARD, IN_FLOAT64 = 1e-5, 1e-9
 """Relative errors allowed: the largest difference over the largest value. In float32 the softmaxes of regions and
@@ -57,7 +58,7 @@ NETWORKS = {
 
 def drawn(make):
     """The reference with weights whose softmaxes are not sharp: these would multiply the rounding of their logits."""
-    theirs = torch_resnet.draw(make())
+    theirs = draw(make())
     with torch.no_grad():
         for name, tensor in theirs.state_dict().items():
             if re.search(r"(head\.0\.conv_seg|aux_head\.3|query_project\.1\.bn|f_pixel\.3\.0)\.(weight|bias)$", name):

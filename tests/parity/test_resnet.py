@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from tests.interop.conftest import drawn, listed, tiny_resnet
 from tests.parity.comparison import (
     channels_last,
+    draw,
     encoder_in_training,
     encoder_rows,
     largest_error,
@@ -62,7 +63,7 @@ def channels_first(image_NHWC):
 def test_every_stage_in_evaluation(case):
     stem, output_stride, size = case
     config = encoder_config(stem, output_stride)
-    theirs = torch_resnet.draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).eval()
+    theirs = draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).eval()
     image = random_image(size, np.float32)
     with torch.no_grad():
         wanted = theirs(channels_first(image))
@@ -79,7 +80,7 @@ def test_statistics_and_gradients_in_training(remat):
     """In float64, where no ReLU's input is so near to zero that rounding gives it another sign."""
     stem, output_stride, size = CASES["deep, stride 8, odd"]
     config = encoder_config(stem, output_stride)
-    theirs = torch_resnet.draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).double().train()
+    theirs = draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).double().train()
     image = random_image(size, np.float64)
     with jax.enable_x64(True):
         graphdef, *arrays = load(config, theirs, jnp.float64)
@@ -117,7 +118,7 @@ def test_torchvisions_list_of_tensors_is_the_references():
 def test_the_reference_is_torchvisions(dilate):
     resnet = library("torchvision").models.resnet
     theirs = resnet.ResNet(resnet.Bottleneck, list(DEPTHS), replace_stride_with_dilation=list(dilate))
-    theirs = torch_resnet.draw(theirs).eval()
+    theirs = draw(theirs).eval()
     reference = torch_resnet.ResNet("plain", 64, DEPTHS, 32 >> sum(dilate)).eval()
     state = {name: x for name, x in theirs.state_dict().items() if not name.startswith("fc.")}
     reference.load_state_dict(state, strict=True)
@@ -135,7 +136,7 @@ def test_transformers_resnet_in_memory_and_as_saved(kind, tmp_path):
     transformers = library("transformers")
     widths = dict(embedding_size=WIDTH, hidden_sizes=[4 * WIDTH << stage for stage in range(4)])
     theirs = getattr(transformers, kind)(transformers.ResNetConfig(**widths, depths=list(DEPTHS), num_labels=3))
-    theirs = torch_resnet.draw(theirs).eval()
+    theirs = draw(theirs).eval()
     model = tiny_resnet("torchvision")
     model.encoder.update(depths=DEPTHS, output_stride=32)
     theirs.save_pretrained(tmp_path)

@@ -13,7 +13,7 @@ from flax import nnx
 
 from configs import segformer
 from tests.interop.conftest import assert_reads, drawn, tiny_segformer, variables
-from tests.parity.comparison import channels_last, largest_error, loaded, relative_error, training_gradients
+from tests.parity.comparison import channels_last, draw, largest_error, loaded, relative_error, training_gradients
 from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, namings
@@ -23,7 +23,6 @@ from vspw_jax.training import train_state
 torch = pytest.importorskip("torch")
 transformers = library("transformers")
 
-from benchmarks.torch_resnet import draw  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-5
 """Relative errors allowed: the largest difference over the largest value; gradients are taken in float64."""

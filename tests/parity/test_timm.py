@@ -12,14 +12,13 @@ from ml_collections import ConfigDict
 from configs import upernet
 from configs.parts import models
 from tests.interop.conftest import drawn, tiny_eva, tiny_focalnet, tiny_hrnet, tiny_resnet, tiny_swin, variables
-from tests.parity.comparison import checked_gradients, relative_error
+from tests.parity.comparison import checked_gradients, draw, relative_error
 from tests.torch_libraries import library
 from vspw_jax.interop import convert, namings
 
 torch = pytest.importorskip("torch")
 timm = library("timm")
 from benchmarks import encoders  # noqa: E402 - imports PyTorch.
-from benchmarks.torch_resnet import draw  # noqa: E402
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 """Relative errors allowed: the largest difference over the largest value."""

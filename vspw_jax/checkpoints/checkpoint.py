@@ -31,8 +31,8 @@ PARTS = {"weights": ("params", "model_state"), "training": ("opt_state", "step",
 """What of the state is stored together; a state without an average of the weights has no part `ema`."""
 
 
-def _is_not_raised_too(record: logging.LogRecord) -> bool:
-    """False of what Orbax's threads and event loops log, with tracebacks, of a full disk: the save raises it too."""
+def _is_news(record: logging.LogRecord) -> bool:
+    """Filters what Orbax's threads and event loops log, with tracebacks, of a full disk: the save raises the same."""
     if not record.exc_info or not no_room(record.exc_info[1]):
         return True
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(record.exc_info[2])]
@@ -61,7 +61,7 @@ class Checkpoints:
         check_owner: Callable[[], None] = lambda: None,
     ) -> None:
         for logger in ("absl", "asyncio"):
-            logging.getLogger(logger).addFilter(_is_not_raised_too)
+            logging.getLogger(logger).addFilter(_is_news)
         self._folder, self._keep = (pathlib.Path(workdir) / FOLDER).resolve(), keep
         self._check_owner, self._trains, self._copies = check_owner, trains, BucketCopies(self._folder)
         options = ocp.CheckpointManagerOptions(

@@ -3,8 +3,7 @@
 XLA's fast code for CPUs takes images as NHWC and kernels as HWIO. The gradients that JAX writes of a convolution have
 their axes in other orders. The compiler brings them into this one, but not within a loop: in a `lax.scan` over layers
 they ran 13 to 45 times as long as here. For a depthwise convolution it has no fast code at all, and where a dilated
-kernel reaches far beyond the map it multiplies the zeros there (benchmarks/RESULTS.md, "Convolutions on CPU" and
-"Encoders beside PyTorch").
+kernel reaches far beyond the map it multiplies the zeros there (benchmarks/RESULTS.md, "Convolutions on CPU").
 """
 
 import contextlib
