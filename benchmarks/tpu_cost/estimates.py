@@ -15,6 +15,7 @@ from benchmarks.tpu_cost.frames import Frame, Frames
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 STACK = re.compile(r"stack_frame_id=(\d+)")
 SCOPE = re.compile(r'op_name="([^"]*)"')
+TARGET = re.compile(r'custom_call_target="([^"]*)"')
 MADE_FOR = ("gather", "scatter", "sort")
 DESCENDED = ("while", "conditional", "call")
 """Operations whose computations are run as they stand; those of all branches of a conditional count."""
@@ -33,7 +34,8 @@ class Cost:
 
     Attributes:
       name: in the program's text.
-      kind: its operation; of a fusion with no estimate, that which it is made for.
+      kind: its operation; of a fusion with no estimate, that which it is made for; of a call of the compiler's own
+        code, with its name.
       times: how often it runs in a step.
       cycles: of one run by the compiler's estimate, or by its schedule; None where there is neither.
       scope: the JAX operations that it comes from.
@@ -72,6 +74,14 @@ def kind_of_fusion(rest: str, computations: Mapping[str, list]) -> str:
     return "fusion"
 
 
+def _kind(operation: str, rest: str, computations: Mapping[str, list]) -> str:
+    """The kind of an instruction that carries no estimate."""
+    if operation == "fusion":
+        return kind_of_fusion(rest, computations)
+    target = TARGET.search(rest)
+    return f"{operation} {target[1]}" if target else operation
+
+
 def _works(shape: str, operation: str, rest: str) -> bool:
     idle = operation == "custom-call" and any(f'"{name}"' in rest for name in IDLE_CALLS)
     return not idle and not FREE.fullmatch(operation) and _elements(shape) > 1
@@ -94,7 +104,7 @@ def costs(text: str, schedules: Mapping[str, float] | None = None) -> Iterator[C
                     yield from visit(inner, times * rounds)
             elif _works(shape, operation, rest):
                 stated = CYCLES.search(rest)
-                kind = kind_of_fusion(rest, computations) if operation == "fusion" and not stated else operation
+                kind = operation if stated else _kind(operation, rest, computations)
                 cycles = float(stated[1]) if stated else schedules.get(name)
                 scope, stack = SCOPE.search(rest), STACK.search(rest)
                 origin = scope[1] if scope else "", frames.stack(int(stack[1])) if stack else ()

@@ -104,6 +104,11 @@ def test_what_has_no_estimate_is_listed_until_its_schedule_is_known():
     assert {cost.name for cost in costs if cost.is_scheduled} == {"sampled"}
 
 
+def test_a_call_of_the_compilers_own_code_stands_by_its_name():
+    costs = list(estimates.costs(TEXT.replace("AllocateBuffer", "TopK")))
+    assert tables.not_estimated(costs) == {"custom-call TopK": 1, "gather": 1}
+
+
 def test_costs_stand_by_module_and_by_the_innermost_line_of_this_package():
     costs = list(estimates.costs(TEXT, {"sampled": 393.0}))
     by_module = tables.shares(costs, tables.modules, chips.CHIPS["v5e"])
