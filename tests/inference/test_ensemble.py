@@ -260,6 +260,12 @@ def test_the_program_sweeps_three_models(members, generated_records, tmp_path, c
     assert json.loads((tmp_path / "ensemble.json").read_text())["scores"]["mIoU"] == found["best"]["mIoU"]
     program.main(three)
     assert "pass" not in capsys.readouterr().out  # Nothing is swept again.
+    stopped = found | {"passes": found["passes"][:2], "done": False}
+    (tmp_path / "sweep.json").write_text(json.dumps(stopped))
+    program.main(three)
+    printed = capsys.readouterr().out
+    assert "pass 3, over the weight of" in printed and "pass 2, over" not in printed
+    assert json.loads((tmp_path / "sweep.json").read_text()) == found
 
 
 @pytest.mark.parametrize("method", ["mean", "vote"])
