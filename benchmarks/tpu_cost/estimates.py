@@ -16,7 +16,7 @@ CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 STACK = re.compile(r"stack_frame_id=(\d+)")
 SCOPE = re.compile(r'op_name="([^"]*)"')
 TARGET = re.compile(r'custom_call_target="([^"]*)"')
-MADE_FOR = ("gather", "scatter", "sort")
+MADE_FOR = ("gather", "scatter", "sort", "all-gather", "all-reduce", "reduce-scatter")
 DESCENDED = ("while", "conditional", "call")
 """Operations whose computations are run as they stand; those of all branches of a conditional count."""
 FREE = re.compile(
@@ -24,8 +24,8 @@ FREE = re.compile(
     r"|\w[\w-]*-(?:start|done|update)|" + "|".join(DESCENDED)
 )
 """Operations that make no work, or work beside others: copies and collectives that only start or end there."""
-IDLE_CALLS = ("AllocateBuffer", "AssumeGatherIndicesInBound")
-"""Custom calls that do nothing."""
+IDLE_CALLS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
+"""Custom calls that do nothing; the last one calls parts that lie beside each other one array."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _elements(shape: str) -> int:
 
 
 def kind_of_fusion(rest: str, computations: Mapping[str, list]) -> str:
-    """The gather, scatter or sort that a fusion is made for, in it or in a fusion within it; else "fusion"."""
+    """What a fusion is made for, in it or in a fusion within it, one of MADE_FOR; else "fusion"."""
     inside = (one for called in program_text.called_by(rest) for one in computations.get(called, ()))
     for _, _, operation, inner in inside:
         kind = kind_of_fusion(inner, computations) if operation == "fusion" else operation
