@@ -73,6 +73,9 @@ def _contrast(frames: int, weight: float) -> Arm:
 PAIRS_CONTRASTED = _contrast(frames=2, weight=1.0)
 """Paper 000's contrastive model."""
 
+BASELINE = _with(_contrast(frames=1, weight=0.0), NARROW_MASK2FORMER)
+"""Paper 000's baseline: eight videos a step, nothing contrasted."""
+
 
 HALF_AS_LARGE = {
     "model.image_size": (32, 32),
@@ -258,6 +261,36 @@ STUDIES: dict[str, Study] = {
         pairs=(("gap_2", "gap_1"), ("gap_4", "gap_1"), ("gap_8", "gap_1"), ("gap_8", "gap_4")),
         # A clip ends within its video: of 25 frames the last 8 alone begin none of the widest clips.
         fields={**DRAWN, **LOW, **NARROW_MASK2FORMER, "data.generate.train_frames": 25},
+    ),
+    "late_queries": Study(
+        claim="The query decoder learns late where classes show in texture alone (video drawn with shared colours). Is "
+        "it the warm-up of the rate, the queries that it begins with, the contrast and its temperature, the points of "
+        "the mask loss, or that clips show fewer videos a step? Or does it need more steps and nothing else?",
+        decides="mIoU",
+        arms={
+            "queries": BASELINE,
+            "upernet": Arm("configs/upernet.py:demo", NARROW_UPERNET),
+            "no_warmup": _with(BASELINE, {"schedule.warmup_steps": 0}),
+            "long_warmup": _with(BASELINE, {"schedule.warmup_steps": 150}),
+            "small_queries": _with(BASELINE, {"model.decoder.query_std": 0.02}),
+            "points": _with(BASELINE, {"loss.segmentation.num_points": 1024}),
+            "pairs": _with(_contrast(frames=2, weight=0.0), NARROW_MASK2FORMER),
+            "contrast": _with(PAIRS_CONTRASTED, NARROW_MASK2FORMER),
+            "soft_contrast": _with(PAIRS_CONTRASTED, {**NARROW_MASK2FORMER, "loss.nce.temperature": 0.5}),
+            "twice_the_steps": _with(BASELINE, {"train.steps": 600}),
+        },
+        pairs=(
+            ("upernet", "queries"),
+            ("no_warmup", "queries"),
+            ("long_warmup", "queries"),
+            ("small_queries", "queries"),
+            ("points", "queries"),
+            ("pairs", "queries"),
+            ("contrast", "pairs"),
+            ("soft_contrast", "contrast"),
+            ("twice_the_steps", "queries"),
+        ),
+        fields={**DRAWN, **LOW, "data.generate.colours": "shared"},
     ),
     "views": Study(
         claim="Averaging scores raises mIoU: with those of the mirror image and of other sizes, as paper 000 tests, "

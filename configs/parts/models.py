@@ -208,6 +208,7 @@ def mask2former() -> ConfigDict:
     decoder.encoder_layers = 6
     decoder.decoder_layers = 9
     decoder.num_queries = 200
+    decoder.query_std = 1.0  # Of the queries and their positions as training begins; torch's Embedding.
     decoder.norm_groups = 32
     return decoder
 

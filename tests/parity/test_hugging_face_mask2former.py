@@ -25,7 +25,17 @@ from transformers.models.mask2former import modeling_mask2former  # noqa: E402
 WIDTH, CLASSES, ALLOWED = 48, 7, 1e-5
 MAPS = [FeatureMap(WIDTH, stride) for stride in (4, 8, 16, 32)]
 CONFIG = ConfigDict(
-    dict(dim=64, heads=4, points=4, ffn_dim=96, encoder_layers=2, decoder_layers=4, num_queries=12, norm_groups=32)
+    dict(
+        dim=64,
+        heads=4,
+        points=4,
+        ffn_dim=96,
+        encoder_layers=2,
+        decoder_layers=4,
+        num_queries=12,
+        query_std=1.0,
+        norm_groups=32,
+    )
 )
 CONFIG.encoder_ffn_dim = CONFIG.ffn_dim
 

@@ -44,6 +44,7 @@ ONLY_CHOICES = {
 ADDED: dict[str, dict[str, Any]] = {
     "memory_a": {"model.decoder.memory_space": "pyramid"},
     "memory_b": {"model.decoder.memory_space": "pyramid", "model.decoder.past_frames": "last"},
+    "mask2former": {"model.decoder.query_std": 1.0},
     "fcn": {"model.decoder.inputs": "coarsest", "model.decoder.align_corners": False, "model.decoder.conv_size": 3},
 }
 ADDED_BESIDE: dict[str, dict[str, Any]] = {

@@ -88,13 +88,14 @@ class Mask2Former(Decoder):
     Args:
       maps: of any width. The finest makes the masks; queries attend to the others in turn.
       num_classes: real classes; the class logits have one more, "no object", last.
-      config: dim, heads, points, encoder_ffn_dim, ffn_dim, encoder_layers, decoder_layers, num_queries, norm_groups.
+      config: dim, heads, points, encoder_ffn_dim, ffn_dim, encoder_layers, decoder_layers, num_queries, query_std,
+        norm_groups.
       remat: a key of `layers.REMAT_POLICIES`.
     """
 
     FIELDS = (
         *("dim", "heads", "points", "encoder_ffn_dim", "ffn_dim", "encoder_layers", "decoder_layers"),
-        *("num_queries", "norm_groups"),
+        *("num_queries", "query_std", "norm_groups"),
     )
     SEGMENTATION_LOSS = "mask_classification"
     STACKED = {"pixel_decoder/encoder": 1}
@@ -131,8 +132,8 @@ class Mask2Former(Decoder):
             [DecoderLayer(dim, config.heads, config.ffn_dim, **options) for _ in range(config.decoder_layers)]
         )
         self.post_norm = layers.layer_norm(dim, 1e-5, **options)
-        self.query_embed = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
-        self.query_feat = nnx.Param(jax.random.normal(rngs.params(), (config.num_queries, dim)))
+        queries = lambda: nnx.Param(config.query_std * jax.random.normal(rngs.params(), (config.num_queries, dim)))
+        self.query_embed, self.query_feat = queries(), queries()
         self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (len(maps) - 1, dim)))
         linear = functools.partial(layers.linear, kernel_init=layers.torch_uniform, **options)
         self.cls_embed = linear(dim, num_classes + 1)
