@@ -125,6 +125,16 @@ def test_short_side_follows_the_480p_releases_rule(source, video, tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_of_grey_stay_grey_where_frames_are_resized(source, video, tmp_path, kind):
+    (video / "origin" / "00000001.jpg").unlink()
+    (video / "origin" / f"00000001.{kind.lower()}").write_bytes(frames.deep_grey(kind))
+    for height in (31, 48):  # The second keeps the bytes.
+        vspw.convert(source, tmp_path / str(height), short_side=height)
+        image, _ = records.Frames(tmp_path / str(height), "train").image_and_label(0)
+        np.testing.assert_allclose(image.mean(axis=(0, 2)), np.linspace(0, 255, image.shape[1]), atol=4)
+
+
 def test_a_file_that_the_disk_does_not_give_back_is_named(source, video, tmp_path, monkeypatch):
     read = sources.Folder.read
 

@@ -56,6 +56,14 @@ def float_tiff():
     return buffer.getvalue()
 
 
+def deep_grey(kind, size=(64, 48)):
+    """A picture of 16 bits of grey, black on the left to white on the right, as thermal cameras write it."""
+    ramp = np.broadcast_to(np.linspace(0, 65535, size[0]).astype(np.uint16), size[::-1])
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, kind)
+    return buffer.getvalue()
+
+
 def write(folder, names, kind="JPEG", size=(64, 48)):
     """Writes a picture under each name, of growing brightness."""
     folder.mkdir(parents=True, exist_ok=True)
