@@ -41,7 +41,8 @@ def test_beyond_its_bounds_a_number_is_refused(name):
         ("optimizer.learning_rate", -1.0, "optimizer.learning_rate is -1.0: expected a number of at least 1e-12."),
         ("loss.nce.temperature", 0.0, "loss.nce.temperature is 0.0: expected a number of at least 1e-05."),
         ("evaluate.flip", "no", "evaluate.flip is 'no': expected True or False."),
-        ("data.records", 3, "data.records is 3: expected a text."),
+        ("data.records", 3, "data.records is 3: expected a path."),
+        ("data.records", "", "data.records is empty: expected a path."),
         ("data.fits", "exact", "data.fits is 'exact': expected a tuple of texts such as \"('a', 'b')\"."),
         (
             "data.augment.base_size",

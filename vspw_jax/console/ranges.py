@@ -28,6 +28,7 @@ class Range:
       below: whether `most` is excluded.
       many: whether the field holds several such values, a tuple.
       count: how many there must be, if that is fixed.
+      is_path: whether it is the path of a file or folder. An empty one would mean the folder that one is in.
     """
 
     kind: type
@@ -36,6 +37,7 @@ class Range:
     below: bool = False
     many: bool = False
     count: int | None = None
+    is_path: bool = False
 
     def holds(self, value: Any) -> bool:
         """Whether a field may have this value."""
@@ -47,7 +49,7 @@ class Range:
                 and all(one.holds(part) for part in value)
             )
         if self.kind in (bool, str):
-            return isinstance(value, self.kind)
+            return isinstance(value, self.kind) and not (self.is_path and value == "")
         is_number = isinstance(value, numbers.Integral if self.kind is int else numbers.Real)
         if not is_number or isinstance(value, bool):
             return False
@@ -56,7 +58,7 @@ class Range:
     def __str__(self) -> str:
         """In words, as "a whole number from 1 to 8"."""
         names = {int: "whole number", float: "number", bool: "True or False", str: "text"}
-        name = names[self.kind]
+        name = "path" if self.is_path else names[self.kind]
         if self.many:
             example = "('a', 'b')" if self.kind is str else "(1, 2)"
             name = f'a tuple of {f"{self.count} " if self.count else ""}{name}s such as "{example}"'
@@ -86,7 +88,7 @@ def several(one: Range, count: int | None = None) -> Range:
     return dataclasses.replace(one, many=True, count=count)
 
 
-FLAG, TEXT = Range(bool), Range(str)
+FLAG, TEXT, PATH = Range(bool), Range(str), Range(str, is_path=True)
 SHARE = number(0, 1)
 SHARE_BELOW_1 = Range(float, 0, 1, below=True)
 WIDTH = whole(1, 2**16)
@@ -106,8 +108,8 @@ DRAWING = {
     "seed": SEED,
     "colours": TEXT,
     "disturbances": TEXT,
-    "source": TEXT,
-    "records": TEXT,
+    "source": PATH,
+    "records": PATH,
 }
 """Fields of `generate`: of `data.generate`, of a member of the mixture, and options of data_prep.generate."""
 
@@ -302,7 +304,7 @@ RANGES: dict[str, Range] = {
     "ema.decay": SHARE_BELOW_1,
     "ema.warmup": FLAG,
     "ema.statistics": TEXT,
-    "data.records": TEXT,
+    "data.records": PATH,
     "data.train_split": TEXT,
     "data.eval_split": TEXT,
     "data.frames": COUNT,
@@ -333,7 +335,7 @@ RANGES: dict[str, Range] = {
     "data.augment.strong.blur_chance": SHARE,
     "data.augment.strong.blur_sigma": several(number(0.01, 100), 2),
     **{f"data.generate.{name}": allowed for name, allowed in DRAWING.items()},
-    "data.mixture.*.records": TEXT,
+    "data.mixture.*.records": PATH,
     "data.mixture.*.split": TEXT,
     "data.mixture.*.weight": number(0.001, 1000),
     "data.mixture.*.epoch": TEXT,
@@ -394,7 +396,8 @@ def section_fields(section: str) -> set[str]:
 def check(name: str, value: Any, allowed: Range) -> None:
     """Raises UserError where a value lies outside of a range; `name` is that of the field or option."""
     if not allowed.holds(value):
-        raise UserError(f"{name} is {value!r}: expected {allowed}.")
+        found = "empty" if value == "" else repr(value)
+        raise UserError(f"{name} is {found}: expected {allowed}.")
 
 
 def check_options(options: argparse.Namespace, allowed: Mapping[str, Range]) -> None:
