@@ -49,6 +49,15 @@ def half_tiff():
     return tiff[: len(tiff) // 2]
 
 
+def ppm(white=255, plain=False):
+    """A PPM in which that value is white, of bytes, of two bytes each where that is more than 255, or of text."""
+    values = np.asarray(picture()) * (white / 255)
+    start = f"{'P3' if plain else 'P6'}\n# a comment\n64 48\n{white}\n".encode()
+    if plain:
+        return start + "\n".join(str(round(value)) for value in values.ravel()).encode() + b"\n"
+    return start + values.round().astype(">u2" if white > 255 else "u1").tobytes()
+
+
 def float_tiff():
     """A TIFF of 32 bits a pixel, as measuring instruments write it."""
     buffer = io.BytesIO()

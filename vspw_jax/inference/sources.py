@@ -17,7 +17,10 @@ from vspw_jax.data.records import Frames
 from vspw_jax.files import frame_names, pictures
 from vspw_jax.inference import prediction_folder, video
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".ogv", ".3gp", ".3g2"),
+)
 ENDS = 1 << 20
 """A file's fingerprint looks at so many bytes at either end, and at its size."""
 
