@@ -150,6 +150,7 @@ def _make(options: ConfigDict) -> None:
     draw, convert = choose(LAYOUTS, options.layout, "data.generate.layout")
     for name in CHOICES.keys() & options.keys():
         choose(CHOICES[name], options[name], f"data.generate.{name}")
+    _check_draws(options, "--config.data.generate.")
     source = pathlib.Path(options.source)
     with ownership.owned(source.parent, "data.generate.source", waits=True) as held:
         if not source.exists():
@@ -160,6 +161,16 @@ def _make(options: ConfigDict) -> None:
         with whole_file(converted / NOTE) as partial:  # First, so that no records are without it.
             partial.write_text(json.dumps(_noted(source) or UNNOTED_DRAWING, indent=2) + "\n")
         convert(source, options.records)
+
+
+def _check_draws(options: argparse.Namespace | ConfigDict, place: str) -> None:
+    """Raises UserError where nothing would be drawn; `place` stands before the names of options."""
+    counts = [name for name in ("train", "val", "test") if name in options]
+    if not any(getattr(options, name) for name in counts):
+        raise UserError(
+            f"{', '.join(place + name for name in counts)} are all 0, so there is nothing to draw: expected 1 or more "
+            f"of one, such as {place}train=60."
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -204,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ignored = [ranges.flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
     if options.layout != "vspw" and ignored:
         raise UserError(f"--layout={options.layout} does not read {', '.join(ignored)}: it has images, no test split.")
+    _check_draws(options, "--")
     draw, _ = LAYOUTS[options.layout]
     with ownership.owned(pathlib.Path(options.output).absolute().parent, "--output=DIR", waits=True):
         draw(options.output, options)

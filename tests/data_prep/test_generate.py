@@ -233,9 +233,18 @@ def test_a_recipe_that_asks_for_a_drawing_that_there_is_not_is_refused(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+def test_a_recipe_that_draws_nothing_is_refused(tmp_path):
+    config = small_demo(tmp_path)
+    config.data.generate.update(train=0, val=0)
+    with pytest.raises(UserError, match="generate.train, .*generate.val are all 0, so there is nothing to draw"):
+        generate.for_recipe(config)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--train=0", "--val=0"], "--train, --val, --test are all 0, so there is nothing to draw"),
         (["--train=-3"], "--train is -3: expected a whole number from 0 to 1000000"),
         (["--height=0"], "--height is 0: expected a whole number from 8 to 8192"),
         (["--seed=-1"], "--seed is -1: expected a whole number from 0 to 4294967295"),

@@ -28,6 +28,8 @@ class Range:
       below: whether `most` is excluded.
       many: whether the field holds several such values, a tuple.
       count: how many there must be, if that is fixed.
+      filled: whether there must be one at least.
+      rising: whether none may be smaller than the one before it, as of the least and the most.
       is_path: whether it is the path of a file or folder. An empty one would mean the folder that one is in.
     """
 
@@ -37,6 +39,8 @@ class Range:
     below: bool = False
     many: bool = False
     count: int | None = None
+    filled: bool = False
+    rising: bool = False
     is_path: bool = False
 
     def holds(self, value: Any) -> bool:
@@ -47,6 +51,8 @@ class Range:
                 isinstance(value, tuple | list)
                 and self.count in (None, len(value))
                 and all(one.holds(part) for part in value)
+                and (bool(value) or not self.filled)
+                and (not self.rising or list(value) == sorted(value))
             )
         if self.kind in (bool, str):
             return isinstance(value, self.kind) and not (self.is_path and value == "")
@@ -61,7 +67,9 @@ class Range:
         name = "path" if self.is_path else names[self.kind]
         if self.many:
             example = "('a', 'b')" if self.kind is str else "(1, 2)"
-            name = f'a tuple of {f"{self.count} " if self.count else ""}{name}s such as "{example}"'
+            number = f"{self.count} " if self.count else "one or more " if self.filled else ""
+            rising = " in rising order" if self.rising else ""
+            name = f'a tuple of {number}{name}s{rising} such as "{example}"'
         elif self.kind is not bool:
             name = f"a {name}"
         if self.least == -math.inf:
@@ -86,6 +94,16 @@ def number(least: float, most: float = math.inf) -> Range:
 def several(one: Range, count: int | None = None) -> Range:
     """A tuple of such values."""
     return dataclasses.replace(one, many=True, count=count)
+
+
+def some(one: Range) -> Range:
+    """A tuple of one such value or more."""
+    return dataclasses.replace(several(one), filled=True)
+
+
+def least_and_most(one: Range) -> Range:
+    """A tuple of two such values, of which the first is not above the second."""
+    return dataclasses.replace(several(one, 2), rising=True)
 
 
 FLAG, TEXT, PATH = Range(bool), Range(str), Range(str, is_path=True)
@@ -124,7 +142,7 @@ RANGES: dict[str, Range] = {
     "task.warmup_steps": whole(0),
     "task.threshold": SHARE,
     "task.averaged_over": TEXT,
-    "model.image_size": several(SIDE),
+    "model.image_size": some(SIDE),
     "model.num_classes": whole(1, 2**15),
     "model.dtype": TEXT,
     "model.remat": TEXT,
@@ -132,21 +150,21 @@ RANGES: dict[str, Range] = {
     "model.encoder.dim": WIDTH,
     "model.encoder.depth": COUNT,
     "model.encoder.heads": WIDTH,
-    "model.encoder.dims": several(WIDTH),
-    "model.encoder.reductions": several(COUNT),
+    "model.encoder.dims": some(WIDTH),
+    "model.encoder.reductions": some(COUNT),
     "model.encoder.epsilons": TEXT,
     "model.encoder.mlp_ratio": number(0.01, 100),
     "model.encoder.layer_scale": number(0),
     "model.encoder.drop_path": SHARE_BELOW_1,
-    "model.encoder.out_blocks": several(COUNT),
+    "model.encoder.out_blocks": some(COUNT),
     "model.encoder.stem": TEXT,
     "model.encoder.width": WIDTH,
-    "model.encoder.depths": several(COUNT),
+    "model.encoder.depths": some(COUNT),
     "model.encoder.output_stride": WIDTH,
     "model.encoder.stem_width": WIDTH,
     "model.encoder.bottleneck_width": WIDTH,
     "model.encoder.bottlenecks": COUNT,
-    "model.encoder.modules": several(COUNT),
+    "model.encoder.modules": some(COUNT),
     "model.encoder.blocks": COUNT,
     "model.encoder.upsampling": TEXT,
     "model.encoder.head_dim": WIDTH,
@@ -177,11 +195,11 @@ RANGES: dict[str, Range] = {
     "model.decoder.decoder_layers": COUNT,
     "model.decoder.num_queries": WIDTH,
     "model.decoder.norm_groups": WIDTH,
-    "model.decoder.pool_scales": several(COUNT),
+    "model.decoder.pool_scales": some(COUNT),
     "model.decoder.dropout": SHARE_BELOW_1,
     "model.decoder.dropped": TEXT,
     "model.decoder.variant": TEXT,
-    "model.decoder.dilations": several(COUNT),
+    "model.decoder.dilations": some(COUNT),
     "model.decoder.num_convs": COUNT,
     "model.decoder.conv_size": COUNT,
     "model.decoder.concat_input": FLAG,
@@ -325,7 +343,7 @@ RANGES: dict[str, Range] = {
     "data.threads": COUNT,
     "data.prefetch": COUNT,
     "data.augment.base_size": several(SIDE, 2),
-    "data.augment.resize_ratio": several(number(0.01, 100), 2),
+    "data.augment.resize_ratio": least_and_most(number(0.01, 100)),
     "data.augment.max_class_share": SHARE,
     "data.augment.shrink_in_decoding": FLAG,
     "data.augment.photometric": FLAG,
@@ -333,7 +351,7 @@ RANGES: dict[str, Range] = {
     "data.augment.strong.jitter_chance": SHARE,
     "data.augment.strong.grey_chance": SHARE,
     "data.augment.strong.blur_chance": SHARE,
-    "data.augment.strong.blur_sigma": several(number(0.01, 100), 2),
+    "data.augment.strong.blur_sigma": least_and_most(number(0.01, 100)),
     **{f"data.generate.{name}": allowed for name, allowed in DRAWING.items()},
     "data.mixture.*.records": PATH,
     "data.mixture.*.split": TEXT,
