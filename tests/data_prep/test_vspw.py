@@ -328,6 +328,13 @@ def test_frames_of_any_usual_format_are_taken_and_the_rest_is_said(source, tmp_p
         assert records.decode_image(record["image_jpeg"], shrink=8).shape == (6, 8, 3)
 
 
+def test_a_video_of_other_files_alone_is_told_what_is_expected(source, tmp_path):
+    folder = frames.vspw_video(source, "val", [])
+    (folder / "origin" / "1.heic").write_text("no frame")
+    with pytest.raises(UserError, match=r"Video 9_new has no frames: .*end in .jpg, .*, .pgm, found 1.heic\."):
+        vspw.convert(source, tmp_path / "records")
+
+
 def half(path):
     path.write_bytes(frames.half_with_end(path.read_bytes()))
 

@@ -200,6 +200,28 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path, capsys):
         sources.find(tmp_path / "v")
 
 
+def test_a_folder_of_a_frames_name_is_left_out(tmp_path, capsys):
+    frames.write(tmp_path, ["1.jpg", "3.jpg"])
+    frames.folder_of_a_frames_name(tmp_path, "2.jpg")
+    frames.folder_of_a_frames_name(tmp_path, "film.mp4")
+    (source,) = sources.find(tmp_path)
+    assert frame_names(source) == ["1", "3"]
+    assert "is left out (2 in number): 2.jpg, film.mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("above", ["data", "", None], ids=["a data set", "a folder of videos", "a video"])
+def test_a_cover_beside_videos_in_vspws_layout_is_left_out(tmp_path, capsys, above):
+    frames.write(tmp_path, ["cover.jpg"])
+    videos = ["1_a", "2_b"] if above is not None else [""]
+    for name in videos:
+        frames.write(tmp_path / (above or "") / name / "origin", ["1.jpg", "2.jpg"])
+    found = sources.find(tmp_path)
+    assert [source.name for source in found] == [name or tmp_path.name for name in videos]
+    assert [frame_names(source) for source in found] == [["1", "2"]] * len(videos)
+    assert "the pictures beside the videos are left out (1 in number): cover.jpg" in capsys.readouterr().err
+    assert [source.name for source in sources.find(f"{tmp_path}/*.*")] == [tmp_path.name]
+
+
 def test_any_usual_format_is_taken_and_the_rest_is_said(tmp_path, capsys):
     for number, (suffix, kind) in enumerate([("JPG", "JPEG"), ("webp", "WEBP"), ("BMP", "BMP"), ("tiff", "TIFF")]):
         frames.write(tmp_path / "v", [f"{number}.{suffix}"], kind)

@@ -80,6 +80,12 @@ def write(folder, names, kind="JPEG", size=(64, 48)):
         (folder / name).write_bytes(encoded(kind, 10 * number, size))
 
 
+def folder_of_a_frames_name(folder, name):
+    """A folder that has the name of a frame, as some programs unpack archives."""
+    (folder / name).mkdir(parents=True)
+    write(folder / name, ["inner.jpg"])
+
+
 def vspw_video(source, split, frames, kind="JPEG", masks=True, video="9_new"):
     """Adds a video to a split of a folder in VSPW's layout; `frames` are files' names, their masks have class 1."""
     folder = source / "data" / video
