@@ -26,12 +26,15 @@ from vspw_jax.console import ranges
 from vspw_jax.console.errors import UserError, choose, differing, run_program
 from vspw_jax.data import mixture, records
 from vspw_jax.files import ownership
+from vspw_jax.files.whole_files import whole_file
 from vspw_jax.parallel import processes
 
 VERSION = 3
 """Of the drawing; another one draws other pictures from the same options. 1 had shared colours alone, and no note."""
 NOTE = "drawing.json"
-"""Beside the drawn files: version and options."""
+"""Beside the drawn files, and in the folder of their records: version and options."""
+UNNOTED_DRAWING = {"version": 1}
+"""What files without a note are of."""
 UNNOTED = {"test": 0, "disturbances": "none"}
 """Values of options that were no options once: a note leaves them out."""
 
@@ -103,23 +106,29 @@ def _note(options: argparse.Namespace | ConfigDict) -> dict[str, Any]:
     return {"version": VERSION, **{name: value for name, value in decides.items() if UNNOTED.get(name) != value}}
 
 
-def _check_drawing(options: ConfigDict) -> None:
-    """Raises UserError where the drawn data that is there is not what a recipe would draw."""
-    source = pathlib.Path(options.source)
-    if not source.exists():
-        return  # Records alone say nothing of how they were drawn.
+def _noted(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What a folder's note says was drawn; None where it has none."""
     try:
-        found = json.loads((source / NOTE).read_text())
+        return json.loads((folder / NOTE).read_text())
     except FileNotFoundError:
-        found = {"version": 1}
+        return None
     except ValueError:
-        found = {"version": "damaged note"}
-    if lines := differing(found, _note(options)):
-        raise UserError(
-            f"{source} was drawn otherwise than this recipe asks for:\n{lines}\nDelete {source} and {options.records}, "
-            "and the same command draws them anew. To keep them, for a run that was trained on them, rename the folder "
-            "of the records and name it with --config.data.records=DIR."
-        )
+        return {"version": "damaged note"}
+
+
+def _check_drawing(options: ConfigDict) -> None:
+    """Raises UserError where the drawn data that is there, files or records, is not what a recipe would draw."""
+    source, converted = pathlib.Path(options.source), pathlib.Path(options.records)
+    found = {source: _noted(source) or UNNOTED_DRAWING} if source.exists() else {}
+    if (noted := _noted(converted)) or not found:  # Older records have no note; that of the files then tells.
+        found[converted] = noted or {"version": "no note"}
+    for folder, drawn in found.items():
+        if lines := differing(drawn, _note(options)):
+            raise UserError(
+                f"{folder} was drawn otherwise than this recipe asks for:\n{lines}\nDelete {source} and "
+                f"{converted}, and the same command draws them anew. To keep them, for a run that was trained on them, "
+                "rename the folder of the records and name it with --config.data.records=DIR."
+            )
 
 
 def for_recipe(config: ConfigDict) -> None:
@@ -141,12 +150,27 @@ def _make(options: ConfigDict) -> None:
     draw, convert = choose(LAYOUTS, options.layout, "data.generate.layout")
     for name in CHOICES.keys() & options.keys():
         choose(CHOICES[name], options[name], f"data.generate.{name}")
+    _check_draws(options, "--config.data.generate.")
     source = pathlib.Path(options.source)
     with ownership.owned(source.parent, "data.generate.source", waits=True) as held:
         if not source.exists():
             draw(source, options)
         held.check()
+        converted = pathlib.Path(options.records)
+        converted.mkdir(parents=True, exist_ok=True)
+        with whole_file(converted / NOTE) as partial:  # First, so that no records are without it.
+            partial.write_text(json.dumps(_noted(source) or UNNOTED_DRAWING, indent=2) + "\n")
         convert(source, options.records)
+
+
+def _check_draws(options: argparse.Namespace | ConfigDict, place: str) -> None:
+    """Raises UserError where nothing would be drawn; `place` stands before the names of options."""
+    counts = [name for name in ("train", "val", "test") if name in options]
+    if not any(getattr(options, name) for name in counts):
+        raise UserError(
+            f"{', '.join(place + name for name in counts)} are all 0, so there is nothing to draw: expected 1 or more "
+            f"of one, such as {place}train=60."
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -191,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ignored = [ranges.flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
     if options.layout != "vspw" and ignored:
         raise UserError(f"--layout={options.layout} does not read {', '.join(ignored)}: it has images, no test split.")
+    _check_draws(options, "--")
     draw, _ = LAYOUTS[options.layout]
     with ownership.owned(pathlib.Path(options.output).absolute().parent, "--output=DIR", waits=True):
         draw(options.output, options)

@@ -160,7 +160,7 @@ def check(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
-    arguments.on_disk(options, read=("predictions", "scores"), records=("output",))
+    arguments.on_disk(options, read=("predictions", "scores"), records=("output",), opened=("records",))
     check(options)
     rule = options.labelled_frames, options.labels_seed, options.split
     written = convert(options.records, options.predictions, options.output, *rule, options.scores, options.threshold)

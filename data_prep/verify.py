@@ -36,8 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
     ranges.check_options(options, {"workers": ranges.COUNT})
-    options.output = options.output or f"{options.records}/report"
-    arguments.on_disk(options, folders=("output",))
+    if options.output is None:
+        options.output = f"{options.records}/report"
+    arguments.on_disk(options, folders=("output",), opened=("records",))
     output = pathlib.Path(options.output)
     check_folder(output, "--output=DIR")
     checked = checks.verify(options.records, options.workers, options.full)

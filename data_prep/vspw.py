@@ -4,10 +4,10 @@
     python -m data_prep.vspw --source=VSPW.zip --short-side=480 --output=data/vspw/records
 
 The source holds {train,val,test}.txt (one video name a line) and data/<video>/{origin/*.jpg,mask/*.png}, as the
-original and the 480p release do; videos of a test split need no masks. Frames may also be PNG, WebP, BMP or TIFF; they
-come in the order of their numbers. Files whose names start with a dot are passed over, other files are said. Bytes are
-kept as they are, unless --short-side=480 asks for VSPW_480p's own rule: height 480, the width to match, JPEG quality
-75, masks to the nearest pixel.
+original and the 480p release do; videos of a test split need no masks. Frames may also be PNG, WebP, BMP, TIFF,
+JPEG 2000 or PPM; they come in the order of their numbers. Files whose names start with a dot are passed over, other
+files are said. Bytes are kept as they are, unless --short-side=480 asks for VSPW_480p's own rule: height 480, the width
+to match, JPEG quality 75, masks to the nearest pixel.
 These stop the conversion: a frame without its mask, a mask without its frame, an empty, damaged or cut-off file, a
 frame that its EXIF turns, a mask in colours or of another format than PNG, a mask of another size than its frame, a
 labelled frame of another size than its video, a label that VSPW lacks. With --max-bad=N up to N such frames are left

@@ -159,7 +159,7 @@ SMALL = {
 
 
 def pytest_addoption(parser):
-    parser.addoption("--write-golden", action="store_true", help="Write golden_steps.json in place of comparing.")
+    parser.addoption("--write-golden", action="store_true", help="Write golden numbers in place of comparing.")
 
 
 @pytest.hookimpl(tryfirst=True)

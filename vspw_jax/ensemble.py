@@ -405,7 +405,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; see the file's top."""
     options = parser().parse_args(argv)
-    arguments.on_disk(options, read=("scores", "groups"), folders=("output",))
+    arguments.on_disk(options, read=("scores", "groups"), folders=("output",), opened=("records",))
     run(options)
 
 

@@ -31,7 +31,7 @@ from data_prep import generate
 from vspw_jax.buckets import addresses, cache, fetched, mirrors, workdirs
 from vspw_jax.checkpoints import run_classes
 from vspw_jax.classes import unnamed
-from vspw_jax.console import command, recipe_file, starting
+from vspw_jax.console import command, ranges, recipe_file, starting
 from vspw_jax.console.errors import UserError, run_program
 from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
@@ -312,7 +312,7 @@ def check_flags(config: ConfigDict, mode: str) -> None:
     for name in ("workdir", *READ_BY):
         flag = flags.FLAGS[name]
         if flag.present and flag.value == "":
-            raise UserError(f"--{name} is empty: expected a path. Name one, or leave the flag out.")
+            ranges.check(f"--{name}", flag.value, ranges.PATH)
         readers = READ_BY.get(name, run)
         if flag.present and not set(readers) & set(run):
             raise UserError(

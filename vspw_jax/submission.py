@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser().parse_args(argv)
     is_file = str(options.output).endswith(".zip")
     written = {"files" if is_file else "folders": ("output",)}
-    arguments.on_disk(options, read=("predictions", "check"), **written)
+    arguments.on_disk(options, read=("predictions", "check"), opened=("data",), **written)
     if bool(options.predictions) != bool(options.output):
         raise UserError("--predictions=DIR and --output=X.zip go together; --check=X.zip needs neither.")
     data = truth.open_truth(options.data, options.split)

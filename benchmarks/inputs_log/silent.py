@@ -1,5 +1,7 @@
 """Inputs of which a wrong result could come without a word."""
 
+import shutil
+
 import numpy as np
 from PIL import Image
 
@@ -38,6 +40,18 @@ def mixed_video(folder):
 def picture_beside_film(folder):
     clip()(folder)
     films.film(folder / "clip" / "a.mp4", films.noise(3))
+
+
+def clip_with_folder(folder):
+    clip()(folder)
+    frames.folder_of_a_frames_name(folder / "clip", "3.jpg")
+
+
+def with_cover(folder):
+    frames.write(folder / "video", ["cover.jpg"])
+    for split in ("val", "train"):  # One of each is enough.
+        for name in (folder / "video" / f"{split}.txt").read_text().split()[1:]:
+            shutil.rmtree(folder / "video" / "data" / name)
 
 
 def two_clips(folder):
@@ -103,10 +117,13 @@ SECTION = Section(
             Case("The same, converted", CONVERT, video()),
             Case("1.jpg and 01.jpg", CONVERT, video("1.jpg", "01.jpg")),
             Case("Names of several kinds", f"{PREDICT}clip", clip("take_1.jpg", "take_2.jpg", "frame_3.jpg")),
+            Case("Decimals of several lengths", f"{PREDICT}clip", clip("1.5.jpg", "1.25.jpg", "1.75.jpg")),
         ),
         "Files of other suffixes among the frames": (
             Case("Predicted", f"{PREDICT}clip", mixed_clip),
             Case("Converted, in a split without masks", CONVERT, mixed_video),
+            Case("A folder with a frame's name", f"{PREDICT}clip", clip_with_folder),
+            Case("A cover beside the folders of VSPW", f"{PREDICT}video", with_cover),
             Case("A film among pictures", f"{PREDICT}clip", picture_beside_film),
             Case("A pattern that matches frames of two videos", f"{PREDICT}'clips/*/*.jpg'", two_clips),
             Case("A pattern that matches folders and files", f"{PREDICT}'clips/*'", clip_and_file),

@@ -149,8 +149,8 @@ def _resize(jpeg: bytes, png: bytes, size: tuple[int, int], height: int) -> Cont
     Source: VSPW-dataset/VSPW_baseline change2_480p.py.
     """
     new_size = _new_size(size, height)
-    with Image.open(io.BytesIO(jpeg)) as image:
-        jpeg = _encode(image.convert("RGB").resize(new_size, Image.Resampling.BILINEAR), "JPEG", quality=JPEG_QUALITY)
+    image = Image.fromarray(pictures.decode(jpeg))  # Pillow's own conversion to RGB makes 16 bits of grey white.
+    jpeg = _encode(image.resize(new_size, Image.Resampling.BILINEAR), "JPEG", quality=JPEG_QUALITY)
     if not png:
         return Content(jpeg, png, {}, new_size)
     with Image.open(io.BytesIO(png)) as mask:

@@ -26,7 +26,7 @@ def read_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
         there = sorted({name.split("/")[0] for name in source.sizes})[:8]
         raise UserError(
             f"{source.path} does not look like VSPW: expected at least one of {', '.join(f'{s}.txt' for s in SPLITS)} "
-            f"and data/<video>/origin/*.jpg, found {there}."
+            f"and data/<video>/origin, found {there}."
         )
     prefix = min(found, key=lambda name: name.count("/")).rpartition("/")[0]
     prefix += "/" if prefix else ""
@@ -102,7 +102,11 @@ def list_frames(source: Source, folder: str, video: str, files: Sequence[str], n
     """
     images, masks = (_by_frame(source, folder, files, kind) for kind in ("origin", "mask"))
     if not images:
-        raise UserError(f"Video {video} has no frames: expected {source.where(folder)}/origin/*.jpg.")
+        there = [name.removeprefix("origin/") for name in files if name.startswith("origin/")]
+        raise UserError(
+            f"Video {video} has no frames: expected files in {source.where(folder)}/origin that end in "
+            f"{', '.join(SUFFIXES['origin'])}, found {listed(there, 3) or 'none'}."
+        )
     labelled = needs_masks or masks
     names = [*images, *(name for name in masks if name not in images)]
     return [

@@ -41,8 +41,21 @@ def test_beyond_its_bounds_a_number_is_refused(name):
         ("optimizer.learning_rate", -1.0, "optimizer.learning_rate is -1.0: expected a number of at least 1e-12."),
         ("loss.nce.temperature", 0.0, "loss.nce.temperature is 0.0: expected a number of at least 1e-05."),
         ("evaluate.flip", "no", "evaluate.flip is 'no': expected True or False."),
-        ("data.records", 3, "data.records is 3: expected a text."),
+        ("data.records", 3, "data.records is 3: expected a path."),
+        ("data.records", "", "data.records is empty: expected a path."),
         ("data.fits", "exact", "data.fits is 'exact': expected a tuple of texts such as \"('a', 'b')\"."),
+        (
+            "data.augment.resize_ratio",
+            (2.0, 0.5),
+            'data.augment.resize_ratio is (2.0, 0.5): expected a tuple of 2 numbers in rising order such as "(1, 2)", '
+            "each from 0.01 to 100.",
+        ),
+        (
+            "model.decoder.pool_scales",
+            (),
+            'model.decoder.pool_scales is (): expected a tuple of one or more whole numbers such as "(1, 2)", each '
+            "from 1 to 1024.",
+        ),
         (
             "data.augment.base_size",
             (64,),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import threading
 
 import numpy as np
@@ -17,6 +18,8 @@ from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import records
 from vspw_jax.files import ownership
+
+VERSION = generate.VERSION
 
 
 def digest(folder):
@@ -184,10 +187,40 @@ def test_what_was_drawn_otherwise_is_refused(tmp_path):
     options.update(colours="typical", disturbances="drawn")
     with pytest.raises(UserError, match="drawn otherwise.*\n  disturbances: .*drawn now\nDelete .*vspw and"):
         generate.for_recipe(config)
+    options.disturbances = "none"
     (tmp_path / "vspw" / generate.NOTE).unlink()
-    with pytest.raises(UserError, match="version: 1 there, 3 now"):
+    with pytest.raises(UserError, match=f"version: 1 there, {VERSION} now"):
         generate.for_recipe(config)
     config.data.records = "elsewhere"  # Other data takes the place of what would be drawn.
+    generate.for_recipe(config)
+
+
+def test_records_alone_say_how_they_were_drawn(tmp_path, monkeypatch):
+    """The drawn files may be deleted; records that say nothing are not taken."""
+    config = small_demo(tmp_path)
+    options = config.data.generate
+    generate.for_recipe(config)
+    shutil.rmtree(options.source)
+    generate.for_recipe(config)
+    with pytest.raises(UserError) as raised:
+        options.update(colours="shared", seed=7)
+        generate.for_recipe(config)
+    assert "records was drawn otherwise" in str(raised.value)
+    assert "  colours: typical there, shared now\n  seed: 0 there, 7 now\nDelete" in str(raised.value)
+    options.update(colours="typical", seed=0)
+    with monkeypatch.context() as changed:
+        changed.setattr(generate, "VERSION", generate.VERSION + 1)
+        with pytest.raises(UserError, match=f"version: {VERSION} there, {VERSION + 1} now"):
+            generate.for_recipe(config)
+    (tmp_path / "records" / generate.NOTE).unlink()
+    with pytest.raises(UserError, match=f"version: no note there, {VERSION} now"):
+        generate.for_recipe(config)
+
+
+def test_records_of_before_they_had_notes_are_taken_beside_the_files_that_they_were_made_of(tmp_path):
+    config = small_demo(tmp_path)
+    generate.for_recipe(config)
+    (tmp_path / "records" / generate.NOTE).unlink()
     generate.for_recipe(config)
 
 
@@ -200,9 +233,18 @@ def test_a_recipe_that_asks_for_a_drawing_that_there_is_not_is_refused(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+def test_a_recipe_that_draws_nothing_is_refused(tmp_path):
+    config = small_demo(tmp_path)
+    config.data.generate.update(train=0, val=0)
+    with pytest.raises(UserError, match="generate.train, .*generate.val are all 0, so there is nothing to draw"):
+        generate.for_recipe(config)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--train=0", "--val=0"], "--train, --val, --test are all 0, so there is nothing to draw"),
         (["--train=-3"], "--train is -3: expected a whole number from 0 to 1000000"),
         (["--height=0"], "--height is 0: expected a whole number from 8 to 8192"),
         (["--seed=-1"], "--seed is -1: expected a whole number from 0 to 4294967295"),

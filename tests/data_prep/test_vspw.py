@@ -125,6 +125,16 @@ def test_short_side_follows_the_480p_releases_rule(source, video, tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_of_grey_stay_grey_where_frames_are_resized(source, video, tmp_path, kind):
+    (video / "origin" / "00000001.jpg").unlink()
+    (video / "origin" / f"00000001.{kind.lower()}").write_bytes(frames.deep_grey(kind))
+    for height in (31, 48):  # The second keeps the bytes.
+        vspw.convert(source, tmp_path / str(height), short_side=height)
+        image, _ = records.Frames(tmp_path / str(height), "train").image_and_label(0)
+        np.testing.assert_allclose(image.mean(axis=(0, 2)), np.linspace(0, 255, image.shape[1]), atol=4)
+
+
 def test_a_file_that_the_disk_does_not_give_back_is_named(source, video, tmp_path, monkeypatch):
     read = sources.Folder.read
 
@@ -297,6 +307,7 @@ def test_names_of_several_kinds_are_said(source, tmp_path, capsys):
 
 
 FILES = {"1.JPG": "JPEG", "2.jpeg": "JPEG", "3.png": "PNG", "4.webp": "WEBP", "5.BMP": "BMP", "6.tif": "TIFF"}
+FILES |= {"7.JFIF": "JPEG", "8.jpe": "JPEG", "9.jp2": "JPEG2000", "10.ppm": "PPM", "11.pgm": "PPM"}
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -307,7 +318,7 @@ def test_frames_of_any_usual_format_are_taken_and_the_rest_is_said(source, tmp_p
     (folder / "origin" / "notes.txt").write_text("no frame")
     (folder / "origin" / "raw.heic").write_text("no frame")
     vspw.convert(source, tmp_path / "records")
-    assert names_of(tmp_path / "records", split, "9_new") == ["1", "2", "3", "4", "5", "6"]
+    assert names_of(tmp_path / "records", split, "9_new") == [name.partition(".")[0] for name in FILES]
     said = capsys.readouterr().err
     assert f"2 files among the frames of split {split}" in said and "9_new/origin/notes.txt" in said
     data = records.Frames(tmp_path / "records", split)
@@ -315,6 +326,13 @@ def test_frames_of_any_usual_format_are_taken_and_the_rest_is_said(source, tmp_p
         record = data[number]
         assert record["image_jpeg"] == frames.encoded(list(FILES.values())[int(record["frame"]) - 1])
         assert records.decode_image(record["image_jpeg"], shrink=8).shape == (6, 8, 3)
+
+
+def test_a_video_of_other_files_alone_is_told_what_is_expected(source, tmp_path):
+    folder = frames.vspw_video(source, "val", [])
+    (folder / "origin" / "1.heic").write_text("no frame")
+    with pytest.raises(UserError, match=r"Video 9_new has no frames: .*end in .jpg, .*, .pgm, found 1.heic\."):
+        vspw.convert(source, tmp_path / "records")
 
 
 def half(path):

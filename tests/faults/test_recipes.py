@@ -86,6 +86,7 @@ BAD_FLAGS = {
         ["--mode=inspect does not read --stopped_status", "--mode=train and --mode=evaluate and --mode=predict"],
     ),
     "opacity": (["--mode=predict", "--opacity=nan"], ["--opacity=nan", "expected a number from 0 to 1"]),
+    "empty records": (["--config.data.records="], ["data.records is empty: expected a path."]),
     "empty input": (["--mode=predict", "--input="], ["--input is empty"]),
     "inspected": (["--config.optimizer.name=lion", "--mode=inspect"], ["optimizer.name is 'lion'", "adamw, sgd"]),
     "capacity": (["--config.loss.segmentation.capacity=2"], ["room for 2", "--config.loss.segmentation.capacity="]),

@@ -58,3 +58,25 @@ def test_several_kinds_of_names_are_said():
     assert frame_names.open_order([("v", ["1", "2", "10"]), ("w", ["a_1", "a_2"]), ("x", ["only"])]) == ""
     said = frame_names.open_order([("v", ["1", "2"]), ("w", ["frame_1", "frame_2", "take_1"])])
     assert "of several kinds: w (frame_#, take_#; first frame_1, last take_1)" in said
+
+
+@pytest.mark.parametrize("names", [["1.5", "1.25", "1.75"], ["t_0,9.a", "t_0,10.a"], ["9.9s", "10.5s", "10.10s"]])
+def test_decimals_of_several_lengths_are_said(names):
+    ordered = frame_names.in_order(names, "v")
+    said = frame_names.open_order([("v", ordered), ("w", ["1", "2"])])
+    assert f"decimals are of several lengths: v (first {ordered[0]}, last {ordered[-1]})." in said
+    assert "several kinds" not in said
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1.25", "1.50", "1.75", "10.00"],
+        ["1.5", "2.25", "3.125"],  # The order is the same.
+        ["2024.1.9", "2024.1.10", "2024.12.9", "2024.12.10"],  # A date or an address has no decimals.
+        ["clip.9", "clip.10"],
+        ["v2-9", "v2-10"],
+    ],
+)
+def test_numbers_that_are_no_decimals_or_whose_order_is_sure_are_not_said(names):
+    assert frame_names.in_order(names, "v") == names and frame_names.open_order([("v", names)]) == ""

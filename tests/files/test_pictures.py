@@ -21,6 +21,11 @@ WHOLE = {
     "WebP": frames.encoded("WEBP"),
     "BMP": frames.encoded("BMP"),
     "TIFF": frames.encoded("TIFF"),
+    "JPEG 2000": frames.encoded("JPEG2000"),
+    "JPEG 2000 without its box": frames.encoded("JPEG2000", no_jp2=True),
+    "PPM": frames.ppm(),
+    "PPM of 16 bits": frames.ppm(65535),
+    "PPM of text": frames.ppm(plain=True),
 }
 
 
@@ -34,6 +39,17 @@ def test_whole_pictures_are_taken(data):
     assert pictures.decode(data).shape == (height, width, 3)
 
 
+@pytest.mark.parametrize("kind", ["JPEG2000", "PPM"])
+def test_pictures_without_loss_are_read_as_they_were_written(kind):
+    np.testing.assert_array_equal(pictures.decode(frames.encoded(kind)), np.asarray(frames.picture()))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000", "PPM"])
+def test_16_bits_of_grey_are_read_with_8(kind):
+    image = pictures.decode(frames.deep_grey(kind))
+    np.testing.assert_allclose(image[..., 0].mean(axis=0), np.linspace(0, 255, 64), atol=1)
+
+
 DAMAGED = {
     "half a JPEG": frames.half_with_end(WHOLE["JPEG"]),
     "half a progressive JPEG": frames.half_with_end(WHOLE["progressive JPEG"]),
@@ -42,6 +58,8 @@ DAMAGED = {
     "JPEG without end marker": WHOLE["JPEG"][:-200],
     "half a PNG": frames.half_png_with_end(WHOLE["PNG"]),
     "half a BMP": WHOLE["BMP"][: len(WHOLE["BMP"]) // 2],
+    "half a JPEG 2000": frames.half_with_end(WHOLE["JPEG 2000"]),
+    "half a PPM": WHOLE["PPM"][: len(WHOLE["PPM"]) // 2],
 }
 
 
@@ -59,6 +77,8 @@ OTHER = {
     "half a WebP": (WHOLE["WebP"][: len(WHOLE["WebP"]) // 2], "cannot be read as a picture|is damaged or cut off"),
     "half a TIFF": (frames.half_tiff(), "cannot be read as a picture"),
     "TIFF of 32 bits": (frames.float_tiff(), r"has pixels of 32 bits \(mode F\), expected 8 or 16 bits a channel"),
+    "PPM with another white": (frames.ppm(1023), "has 1023 for white, expected 255 or 65535: save it as PNG"),
+    "dark PPM": (frames.ppm(100), "has 100 for white"),
     "GIF": (frames.encoded("GIF"), "is a GIF file, expected one of JPEG"),
     "animation": (
         frames.encoded("WEBP", save_all=True, append_images=[frames.picture(90)], lossless=True),

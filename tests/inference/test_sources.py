@@ -2,13 +2,15 @@
 
 import pathlib
 
+import av
 import cv2
 import numpy as np
 import pytest
 
-from tests.inputs import frames
+from tests.inputs import films, frames
 from vspw_jax.classes import vspw
 from vspw_jax.console.errors import UserError
+from vspw_jax.files import pictures
 from vspw_jax.inference import prediction_folder, sources, video
 from vspw_jax.inference.overlay import Painter
 
@@ -63,6 +65,33 @@ def test_videos_of_a_folder_or_a_pattern_are_one_source_each(tmp_path):
     assert names(f"{tmp_path}/more/fram*") == ["frames"]
     (pictures,) = sources.find(f"{tmp_path}/more/frames/*.png")
     assert (pictures.name, pictures.count) == ("frames", 1)
+
+
+CODECS = {".mpg": "mpeg2video", ".mpeg": "mpeg2video", ".vob": "mpeg2video", ".webm": "libvpx-vp9"}
+CODECS |= {".wmv": "wmv2", ".asf": "wmv2", ".flv": "flv", ".ogv": "libvpx"}
+
+
+@pytest.mark.parametrize("suffix", sources.VIDEO_SUFFIXES)
+def test_a_folder_may_hold_films_of_every_suffix(tmp_path, suffix):
+    container = {".asf": ".wmv"}.get(suffix, suffix)  # The same one, of which FFmpeg knows one suffix.
+    made = films.film(tmp_path / f"made{container}", [films.corners()] * 2, codec=CODECS.get(suffix, "libx264"))
+    made.rename(tmp_path / f"a{suffix.upper()}")
+    (source,) = sources.find(tmp_path)
+    shown = [image for _, image, _ in source.frames()]
+    assert len(shown) == 2 and np.abs(shown[0].astype(int) - films.corners()).mean() < 12
+
+
+def test_theora_can_be_decoded():
+    """Which films called .ogv hold, and which cannot be made here."""
+    assert av.codec.Codec("theora", "r").is_decoder
+
+
+@pytest.mark.parametrize("suffix", pictures.SUFFIXES)
+def test_a_folder_may_hold_frames_of_every_suffix(tmp_path, suffix):
+    kinds = {".jp2": "JPEG2000", ".ppm": "PPM", ".pgm": "PPM", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
+    frames.write(tmp_path, [f"1{suffix}", f"2{suffix.upper()}"], kinds.get(suffix, "TIFF" if "t" in suffix else "JPEG"))
+    (source,) = sources.find(tmp_path)
+    assert [(name, image.shape) for name, image, _ in source.frames()] == [("1", (48, 64, 3)), ("2", (48, 64, 3))]
 
 
 def test_another_content_has_another_fingerprint(tmp_path):
@@ -169,6 +198,28 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path, capsys):
     frames.write(tmp_path / "v", ["frame_02.jpg"])
     with pytest.raises(UserError, match="Several frames of v have the same number: frame_0?2 and frame_0?2"):
         sources.find(tmp_path / "v")
+
+
+def test_a_folder_of_a_frames_name_is_left_out(tmp_path, capsys):
+    frames.write(tmp_path, ["1.jpg", "3.jpg"])
+    frames.folder_of_a_frames_name(tmp_path, "2.jpg")
+    frames.folder_of_a_frames_name(tmp_path, "film.mp4")
+    (source,) = sources.find(tmp_path)
+    assert frame_names(source) == ["1", "3"]
+    assert "is left out (2 in number): 2.jpg, film.mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("above", ["data", "", None], ids=["a data set", "a folder of videos", "a video"])
+def test_a_cover_beside_videos_in_vspws_layout_is_left_out(tmp_path, capsys, above):
+    frames.write(tmp_path, ["cover.jpg"])
+    videos = ["1_a", "2_b"] if above is not None else [""]
+    for name in videos:
+        frames.write(tmp_path / (above or "") / name / "origin", ["1.jpg", "2.jpg"])
+    found = sources.find(tmp_path)
+    assert [source.name for source in found] == [name or tmp_path.name for name in videos]
+    assert [frame_names(source) for source in found] == [["1", "2"]] * len(videos)
+    assert "the pictures beside the videos are left out (1 in number): cover.jpg" in capsys.readouterr().err
+    assert [source.name for source in sources.find(f"{tmp_path}/*.*")] == [tmp_path.name]
 
 
 def test_any_usual_format_is_taken_and_the_rest_is_said(tmp_path, capsys):

@@ -24,7 +24,10 @@ def corners(size=SIZE):
 
 
 def film(path, images, times=None, unit=fractions.Fraction(1, 10), codec="libx264", streams=1, **options):
-    """A film at ten frames a second, or with these times; every stream of it shows the same."""
+    """A film at ten frames a second, or with these times; every stream of it shows the same.
+
+    Its container is that of the path's suffix.
+    """
     with av.open(f"file:{path}", "w", options=options) as container:
         made = [container.add_stream(codec, rate=10) for _ in range(streams)]
         for stream in made:

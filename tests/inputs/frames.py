@@ -49,10 +49,27 @@ def half_tiff():
     return tiff[: len(tiff) // 2]
 
 
+def ppm(white=255, plain=False):
+    """A PPM in which that value is white, of bytes, of two bytes each where that is more than 255, or of text."""
+    values = np.asarray(picture()) * (white / 255)
+    start = f"{'P3' if plain else 'P6'}\n# a comment\n64 48\n{white}\n".encode()
+    if plain:
+        return start + "\n".join(str(round(value)) for value in values.ravel()).encode() + b"\n"
+    return start + values.round().astype(">u2" if white > 255 else "u1").tobytes()
+
+
 def float_tiff():
     """A TIFF of 32 bits a pixel, as measuring instruments write it."""
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).random((48, 64), np.float32)).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+def deep_grey(kind, size=(64, 48)):
+    """A picture of 16 bits of grey, black on the left to white on the right, as thermal cameras write it."""
+    ramp = np.broadcast_to(np.linspace(0, 65535, size[0]).astype(np.uint16), size[::-1])
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -61,6 +78,12 @@ def write(folder, names, kind="JPEG", size=(64, 48)):
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         (folder / name).write_bytes(encoded(kind, 10 * number, size))
+
+
+def folder_of_a_frames_name(folder, name):
+    """A folder that has the name of a frame, as some programs unpack archives."""
+    (folder / name).mkdir(parents=True)
+    write(folder / name, ["inner.jpg"])
 
 
 def vspw_video(source, split, frames, kind="JPEG", masks=True, video="9_new"):

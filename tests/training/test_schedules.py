@@ -42,6 +42,15 @@ def test_cosine_is_half_a_wave_after_its_warm_up(step):
     assert float(rate(jnp.asarray(step))) == pytest.approx(wave * ramp, rel=1e-5)
 
 
+@pytest.mark.parametrize(("steps", "is_said"), [(20, True), (100, True), (101, False)])
+def test_a_training_that_ends_before_its_warm_up_is_said(capsys, steps, is_said):
+    schedules.warn_of_long_warmup(training.poly(warmup_steps=100), steps)
+    said = capsys.readouterr().err
+    assert ("schedule.warmup_steps is 100, and training has" in said) == is_said
+    schedules.warn_of_long_warmup(training.poly(), 1)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_schedule_has_its_own_fields_and_no_other():
     config = training.cosine()
     config.power = 0.9

@@ -28,6 +28,9 @@ class Range:
       below: whether `most` is excluded.
       many: whether the field holds several such values, a tuple.
       count: how many there must be, if that is fixed.
+      filled: whether there must be one at least.
+      rising: whether none may be smaller than the one before it, as of the least and the most.
+      is_path: whether it is the path of a file or folder. An empty one would mean the folder that one is in.
     """
 
     kind: type
@@ -36,6 +39,9 @@ class Range:
     below: bool = False
     many: bool = False
     count: int | None = None
+    filled: bool = False
+    rising: bool = False
+    is_path: bool = False
 
     def holds(self, value: Any) -> bool:
         """Whether a field may have this value."""
@@ -45,9 +51,11 @@ class Range:
                 isinstance(value, tuple | list)
                 and self.count in (None, len(value))
                 and all(one.holds(part) for part in value)
+                and (bool(value) or not self.filled)
+                and (not self.rising or list(value) == sorted(value))
             )
         if self.kind in (bool, str):
-            return isinstance(value, self.kind)
+            return isinstance(value, self.kind) and not (self.is_path and value == "")
         is_number = isinstance(value, numbers.Integral if self.kind is int else numbers.Real)
         if not is_number or isinstance(value, bool):
             return False
@@ -56,10 +64,12 @@ class Range:
     def __str__(self) -> str:
         """In words, as "a whole number from 1 to 8"."""
         names = {int: "whole number", float: "number", bool: "True or False", str: "text"}
-        name = names[self.kind]
+        name = "path" if self.is_path else names[self.kind]
         if self.many:
             example = "('a', 'b')" if self.kind is str else "(1, 2)"
-            name = f'a tuple of {f"{self.count} " if self.count else ""}{name}s such as "{example}"'
+            number = f"{self.count} " if self.count else "one or more " if self.filled else ""
+            rising = " in rising order" if self.rising else ""
+            name = f'a tuple of {number}{name}s{rising} such as "{example}"'
         elif self.kind is not bool:
             name = f"a {name}"
         if self.least == -math.inf:
@@ -86,7 +96,17 @@ def several(one: Range, count: int | None = None) -> Range:
     return dataclasses.replace(one, many=True, count=count)
 
 
-FLAG, TEXT = Range(bool), Range(str)
+def some(one: Range) -> Range:
+    """A tuple of one such value or more."""
+    return dataclasses.replace(several(one), filled=True)
+
+
+def least_and_most(one: Range) -> Range:
+    """A tuple of two such values, of which the first is not above the second."""
+    return dataclasses.replace(several(one, 2), rising=True)
+
+
+FLAG, TEXT, PATH = Range(bool), Range(str), Range(str, is_path=True)
 SHARE = number(0, 1)
 SHARE_BELOW_1 = Range(float, 0, 1, below=True)
 WIDTH = whole(1, 2**16)
@@ -106,8 +126,8 @@ DRAWING = {
     "seed": SEED,
     "colours": TEXT,
     "disturbances": TEXT,
-    "source": TEXT,
-    "records": TEXT,
+    "source": PATH,
+    "records": PATH,
 }
 """Fields of `generate`: of `data.generate`, of a member of the mixture, and options of data_prep.generate."""
 
@@ -122,7 +142,7 @@ RANGES: dict[str, Range] = {
     "task.warmup_steps": whole(0),
     "task.threshold": SHARE,
     "task.averaged_over": TEXT,
-    "model.image_size": several(SIDE),
+    "model.image_size": some(SIDE),
     "model.num_classes": whole(1, 2**15),
     "model.dtype": TEXT,
     "model.remat": TEXT,
@@ -130,21 +150,21 @@ RANGES: dict[str, Range] = {
     "model.encoder.dim": WIDTH,
     "model.encoder.depth": COUNT,
     "model.encoder.heads": WIDTH,
-    "model.encoder.dims": several(WIDTH),
-    "model.encoder.reductions": several(COUNT),
+    "model.encoder.dims": some(WIDTH),
+    "model.encoder.reductions": some(COUNT),
     "model.encoder.epsilons": TEXT,
     "model.encoder.mlp_ratio": number(0.01, 100),
     "model.encoder.layer_scale": number(0),
     "model.encoder.drop_path": SHARE_BELOW_1,
-    "model.encoder.out_blocks": several(COUNT),
+    "model.encoder.out_blocks": some(COUNT),
     "model.encoder.stem": TEXT,
     "model.encoder.width": WIDTH,
-    "model.encoder.depths": several(COUNT),
+    "model.encoder.depths": some(COUNT),
     "model.encoder.output_stride": WIDTH,
     "model.encoder.stem_width": WIDTH,
     "model.encoder.bottleneck_width": WIDTH,
     "model.encoder.bottlenecks": COUNT,
-    "model.encoder.modules": several(COUNT),
+    "model.encoder.modules": some(COUNT),
     "model.encoder.blocks": COUNT,
     "model.encoder.upsampling": TEXT,
     "model.encoder.head_dim": WIDTH,
@@ -176,11 +196,11 @@ RANGES: dict[str, Range] = {
     "model.decoder.num_queries": WIDTH,
     "model.decoder.query_std": number(0, 100),
     "model.decoder.norm_groups": WIDTH,
-    "model.decoder.pool_scales": several(COUNT),
+    "model.decoder.pool_scales": some(COUNT),
     "model.decoder.dropout": SHARE_BELOW_1,
     "model.decoder.dropped": TEXT,
     "model.decoder.variant": TEXT,
-    "model.decoder.dilations": several(COUNT),
+    "model.decoder.dilations": some(COUNT),
     "model.decoder.num_convs": COUNT,
     "model.decoder.conv_size": COUNT,
     "model.decoder.concat_input": FLAG,
@@ -303,7 +323,7 @@ RANGES: dict[str, Range] = {
     "ema.decay": SHARE_BELOW_1,
     "ema.warmup": FLAG,
     "ema.statistics": TEXT,
-    "data.records": TEXT,
+    "data.records": PATH,
     "data.train_split": TEXT,
     "data.eval_split": TEXT,
     "data.frames": COUNT,
@@ -324,7 +344,7 @@ RANGES: dict[str, Range] = {
     "data.threads": COUNT,
     "data.prefetch": COUNT,
     "data.augment.base_size": several(SIDE, 2),
-    "data.augment.resize_ratio": several(number(0.01, 100), 2),
+    "data.augment.resize_ratio": least_and_most(number(0.01, 100)),
     "data.augment.max_class_share": SHARE,
     "data.augment.shrink_in_decoding": FLAG,
     "data.augment.photometric": FLAG,
@@ -332,9 +352,9 @@ RANGES: dict[str, Range] = {
     "data.augment.strong.jitter_chance": SHARE,
     "data.augment.strong.grey_chance": SHARE,
     "data.augment.strong.blur_chance": SHARE,
-    "data.augment.strong.blur_sigma": several(number(0.01, 100), 2),
+    "data.augment.strong.blur_sigma": least_and_most(number(0.01, 100)),
     **{f"data.generate.{name}": allowed for name, allowed in DRAWING.items()},
-    "data.mixture.*.records": TEXT,
+    "data.mixture.*.records": PATH,
     "data.mixture.*.split": TEXT,
     "data.mixture.*.weight": number(0.001, 1000),
     "data.mixture.*.epoch": TEXT,
@@ -395,7 +415,8 @@ def section_fields(section: str) -> set[str]:
 def check(name: str, value: Any, allowed: Range) -> None:
     """Raises UserError where a value lies outside of a range; `name` is that of the field or option."""
     if not allowed.holds(value):
-        raise UserError(f"{name} is {value!r}: expected {allowed}.")
+        found = "empty" if value == "" else repr(value)
+        raise UserError(f"{name} is {found}: expected {allowed}.")
 
 
 def check_options(options: argparse.Namespace, allowed: Mapping[str, Range]) -> None:

@@ -12,6 +12,9 @@ MOST_BYTES = 240
 SHOWN = 60
 """Characters of a name that is too long."""
 
+DECIMAL = re.compile(r"(?<![0-9.,])([0-9]+[.,])([0-9]+)(?![.,]?[0-9])")
+"""A number with one point, and so no date, address or version of three parts."""
+
 
 def natural(name: str) -> tuple[tuple[str, int, str], ...]:
     """A key that sorts names as people count: 2 comes before 10. 01 and 1 have the same key."""
@@ -74,15 +77,32 @@ def kinds(names: Iterable[str]) -> list[str]:
     return sorted({re.sub("[0-9]+", "#", name) for name in names})
 
 
+def _decimals_move(ordered: Sequence[str]) -> bool:
+    """Whether names in order would have another one if their decimals were counted as such: 1.25 before 1.5."""
+    places = max((len(found[2]) for name in ordered for found in DECIMAL.finditer(name)), default=0)
+    padded = [DECIMAL.sub(lambda found: found[1] + found[2].ljust(places, "0"), name) for name in ordered]
+    return padded != sorted(padded, key=natural)
+
+
 def open_order(videos: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Says which of some videos, given as (name, its frames' names in order), have names of several kinds, or ""."""
-    found = [(video, names, kinds(names)) for video, names in videos]
-    cases = [
-        f"{video} ({listed(own, 3)}; first {names[0]}, last {names[-1]})" for video, names, own in found if own[1:]
-    ]
-    if not cases:
-        return ""
-    return (
-        f"The names of frames do not show their order where they are of several kinds: {listed(cases, 3)}. "
-        "Equal kinds stay together. If that is not their order, rename the frames."
-    )
+    """Says which of some videos, given as (name, its frames' names in order), have names that leave it open, or ""."""
+    mixed, moved = list[str](), list[str]()
+    for video, names in videos:
+        ends = f"first {names[0]}, last {names[-1]})"
+        if (own := kinds(names))[1:]:
+            mixed.append(f"{video} ({listed(own, 3)}; {ends}")
+        if _decimals_move(names):
+            moved.append(f"{video} ({ends}")
+    said = list[str]()
+    if mixed:
+        said.append(
+            f"The names of frames do not show their order where they are of several kinds: {listed(mixed, 3)}. "
+            "Equal kinds stay together. If that is not their order, rename the frames."
+        )
+    if moved:
+        said.append(
+            f"The names of frames do not show their order where decimals are of several lengths: {listed(moved, 3)}. "
+            "What follows the point was taken as a whole number: 1.5 comes before 1.25. If that is not their order, "
+            "rename the frames, with decimals of one length."
+        )
+    return " ".join(said)

@@ -10,16 +10,18 @@ import av
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from vspw_jax.console.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")
 """Of files that count as frames, in any case of letters."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM")
 """Pillow's names of what such files may hold, whatever their suffix. MPO is a JPEG with further pictures behind it."""
 JPEGS = ("JPEG", "MPO")
+WHITE = (255, 65535)
+"""Brightest values of a PPM or PGM that OpenCV reads as such; of another it would make a darker picture."""
 
 TURNED = range(2, 9)
 """EXIF orientations that turn or mirror a picture; 1 is upright, others mean nothing."""
@@ -29,6 +31,8 @@ JPEG_START = b"\xff\xd8"
 
 WIDE = ("F", "I")
 """Pillow's names of pixels of 32 bits."""
+DEEP_PGM = ("PPM", "I")
+"""So Pillow names a PGM's pixels of 16 bits."""
 
 # What cannot be decoded is said here. Threads read pictures, so this is not set and taken back by each.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -36,7 +40,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def _opened(data: bytes) -> Iterator[ImageFile.ImageFile]:
     """A picture of one of the formats."""
     try:
         image = Image.open(io.BytesIO(data))
@@ -77,14 +81,22 @@ def check(data: bytes) -> tuple[int, int]:
     return image.size
 
 
-def _check_claims(image: Image.Image) -> None:
+def _check_claims(image: ImageFile.ImageFile) -> None:
     """Raises UserError where a picture's header claims too many pixels, or what cannot be decoded."""
     if image.size[0] * image.size[1] > MAX_PIXELS:
         raise UserError(f"claims {image.size[0]}x{image.size[1]} pixels, more than any frame")
     if image.format not in JPEGS and (count := getattr(image, "n_frames", 1)) > 1:
         raise UserError(f"holds {count} pictures, expected one")
-    if image.format == "TIFF" and image.mode in WIDE:
+    if image.mode in WIDE and image.format in ("TIFF", "PPM") and (image.format, image.mode) != DEEP_PGM:
         raise UserError(f"has pixels of 32 bits (mode {image.mode}), expected 8 or 16 bits a channel")
+    if image.format == "PPM" and _white(image) not in WHITE:
+        raise UserError(f"has {_white(image)} for white, expected {' or '.join(map(str, WHITE))}: save it as PNG")
+
+
+def _white(image: ImageFile.ImageFile) -> int:
+    """The brightest value of a PPM or PGM. Pillow hands it to its decoder where that has to scale."""
+    arguments = image.tile[0].args
+    return arguments[1] if isinstance(arguments, tuple) else 255
 
 
 def _check_whole(image: Image.Image, data: bytes) -> None:

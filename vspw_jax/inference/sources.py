@@ -17,7 +17,10 @@ from vspw_jax.data.records import Frames
 from vspw_jax.files import frame_names, pictures
 from vspw_jax.inference import prediction_folder, video
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".ogv", ".3gp", ".3g2"),
+)
 ENDS = 1 << 20
 """A file's fingerprint looks at so many bytes at either end, and at its size."""
 
@@ -99,11 +102,11 @@ def _of_pictures(name: str, paths: Sequence[pathlib.Path]) -> Source:
 
 
 def _is_picture(path: pathlib.Path) -> bool:
-    return path.suffix.lower() in pictures.SUFFIXES
+    return path.suffix.lower() in pictures.SUFFIXES and not path.is_dir()
 
 
 def _is_film(path: pathlib.Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
 
 
 def _in_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
@@ -141,7 +144,13 @@ def _in_folder(folder: pathlib.Path) -> list[Found]:
     paths = [path for path in _in_order(folder.iterdir()) if not path.name.startswith(".")]
     if not prediction_folder.wrote(folder):
         paths = [path for path in paths if not prediction_folder.wrote(path)]
-    if not any(_is_picture(path) or _is_film(path) for path in paths) and (origins := _origins(folder)):
+    if not any(map(_is_film, paths)) and (origins := _origins(folder)):
+        if beside := [path.name for path in paths if _is_picture(path)]:
+            warn(
+                f"In {folder} the pictures beside the videos are left out ({len(beside)} in number): "
+                f"{listed(beside, 3)}. Its videos are in {origins[0]} and the like; --input='{folder}/*.*' names the "
+                "pictures."
+            )
         return [found for origin in origins for found in _in_folder(origin)]
     return _of_one_kind(paths, str(folder))
 

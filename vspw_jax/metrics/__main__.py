@@ -108,7 +108,7 @@ def check(options: argparse.Namespace, opened: truth.Truth) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(argv)
-    arguments.on_disk(options, read=("predictions", "flow"), files=("output", "report"))
+    arguments.on_disk(options, read=("predictions", "flow"), files=("output", "report"), opened=("data",))
     opened = truth.open_truth(options.data, options.split, options.own_classes)
     check(options, opened)
     names = short_names(options.predictions)

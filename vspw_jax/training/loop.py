@@ -30,7 +30,17 @@ from vspw_jax.observe.run_log import LOG, run_log
 from vspw_jax.parallel import placement, processes
 from vspw_jax.parallel.mesh import local_mesh
 from vspw_jax.tasks import task
-from vspw_jax.training import checks, class_weights, length, non_finite, optimizers, replay, train_state, train_step
+from vspw_jax.training import (
+    checks,
+    class_weights,
+    length,
+    non_finite,
+    optimizers,
+    replay,
+    schedules,
+    train_state,
+    train_step,
+)
 from vspw_jax.training.first_state import first_state
 from vspw_jax.training.preemption import Stopped, StopRequest
 from vspw_jax.training.rematerialisation import fitting_step, possible_steps
@@ -57,6 +67,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
     goodput = Goodput()
     members = checks.check(config)
     config = class_weights.of_data(length.of_data(config, members), members)
+    schedules.warn_of_long_warmup(config.schedule, config.train.steps)
     mesh = train_state.mesh_of_run(config)
     trace = Trace(config.run.profile_steps, workdir / "tensorboard")
     with processes.owned(workdir, "--workdir=DIR") as check_owner:

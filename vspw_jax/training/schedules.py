@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from vspw_jax.console.errors import check_fields, choose
+from vspw_jax.console.errors import check_fields, choose, warn
 
 Schedule = Callable[[int | jax.Array], Float[Array, ""]]
 
@@ -32,6 +32,16 @@ def check(config: ConfigDict) -> None:
     """Raises UserError where `config.schedule` names a schedule that there is not, or has fields of another one."""
     _, own = choose(SCHEDULES, config.name, "schedule.name")
     check_fields("schedule", config, (*FIELDS, *own), "configs/parts/training.py")
+
+
+def warn_of_long_warmup(config: ConfigDict, num_steps: int) -> None:
+    """Says where training ends before its warm-up. That is no error: a few steps of any recipe can be tried."""
+    if num_steps <= config.warmup_steps:
+        warn(
+            f"schedule.warmup_steps is {config.warmup_steps}, and training has {num_steps} steps: it ends before the "
+            "learning rate has risen to optimizer.learning_rate. To train in so few steps, set "
+            f"--config.schedule.warmup_steps={num_steps // 10}, say."
+        )
 
 
 def build(config: ConfigDict, learning_rate: float, num_steps: int) -> Schedule:
