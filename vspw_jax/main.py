@@ -71,7 +71,12 @@ _OPACITY = flags.DEFINE_float(
     "opacity", overlay.OPACITY, "predict: of the classes' colours over the frame, 0 to 1.", lower_bound=0, upper_bound=1
 )
 flags.register_validator("opacity", math.isfinite, "expected a number from 0 to 1")  # Bounds let "nan" pass.
-_NAMING = flags.DEFINE_enum("naming", "mmseg", tuple(namings.NAMINGS), "export: how the tensors are named.")
+_NAMING = flags.DEFINE_enum(
+    "naming",
+    "mmseg",
+    tuple(namings.NAMINGS),
+    "export: how the tensors are named. Those of an encoder alone, such as timm, leave the decoder out.",
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This is one of several processes that run together; see vspw_jax/parallel/processes.py."
 )

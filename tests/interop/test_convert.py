@@ -290,4 +290,4 @@ def test_a_model_needs_a_whole_and_known_network(tiny, exported, tmp_path):
 
 def test_an_unknown_naming_is_refused(tiny, tmp_path):
     with pytest.raises(UserError, match="expected one of .*mmseg, .*unilm"):
-        convert.save_torch(tiny[1], tmp_path / "A.pth", "timm")
+        convert.save_torch(tiny[1], tmp_path / "A.pth", "keras")

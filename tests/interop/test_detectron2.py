@@ -6,10 +6,13 @@ import re
 import numpy as np
 import pytest
 
+from configs import deeplabv3, upernet_swin
+from configs.parts import models
 from tests.interop.conftest import assert_reads, drawn, tiny_mask2former, tiny_resnet, tiny_swin, variables
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, namings
 from vspw_jax.interop.stored_tensors import NewTensor
+from vspw_jax.training import train_state
 
 
 def resnet():
@@ -26,6 +29,74 @@ def exported(request, tmp_path_factory):
     model, path = drawn(config), tmp_path_factory.mktemp("detectron2") / "A.pth"
     convert.save_torch(model, path, "detectron2")
     return config, model, path
+
+
+def published_head(num_classes, widths):
+    """Shapes of sem_seg_head in maskformer2_*_bs16_160k.yaml by name, over maps of so many channels.
+
+    Written after facebookresearch/Mask2Former mask2former/modeling/: pixel_decoder/msdeformattn.py,
+    transformer_decoder/mask2former_transformer_decoder.py and meta_arch/mask_former_head.py.
+    """
+    shapes = {}
+
+    def weight_and_bias(name, *shape):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+
+    def multihead_attention(name):
+        shapes[f"{name}.in_proj_weight"], shapes[f"{name}.in_proj_bias"] = (768, 256), (768,)
+        weight_and_bias(f"{name}.out_proj", 256, 256)
+
+    pixels, predictor = "sem_seg_head.pixel_decoder", "sem_seg_head.predictor"
+    for level, width in enumerate(reversed(widths[1:])):
+        weight_and_bias(f"{pixels}.input_proj.{level}.0", 256, width, 1, 1)
+        weight_and_bias(f"{pixels}.input_proj.{level}.1", 256)
+    shapes[f"{pixels}.transformer.level_embed"] = (3, 256)
+    for layer in (f"{pixels}.transformer.encoder.layers.{number}" for number in range(6)):
+        weight_and_bias(f"{layer}.self_attn.sampling_offsets", 8 * 3 * 4 * 2, 256)
+        weight_and_bias(f"{layer}.self_attn.attention_weights", 8 * 3 * 4, 256)
+        weight_and_bias(f"{layer}.self_attn.value_proj", 256, 256)
+        weight_and_bias(f"{layer}.self_attn.output_proj", 256, 256)
+        weight_and_bias(f"{layer}.linear1", 1024, 256)
+        weight_and_bias(f"{layer}.linear2", 256, 1024)
+        for norm in ("norm1", "norm2"):
+            weight_and_bias(f"{layer}.{norm}", 256)
+    weight_and_bias(f"{pixels}.mask_features", 256, 256, 1, 1)
+    shapes[f"{pixels}.adapter_1.weight"], shapes[f"{pixels}.layer_1.weight"] = (256, widths[0], 1, 1), (256, 256, 3, 3)
+    for name in ("adapter_1", "layer_1"):
+        weight_and_bias(f"{pixels}.{name}.norm", 256)
+    for number in range(9):
+        multihead_attention(f"{predictor}.transformer_self_attention_layers.{number}.self_attn")
+        multihead_attention(f"{predictor}.transformer_cross_attention_layers.{number}.multihead_attn")
+        weight_and_bias(f"{predictor}.transformer_ffn_layers.{number}.linear1", 2048, 256)
+        weight_and_bias(f"{predictor}.transformer_ffn_layers.{number}.linear2", 256, 2048)
+        for kind in ("self_attention", "cross_attention", "ffn"):
+            weight_and_bias(f"{predictor}.transformer_{kind}_layers.{number}.norm", 256)
+    weight_and_bias(f"{predictor}.decoder_norm", 256)
+    shapes |= {f"{predictor}.{name}.weight": (100, 256) for name in ("query_feat", "query_embed")}
+    shapes[f"{predictor}.level_embed.weight"] = (3, 256)
+    weight_and_bias(f"{predictor}.class_embed", num_classes + 1, 256)
+    for number in range(3):
+        weight_and_bias(f"{predictor}.mask_embed.layers.{number}", 256, 256)
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("recipe", "widths"), [(deeplabv3, (256, 512, 1024, 2048)), (upernet_swin, (128, 256, 512, 1024))]
+)
+def test_the_published_head_has_the_public_sources_names(recipe, widths):
+    """256 wide. What is written lacks the pixel decoder's part, as the zoo's files do; both are read."""
+    config = recipe.get_config()
+    config.model.decoder = models.mask2former()
+    config.model.decoder.update(dim=256, heads=8, encoder_ffn_dim=1024, ffn_dim=2048, num_queries=100)
+    config.model.num_classes = 150
+    if recipe is deeplabv3:
+        config.model.encoder.update(stem="plain", output_stride=32)
+    naming, published = namings.NAMINGS["detectron2"], published_head(150, widths)
+    tensors = convert.new_tensors(config.model, train_state.describe(config)[1:], naming)
+    found = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("sem_seg_head.")}
+    assert found == {name.replace(".pixel_decoder.", "."): shape for name, shape in published.items()}
+    rows = naming.rows(config.model, published)
+    assert {row.theirs for row in rows if row.theirs.startswith("sem_seg_head.")} == published.keys()
 
 
 def arrays_of(path):

@@ -65,14 +65,19 @@ def test_another_size_and_another_family_are_said(name):
 
 
 @pytest.mark.parametrize(
-    ("names", "stem"),
-    [(("conv1.0", "bn1"), "deep"), (("stem.0", "stem.1"), "deep"), (("conv1", "bn1"), "plain")],
+    ("naming", "names", "stem"),
+    [
+        ("timm", ("conv1.0", "bn1"), "deep"),
+        ("torchvision_resnet", ("stem.0", "stem.1"), "deep"),
+        ("torchvision_resnet", ("conv1", "bn1"), "plain"),
+    ],
     ids=["timm", "mmseg", "torchvision"],
 )
-def test_the_stem_is_told_by_its_convolution(names, stem):
+def test_the_stem_is_told_by_its_convolution(naming, names, stem):
     names = (*names, "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1")
     tensors = {f"{name}.weight": NewTensor((8, 3, 3, 3), np.dtype(np.float32), None) for name in names}
-    assert resnet_rows.alone_sizes(Shapes("X.pth", tensors), "").fields["stem"] == stem
+    assert namings.recognise(tensors, "X.pth").name == naming
+    assert resnet_rows.NAMES[naming].sizes(Shapes("X.pth", tensors), "").fields["stem"] == stem
 
 
 RESNET = ["backbone.layer1.0.conv2.weight", "backbone.layer1.0.conv3.weight", "backbone.layer2.0.conv3.weight"]

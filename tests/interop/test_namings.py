@@ -230,6 +230,12 @@ def test_sizes_are_read_off_the_released_tensors(name):
     )
 
 
+def eva01_upernet():
+    model = tiny_eva01()
+    model.decoder = tiny_upernet().decoder
+    return model
+
+
 NETWORKS = {
     "vit_adapter, mask2former": tiny_model(),
     "beit, upernet": tiny_upernet(),
@@ -252,6 +258,10 @@ NETWORKS = {
     "focalnet, upernet": tiny_focalnet(layer_scale=0.1, modulation_norm=True),
     "nvlabs: mit, segformer": tiny_segformer(),
     "mmseg: mit, segformer": tiny_segformer("mmseg"),
+    "eva01, upernet": eva01_upernet(),
+    "eva, mask2former": tiny_mask2former(tiny_eva()),
+    "internimage, mask2former": tiny_mask2former(tiny_internimage()),
+    "focalnet, mask2former": tiny_mask2former(tiny_focalnet()),
     "swin, mask2former": tiny_mask2former(tiny_swin()),
     "resnet, mask2former": tiny_mask2former(tiny_resnet("torchvision")),
 }
@@ -290,15 +300,39 @@ def test_an_hrnet_that_resizes_otherwise_has_no_names_in_files_of_another_code(t
         list(namings.NAMINGS[naming].rows(config, ()))
 
 
-@pytest.mark.parametrize(
-    ("network", "naming"), [pair for pair in itertools.product(NETWORKS, namings.NAMINGS) if fits(*pair)]
-)
+@functools.cache
+def drawn_network(name):
+    """(network, its variables), not to be changed."""
+    model = drawn(NETWORKS[name])
+    return model, variables(model)
+
+
+@functools.cache
+def rest_of(name):
+    """The variables of another draw."""
+    return variables(drawn(NETWORKS[name], seed=1))
+
+
+PAIRS = [pair for pair in itertools.product(NETWORKS, namings.NAMINGS) if fits(*pair)]
+
+
+@pytest.mark.parametrize(("network", "naming"), PAIRS)
+def test_what_is_written_is_read_back(network, naming, tmp_path):
+    """Bit for bit, all that such files name; the rest stays as it is."""
+    config, (ours, wanted) = NETWORKS[network], drawn_network(network)
+    convert.save_torch(ours, tmp_path / "A.pth", naming)
+    found = variables(convert.load_torch(drawn(config, seed=1), tmp_path / "A.pth"))
+    named = {row.ours for row in namings.NAMINGS[naming].rows(config, ())}
+    wanted = {path: array if path in named else rest_of(network)[path] for path, array in wanted.items()}
+    assert not [path for path, array in wanted.items() if not np.array_equal(found[path], array)]
+
+
+@pytest.mark.parametrize(("network", "naming"), PAIRS)
 def test_every_place_of_a_variable_has_one_name(network, naming):
     """Rows fill each of the places they claim once; a whole naming claims all places of the network."""
     config = NETWORKS[network]
-    model = drawn(config)
     rows = namings.NAMINGS[naming].rows(config, ())
-    filled = {path: np.zeros(array.shape, np.int32) for path, array in variables(model).items()}
+    filled = {path: np.zeros(array.shape, np.int32) for path, array in drawn_network(network)[1].items()}
     for row in rows:
         row.view(filled[row.ours])[...] += 1
     assert {int(array.max(initial=0)) for array in filled.values()} <= {0, 1}

@@ -14,6 +14,7 @@ from tests.interop.conftest import (
     drawn,
     tiny_hrnet,
     tiny_mask2former,
+    tiny_ocrnet,
     tiny_resnet,
     tiny_segformer,
     tiny_swin,
@@ -26,6 +27,16 @@ from vspw_jax.interop import checkpoint_file, convert, recipe_of_file, stored_cl
 
 NAMES = tuple(f"thing {number}" for number in range(9))
 PALETTE = [[number, 10 * number, 255] for number in range(9)]
+
+
+CONTENTS = {
+    "version 1": {"meta": {"dataset_meta": {"classes": NAMES, "palette": PALETTE}}},
+    "version 0": {"meta": {"CLASSES": list(NAMES), "PALETTE": PALETTE}},
+    "no colours": {"meta": {"CLASSES": NAMES, "PALETTE": PALETTE[:4]}},
+    "no names": {"meta": {"CLASSES": None, "epoch": 3}},
+    "names that are none": {"meta": {"CLASSES": (1, 2)}},
+}
+"""What mmsegmentation keeps beside the tensors."""
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +65,18 @@ def predict(command_line, folder, file, size):
     )
 
 
+def write_names(folder):
+    """A config.json of Hugging Face's with the names of the classes."""
+    (folder / "config.json").write_text(json.dumps({"id2label": {str(n): name for n, name in enumerate(NAMES)}}))
+
+
 def palette_names(folder):
     with (folder / "out" / "palette.csv").open(newline="") as file:
         return [row["name"] for row in csv.DictReader(file)]
 
 
 def test_a_file_predicts_with_its_own_network_and_names(swin, command_line, tmp_path):
-    (swin.parent / "config.json").write_text(json.dumps({"id2label": {str(n): name for n, name in enumerate(NAMES)}}))
+    write_names(swin.parent)
     halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (swin.parent / "preprocessor_config.json").write_text(json.dumps(halves))
     status, printed, said = predict(command_line, tmp_path, swin, (32, 48))
@@ -79,29 +95,41 @@ def of_classes(num_classes, config):
 
 
 LAYOUTS = {
-    "nvlabs_segformer": (of_classes(150, tiny_segformer()), "mit and segformer", "wall"),
-    "mmseg_1": (of_classes(171, tiny_upernet()), "beit and upernet", "person"),
-    "detectron2": (of_classes(19, tiny_mask2former(tiny_resnet("torchvision"))), "resnet and mask2former", "road"),
-    "torchvision": (of_classes(21, tiny_resnet("torchvision")), "resnet and deeplabv3", "background"),
-    "hrnet": (of_classes(19, tiny_hrnet("hrnet")), "hrnet and fcn", "road"),
+    ("nvlabs_segformer", "mit and segformer"): (of_classes(150, tiny_segformer()), "wall"),
+    ("mmseg_1", "beit and upernet"): (of_classes(171, tiny_upernet()), "person"),
+    ("mmseg_1", "swin and mask2former"): (of_classes(150, tiny_mask2former(tiny_swin())), "wall"),
+    ("mmseg", "hrnet and ocrnet"): (of_classes(9, tiny_ocrnet()), "version 1"),
+    ("mmseg", "resnet and deeplabv3"): (of_classes(9, tiny_resnet("mmseg")), "version 0"),
+    ("mmseg", "mit and segformer"): (of_classes(19, tiny_segformer("mmseg")), "road"),
+    ("detectron2", "resnet and mask2former"): (of_classes(19, tiny_mask2former(tiny_resnet("torchvision"))), "road"),
+    ("detectron2", "swin and mask2former"): (of_classes(150, tiny_mask2former(tiny_swin())), "wall"),
+    ("hugging_face_backbone_upernet", "swin and upernet"): (of_classes(150, tiny_swin()), "wall"),
+    ("hugging_face_segformer", "mit and segformer"): (of_classes(9, tiny_segformer()), "config.json"),
+    ("torchvision", "resnet and deeplabv3"): (of_classes(21, tiny_resnet("torchvision")), "background"),
+    ("hrnet", "hrnet and fcn"): (of_classes(19, tiny_hrnet("hrnet")), "road"),
 }
-"""By the naming of a file that names no classes: its network, what is said of it, and its first class."""
+"""By a file's naming and what is said of its network: the network, and its first class or what names its classes."""
 
 
-@pytest.mark.parametrize("naming", LAYOUTS)
-def test_files_of_other_codes_predict_alike(naming, command_line, tmp_path):
-    config, network, first = LAYOUTS[naming]
+@pytest.mark.parametrize(("naming", "network"), LAYOUTS)
+def test_files_of_other_codes_predict_alike(naming, network, command_line, tmp_path):
+    config, names_from = LAYOUTS[naming, network]
     path = tmp_path / "A.pth"
     convert.save_torch(drawn(config), path, naming)
     if naming == "detectron2":
         arrays = {"model": written(path)}
         path = tmp_path / "A.pkl"
         path.write_bytes(pickle.dumps(arrays, 4))
+    elif names_from in CONTENTS:
+        torch_zips.write(path, {"state_dict": written(path)} | CONTENTS[names_from])
+    elif names_from == "config.json":
+        write_names(tmp_path)
     status, printed, said = predict(command_line, tmp_path, path, (32, 32))
     assert status == 0, said
     assert f"holds a network of {network} with {config.num_classes} classes" in printed
     names = palette_names(tmp_path)
-    assert len(names) == config.num_classes and names[0] == first
+    assert len(names) == config.num_classes
+    assert names == list(NAMES) if config.num_classes == len(NAMES) else names[0] == names_from
     for number in range(2):
         with Image.open(tmp_path / "out" / "masks" / f"{number}.png") as mask:
             assert mask.size == (32, 32) and np.asarray(mask).max() < config.num_classes
@@ -134,15 +162,6 @@ def test_the_recipe_is_added_where_a_file_is_named_and_none(arguments, added):
 def test_what_a_file_alone_does_not_tell_is_asked_for(flags, message, command_line):
     status, _, said = command_line("--config.init_from=A.pth", *flags)
     assert status == 2 and message in said
-
-
-CONTENTS = {
-    "version 1": {"meta": {"dataset_meta": {"classes": NAMES, "palette": PALETTE}}},
-    "version 0": {"meta": {"CLASSES": list(NAMES), "PALETTE": PALETTE}},
-    "no colours": {"meta": {"CLASSES": NAMES, "PALETTE": PALETTE[:4]}},
-    "no names": {"meta": {"CLASSES": None, "epoch": 3}},
-    "names that are none": {"meta": {"CLASSES": (1, 2)}},
-}
 
 
 @pytest.mark.parametrize("case", CONTENTS)

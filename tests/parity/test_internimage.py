@@ -114,10 +114,15 @@ def test_sizes_are_read_off_a_file_of_the_whole_network(fields, tmp_path):
 
 
 def test_hugging_faces_prefix_and_a_classifier_are_left_out(tmp_path):
+    """The prefix is written back, where it is asked for."""
     config = tiny_internimage()
     model = drawn(config)
     convert.save_torch(model, tmp_path / "A.pth", "opengvlab_internimage")
     arrays = {name: torch.from_numpy(array.copy()) for name, array in written(tmp_path / "A.pth").items()}
+    convert.save_torch(model, tmp_path / "C.pth", "hugging_face_internimage")
+    hugging_face = torch.load(tmp_path / "C.pth")
+    assert hugging_face.keys() == {f"model.{name}" for name in arrays}
+    assert all(torch.equal(hugging_face[f"model.{name}"], array) for name, array in arrays.items())
     arrays |= {"conv_head.0.weight": torch.ones(4, 4, 1, 1), "head.weight": torch.ones(9, 4)}
     torch.save({f"model.{name}": array for name, array in arrays.items()}, tmp_path / "B.pth")
     same = convert.load_torch(drawn(config, seed=1), tmp_path / "B.pth").encoder

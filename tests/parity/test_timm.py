@@ -11,9 +11,19 @@ from ml_collections import ConfigDict
 
 from configs import upernet
 from configs.parts import models
-from tests.interop.conftest import drawn, tiny_eva, tiny_focalnet, tiny_hrnet, tiny_resnet, tiny_swin, variables
+from tests.interop.conftest import (
+    drawn,
+    tiny_eva,
+    tiny_eva01,
+    tiny_focalnet,
+    tiny_hrnet,
+    tiny_resnet,
+    tiny_swin,
+    variables,
+)
 from tests.parity.comparison import checked_gradients, draw, relative_error
 from tests.torch_libraries import library
+from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert, namings
 
 torch = pytest.importorskip("torch")
@@ -77,6 +87,14 @@ def eva02():
     return Case(make, encoders.of_eva(2, 3), model, size, slice(2, 4), ("fpn1", "fpn2"))
 
 
+def eva01():
+    """Its adapter is none of timm's, so that it has no maps to compare."""
+    make = lambda: timm.create_model(
+        "eva_giant_patch14_224", img_size=64, patch_size=16, embed_dim=32, depth=4, num_heads=2, mlp_ratio=2.0
+    )
+    return Case(make, lambda network, image: (), tiny_eva01(relative_positions=False, layer_scale=0.0))
+
+
 LARGE = dict(use_overlap_down=True, use_post_norm=True, layerscale_value=0.5)
 CASES = {
     "resnet50": lambda: resnet("resnet50", "plain", 32, (75, 101)),
@@ -117,6 +135,36 @@ def test_maps_and_gradients_of_a_file(make, tmp_path):
     assert max(errors.values()) < GRADIENT, errors
 
 
+HEADS = ("norm", "fc_norm", "head", "incre_modules", "downsamp_modules", "final_layer")
+"""How names of classification heads start in timm's networks."""
+
+
+def of_head(name):
+    return name.split(".")[0] in HEADS
+
+
+@pytest.mark.parametrize("make", [*CASES.values(), eva01], ids=[*CASES, "eva01"])
+def test_a_file_in_timms_names_is_timms(make, tmp_path):
+    """Its network loads what is written strictly, but for its head, and gives every tensor back, bit for bit."""
+    case = make()
+    ours = drawn(case.model)
+    convert.save_torch(ours, tmp_path / "A.pth", "timm")
+    tensors, theirs = torch.load(tmp_path / "A.pth"), case.theirs()
+    heads = {name: x for name, x in theirs.state_dict().items() if of_head(name)}
+    assert not heads.keys() & tensors.keys()
+    theirs.load_state_dict(tensors | heads, strict=True)
+    path = saved(theirs.state_dict(), tmp_path / "B.pth")
+    convert.save_torch(convert.load_torch(drawn(case.model, seed=1), path), tmp_path / "C.pth", "timm")
+    again = torch.load(tmp_path / "C.pth")
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], x) and again[name].dtype == x.dtype for name, x in tensors.items())
+
+
+def test_relative_positions_beside_learned_ones_have_no_names(tmp_path):
+    with pytest.raises(UserError, match="relative_positions=True has no names in files of the kind timm"):
+        convert.save_torch(drawn(tiny_eva01(relative_positions=True)), tmp_path / "A.pth", "timm")
+
+
 def with_encoder(encoder, **fields):
     model = upernet.get_config().model
     model.encoder = encoder
@@ -137,10 +185,11 @@ RELEASED = {
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_every_tensor_of_a_released_network_is_read_or_known(name):
-    """At its full size, by names."""
+    """At its full size, by names; what is written has the same."""
     with torch.device("meta"):
         names = set(timm.create_model(name).state_dict())
     naming, model = namings.recognise(names, name), RELEASED[name]()
     rows = {row.theirs for row in naming.rows(model, names)}
     assert rows <= names
     assert not [left for left in names - rows if not naming.why_left_out(model, left)]
+    assert {row.theirs for row in namings.NAMINGS["timm"].rows(model, ())} == rows

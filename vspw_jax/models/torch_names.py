@@ -78,7 +78,8 @@ class Names(Generic[Sizes]):
 
     Attributes:
       marks: how names start, after `theirs`, of which one is in every such file with this part, and in none with
-        another that is listed after it: a part that has another's tensors and more is listed before it.
+        another that is listed after it: a part that has another's tensors and more is listed before it. None where a
+        kind only writes names that files of another kind have too, and are known by.
       rows: see `Rows`.
       sizes: function of (shapes, theirs) that reads its config, all fields but the name; None where shapes do not tell.
       told: the fields of these that shapes tell; the others it assumes.

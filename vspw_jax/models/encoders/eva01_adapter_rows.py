@@ -5,10 +5,11 @@ huggingface/pytorch-image-models timm/models/eva.py.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ml_collections import ConfigDict
 
+from vspw_jax.console.errors import UserError
 from vspw_jax.models.encoders import beit_rows, vit_adapter_rows
 from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, Positions, side_of
 from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Rows, Shapes
@@ -55,10 +56,23 @@ def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
     return EncoderSizes(fields | adapter, (PATCH * side, PATCH * side), assumed)
 
 
-def alone(rows: Rows) -> Names[EncoderSizes]:
-    """BAAI's and timm's files of an EVA-01 without the adapter."""
-    left_out = beit_rows.PRETRAINING_LEFT_OUT | beit_rows.INDEX_LEFT_OUT
-    return Names(("pos_embed",), with_positions(rows), whole=False, left_out=left_out)
+BAAI = Names(
+    ("pos_embed",),
+    with_positions(beit_rows.unilm(vit_adapter_rows.places)),
+    whole=False,
+    left_out=beit_rows.PRETRAINING_LEFT_OUT | beit_rows.INDEX_LEFT_OUT,
+)
+"""BAAI's files of an EVA-01 without the adapter."""
+
+
+def timm(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterable[Row]:
+    """Rows in timm's files, which have BAAI's names; UserError for relative positions, which timm's code lacks."""
+    if config.relative_positions:
+        raise UserError(
+            "An EVA-01 with model.encoder.relative_positions=True has no names in files of the kind timm: choose "
+            "another naming, such as baai_eva01."
+        )
+    return BAAI.rows(ours, theirs, config, names)
 
 
 NAMES: EncoderNames = {
@@ -69,5 +83,6 @@ NAMES: EncoderNames = {
         ("dim", "depth", "mlp_ratio", "relative_positions", *vit_adapter_rows.ADAPTER_TOLD),
         left_out=beit_rows.INDEX_LEFT_OUT,
     ),
-    "baai_eva01": alone(beit_rows.unilm(vit_adapter_rows.places)),
+    "baai_eva01": BAAI,
+    "timm": dataclasses.replace(BAAI, marks=(), rows=timm),
 }

@@ -4,13 +4,21 @@ Sources: baaivision/EVA EVA-02/seg/backbone/eva2.py; huggingface/pytorch-image-m
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
 from vspw_jax.models.encoders import beit_pyramid_rows, beit_rows
-from vspw_jax.models.encoders.position_tables import PATCH, PatchKernel, PositionsBesideRotary, Rotary, side_of
-from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Shapes
+from vspw_jax.models.encoders.position_tables import (
+    PATCH,
+    PatchKernel,
+    Positions,
+    PositionsBesideRotary,
+    Rotary,
+    side_of,
+)
+from vspw_jax.models.torch_names import EncoderNames, EncoderSizes, Names, Rows, Shapes
 from vspw_jax.models.torch_rows import LINEAR, SAME, Row, conv, linear, norm
 
 PRETRAINED_SIDE = 16
@@ -22,7 +30,11 @@ LEFT_OUT = {r"rope\.freqs_(cos|sin)$": "tables of rotary positions follow from t
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How a code names the parts of a block."""
+    """How a code names the parts of a block.
+
+    Attributes:
+      keeps_tables: whether files hold the tables of rotary positions.
+    """
 
     q_bias: str = "attn.q_bias"
     v_bias: str = "attn.v_bias"
@@ -30,17 +42,18 @@ class Form:
     value: str = "mlp.w2"
     norm: str = "mlp.ffn_ln"
     proj: str = "mlp.w3"
+    keeps_tables: bool = True
 
 
 BAAI = Form()
-TIMM = Form("attn.q_proj.bias", "attn.v_proj.bias", "mlp.fc1_g", "mlp.fc1_x", "mlp.norm", "mlp.fc2")
+TIMM = Form("attn.q_proj.bias", "attn.v_proj.bias", "mlp.fc1_g", "mlp.fc1_x", "mlp.norm", "mlp.fc2", keeps_tables=False)
 
 
 def block(ours: str, theirs: str, index: tuple[int, ...], rotary: Rotary, form: Form) -> Iterator[Row]:
     """Rows of a block."""
     for number, name in enumerate(("q_proj", "k_proj", "v_proj")):
         yield Row(f"{ours}/attn/qkv/kernel", f"{theirs}.attn.{name}.weight", LINEAR, index, our_part=(number, 3))
-    yield Row(f"{ours}/attn/q_bias", f"{theirs}.{form.q_bias}", SAME, index, fit=rotary if form is BAAI else None)
+    yield Row(f"{ours}/attn/q_bias", f"{theirs}.{form.q_bias}", SAME, index, fit=rotary if form.keeps_tables else None)
     yield Row(f"{ours}/attn/v_bias", f"{theirs}.{form.v_bias}", SAME, index)
     yield from linear(f"{ours}/attn/proj", f"{theirs}.attn.proj", index)
     for here, there in (("gate", form.gate), ("value", form.value), ("proj", form.proj)):
@@ -54,7 +67,8 @@ def body(ours: str, theirs: str, config: ConfigDict, form: Form = BAAI) -> Itera
     """Rows of all but the pyramid."""
     sizes = (config.dim // config.heads, config.pretrained_side)
     yield Row(f"{ours}/cls_token", f"{theirs}cls_token")
-    yield Row(f"{ours}/pos_embed", f"{theirs}pos_embed", fit=PositionsBesideRotary(*sizes))
+    positions = PositionsBesideRotary(*sizes) if form.keeps_tables else Positions()
+    yield Row(f"{ours}/pos_embed", f"{theirs}pos_embed", fit=positions)
     kernel, bias = conv(f"{ours}/patch_embed/proj", f"{theirs}patch_embed.proj")
     yield from (dataclasses.replace(kernel, fit=PatchKernel()), bias)
     for number, (here, index) in enumerate(beit_pyramid_rows.places(ours, config)):
@@ -67,20 +81,14 @@ def segmentation(ours: str, theirs: str, config: ConfigDict, names: Collection[s
     yield from beit_pyramid_rows.upsampling(ours, *(theirs + name for name in beit_pyramid_rows.UPSAMPLING))
 
 
-def form_alone(names: Collection[str], theirs: str) -> Form:
-    """The form in a file of an EVA-02 alone."""
-    return TIMM if f"{theirs}blocks.0.{TIMM.gate}.weight" in names else BAAI
+def alone(form: Form) -> Rows:
+    """Rows in files of an EVA-02 alone, without the pyramid."""
+    return lambda ours, theirs, config, names: body(ours, theirs, config, form)
 
 
-def alone(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
-    """Rows in files of an EVA-02 alone, without the pyramid: BAAI's, or timm's."""
-    return body(ours, theirs, config, form_alone(names, theirs))
-
-
-def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
-    """In BAAI's and timm's files."""
-    form, side = form_alone(shapes.tensors, theirs), side_of(shapes, theirs)
-    table, dim = f"{theirs}rope.freqs_cos", shapes.size(f"{theirs}cls_token", 2)
+def sizes(shapes: Shapes, theirs: str, form: Form = BAAI) -> EncoderSizes:
+    """In files of a form."""
+    side, table, dim = side_of(shapes, theirs), f"{theirs}rope.freqs_cos", shapes.size(f"{theirs}cls_token", 2)
     head_dim = shapes.size(table, 1) if table in shapes.tensors else HEAD_DIM
     depth = shapes.count(theirs + "blocks.{}.norm1.weight")
     out_blocks = beit_pyramid_rows.published_out_blocks(depth)
@@ -103,10 +111,18 @@ def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
 
 
 TOLD = ("dim", "depth", "hidden")
-MARK, TIMM_MARK = "blocks.0.mlp.w1.", "blocks.0.mlp.fc1_g."
+MARK = "blocks.0.mlp.w1."
 NAMES: EncoderNames = {
     "mmseg": Names((MARK,), segmentation, sizes, TOLD, left_out=LEFT_OUT),
     "baai_eva02": Names(
-        (MARK, TIMM_MARK), alone, sizes, TOLD, whole=False, left_out=LEFT_OUT | beit_rows.PRETRAINING_LEFT_OUT
+        (MARK,), alone(BAAI), sizes, TOLD, whole=False, left_out=LEFT_OUT | beit_rows.PRETRAINING_LEFT_OUT
+    ),
+    "timm": Names(
+        ("blocks.0.mlp.fc1_g.",),
+        alone(TIMM),
+        functools.partial(sizes, form=TIMM),
+        TOLD,
+        whole=False,
+        left_out=beit_rows.PRETRAINING_LEFT_OUT,
     ),
 }

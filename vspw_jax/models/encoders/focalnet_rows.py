@@ -116,15 +116,15 @@ def segmentation(ours: str, theirs: str, config: ConfigDict, names: Collection[s
     return focalnet(ours, theirs, config, MICROSOFT)
 
 
-def form_alone(names: Collection[str], theirs: str) -> Form:
-    """The form in a file of a FocalNet alone that is not Hugging Face's."""
-    return TIMM if f"{theirs}stem.proj.weight" in names else MICROSOFT
-
-
 def alone(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
-    """Rows in files of a FocalNet alone: Microsoft's, or timm's."""
+    """Rows in Microsoft's files of a FocalNet alone."""
     has_norms = not names or f"{theirs}norm0.weight" in names
-    return focalnet(ours, theirs, config, form_alone(names, theirs), has_norms)
+    return focalnet(ours, theirs, config, MICROSOFT, has_norms)
+
+
+def timm(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in timm's files, which have no norms of the maps."""
+    return focalnet(ours, theirs, config, TIMM, has_norms=False)
 
 
 def hugging_face(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
@@ -132,9 +132,8 @@ def hugging_face(ours: str, theirs: str, config: ConfigDict, names: Collection[s
     return focalnet(ours, theirs, config, HUGGING_FACE, has_norms=False)
 
 
-def sizes(shapes: Shapes, theirs: str, form: Form | None = None) -> EncoderSizes:
-    """In files of a form; without one, the names tell it."""
-    form = form or form_alone(shapes.tensors, theirs)
+def sizes(shapes: Shapes, theirs: str, form: Form = MICROSOFT) -> EncoderSizes:
+    """In files of a form."""
     first, patch = theirs + form.block.format(0, 0), f"{theirs}{form.patch_proj}.weight"
     kernel, dim = first + ".modulation.focal_layers.{}.0.weight", shapes.size(patch, 0)
     large, levels = shapes.size(patch, 2) == 7, shapes.count(kernel)
@@ -168,6 +167,7 @@ MARKS = ("layers.0.blocks.0.modulation.",)
 NAMES: EncoderNames = {
     "mmseg": Names(MARKS, segmentation, sizes, TOLD, left_out=CLASSIFIER),
     "microsoft_focalnet": Names(MARKS, alone, sizes, TOLD, whole=False, left_out=CLASSIFIER),
+    "timm": Names(("stem.proj.",), timm, functools.partial(sizes, form=TIMM), TOLD, whole=False, left_out=CLASSIFIER),
     "hugging_face_focalnet": Names(
         ("encoder.stages.0.layers.0.modulation.",),
         hugging_face,

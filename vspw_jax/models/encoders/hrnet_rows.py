@@ -148,4 +148,5 @@ NAMES: EncoderNames = {
 } | {
     # The upsampling is not told by such a file, and any is trained from it.
     "hrnet_alone": Names(MARKS, hrnet, whole=False, left_out=LEFT_OUT),
+    "timm": Names((), hrnet, whole=False, left_out=LEFT_OUT),
 }

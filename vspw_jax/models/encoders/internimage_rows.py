@@ -85,4 +85,5 @@ MARKS = ("levels.0.blocks.0.dcn.",)
 NAMES: EncoderNames = {
     "mmseg": Names(MARKS, rows, sizes, TOLD, left_out=LEFT_OUT),
     "opengvlab_internimage": Names(MARKS, rows, sizes, TOLD, left_out=LEFT_OUT),
+    "hugging_face_internimage": Names((), rows, left_out=LEFT_OUT),
 }

@@ -1,7 +1,7 @@
 """Names of ResNet's tensors in PyTorch files, and its sizes off their shapes; see `torch_rows.py`.
 
-Sources: pytorch/vision torchvision/models/resnet.py; open-mmlab/mmsegmentation mmseg/models/backbones/resnet.py, whose
-deep stem has names of its own; huggingface/pytorch-image-models timm/models/resnet.py (resnet50c) for a third form;
+Sources: pytorch/vision torchvision/models/resnet.py; open-mmlab/mmsegmentation mmseg/models/backbones/resnet.py and
+huggingface/pytorch-image-models timm/models/resnet.py (resnet50c), whose deep stems have names of their own;
 facebookresearch/detectron2 detectron2/modeling/backbone/resnet.py and tools/convert-torchvision-to-d2.py;
 huggingface/transformers models/resnet/modeling_resnet.py.
 SegmentationBLWX/sssegmentation ssseg/modules/backbones/resnet.py has mmsegmentation's names.
@@ -29,6 +29,7 @@ class Form:
 
     Attributes:
       stem: convolution and norm of the plain stem.
+      deep_stem: three of each.
       stage: {} is the stage's number, the first one's `first_stage`.
       convs, norms: of a block.
       shortcut: convolution and norm.
@@ -36,6 +37,7 @@ class Form:
     """
 
     stem: tuple[str, str] = ("conv1", "bn1")
+    deep_stem: tuple[tuple[str, str], ...] = (("stem.0", "stem.1"), ("stem.3", "stem.4"), ("stem.6", "stem.7"))
     stage: str = "layer{}"
     first_stage: int = 1
     convs: tuple[str, str, str] = ("conv1", "conv2", "conv3")
@@ -45,6 +47,7 @@ class Form:
 
 
 TORCHVISION = Form()
+TIMM = Form(deep_stem=(("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")))
 DETECTRON_2 = Form(
     stem=("stem.conv1", "stem.conv1.norm"),
     stage="res{}",
@@ -63,17 +66,10 @@ HUGGING_FACE = Form(
 )
 
 
-def stem(ours: str, theirs: str, config: ConfigDict, names: Collection[str], form: Form) -> Iterator[Row]:
-    """Rows of the stem: the form's, or the deep one in mmseg's names or, where a file has them, timm's."""
-    if config.stem == "plain":
-        yield from conv_norm(f"{ours}/stem/0", theirs + form.stem[0], theirs + form.stem[1], counts=form.counts)
-    elif f"{theirs}conv1.0.weight" in names:
-        for number, norm in enumerate(("conv1.1", "conv1.4", "bn1")):
-            yield from conv_norm(f"{ours}/stem/{number}", f"{theirs}conv1.{3 * number}", theirs + norm)
-    else:
-        for number in range(3):
-            there = f"{theirs}stem."
-            yield from conv_norm(f"{ours}/stem/{number}", f"{there}{3 * number}", f"{there}{3 * number + 1}")
+def stem(ours: str, theirs: str, config: ConfigDict, form: Form) -> Iterator[Row]:
+    """Rows of the stem."""
+    for number, (conv, norm) in enumerate([form.stem] if config.stem == "plain" else form.deep_stem):
+        yield from conv_norm(f"{ours}/stem/{number}", theirs + conv, theirs + norm, counts=form.counts)
 
 
 def block(
@@ -92,7 +88,7 @@ def resnet(
     ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (), form: Form = TORCHVISION
 ) -> Iterator[Row]:
     """Rows of a ResNet, whatever network it stands in."""
-    yield from stem(ours, theirs, config, names, form)
+    yield from stem(ours, theirs, config, form)
     for stage, depth in enumerate(config.depths):
         there = theirs + form.stage.format(stage + form.first_stage)
         yield from block(f"{ours}/stages/{stage}/first", f"{there}.0", (), True, form)
@@ -166,5 +162,7 @@ NAMES: EncoderNames = {
     "hugging_face_resnet": Names(
         HUGGING_FACE_MARKS, hugging_face, functools.partial(sizes, form=HUGGING_FACE), TOLD, whole=False
     ),
+    # timm's plain stem has torchvision's names, and such files are known as those.
+    "timm": Names(("conv1.0.",), functools.partial(resnet, form=TIMM), sizes, TOLD, whole=False, left_out=LEFT_OUT),
     "torchvision_resnet": Names((*MARKS, *DETECTRON_2_MARKS), alone, alone_sizes, TOLD, whole=False, left_out=LEFT_OUT),
 }

@@ -150,9 +150,7 @@ def form_of(names: Collection[str], theirs: str, default: Form) -> Form:
     starts = lambda start: any(name.startswith(theirs + start) for name in names)
     if starts("stages."):
         return MMSEG
-    if starts("layers."):
-        return TIMM if starts("layers.3.downsample.") else MICROSOFT
-    return default
+    return MICROSOFT if starts("layers.") else default
 
 
 def segmentation(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
@@ -161,9 +159,14 @@ def segmentation(ours: str, theirs: str, config: ConfigDict, names: Collection[s
 
 
 def alone(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
-    """Rows in files of a Swin alone: Microsoft's, timm's, mmsegmentation's."""
+    """Rows in files of a Swin alone: Microsoft's, mmsegmentation's."""
     has_norms = not names or f"{theirs}norm0.weight" in names
     return swin(ours, theirs, config, form_of(names, theirs, MICROSOFT), has_norms)
+
+
+def timm(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
+    """Rows in timm's files, which have no norms of the maps."""
+    return swin(ours, theirs, config, TIMM, has_norms=False)
 
 
 def detectron_2(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
@@ -213,6 +216,14 @@ NAMES: EncoderNames = {
     ),
     "detectron2": Names(MARKS[1:], detectron_2, detectron_2_sizes, TOLD, left_out=LEFT_OUT),
     "microsoft_swin": Names(MARKS, alone, sizes, TOLD, whole=False, left_out=LEFT_OUT | CLASSIFIER),
+    "timm": Names(
+        ("layers.3.downsample.",),
+        timm,
+        functools.partial(sizes, form=TIMM),
+        TOLD,
+        whole=False,
+        left_out=LEFT_OUT | CLASSIFIER,
+    ),
     "hugging_face_swin": Names(
         HUGGING_FACE_MARKS, hugging_face, hugging_face_sizes, TOLD, whole=False, left_out=LEFT_OUT | CLASSIFIER
     ),
