@@ -14,7 +14,7 @@ from tests.parity.comparison import (
     encoder_in_training,
     encoder_rows,
     largest_error,
-    load_encoder,
+    load_part,
     relative_error,
 )
 from vspw_jax.interop import convert
@@ -42,7 +42,7 @@ def pair(upsampling, dtype, remat="none"):
     theirs = draw(torch_hrnet.HRNet(**SIZES, upsampling=upsampling))
     make = lambda: HRNet(config, (64, 64), remat, dtype=dtype, rngs=nnx.Rngs(0))
     rows = encoder_rows(HRNet, "hrnet_alone", config, theirs.state_dict())
-    return theirs, rows, load_encoder(make, rows, theirs, dtype)
+    return theirs, rows, load_part(make, rows, theirs, dtype)
 
 
 def random_image(size, dtype):

@@ -14,7 +14,7 @@ from tests.parity.comparison import (
     encoder_in_training,
     encoder_rows,
     largest_error,
-    load_encoder,
+    load_part,
     relative_error,
 )
 from tests.torch_libraries import library
@@ -44,7 +44,7 @@ def encoder_config(stem, output_stride, width=WIDTH, depths=DEPTHS):
 
 def load(config, theirs, dtype):
     make = lambda: ResNet(config, (64, 64), "none", dtype=dtype, rngs=nnx.Rngs(0))
-    return load_encoder(make, rows_of(config, theirs.state_dict()), theirs, dtype)
+    return load_part(make, rows_of(config, theirs.state_dict()), theirs, dtype)
 
 
 def rows_of(config, names):
