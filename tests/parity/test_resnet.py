@@ -75,10 +75,10 @@ def test_every_stage_in_evaluation(case):
         assert relative_error(ours, channels_last(expected)) < FORWARD
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
-def test_statistics_and_gradients_in_training(remat):
+@pytest.mark.parametrize(("name", "remat"), [("plain, stride 8", "none"), ("deep, stride 8, odd", "full")])
+def test_statistics_and_gradients_in_training(name, remat):
     """In float64, where no ReLU's input is so near to zero that rounding gives it another sign."""
-    stem, output_stride, size = CASES["deep, stride 8, odd"]
+    stem, output_stride, size = CASES[name]
     config = encoder_config(stem, output_stride)
     theirs = draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).double().train()
     image = random_image(size, np.float64)
