@@ -83,6 +83,7 @@ SLOW = (
     "parity/test_internimage.py",
     "parity/test_hrnet.py",
     "parity/test_ocrnet.py",
+    "parity/test_heads.py",
     "models/test_hrnet.py",
     "parity/test_mask2former_swin.py",
     "training/test_nan_origin.py",

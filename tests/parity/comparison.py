@@ -90,8 +90,8 @@ def encoder_rows(kind, naming, config, names):
     return [dataclasses.replace(row, ours=row.ours.removeprefix("encoder/")) for row in rows]
 
 
-def load_encoder(make, rows, theirs, dtype):
-    """(graphdef, params, statistics) of the encoder that make() gives, with a module's weights."""
+def load_part(make, rows, theirs, dtype):
+    """(graphdef, params, statistics) of the encoder or decoder that make() gives, with a module's weights."""
     graphdef, *shapes = jax.eval_shape(lambda: nnx.split(make(), nnx.Param, ...))
     shapes = [nnx.to_pure_dict(tree) for tree in shapes]
     arrays = filled(shapes, rows, {name: tensor.numpy() for name, tensor in theirs.state_dict().items()})
@@ -101,23 +101,31 @@ def load_encoder(make, rows, theirs, dtype):
 
 
 def encoder_in_training(state, image, weights):
-    """((gradients of parameters and of the image), (maps, statistics afterwards)) of the maps' weighted means."""
+    """`weighted_gradients` of an encoder's maps in training."""
+    return weighted_gradients(state, image, weights, lambda encoder, image: encoder(image, train=True))
+
+
+def weighted_gradients(state, x, weights, run):
+    """((gradients of parameters and of x), (outputs, statistics afterwards)) of the outputs' weighted means.
+
+    run(part, x) gives the outputs, each with channels last, of the encoder or decoder of a state.
+    """
     graphdef, params, statistics = state
 
-    def loss(params, image):
-        model = nnx.merge(graphdef, params, statistics)
-        maps = model(image, train=True)
-        value = sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True))
-        return value, (maps, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    def loss(params, x):
+        part = nnx.merge(graphdef, params, statistics)
+        outputs = run(part, x)
+        value = sum((x * weight).mean() for x, weight in zip(outputs, weights, strict=True))
+        return value, (outputs, nnx.to_pure_dict(nnx.state(part, nnx.BatchStat)))
 
     mapped = jax.shard_map(
-        lambda params, image: jax.grad(loss, (0, 1), has_aux=True)(params, image),
+        lambda params, x: jax.grad(loss, (0, 1), has_aux=True)(params, x),
         mesh=make_mesh(devices=jax.devices()[:1]),
         in_specs=(P(), P()),
         out_specs=P(),
         check_vma=False,
     )
-    return jax.jit(mapped)(params, image)
+    return jax.jit(mapped)(params, x)
 
 
 def training_gradients(config, state, batch):

@@ -16,7 +16,7 @@ from tests.parity.comparison import (
     encoder_in_training,
     encoder_rows,
     largest_error,
-    load_encoder,
+    load_part,
     relative_error,
 )
 from vspw_jax.console.errors import UserError
@@ -111,7 +111,7 @@ def test_maps_and_gradients_in_training(size):
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, *size, 3)).astype(np.float32)
     weights = [rng.normal(size=DIM).astype(np.float32) for _ in range(4)]
-    state = load_encoder(make, rows, theirs, np.float32)
+    state = load_part(make, rows, theirs, np.float32)
     (gradients, of_image), (maps, _) = encoder_in_training(state, image, weights)
     their_image = channels_first(image).requires_grad_()
     expected = theirs(their_image)

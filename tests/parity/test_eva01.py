@@ -18,7 +18,7 @@ from tests.parity.comparison import (
     encoder_in_training,
     encoder_rows,
     largest_error,
-    load_encoder,
+    load_part,
     relative_error,
 )
 from vspw_jax.interop import convert, namings
@@ -82,7 +82,7 @@ def test_maps_and_gradients_in_training(size, fields):
     # Of each cell: from a channel's mean batch norms take the gradient away.
     shapes = [(2, *(side // stride for side in size), config.dim) for stride in (4, 8, 16, 32)]
     weights = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
-    state = load_encoder(make, rows, theirs, np.float32)
+    state = load_part(make, rows, theirs, np.float32)
     (gradients, of_image), (maps, _) = encoder_in_training(state, image, weights)
     their_image = torch.from_numpy(image.transpose(0, 3, 1, 2).copy()).requires_grad_()
     expected = theirs(their_image)

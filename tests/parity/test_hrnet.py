@@ -14,7 +14,7 @@ from tests.parity.comparison import (
     encoder_in_training,
     encoder_rows,
     largest_error,
-    load_encoder,
+    load_part,
     relative_error,
 )
 from vspw_jax.interop import convert
@@ -42,7 +42,7 @@ def pair(upsampling, dtype, remat="none"):
     theirs = draw(torch_hrnet.HRNet(**SIZES, upsampling=upsampling))
     make = lambda: HRNet(config, (64, 64), remat, dtype=dtype, rngs=nnx.Rngs(0))
     rows = encoder_rows(HRNet, "hrnet_alone", config, theirs.state_dict())
-    return theirs, rows, load_encoder(make, rows, theirs, dtype)
+    return theirs, rows, load_part(make, rows, theirs, dtype)
 
 
 def random_image(size, dtype):
@@ -53,15 +53,16 @@ def channels_first(image_NHWC):
     return torch.from_numpy(image_NHWC.transpose(0, 3, 1, 2).copy())
 
 
-def test_every_map_in_evaluation():
+@pytest.mark.parametrize("size", [(64, 96), (97, 70)])
+def test_every_map_in_evaluation(size):
     theirs, _, state = pair("bilinear", jnp.float32)
-    image = random_image((64, 96), np.float32)
+    image = random_image(size, np.float32)
     with torch.no_grad():
         wanted = theirs.eval()(channels_first(image))
     model = nnx.merge(*state)
     maps = jax.jit(lambda image: model(image))(image)
     for ours, expected, place in zip(maps, wanted, HRNet.maps(encoder_config("bilinear")), strict=True):
-        assert ours.shape[1:] == (64 // place.stride, 96 // place.stride, place.width)
+        assert ours.shape[1:] == (*(-(-side // place.stride) for side in size), place.width)
         assert relative_error(ours, channels_last(expected)) < FORWARD
 
 
@@ -77,11 +78,12 @@ def test_upsamplings(upsampling, size):
     np.testing.assert_allclose(ours, channels_last(wanted), rtol=1e-5, atol=1e-6)
 
 
-def test_statistics_and_gradients_in_training():
+@pytest.mark.parametrize(("size", "remat"), [((64, 32), "none"), ((49, 70), "full")])
+def test_statistics_and_gradients_in_training(size, remat):
     """In float64, where no ReLU's input is so near to zero that rounding gives it another sign."""
-    image = random_image((49, 70), np.float64)
+    image = random_image(size, np.float64)
     with jax.enable_x64(True):
-        theirs, rows, state = pair("bilinear", jnp.float64, remat="full")
+        theirs, rows, state = pair("bilinear", jnp.float64, remat)
         weights = [np.random.default_rng(i).normal(size=4 * 2**i) for i in range(4)]
         (gradients, of_image), (maps, after) = encoder_in_training(state, image, weights)
     theirs = theirs.double().train()

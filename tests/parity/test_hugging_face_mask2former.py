@@ -118,7 +118,7 @@ def decoders():
 def drawn_maps(size):
     """Four maps of two images of `size`, such as an encoder gives."""
     draw = np.random.default_rng(sum(size)).normal
-    return [draw(size=(2, size[0] // s, size[1] // s, WIDTH)).astype(np.float32) for s in (4, 8, 16, 32)]
+    return [draw(size=(2, *(-(-side // s) for side in size), WIDTH)).astype(np.float32) for s in (4, 8, 16, 32)]
 
 
 def their_logits(maps, pixels, transformer, class_layer):
@@ -140,7 +140,7 @@ def both_logits(decoders, size):
     return (found["layer_class_logits_LNQC"], found["layer_mask_logits_LNQHW"]), wanted
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 64), (32, 128)], ids=["square", "tall", "wide"])
+@pytest.mark.parametrize("size", [(64, 64), (96, 64), (32, 128), (75, 101)], ids=["square", "tall", "wide", "odd"])
 def test_logits_after_every_decoder_layer(decoders, size, capsys):
     ours, theirs = both_logits(decoders, size)
     errors = [
@@ -241,11 +241,13 @@ def test_the_loss_and_its_matching(monkeypatch, capsys):
     assert max(errors.values()) < ALLOWED
 
 
-def test_gradients_of_the_total_loss(decoders, monkeypatch, capsys):
+@pytest.mark.parametrize("size", [(64, 64), (75, 101)], ids=["square", "odd"])
+def test_gradients_of_the_total_loss(decoders, size, monkeypatch, capsys):
     """Of every parameter of the decoder, through all predictions, their matchings and the attention masks."""
     module, pixels, transformer, class_layer = decoders
-    maps, keys = drawn_maps((64, 64)), jax.random.split(jax.random.key(6), 2)
-    labels = np.random.default_rng(7).choice([0, 2, 5, 255], (2, 8, 8)).repeat(8, 1).repeat(8, 2).astype(np.int32)
+    maps, keys = drawn_maps(size), jax.random.split(jax.random.key(6), 2)
+    labels = np.random.default_rng(7).choice([0, 2, 5, 255], (2, *(-(-side // 8) for side in size))).astype(np.int32)
+    labels = labels.repeat(8, 1).repeat(8, 2)[:, : size[0], : size[1]]
     weights = {"cls": 2.0, "mask": 5.0, "dice": 5.0}
     graphdef, params = nnx.split(module)
 
@@ -259,6 +261,8 @@ def test_gradients_of_the_total_loss(decoders, monkeypatch, capsys):
     gradients = dict(flatten(gradients, "decoder/"))
     for parameter in class_layer:
         parameter.requires_grad_()
+    for parameter in (*class_layer, *pixels.parameters(), *transformer.parameters()):
+        parameter.grad = None
     total = 0.0
     for number, logits in enumerate(zip(*their_logits(maps, pixels, transformer, class_layer), strict=True)):
         with monkeypatch.context() as patch:

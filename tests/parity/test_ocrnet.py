@@ -6,7 +6,6 @@ The files are read by `convert.model_from_torch`, so what is compared has the si
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -24,7 +23,6 @@ from tests.parity.comparison import (
     training_gradients,
 )
 from vspw_jax.interop import convert, namings
-from vspw_jax.models import segmenter
 
 torch = pytest.importorskip("torch")
 
@@ -64,15 +62,6 @@ def drawn(make):
             if re.search(r"(head\.0\.conv_seg|aux_head\.3|query_project\.1\.bn|f_pixel\.3\.0)\.(weight|bias)$", name):
                 tensor *= 0.05
     return theirs
-
-
-@pytest.fixture
-def float64(monkeypatch):
-    """Everything in float64, also the losses and softmaxes, which name float32."""
-    monkeypatch.setitem(segmenter.DTYPES, "float64", jnp.float64)
-    monkeypatch.setattr(jnp, "float32", jnp.float64)
-    with jax.enable_x64(True):
-        yield
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -14,7 +14,7 @@ from tests.parity.comparison import (
     encoder_in_training,
     encoder_rows,
     largest_error,
-    load_encoder,
+    load_part,
     relative_error,
 )
 from tests.torch_libraries import library
@@ -44,7 +44,7 @@ def encoder_config(stem, output_stride, width=WIDTH, depths=DEPTHS):
 
 def load(config, theirs, dtype):
     make = lambda: ResNet(config, (64, 64), "none", dtype=dtype, rngs=nnx.Rngs(0))
-    return load_encoder(make, rows_of(config, theirs.state_dict()), theirs, dtype)
+    return load_part(make, rows_of(config, theirs.state_dict()), theirs, dtype)
 
 
 def rows_of(config, names):
@@ -75,10 +75,10 @@ def test_every_stage_in_evaluation(case):
         assert relative_error(ours, channels_last(expected)) < FORWARD
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
-def test_statistics_and_gradients_in_training(remat):
+@pytest.mark.parametrize(("name", "remat"), [("plain, stride 8", "none"), ("deep, stride 8, odd", "full")])
+def test_statistics_and_gradients_in_training(name, remat):
     """In float64, where no ReLU's input is so near to zero that rounding gives it another sign."""
-    stem, output_stride, size = CASES["deep, stride 8, odd"]
+    stem, output_stride, size = CASES[name]
     config = encoder_config(stem, output_stride)
     theirs = draw(torch_resnet.ResNet(stem, WIDTH, DEPTHS, output_stride)).double().train()
     image = random_image(size, np.float64)

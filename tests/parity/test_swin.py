@@ -1,5 +1,7 @@
 """Swin against transformers' modules with the same random weights, through files in Hugging Face's names."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from flax import nnx
 from configs import upernet_swin
 from configs.parts import models
 from tests.interop.conftest import drawn, listed, tiny_swin, variables
-from tests.parity.comparison import channels_last, fill, relative_error
+from tests.parity.comparison import channels_last, checked_gradients, fill, relative_error
 from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import checkpoint_file, convert, namings
@@ -97,25 +99,12 @@ def test_every_stage_and_both_heads(pair, size):
     assert relative_error(outputs["auxiliary_logits_BTHWC"][:, 0], channels_last(auxiliary)) < FORWARD
 
 
-def test_gradients(pair):
-    """Of all the encoder's parameters and the image, on maps that are padded."""
+@pytest.mark.parametrize(("size", "train"), [(IMAGES[0], True), (IMAGES[1], True), (IMAGES[1], False)])
+def test_gradients(pair, size, train):
+    """Of all the encoder's parameters and the image; no path is dropped in training."""
     theirs, folder, ours = pair
-    image = random_image(IMAGES[1])
-    rng = np.random.default_rng(1)
-    weights = [rng.normal(size=16 * 2**stage).astype(np.float32) for stage in range(4)]
-    graphdef, params = nnx.split(ours.encoder)
-
-    def total(params, image):
-        maps = nnx.merge(graphdef, params)(image)
-        return sum((x * weight).mean() for x, weight in zip(maps, weights, strict=True))
-
-    gradients, of_image = jax.jit(jax.grad(total, (0, 1)))(nnx.to_pure_dict(params), image)
-    theirs = theirs.backbone
-    theirs.zero_grad()
-    their_image = channels_first(image).requires_grad_()
-    maps = theirs(their_image).feature_maps
-    sum((x * torch.from_numpy(w)[:, None, None]).mean() for x, w in zip(maps, weights, strict=True)).backward()
-    assert relative_error(of_image, channels_last(their_image.grad)) < GRADIENT
+    theirs, maps = copy.deepcopy(theirs.backbone), lambda module, image: module(image).feature_maps
+    gradients = checked_gradients(ours.encoder, theirs, size, (FORWARD, GRADIENT), their_maps=maps, train=train)
     # Their gradients take the place of the weights, so that they are saved under the names of files.
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -224,32 +213,16 @@ def test_another_window_is_read_through_resized_tables(tmp_path, capsys):
     )
 
 
-SIZES = {"tiny": (96, (2, 2, 6, 2), 59.942), "base": (128, (2, 2, 18, 2), 121.280)}
-
-
-def full_size(dim, depths):
-    config = upernet_swin.get_config()
-    config.model.num_classes = 150
-    config.model.encoder.update(dim=dim, depths=depths)
-    return config, train_state.describe(config)[1:]
-
-
 def exported(config, weights, naming):
     tensors = convert.new_tensors(config.model, weights, namings.NAMINGS[naming])
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_published_numbers_of_parameters(name):
-    """In millions, with UperNet and its auxiliary head for ADE20K."""
-    dim, depths, millions = SIZES[name]
-    _, (params, _) = full_size(dim, depths)
-    assert round(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) / 1e6, 3) == millions
-
-
 def test_the_released_lists_of_tensors():
     """mmsegmentation's whole network, timm's and transformers' encoders."""
-    config, weights = full_size(128, (2, 2, 18, 2))
+    config = upernet_swin.get_config()
+    config.model.num_classes = 150
+    _, *weights = train_state.describe(config)
     assert exported(config, weights, "mmseg") == listed("mmseg_upernet_swin_b_w7_ade20k")
     hugging_face = listed("transformers_swin_base_w7_backbone_ondisk")
     hugging_face = {name: shape for name, shape in hugging_face.items() if not name.startswith("swin.layernorm.")}

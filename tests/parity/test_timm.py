@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+from flax import nnx, traverse_util
 from ml_collections import ConfigDict
 
 from configs import upernet
@@ -25,6 +26,7 @@ from tests.parity.comparison import checked_gradients, draw, relative_error
 from tests.torch_libraries import library
 from vspw_jax.console.errors import UserError
 from vspw_jax.interop import convert, namings
+from vspw_jax.models.encoders.hrnet import HRNet
 
 torch = pytest.importorskip("torch")
 timm = library("timm")
@@ -193,3 +195,15 @@ def test_every_tensor_of_a_released_network_is_read_or_known(name):
     assert rows <= names
     assert not [left for left in names - rows if not naming.why_left_out(model, left)]
     assert {row.theirs for row in namings.NAMINGS["timm"].rows(model, ())} == rows
+
+
+def test_hrnet_w18_has_as_many_parameters():
+    """But for timm's head of classification."""
+    with torch.device("meta"):
+        theirs = timm.create_model("hrnet_w18")
+    heads = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
+    wanted = sum(x.numel() for name, x in theirs.named_parameters() if not name.startswith(heads))
+    config = models.hrnet_w48()
+    config.width = 18
+    ours = nnx.eval_shape(lambda: HRNet(config, (64, 64), "none", dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    assert sum(x.size for x in jax.tree.leaves(nnx.state(ours, nnx.Param))) == wanted
