@@ -42,13 +42,16 @@ class Cost(NamedTuple):
     macs: float | None = None
 
 
+UNKNOWN = Cost()
+
+
 class Network(NamedTuple):
     """An encoder or a decoder of a name, with the encoder that gives a decoder its maps."""
 
     title: str
     encoder: ConfigDict
     decoder: ConfigDict | None = None
-    public: Cost = Cost()
+    public: Cost = UNKNOWN
 
 
 def changed(config: ConfigDict, **fields: object) -> ConfigDict:
@@ -57,50 +60,43 @@ def changed(config: ConfigDict, **fields: object) -> ConfigDict:
     return config
 
 
-FOCALNET_L = dict(
-    dim=192, levels=4, window=3, overlaps=True, post_norm=True, layer_scale=1e-4, normalize_modulator=True
-)
+def sized(encoder: ConfigDict, size: str) -> ConfigDict:
+    """The encoder in the published size of a name."""
+    return changed(encoder, **segmenter.ENCODERS[encoder.name].PUBLISHED[size])
 
 
-INTERNIMAGE_T = dict(dim=64, depths=(4, 4, 18, 4), reach=1.0, post_norm=False)
-
-
-def swin(**fields: object) -> ConfigDict:
-    """Swin of another size."""
-    return changed(models.swin_base(), **fields)
-
-
-def mit(*public: float, **fields: object) -> tuple[ConfigDict, None, Cost]:
-    """MiT of another size, with the figures of public code."""
-    return changed(models.mit_b2(), **fields), None, Cost(*public)
+def published(encoder: ConfigDict, size: str, public: Cost = UNKNOWN) -> Network:
+    """The encoder in the published size of a name, which is its title."""
+    return Network(size, sized(encoder, size), public=public)
 
 
 def encoders() -> list[Network]:
     """Those that released weights have."""
-    r50 = changed(models.resnet_101(), depths=(3, 4, 6, 3))
+    resnet, hrnet, swin, mit = models.resnet_101, models.hrnet_w48, models.swin_base, models.mit_b2
+    focalnet, internimage = models.focalnet_base, models.internimage_xl
     return [
         Network("BEiT-L", models.beit_large()),
         Network("BEiT-L with ViT-Adapter", models.vit_adapter_large()),
-        Network("ResNet-50 (V1c, stride 8)", r50, public=Cost(23.527, 100.9)),
-        Network("ResNet-101 (V1c, stride 8)", models.resnet_101(), public=Cost(42.519, 178.5)),
-        Network("HRNetV2-W18", changed(models.hrnet_w48(), width=18)),
-        Network("HRNetV2-W48", models.hrnet_w48(), public=Cost(65.325, 84.7)),
-        Network("InternImage-T", changed(models.internimage_xl(), **INTERNIMAGE_T), public=Cost(28.770, 24.9)),
-        Network("InternImage-XL", models.internimage_xl(), public=Cost(328.971, 286.7)),
+        Network("ResNet-50 (V1c, stride 8)", sized(resnet(), "ResNet-50"), public=Cost(23.527, 100.9)),
+        Network("ResNet-101 (V1c, stride 8)", resnet(), public=Cost(42.519, 178.5)),
+        published(hrnet(), "HRNetV2-W18"),
+        published(hrnet(), "HRNetV2-W48", Cost(65.325, 84.7)),
+        published(internimage(), "InternImage-T", Cost(28.770, 24.9)),
+        published(internimage(), "InternImage-XL", Cost(328.971, 286.7)),
         Network("EVA-01-g with ViT-Adapter", models.eva01_giant_adapter(), public=Cost(1053.230)),
-        Network("EVA-02-L", models.eva02_large(), public=Cost(316.826, 387.7)),
-        Network("FocalNet-B, windows from 9", models.focalnet_base(), public=Cost(91.192, 85.1)),
-        Network("FocalNet-L, four levels", changed(models.focalnet_base(), **FOCALNET_L), public=Cost(macs=186.7)),
-        Network("MiT-B0", *mit(3.319, 3.2, dims=(32, 64, 160, 256), depths=(2, 2, 2, 2), head_dim=32)),
-        Network("MiT-B1", *mit(13.151, 10.4, depths=(2, 2, 2, 2))),
-        Network("MiT-B2", *mit(24.196, 20.2)),
-        Network("MiT-B3", *mit(44.072, 36.9, depths=(3, 4, 18, 3))),
-        Network("MiT-B4", *mit(60.843, 53.5, depths=(3, 8, 27, 3))),
-        Network("MiT-B5", *mit(81.443, 69.4, depths=(3, 6, 40, 3))),
-        Network("Swin-T", swin(dim=96, depths=(2, 2, 6, 2)), public=Cost(27.521, 25.5)),
-        Network("Swin-S", models.swin_small(), public=Cost(48.839, 49.2)),
-        Network("Swin-B", models.swin_base(), public=Cost(86.745, 86.8)),
-        Network("Swin-L, windows of 12", swin(dim=192, window=12), public=Cost(195.201, 205.6)),
+        published(models.eva02_large(), "EVA-02-L", Cost(316.826, 387.7)),
+        Network("FocalNet-B (LRF), windows from 9", focalnet(), public=Cost(91.192, 85.1)),
+        published(focalnet(), "FocalNet-L (FL4)", Cost(macs=186.7)),
+        published(mit(), "MiT-B0", Cost(3.319, 3.2)),
+        published(mit(), "MiT-B1", Cost(13.151, 10.4)),
+        published(mit(), "MiT-B2", Cost(24.196, 20.2)),
+        published(mit(), "MiT-B3", Cost(44.072, 36.9)),
+        published(mit(), "MiT-B4", Cost(60.843, 53.5)),
+        published(mit(), "MiT-B5", Cost(81.443, 69.4)),
+        published(swin(), "Swin-T", Cost(27.521, 25.5)),
+        published(swin(), "Swin-S", Cost(48.839, 49.2)),
+        published(swin(), "Swin-B", Cost(86.745, 86.8)),
+        published(swin(), "Swin-L with windows of 12", Cost(195.201, 205.6)),
     ]
 
 
@@ -120,7 +116,7 @@ def decoders() -> list[Network]:
         Network("DeepLabV3 alone", resnet, changed(models.deeplabv3(), auxiliary_dim=0), Cost(42.288, 168.9)),
         Network("FCN", resnet, models.fcn()),
         Network("MCIBI", resnet, models.mcibi()),
-        Network("TMANet", changed(models.resnet_101(), depths=(3, 4, 6, 3)), models.tmanet()),
+        Network("TMANet", sized(models.resnet_101(), "ResNet-50"), models.tmanet()),
         Network("SegFormer", models.mit_b2(), models.segformer(), Cost(3.266)),
         Network("FCN on all maps", hrnet, models.joined_fcn(hrnet), Cost(0.628, 10.3)),
         Network("OCRNet", hrnet, models.ocrnet(hrnet), Cost(5.208, 82.4)),
