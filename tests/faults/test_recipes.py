@@ -100,6 +100,15 @@ def test_a_wrong_flag(refused, tiny_flags, tmp_path, arguments, parts):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("stride", [4, 64])
+def test_an_output_stride_that_there_is_not(refused, request, generated_records, tmp_path, stride):
+    parts = [f"model.encoder.output_stride is {stride}", "one of 8, 16, 32"]
+    recipe = f"--config={request.config.rootpath / 'configs' / 'deeplabv3.py'}:demo"
+    flags = [f"--config.data.records={generated_records}", f"--config.model.encoder.output_stride={stride}"]
+    refused(parts, recipe, *flags, f"--workdir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+
+
 OWN = {
     "text": ["mine.py cannot be used (SyntaxError)", "mine.py, line 2"],
     "unfinished": ["mine.py cannot be used (SyntaxError)", "never closed", "mine.py, line 2"],
