@@ -28,6 +28,7 @@ class Range:
       below: whether `most` is excluded.
       many: whether the field holds several such values, a tuple.
       count: how many there must be, if that is fixed.
+      otherwise: what one does who wants another kind of value, for the message.
     """
 
     kind: type
@@ -36,6 +37,7 @@ class Range:
     below: bool = False
     many: bool = False
     count: int | None = None
+    otherwise: str = ""
 
     def holds(self, value: Any) -> bool:
         """Whether a field may have this value."""
@@ -241,7 +243,11 @@ RANGES: dict[str, Range] = {
     "loss.segmentation.void": TEXT,
     "loss.segmentation.capacity": whole(1, 255),
     "loss.segmentation.averaged_over": TEXT,
-    "loss.segmentation.class_weight": several(number(0)),
+    "loss.segmentation.class_weight": dataclasses.replace(
+        several(number(0)),
+        otherwise="Weights from the training pixels have --config.loss.segmentation.class_weight_from=inverse_log, "
+        "those of a file class_weight_from=FILE.",
+    ),
     "loss.segmentation.class_weight_from": TEXT,
     "loss.nce.weight": number(0),
     "loss.nce.start_step": whole(0),
@@ -394,7 +400,7 @@ def section_fields(section: str) -> set[str]:
 def check(name: str, value: Any, allowed: Range) -> None:
     """Raises UserError where a value lies outside of a range; `name` is that of the field or option."""
     if not allowed.holds(value):
-        raise UserError(f"{name} is {value!r}: expected {allowed}.")
+        raise UserError(f"{name} is {value!r}: expected {allowed}. {allowed.otherwise}".rstrip())
 
 
 def check_options(options: argparse.Namespace, allowed: Mapping[str, Range]) -> None:
