@@ -153,12 +153,12 @@ def of_upernet(module, image):
     return module.decode_head(maps), module.auxiliary_head(maps)
 
 
-def section(make: Callable[[], ConfigDict], **fields: object) -> Callable[[], ConfigDict]:
-    """An encoder's section with other fields."""
+def section(make: Callable[[], ConfigDict], size: str = "", **fields: object) -> Callable[[], ConfigDict]:
+    """An encoder's section, in the published size of a name, with other fields."""
 
     def made() -> ConfigDict:
         result = make()
-        result.update(fields)
+        result.update({**(segmenter.ENCODERS[result.name].PUBLISHED[size] if size else {}), **fields})
         if "drop_path" in result:
             result.drop_path = 0.0
         return result
@@ -179,12 +179,11 @@ def ocrnet(side: int) -> torch.nn.Module:
 
 
 SMALL = (2, 2, 6, 2)
-"""Blocks of the stages of Swin-T and FocalNet-T."""
+"""Blocks of the stages of Swin-T."""
 HRNET_W18 = dict(width=18, stem_width=64, bottleneck_width=64, bottlenecks=4, modules=(1, 4, 3), blocks=4)
 MIT_B2 = (3, 4, 6, 3), (64, 128, 320, 512)
 """Blocks and channels of the stages."""
-EVA02_B = dict(dim=768, depth=12, heads=12, hidden=2048, out_blocks=(4, 6, 8, 12))
-INTERNIMAGE_T = dict(dim=64, depths=(4, 4, 18, 4), group_width=16, mlp_ratio=4.0, post_norm=False, reach=1.0)
+INTERNIMAGE_T = dict(segmenter.ENCODERS["internimage"].PUBLISHED["InternImage-T"], group_width=16, mlp_ratio=4.0)
 PAIRS = {
     "resnet": Pair(
         "ResNet-50, stride 32",
@@ -194,13 +193,13 @@ PAIRS = {
     ),
     "hrnet": Pair(
         "HRNetV2-W18",
-        section(models.hrnet_w48, width=18, upsampling="nearest"),
+        section(models.hrnet_w48, "HRNetV2-W18", upsampling="nearest"),
         lambda side: from_timm("hrnet_w18"),
         of_hrnet,
     ),
     "swin": Pair(
         "Swin-T",
-        section(models.swin_base, dim=96, depths=SMALL),
+        section(models.swin_base, "Swin-T"),
         lambda side: from_timm(
             "swin_tiny_patch4_window7_224",
             img_size=side,
@@ -212,20 +211,20 @@ PAIRS = {
     ),
     "focalnet": Pair(
         "FocalNet-T, windows from 3",
-        section(models.focalnet_base, dim=96, depths=SMALL, window=3),
+        section(models.focalnet_base, "FocalNet-T (LRF)", window=3),
         lambda side: from_timm("focalnet_tiny_lrf", drop_path_rate=0.0),
         normed_after_stages,
         only_ours=("norms",),
     ),
     "internimage": Pair(
         "InternImage-T",
-        section(models.internimage_xl, **INTERNIMAGE_T),
+        section(models.internimage_xl, "InternImage-T"),
         lambda side: torch_internimage.InternImage(**INTERNIMAGE_T),
         lambda module, image: module(image),
     ),
     "eva02": Pair(
         "EVA-02-B",
-        section(models.eva02_large, **EVA02_B),
+        section(models.eva02_large, "EVA-02-B"),
         lambda side: from_timm("eva02_base_patch14_448", img_size=side, patch_size=16),
         of_eva(7, 11),
         slice(2, 4),

@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.inputs_log import places
 from benchmarks.inputs_log.case import Case, Section
 from benchmarks.inputs_log.stock import EXPORT
-from tests.inputs import no_checkpoints, pickles, state_dicts, torch_zips
+from configs import segformer
+from tests.inputs import no_checkpoints, pickles, published, state_dicts, torch_zips
 from vspw_jax.interop import checkpoint_file
 from vspw_jax.interop.stored_tensors import NewTensor
 
@@ -60,6 +61,12 @@ def hostile(what, program):
             archive.writestr("archive/data.pkl", program)
 
     return Case(what, f"{BY_ITSELF}X.pth", make)
+
+
+def another_size(folder):
+    """MiT-B0 alone, as NVIDIA has it."""
+    config = published.in_size(segformer.get_config(), "MiT-B0")
+    write_safetensors(folder / "mit_b0.safetensors", published.zeros(config, "nvlabs_mit"))
 
 
 def harmless(tensors):
@@ -117,6 +124,14 @@ SECTION = Section(
                 "A workdir without its config.json",
                 f"{EXPORT}runs/net",
                 lambda folder: (folder / "runs/net/config.json").unlink(),
+            ),
+        ),
+        "Networks of another size": (
+            Case(
+                "MiT-B0 for a recipe of MiT-B2",
+                "python -m vspw_jax.main --config=configs/segformer.py --workdir=runs/b --config.data.records=records "
+                "--config.init_from=mit_b0.safetensors",
+                another_size,
             ),
         ),
         "Objects beside the tensors": (kept("Dates, paths, counters, enums and others", harmless),),

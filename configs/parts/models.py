@@ -1,5 +1,7 @@
 """Encoders, decoders and the projection head: sections of `config.model`.
 
+The fields of an encoder's other published sizes are `PUBLISHED` of its class, in vspw_jax/models/encoders/.
+
 Sources: "ViT-Adapter" is czczup/ViT-Adapter segmentation/configs/ade20k/
 mask2former_beitv2_adapter_large_896_80k_ade20k_ss.py and its base mask2former_beit.py; "unilm" is microsoft/unilm
 beit/semantic_segmentation/configs/beit/upernet/upernet_beit_large_24_640_slide_160k_ade20k_pt2ft.py and its base
@@ -43,7 +45,7 @@ def resnet_101() -> ConfigDict:
     encoder.name = "resnet"
     encoder.stem = "deep"  # Three 3x3 convolutions; or "plain": one 7x7, as torchvision's.
     encoder.width = 64  # Of the stem; the maps are 4, 8, 16 and 32 times as wide.
-    encoder.depths = (3, 4, 23, 3)  # Blocks of the stages; (3, 4, 6, 3) is ResNet-50.
+    encoder.depths = (3, 4, 23, 3)  # Blocks of the stages.
     encoder.output_stride = 8  # Of the coarsest map; 32 is without dilation.
     return encoder
 
@@ -60,7 +62,7 @@ def hrnet_w48() -> ConfigDict:
     """HRNetV2-W48: every value is mmseg's, configs/_base_/models/fcn_hr18.py and configs/hrnet/fcn_hr48_*.py."""
     encoder = ConfigDict()
     encoder.name = "hrnet"
-    encoder.width = 48  # Of the finest map; the others are 2, 4 and 8 times as wide. HRNet-W18: 18.
+    encoder.width = 48  # Of the finest map; the others are 2, 4 and 8 times as wide.
     encoder.stem_width = 64
     encoder.bottleneck_width = 64  # Of the first stage's 3x3 convolutions; its map is 4 times as wide.
     encoder.bottlenecks = 4  # Blocks of the first stage.
@@ -81,8 +83,8 @@ def swin_base() -> ConfigDict:
     """Swin-B: SwinTransformer/Swin-Transformer-Semantic-Segmentation configs/swin/upernet_swin_base_*.py."""
     encoder = ConfigDict()
     encoder.name = "swin"
-    encoder.dim = 128  # Of the first map; T and S: 96, L: 192.
-    encoder.depths = (2, 2, 18, 2)  # T: (2, 2, 6, 2).
+    encoder.dim = 128  # Of the first map.
+    encoder.depths = (2, 2, 18, 2)
     encoder.head_dim = 32
     encoder.window = 7  # Cells a side; weights of images of 384 pixels: 12.
     encoder.mlp_ratio = 4.0
@@ -110,26 +112,22 @@ def eva02_large() -> ConfigDict:
     """EVA-02-L as a pyramid: every value is baaivision/EVA's, EVA-02/seg/configs/eva02/upernet/."""
     encoder = ConfigDict()
     encoder.name = "eva"
-    encoder.dim = 1024  # B: 768.
-    encoder.depth = 24  # B: 12.
-    encoder.heads = 16  # B: 12.
-    encoder.hidden = 2730  # Of the feed-forwards, 8/3 of the width; B: 2048.
+    encoder.dim = 1024
+    encoder.depth = 24
+    encoder.heads = 16
+    encoder.hidden = 2730  # Of the feed-forwards, 8/3 of the width.
     encoder.pretrained_side = 16  # Patches a side in pre-training: 224 pixels by 14.
     encoder.drop_path = 0.2  # Linear from 0 over the blocks; B: 0.15.
-    encoder.out_blocks = (8, 12, 16, 24)  # B: (4, 6, 8, 12).
+    encoder.out_blocks = (8, 12, 16, 24)
     return encoder
 
 
 def focalnet_base() -> ConfigDict:
-    """FocalNet-B: microsoft/FocalNet segmentation/configs/focalnet/upernet_focalnet_base_*_lrf.py.
-
-    FocalNet-L of four levels: dim 192, levels 4, window 3, overlaps, post_norm, layer_scale 1e-4, normalize_modulator;
-    of three: levels 3, window 5 and no normalize_modulator (classification/configs/focalnet_large_fl{4,3}.yaml).
-    """
+    """FocalNet-B: microsoft/FocalNet segmentation/configs/focalnet/upernet_focalnet_base_*_lrf.py."""
     encoder = ConfigDict()
     encoder.name = "focalnet"
-    encoder.dim = 128  # Of the first map; T and S: 96, L: 192, XL: 256.
-    encoder.depths = (2, 2, 18, 2)  # T: (2, 2, 6, 2).
+    encoder.dim = 128  # Of the first map.
+    encoder.depths = (2, 2, 18, 2)
     encoder.levels = 3  # Convolutions of a block; "srf": 2.
     encoder.window = 9  # Cells a side of the first, then 11, 13; in the weights of images 3, which are padded.
     encoder.overlaps = False  # Whether patches overlap; L and XL.
@@ -143,11 +141,7 @@ def focalnet_base() -> ConfigDict:
 
 
 def internimage_xl() -> ConfigDict:
-    """InternImage-XL: OpenGVLab/InternImage segmentation/configs/ade20k/upernet_internimage_xl_640_160k_ade20k.py.
-
-    T: dim 64, depths (4, 4, 18, 4), reach 1, drop_path 0.2, no post_norm. S: 80, (4, 4, 21, 4), reach 1, 0.3.
-    B: 112, (4, 4, 21, 4), reach 1. L: 160, (5, 5, 22, 5).
-    """
+    """InternImage-XL: OpenGVLab/InternImage segmentation/configs/ade20k/upernet_internimage_xl_640_160k_ade20k.py."""
     encoder = ConfigDict()
     encoder.name = "internimage"
     encoder.dim = 192  # Of the first map.
@@ -157,7 +151,7 @@ def internimage_xl() -> ConfigDict:
     encoder.layer_scale = 1.0  # Initial value of gamma_1 and gamma_2.
     encoder.reach = 2.0  # The source's offset_scale: multiplies the 3x3 places and their offsets.
     encoder.mlp_ratio = 4.0
-    encoder.drop_path = 0.4  # Linear from 0 over the blocks.
+    encoder.drop_path = 0.4  # Linear from 0 over the blocks; T: 0.2, S: 0.3.
     return encoder
 
 
@@ -165,10 +159,9 @@ def mit_b2() -> ConfigDict:
     """MiT-B2: every value is that of NVlabs/SegFormer mmseg/models/backbones/mix_transformer.py."""
     encoder = ConfigDict()
     encoder.name = "mit"
-    encoder.dims = (64, 128, 320, 512)  # Of the four maps; B0: (32, 64, 160, 256).
-    # B0 and B1: (2, 2, 2, 2), B3: (3, 4, 18, 3), B4: (3, 8, 27, 3), B5: (3, 6, 40, 3).
+    encoder.dims = (64, 128, 320, 512)  # Of the four maps.
     encoder.depths = (3, 4, 6, 3)
-    encoder.head_dim = 64  # B0: 32.
+    encoder.head_dim = 64
     encoder.reductions = (8, 4, 2, 1)  # Cells a side that attention joins.
     encoder.mlp_ratio = 4.0
     # Of layer norms: those of NVIDIA's code, which the weights were trained with; or "mmseg" or "hugging_face".

@@ -101,6 +101,27 @@ def test_a_wrong_flag(refused, tiny_flags, tmp_path, arguments, parts):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("stride", [4, 64])
+def test_an_output_stride_that_there_is_not(refused, request, generated_records, tmp_path, stride):
+    parts = [f"model.encoder.output_stride is {stride}", "one of 8, 16, 32"]
+    recipe = f"--config={request.config.rootpath / 'configs' / 'deeplabv3.py'}:demo"
+    flags = [f"--config.data.records={generated_records}", f"--config.model.encoder.output_stride={stride}"]
+    refused(parts, recipe, *flags, f"--workdir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["inverse_log", "weights.json"])
+def test_class_weights_by_a_name_have_another_field(refused, request, generated_records, tmp_path, value):
+    parts = [
+        f"loss.segmentation.class_weight is ('{value}',)",
+        "class_weight_from=inverse_log",
+        "class_weight_from=FILE",
+    ]
+    recipe = f"--config={request.config.rootpath / 'configs' / 'upernet.py'}:demo"
+    flags = [f"--config.data.records={generated_records}", f"--config.loss.segmentation.class_weight={value}"]
+    refused(parts, recipe, *flags, f"--workdir={tmp_path / 'run'}")
+
+
 OWN = {
     "text": ["mine.py cannot be used (SyntaxError)", "mine.py, line 2"],
     "unfinished": ["mine.py cannot be used (SyntaxError)", "never closed", "mine.py, line 2"],

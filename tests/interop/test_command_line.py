@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.inputs import workdirs
+from configs import segformer
+from tests.inputs import published, workdirs
 from tests.interop.conftest import drawn, tiny_recipe
 from vspw_jax import main
 from vspw_jax.checkpoints.checkpoint import Checkpoints
 from vspw_jax.console.errors import UserError
 from vspw_jax.inspection import report
 from vspw_jax.interop import checkpoint_file, convert
+from vspw_jax.interop.stored_tensors import NewTensor
 from vspw_jax.models.encoders.vit_adapter import ViTAdapter
 from vspw_jax.parallel import placement
 from vspw_jax.parallel.mesh import make_mesh
@@ -175,3 +177,17 @@ def test_a_hostile_file_ends_the_program_with_status_2(tmp_path):
     assert result.returncode == 2
     assert "posix.system" in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_file_of_another_size_is_named_with_the_flags_for_it(tmp_path, command_line):
+    """MiT-B0 for a recipe of MiT-B2."""
+    arrays = published.zeros(published.in_size(segformer.get_config(), "MiT-B0"), "nvlabs_mit")
+    tensors = {name: NewTensor(array.shape, array.dtype, lambda array=array: array) for name, array in arrays.items()}
+    checkpoint_file.write(tmp_path / "mit_b0.safetensors", tensors, None)
+    flags = [f"--config.init_from={tmp_path / 'mit_b0.safetensors'}", f"--workdir={tmp_path / 'run'}"]
+    status, _, errors = command_line("--config=configs/segformer.py", "--mode=export", "--output=X.pth", *flags)
+    assert status == 2 and "Traceback" not in errors
+    assert (
+        "\nIts encoder is a MiT-B0; the recipe has a MiT-B2. Set --config.model.encoder.dims='(32, 64, 160, 256)' "
+        "--config.model.encoder.depths='(2, 2, 2, 2)' --config.model.encoder.head_dim=32.\n"
+    ) in errors

@@ -6,7 +6,17 @@ import numpy as np
 import optax
 import pytest
 
-from configs import baseline, deeplabv3, segformer, upernet, upernet_swin
+from configs import (
+    baseline,
+    deeplabv3,
+    mask2former_eva,
+    mask2former_eva02,
+    segformer,
+    upernet,
+    upernet_focalnet,
+    upernet_internimage,
+    upernet_swin,
+)
 from configs.parts import training
 from vspw_jax.console.errors import UserError
 from vspw_jax.parallel import placement
@@ -134,6 +144,61 @@ def test_layer_decay_of_mit_and_the_decoders_own_rate():
             found[name] += [round(7 - np.log(x) / np.log(0.9)) for x in np.ravel(jax.tree.leaves(tree)[0])]
     assert found == {"patch_embed": [0, 1, 3, 4], "blocks": [1, 2, 3, 4, 5, 6], "norm": [1, 3, 4, 6]}
     assert scales["decoder"]["fusion"]["conv"]["kernel"] == 10
+
+
+def layer_numbers(recipe, sizes, parts):
+    """The layers of every part of an encoder in turn; None at the full rate, as the decoder has.
+
+    `parts` are shapes by path, `sizes` fields of the encoder's config.
+    """
+    config = with_options(recipe, layer_decay=0.5)
+    config.model.encoder.update(sizes)
+    optimizers.check(config)
+    tree = {"encoder": {path: np.ones(shape) for path, shape in parts.items()}, "decoder": {"kernel": np.ones(2)}}
+    scales = optimizers.layer_scales(tree, config)
+    assert scales["decoder"]["kernel"] == 1
+    outside = sum(sizes["depths"]) + 1 if "depths" in sizes else sizes["depth"] + 1
+    layer = lambda scale: None if scale == 1 else outside + int(np.log2(scale))
+    return [[layer(x) for x in np.ravel(scales["encoder"][path])] for path in parts]
+
+
+def test_layer_decay_of_internimage():
+    """OpenGVLab's: block b of level i is in layer b + 1 + the blocks before the level; halving and norm of level i are
+    in layer 1 + the blocks up to its end, the last level's norm in that of the level before."""
+    depths = (1, 2, 3, 1)
+    parts = {"stem/conv/kernel": (3, 4), "patch_embed/norm/scale": (4,)}
+    parts |= {f"stages/{level}/mlp/fc1/kernel": (depth, 4, 8) for level, depth in enumerate(depths)}
+    parts |= {f"halvings/{level}/conv/kernel": (4, 8) for level in range(3)}
+    parts |= {f"norms/{level}/scale": (4,) for level in range(4)}
+    found = layer_numbers(upernet_internimage, dict(depths=depths, post_norm=False), parts)
+    assert found == [[0], [0], [1], [2, 3], [4, 5, 6], [7], [2], [4], [7], [2], [4], [7], [7]]
+
+
+def test_layer_decay_of_focalnet():
+    """As Swin's: a halving is in the block before it, the norms of the maps are in no layer."""
+    depths = (1, 2, 3, 1)
+    parts = {"patch_embed/proj/kernel": (3, 4)}
+    parts |= {f"stages/{level}/mlp/fc1/kernel": (depth, 4, 8) for level, depth in enumerate(depths)}
+    parts |= {f"halvings/{level}/proj/kernel": (4, 8) for level in range(3)}
+    parts |= {f"norms/{level}/scale": (4,) for level in range(4)}
+    found = layer_numbers(upernet_focalnet, dict(depths=depths), parts)
+    assert found == [[0], [1], [2, 3], [4, 5, 6], [7], [1], [3], [6], *[[None]] * 4]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "blocks", "others"),
+    [
+        (mask2former_eva02, "blocks", ("fpn1/norm/scale", "fpn2/kernel")),
+        (mask2former_eva, "interactions/blocks", ("interactions/injector/gamma", "prior/stem/0/kernel", "level_embed")),
+    ],
+)
+def test_layer_decay_of_eva(recipe, blocks, others):
+    """As BEiT's: tokens, positions and patches before the blocks, each block a layer, all else at the full rate."""
+    parts = {"cls_token": (1, 1, 4), "pos_embed": (1, 5, 4), "patch_embed/proj/kernel": (3, 4)}
+    parts |= {f"{blocks}/attn/q_bias": (4, 2, 4)} | dict.fromkeys(others, (4,))
+    sizes = dict(depth=8) | (dict(out_blocks=(2, 4, 6, 8)) if recipe is mask2former_eva02 else {})
+    found = layer_numbers(recipe, sizes, parts)
+    assert found == [[0], [0], [0], list(range(1, 9)), *[[None]] * len(others)]
 
 
 def test_layer_decay_of_an_encoder_without_layers_is_refused():

@@ -62,6 +62,8 @@ TABLE_1 = {
     "ade20k": (160_000, 0.01, 16, 0.0005),
 }
 """Of paper 004: training iterations, learning rate, batch size, weight decay rate."""
+CROPS = {"full": (512, 512), "cityscapes": (512, 1024), "coco_stuff": (512, 512), "ade20k": (512, 512)}
+"""Of mmsegmentation, height and width; the paper states none."""
 
 
 def recipe_at(name, size):
@@ -122,8 +124,22 @@ def test_paper_004s_recipes_have_its_settings(recipe, size):
         assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (rate, decay)
         assert config.schedule.power == 0.9
     assert ("pne" in config.loss) == recipe.endswith("_pne")
-    if "pne" in config.loss:  # Released: of Cityscapes.
-        assert (config.model.projection.hidden, config.model.projection.dim) == (512, 256)
+
+
+@pytest.mark.parametrize("size", CROPS)
+@pytest.mark.parametrize("recipe", PNE)
+def test_paper_004s_recipes_have_its_networks(recipe, size):
+    """Crops, the stride of the dilated ResNet (table 5), and the loss behind the bottleneck (sections 3.3, 4.2.2)."""
+    config = recipe_at(recipe, size)
+    assert tuple(config.model.image_size) == CROPS[size]
+    assert config.model.num_classes == 124  # VSPW's; those of other records take their place at the start of a run.
+    if recipe.startswith("deeplabv3"):
+        assert config.model.encoder.output_stride == 8
+    if recipe.endswith("_pne"):
+        projection, pne = config.model.projection, config.loss.pne
+        assert projection.input == "decoder"
+        assert (projection.hidden, projection.dim) == (512, 256)  # Released: of Cityscapes.
+        assert (pne.weight, pne.temperature, pne.form) == (1.3, 1.0, "paper")  # Table 8; equations 8 and 9.
 
 
 @pytest.mark.parametrize("recipe", ["mdp_finetune", *PNE])

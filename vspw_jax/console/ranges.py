@@ -31,6 +31,7 @@ class Range:
       filled: whether there must be one at least.
       rising: whether none may be smaller than the one before it, as of the least and the most.
       is_path: whether it is the path of a file or folder. An empty one would mean the folder that one is in.
+      otherwise: what one does who wants another kind of value, for the message.
     """
 
     kind: type
@@ -42,6 +43,7 @@ class Range:
     filled: bool = False
     rising: bool = False
     is_path: bool = False
+    otherwise: str = ""
 
     def holds(self, value: Any) -> bool:
         """Whether a field may have this value."""
@@ -262,7 +264,11 @@ RANGES: dict[str, Range] = {
     "loss.segmentation.void": TEXT,
     "loss.segmentation.capacity": whole(1, 255),
     "loss.segmentation.averaged_over": TEXT,
-    "loss.segmentation.class_weight": several(number(0)),
+    "loss.segmentation.class_weight": dataclasses.replace(
+        several(number(0)),
+        otherwise="Weights from the training pixels have --config.loss.segmentation.class_weight_from=inverse_log, "
+        "those of a file class_weight_from=FILE.",
+    ),
     "loss.segmentation.class_weight_from": TEXT,
     "loss.nce.weight": number(0),
     "loss.nce.start_step": whole(0),
@@ -416,7 +422,7 @@ def check(name: str, value: Any, allowed: Range) -> None:
     """Raises UserError where a value lies outside of a range; `name` is that of the field or option."""
     if not allowed.holds(value):
         found = "empty" if value == "" else repr(value)
-        raise UserError(f"{name} is {found}: expected {allowed}.")
+        raise UserError(f"{name} is {found}: expected {allowed}. {allowed.otherwise}".rstrip())
 
 
 def check_options(options: argparse.Namespace, allowed: Mapping[str, Range]) -> None:

@@ -1,7 +1,8 @@
 """Known networks that this program does not have, told by their names: some of these are also those of ours.
 
 Sources: open-mmlab/mmsegmentation mmseg/models; huggingface/pytorch-image-models timm/models; huggingface/transformers;
-facebookresearch/MaskFormer mask_former/modeling.
+facebookresearch/MaskFormer mask_former/modeling; OpenGVLab/InternImage
+segmentation/mmseg_custom/models/backbones/intern_image.py.
 """
 
 import dataclasses
@@ -40,6 +41,8 @@ OTHERS = (
     OtherNetwork(RESNET, r"(^|\.)layer1\.0\.conv2\.weight$", r"(^|\.)layer1\.0\.conv3\."),
     OtherNetwork(RESNET, r"(^|\.)stages\.0\.layers\.0\.layer\.1\.convolution\.", r"\.stages\.0\.layers\.0\.layer\.2\."),
     OtherNetwork("ResNeSt", r"(^|\.)layer1\.0\.conv2\.fc1\."),
+    OtherNetwork("InternImage-H", r"(^|\.)levels\.0\.blocks\.0\.res_post_norm1\."),
+    OtherNetwork("InternImage-G", r"\.center_feature_scale_proj_weight$", r"\.res_post_norm1\."),
     OtherNetwork("SegNeXt", r"(^|\.)block1\.0\.attn\.spatial_gating_unit\."),
 )
 

@@ -4,8 +4,8 @@ A new decoder is a subclass in a file of its own and a line in `segmenter.DECODE
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -65,6 +65,9 @@ class Decoder(nnx.Module):
 
     FIELDS: ClassVar[tuple[str, ...]]
     """The fields of its config besides `name`."""
+
+    PUBLISHED: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """As an encoder's. No size of a decoder has a name of its own."""
 
     SEGMENTATION_LOSS: ClassVar[str]
     """The loss that trains it: a key of `tasks.supervised.SEGMENTATION_TERMS`."""

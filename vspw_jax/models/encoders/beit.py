@@ -126,6 +126,10 @@ class BeitEncoder(Encoder):
       UserError: what `check` finds.
     """
 
+    PUBLISHED = {
+        "BEiT-B": dict(dim=768, depth=12, heads=12),
+        "BEiT-L": dict(dim=1024, depth=24, heads=16),
+    }
     BLOCKS: ClassVar[str]
     """Path of the blocks in the encoder. Their variables are stacked along two leading axes."""
 

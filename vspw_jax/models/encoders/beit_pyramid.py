@@ -53,6 +53,10 @@ class BeitPyramid(beit.BeitEncoder):
     """
 
     FIELDS = ("dim", "depth", "heads", "mlp_ratio", "layer_scale", "drop_path", "out_blocks")
+    PUBLISHED = {
+        name: {**size, "out_blocks": beit_pyramid_rows.published_out_blocks(size["depth"])}
+        for name, size in beit.BeitEncoder.PUBLISHED.items()
+    }
     BLOCKS = "blocks"
     STACKED = {"blocks": 2}
     TORCH_NAMES = beit_pyramid_rows.NAMES

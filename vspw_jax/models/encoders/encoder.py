@@ -5,7 +5,8 @@ sharding rules and the checks of a recipe ask the class, so none of them knows a
 """
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,9 @@ class Encoder(nnx.Module):
 
     FIELDS: ClassVar[tuple[str, ...]]
     """The fields of its config besides `name`."""
+
+    PUBLISHED: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The published sizes by their names: the fields of its config in which they differ from one another."""
 
     STACKED: ClassVar[dict[str, int]] = {}
     """Paths in the encoder of variables that are stacked for a scan, and the number of leading axes that are stacked.

@@ -74,6 +74,10 @@ class Eva(beit_pyramid.BeitPyramid):
     """
 
     FIELDS = ("dim", "depth", "heads", "hidden", "pretrained_side", "drop_path", "out_blocks")
+    PUBLISHED = {
+        "EVA-02-B": dict(dim=768, depth=12, heads=12, hidden=2048, out_blocks=(4, 6, 8, 12)),
+        "EVA-02-L": dict(dim=1024, depth=24, heads=16, hidden=2730, out_blocks=(8, 12, 16, 24)),
+    }
     NO_DECAY = r"(^|/)[qv]_bias$"
     """The attention's biases. The source means to spare positions and class token too, but its check misses their names
     under `backbone.`, as that of BEiT's code does."""

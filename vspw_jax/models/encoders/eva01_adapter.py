@@ -27,6 +27,7 @@ class Eva01Adapter(vit_adapter.ViTAdapter):
     """
 
     FIELDS = (*vit_adapter.ViTAdapter.FIELDS, "relative_positions")
+    PUBLISHED = {"EVA-01-g": dict(dim=1408, depth=40, heads=16)}
     TORCH_NAMES = eva01_adapter_rows.NAMES
 
     @classmethod

@@ -36,8 +36,8 @@ def with_positions(rows: Rows) -> Rows:
     return all_rows
 
 
-def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
-    """In BAAI's files of segmentation networks."""
+def alone_sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
+    """In BAAI's and timm's files of an EVA-01 without the adapter."""
     first, side = f"{theirs}blocks.0", side_of(shapes, theirs)
     table = f"{first}.attn.{beit_rows.TABLE}"
     dim, is_relative = shapes.size(f"{theirs}cls_token", 2), table in shapes.tensors
@@ -51,14 +51,23 @@ def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
         drop_path=0.5,
         relative_positions=is_relative,
     )
-    adapter, assumed = vit_adapter_rows.adapter_sizes(shapes, theirs, dim)
-    assumed = [*([] if is_relative else [f"{heads} heads"]), *assumed, "stochastic depth 0.5 in training"]
-    return EncoderSizes(fields | adapter, (PATCH * side, PATCH * side), assumed)
+    assumed = [*([] if is_relative else [f"{heads} heads"]), "stochastic depth 0.5 in training"]
+    return EncoderSizes(fields, (PATCH * side, PATCH * side), assumed)
 
 
+def sizes(shapes: Shapes, theirs: str) -> EncoderSizes:
+    """In BAAI's files of segmentation networks."""
+    fields, image_size, assumed = alone_sizes(shapes, theirs)
+    adapter, more = vit_adapter_rows.adapter_sizes(shapes, theirs, fields["dim"])
+    return EncoderSizes(fields | adapter, image_size, assumed + more)
+
+
+TOLD = ("dim", "depth", "mlp_ratio", "relative_positions")
 BAAI = Names(
     ("pos_embed",),
     with_positions(beit_rows.unilm(vit_adapter_rows.places)),
+    alone_sizes,
+    TOLD,
     whole=False,
     left_out=beit_rows.PRETRAINING_LEFT_OUT | beit_rows.INDEX_LEFT_OUT,
 )
@@ -80,7 +89,7 @@ NAMES: EncoderNames = {
         ("pos_embed",),
         with_positions(vit_adapter_rows.mmseg),
         sizes,
-        ("dim", "depth", "mlp_ratio", "relative_positions", *vit_adapter_rows.ADAPTER_TOLD),
+        (*TOLD, *vit_adapter_rows.ADAPTER_TOLD),
         left_out=beit_rows.INDEX_LEFT_OUT,
     ),
     "baai_eva01": BAAI,

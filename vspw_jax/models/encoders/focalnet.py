@@ -106,6 +106,10 @@ class Embedding(nnx.Module):
         return self.norm(self.proj(jnp.pad(x_NHWC, ((0, 0), (0, bottom), (0, right), (0, 0)))))
 
 
+OF_SMALL = dict(overlaps=False, post_norm=False, layer_scale=0.0, normalize_modulator=False)
+OF_LARGE = dict(dim=192, depths=(2, 2, 18, 2), overlaps=True, post_norm=True, layer_scale=1e-4)
+
+
 class FocalNet(Encoder):
     """FocalNet: image to four maps of width `dim`, 2, 4 and 8 times `dim` at 1/4, 1/8, 1/16, 1/32, each through a norm.
 
@@ -125,6 +129,17 @@ class FocalNet(Encoder):
         *("dim", "depths", "levels", "window", "overlaps", "post_norm", "layer_scale", "modulation_norm"),
         *("normalize_modulator", "mlp_ratio", "drop_path"),
     )
+    # L: classification/configs/focalnet_large_fl{3,4}.yaml. The others' window is another in segmentation networks.
+    PUBLISHED = {
+        "FocalNet-T (SRF)": dict(dim=96, depths=(2, 2, 6, 2), levels=2, **OF_SMALL),
+        "FocalNet-T (LRF)": dict(dim=96, depths=(2, 2, 6, 2), levels=3, **OF_SMALL),
+        "FocalNet-S (SRF)": dict(dim=96, depths=(2, 2, 18, 2), levels=2, **OF_SMALL),
+        "FocalNet-S (LRF)": dict(dim=96, depths=(2, 2, 18, 2), levels=3, **OF_SMALL),
+        "FocalNet-B (SRF)": dict(dim=128, depths=(2, 2, 18, 2), levels=2, **OF_SMALL),
+        "FocalNet-B (LRF)": dict(dim=128, depths=(2, 2, 18, 2), levels=3, **OF_SMALL),
+        "FocalNet-L (FL3)": dict(levels=3, window=5, normalize_modulator=False, **OF_LARGE),
+        "FocalNet-L (FL4)": dict(levels=4, window=3, normalize_modulator=True, **OF_LARGE),
+    }
     STACKED = {f"stages/{stage}": 1 for stage in range(STAGES)}
     NO_DECAY = r"(^|/)gamma_[12]$"
     TORCH_NAMES = focalnet_rows.NAMES

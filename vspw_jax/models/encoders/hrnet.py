@@ -151,6 +151,11 @@ class HRNet(Encoder):
     """
 
     FIELDS = ("width", "stem_width", "bottleneck_width", "bottlenecks", "modules", "blocks", "upsampling")
+    PUBLISHED = {
+        "HRNetV2-W18": dict(width=18, modules=(1, 4, 3), blocks=4),
+        "HRNetV2-W32": dict(width=32, modules=(1, 4, 3), blocks=4),
+        "HRNetV2-W48": dict(width=48, modules=(1, 4, 3), blocks=4),
+    }
     STACKED = {
         "bottlenecks/rest": 1,
         **{f"stages/{stage}": 1 for stage in range(BRANCHES - 1)},

@@ -147,6 +147,6 @@ NAMES: EncoderNames = {
     for naming, upsamplings in (("mmseg", {"bilinear": False}), ("hrnet", {"aligned": True, "once": False}))
 } | {
     # The upsampling is not told by such a file, and any is trained from it.
-    "hrnet_alone": Names(MARKS, hrnet, whole=False, left_out=LEFT_OUT),
+    "hrnet_alone": Names(MARKS, hrnet, functools.partial(sizes, naming="mmseg"), TOLD, whole=False, left_out=LEFT_OUT),
     "timm": Names((), hrnet, whole=False, left_out=LEFT_OUT),
 }

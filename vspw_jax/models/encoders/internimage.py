@@ -69,6 +69,13 @@ class InternImage(Encoder):
     """
 
     FIELDS = ("dim", "depths", "group_width", "post_norm", "layer_scale", "reach", "mlp_ratio", "drop_path")
+    PUBLISHED = {
+        "InternImage-T": dict(dim=64, depths=(4, 4, 18, 4), post_norm=False, reach=1.0),
+        "InternImage-S": dict(dim=80, depths=(4, 4, 21, 4), post_norm=True, reach=1.0),
+        "InternImage-B": dict(dim=112, depths=(4, 4, 21, 4), post_norm=True, reach=1.0),
+        "InternImage-L": dict(dim=160, depths=(5, 5, 22, 5), post_norm=True, reach=2.0),
+        "InternImage-XL": dict(dim=192, depths=(5, 5, 24, 5), post_norm=True, reach=2.0),
+    }
     STACKED = {f"stages/{stage}": 1 for stage in range(STAGES)}
     NO_DECAY = r"(^|/)gamma_[12]$"
     TORCH_NAMES = internimage_rows.NAMES

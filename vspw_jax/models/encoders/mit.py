@@ -156,6 +156,14 @@ class MiT(Encoder):
     """
 
     FIELDS = ("dims", "depths", "head_dim", "reductions", "mlp_ratio", "epsilons", "drop_path")
+    PUBLISHED = {
+        "MiT-B0": dict(dims=(32, 64, 160, 256), depths=(2, 2, 2, 2), head_dim=32),
+        "MiT-B1": dict(dims=(64, 128, 320, 512), depths=(2, 2, 2, 2), head_dim=64),
+        "MiT-B2": dict(dims=(64, 128, 320, 512), depths=(3, 4, 6, 3), head_dim=64),
+        "MiT-B3": dict(dims=(64, 128, 320, 512), depths=(3, 4, 18, 3), head_dim=64),
+        "MiT-B4": dict(dims=(64, 128, 320, 512), depths=(3, 8, 27, 3), head_dim=64),
+        "MiT-B5": dict(dims=(64, 128, 320, 512), depths=(3, 6, 40, 3), head_dim=64),
+    }
     STACKED = {f"stages/{stage}/blocks": 1 for stage in range(STAGES)}
     TORCH_NAMES = mit_rows.NAMES
 

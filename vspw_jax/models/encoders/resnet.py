@@ -116,6 +116,11 @@ class ResNet(Encoder):
     """
 
     FIELDS = ("stem", "width", "depths", "output_stride")
+    PUBLISHED = {
+        "ResNet-50": dict(width=64, depths=(3, 4, 6, 3)),
+        "ResNet-101": dict(width=64, depths=(3, 4, 23, 3)),
+        "ResNet-152": dict(width=64, depths=(3, 8, 36, 3)),
+    }
     STACKED = {f"stages/{stage}/rest": 1 for stage in range(STAGES)}
     TORCH_NAMES = resnet_rows.NAMES
 

@@ -93,6 +93,15 @@ class Swin(Encoder):
     """
 
     FIELDS = ("dim", "depths", "head_dim", "window", "mlp_ratio", "drop_path")
+    PUBLISHED = {
+        "Swin-T": dict(dim=96, depths=(2, 2, 6, 2), window=7),
+        "Swin-S": dict(dim=96, depths=(2, 2, 18, 2), window=7),
+        "Swin-B": dict(dim=128, depths=(2, 2, 18, 2), window=7),
+        "Swin-L": dict(dim=192, depths=(2, 2, 18, 2), window=7),
+        # Of images of 384 pixels.
+        "Swin-B with windows of 12": dict(dim=128, depths=(2, 2, 18, 2), window=12),
+        "Swin-L with windows of 12": dict(dim=192, depths=(2, 2, 18, 2), window=12),
+    }
     STACKED = {f"stages/{stage}": 1 for stage in range(STAGES)}
     NO_DECAY = r"(^|/)relative_position_bias_table$"
     TORCH_NAMES = swin_rows.NAMES
