@@ -162,6 +162,7 @@ def _set(flag: str, value: str) -> None:
 def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Trains, then does what `config.run.afterwards` names; asked to stop, it does with all of training saved."""
     check_folder(workdir, "--workdir=DIR")
+    checks.check_start(config, workdir)
     generate.for_recipe(config)
     reports = [f"Curves and pictures: tensorboard --logdir={workdir}"]
     with preemption.StopRequest() as stop:

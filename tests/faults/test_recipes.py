@@ -100,6 +100,29 @@ def test_a_wrong_flag(refused, tiny_flags, tmp_path, arguments, parts):
     assert not (tmp_path / "runs").exists()
 
 
+BEFORE_DRAWING = {
+    "epoch": (["--config.data.epoch=day"], ["data.epoch is 'day'", "frame, video"]),
+    "devices": (["--config.sharding.fsdp=3"], ["sharding.fsdp is 3", "--config.sharding.fsdp=1"]),
+    "nothing to train on": (["--config.data.generate.train=0"], ["data.generate.train is 0", "from 1 to"]),
+    "beginning": (["--config.init_from=gone.pth"], ["init_from is 'gone.pth'", "there is none of that name"]),
+    "split": (["--config.data.eval_split=dev"], ["data.eval_split is 'dev'", "train, val"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "parts"), BEFORE_DRAWING.values(), ids=BEFORE_DRAWING.keys())
+def test_a_demo_is_refused_before_its_data_is_drawn(refused, tiny_flags, tmp_path, monkeypatch, arguments, parts):
+    monkeypatch.chdir(tmp_path)
+    flags = [flag for flag in tiny_flags if not flag.startswith("--config.data.records=")]
+    refused(parts, *flags, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_to_evaluate_that_there_is_not_leaves_no_workdir(refused, tiny_flags, tmp_path):
+    parts = ["no split 'dev'", "test, train, val"]
+    refused(parts, *tiny_flags, "--config.data.eval_split=dev", f"--workdir={tmp_path / 'runs' / 'run'}")
+    assert not (tmp_path / "runs").exists()
+
+
 OWN = {
     "text": ["mine.py cannot be used (SyntaxError)", "mine.py, line 2"],
     "unfinished": ["mine.py cannot be used (SyntaxError)", "never closed", "mine.py, line 2"],

@@ -126,7 +126,6 @@ class Pictures:
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh, classes: ClassList) -> None:
         self._mesh, self._frames = mesh, split_of(config.data)
-        self._frames.check_truth()  # Sooner than the evaluation that follows.
         part = class_union.part_for(classes, self._frames.classes, self._frames.path)
         outputs = part.numbers if part else None
         config = config.copy_and_resolve_references().unlock()
