@@ -132,7 +132,7 @@ SECTION = Section(
     {
         "An output or a workdir that cannot be written": "A full and a read-only disk, which must be mounted: "
         "`tests/faults/test_outputs.py` does it.",
-        "Ctrl-C": "In the midst of a command: the moment hangs on the machine. `tests/faults/test_signals.py` and the "
-        "tests of the commands do it.",
+        "Ctrl-C": "In the midst of a command: the moment hangs on the machine. `tests/console/test_starting.py` does "
+        "it.",
     },
 )
