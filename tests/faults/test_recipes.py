@@ -80,12 +80,11 @@ BAD_FLAGS = {
         ["--mode=inspect does not read --output", "--mode=export"],
     ),
     "naming of another mode": (["--mode=predict", "--naming=mmseg"], ["--mode=predict does not read --naming"]),
-    "opacity of another mode": (["--mode=evaluate", "--opacity=0.3"], ["--mode=evaluate does not read --opacity"]),
     "status of another mode": (
         ["--mode=inspect", "--stopped_status=75"],
         ["--mode=inspect does not read --stopped_status", "--mode=train and --mode=evaluate and --mode=predict"],
     ),
-    "opacity": (["--mode=predict", "--opacity=nan"], ["--opacity=nan", "expected a number from 0 to 1"]),
+    "opacity": (["--config.evaluate.opacity=nan"], ["evaluate.opacity is nan", "expected a number from 0 to 1"]),
     "empty input": (["--mode=predict", "--input="], ["--input is empty"]),
     "inspected": (["--config.optimizer.name=lion", "--mode=inspect"], ["optimizer.name is 'lion'", "adamw, sgd"]),
     "capacity": (["--config.loss.segmentation.capacity=2"], ["room for 2", "--config.loss.segmentation.capacity="]),

@@ -355,6 +355,7 @@ RANGES: dict[str, Range] = {
     "evaluate.stages": whole(0, 100),
     "evaluate.save_scores": FLAG,
     "evaluate.top_classes": whole(0, 255),  # 0: all.
+    "evaluate.opacity": SHARE,
     "run.log_every": whole(1),
     "run.save_every": whole(1),
     "run.save_in_background": FLAG,
