@@ -69,7 +69,7 @@ def test_a_split_without_masks_is_predicted_for_an_entry(tiny_config, tmp_path, 
     assert not (tmp_path / "evaluation.json").exists()
     entry = evaluate.predictions_folder(tiny_config, tmp_path)
     submission.main([f"--check={entry}", f"--data={tiny_config.data.records}", "--split=test"])
-    assert "is whole: 1 videos, 10 frames" in capsys.readouterr().out
+    assert "is whole: 1 video, 10 frames" in capsys.readouterr().out
 
 
 def test_weights_of_unfinished_training_and_what_they_began_without(tiny_config, tmp_path, monkeypatch):
