@@ -70,7 +70,7 @@ def _draw(
 
 
 def _draw_vspw(output: pathlib.Path | str, options: argparse.Namespace | ConfigDict) -> None:
-    videos = {split: getattr(options, split, 0) for split in ("train", "val", "test")}
+    videos = {split: getattr(options, split, 0) for split in SPLITS}
     videos = {split: count for split, count in videos.items() if count}
     size = (options.frames, options.height, options.width)
     rest = (options.seed, options.colours, options.train_frames)
@@ -85,6 +85,8 @@ def _draw_coco_stuff(output: pathlib.Path | str, options: argparse.Namespace | C
         output, options, lambda folder: layouts.write_coco_stuff(folder, images, *size, options.seed, options.colours)
     )
 
+
+SPLITS = ("train", "val", "test")
 
 LAYOUTS: dict[str, tuple[Callable, Callable]] = {
     "vspw": (_draw_vspw, vspw.convert),
@@ -141,8 +143,18 @@ def for_recipe(config: ConfigDict) -> None:
         for data in (config.data, *config.data.mixture.values()):
             if mixture.is_drawn(data):
                 if not records.exist(data.records):
+                    _check_split(data)
                     _make(data.generate)
                 _check_drawing(data.generate)
+
+
+def _check_split(data: ConfigDict) -> None:
+    """Raises UserError where a recipe evaluates a split that it does not draw."""
+    drawn = [split for split in SPLITS if data.generate.get(split)]
+    if "eval_split" in data and data.eval_split not in drawn:
+        raise UserError(
+            f"data.eval_split is {data.eval_split!r}: expected one of {', '.join(drawn)}, which this recipe draws."
+        )
 
 
 def _make(options: ConfigDict) -> None:

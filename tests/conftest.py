@@ -302,7 +302,7 @@ def command_line(monkeypatch, capfd, compile_cache):
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
-        for name in ("config", "workdir", "mode", "input", "output", "side_by_side", "opacity", "naming"):
+        for name in ("config", "workdir", "mode", "input", "output", "side_by_side", "naming"):
             flags.FLAGS[name].unparse()
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:

@@ -48,7 +48,7 @@ def test_a_zip_is_the_same_every_time_and_whole(predicted, generated_vspw, tmp_p
         (video,) = open_truth(generated_vspw, "test").videos
         assert archive.namelist() == [f"{video.name}/{frame}.png" for frame in video.frames]
     check(tmp_path / "a.zip", generated_vspw)
-    assert "is whole: 1 videos, 10 frames" in capsys.readouterr().out
+    assert "is whole: 1 video, 10 frames" in capsys.readouterr().out
 
 
 def test_a_folder_is_an_entry_too(predicted, generated_vspw, tmp_path, capsys):
@@ -154,7 +154,7 @@ def members(folder, inside=""):
 @pytest.mark.parametrize("inside", ["", "entry/"])
 def test_a_zip_of_windows_is_read(predicted, generated_vspw, tmp_path, capsys, inside):
     check(archives.windows_zip(tmp_path / "a.zip", members(predicted, inside)), generated_vspw)
-    assert "is whole: 1 videos, 10 frames" in capsys.readouterr().out
+    assert "is whole: 1 video, 10 frames" in capsys.readouterr().out
     with pytest.raises(UserError, match="leads out of the archive"):
         check(archives.windows_zip(tmp_path / "b.zip", [*members(predicted), ("../out.png", b"x")]), generated_vspw)
 

@@ -16,7 +16,6 @@ Every field of a recipe can be set: --config.train.steps=100. The same command r
 """
 
 import collections
-import math
 import pathlib
 import re
 import sys
@@ -37,7 +36,7 @@ from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
 from vspw_jax.files import ownership
 from vspw_jax.files.writable import check_folder
-from vspw_jax.inference import overlay, sources
+from vspw_jax.inference import sources
 from vspw_jax.inference.predict import predict_source
 from vspw_jax.inference.predictor import Predictor
 from vspw_jax.inspection import report
@@ -67,10 +66,6 @@ _OUTPUT = flags.DEFINE_string(
     "export: file to write, .pth or .safetensors.",
 )
 _SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "predict: also a video of frame and overlay side by side.")
-_OPACITY = flags.DEFINE_float(
-    "opacity", overlay.OPACITY, "predict: of the classes' colours over the frame, 0 to 1.", lower_bound=0, upper_bound=1
-)
-flags.register_validator("opacity", math.isfinite, "expected a number from 0 to 1")  # Bounds let "nan" pass.
 _NAMING = flags.DEFINE_enum(
     "naming",
     "mmseg",
@@ -109,7 +104,6 @@ READ_BY = {
     "input": ("predict", "replay"),
     "output": ("predict", "export"),
     "side_by_side": ("predict",),
-    "opacity": ("predict",),
     "naming": ("export",),
     "stopped_status": SHARED,
 }
@@ -167,6 +161,7 @@ def _set(flag: str, value: str) -> None:
 def run_train(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     """Trains, then does what `config.run.afterwards` names; asked to stop, it does with all of training saved."""
     check_folder(workdir, "--workdir=DIR")
+    checks.check_start(config, workdir)
     generate.for_recipe(config)
     reports = [f"Curves and pictures: tensorboard --logdir={workdir}"]
     with preemption.StopRequest() as stop:
@@ -221,12 +216,12 @@ def prediction_output(
     return workdir / "predictions" / (source.name if step is None else f"{source.name}-{step}")
 
 
-def predict_one(predictor: Predictor, source: sources.Source, output: pathlib.Path) -> list[str]:
+def predict_one(predictor: Predictor, source: sources.Source, output: pathlib.Path, opacity: float) -> list[str]:
     """Predicts a video into a folder that no other program writes; what to report of it."""
     mirrors.bring(output)
     try:
         with ownership.owned(output, OUTPUT_FLAG):
-            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=_OPACITY.value)
+            predicted = predict_source(predictor, source, output, _SIDE_BY_SIDE.value, opacity=opacity)
     except KeyboardInterrupt:
         print(f"\nInterrupted; what is done stays in {output}. The same command goes on from there.", file=sys.stderr)
         sys.exit(starting.INTERRUPTED)
@@ -251,7 +246,12 @@ def run_predict(config: ConfigDict, workdir: pathlib.Path) -> list[str]:
     if len(found) < jax.process_count():
         print(f"A video is predicted by one process: {jax.process_count() - len(found)} of them have none.", flush=True)
     made = {
-        source.name: predict_one(predictor, source, prediction_output(workdir, predictor, source, len(found) > 1))
+        source.name: predict_one(
+            predictor,
+            source,
+            prediction_output(workdir, predictor, source, len(found) > 1),
+            config.evaluate.opacity,
+        )
         for source in shares.share(found, jax.process_count(), jax.process_index())
     }
     reports = collections.ChainMap(*processes.gathered(made))

@@ -21,7 +21,7 @@ import numpy as np
 
 from vspw_jax.buckets import arguments
 from vspw_jax.classes import vspw
-from vspw_jax.console.errors import UserError, listed, run_program
+from vspw_jax.console.errors import UserError, counted, listed, run_program
 from vspw_jax.console.progress import progress
 from vspw_jax.files import mask_png, sources
 from vspw_jax.files.whole_files import whole_file
@@ -208,15 +208,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--predictions=DIR and --output=X.zip go together; --check=X.zip needs neither.")
     data = truth.open_truth(options.data, options.split)
     frames = sum(len(video.frames) for video in data.videos)
+    size = f"{counted(len(data.videos), 'video')}, {counted(frames, 'frame')}"
     if options.check:
         if options.masks_are != predictions.TRAIN_IDS:
             raise UserError("An entry holds train ids: --masks-are goes with --predictions alone.")
         _, prefix = check(options.check, data)
         inside = f" Its videos are in the folder {prefix} of it; the devkit has them at the top." if prefix else ""
-        print(f"{options.check} is whole: {len(data.videos)} videos, {frames} frames.{inside}")
+        print(f"{options.check} is whole: {size}.{inside}")
     else:
         write(options.predictions, data, options.output, options.masks_are)
-        print(f"Wrote {options.output}: {len(data.videos)} videos, {frames} frames.")
+        print(f"Wrote {options.output}: {size}.")
 
 
 if __name__ == "__main__":

@@ -101,12 +101,19 @@ def owned_output(folder):
     return workdirs.owned_by_a_process(folder / "out")
 
 
+def unpadded_predictions(folder):
+    video()(folder)
+    places.write_predictions(folder)
+
+
 def film(name, change=lambda path: path, **options):
     return lambda folder: change(films.film(folder / name, films.noise(30), **options))
 
 
+JPEG = frames.encoded("JPEG")
 HALF = frames.half_with_end(frames.encoded("JPEG"))
 HALF_PNG = frames.half_png_with_end(frames.encoded("PNG"))
+OWN_EXPORT = f"{MAIN} --workdir=runs/a --mode=export --output=back.pth"
 OF_NEW = "--config.data.records=new"
 
 SECTION = Section(
@@ -115,6 +122,7 @@ SECTION = Section(
         "Frames whose numbers have no zeros in front": (
             Case("1.jpg, 2.jpg, 10.jpg, predicted", f"{PREDICT}clip", clip()),
             Case("The same, converted", CONVERT, video()),
+            Case("The same, scored", METRICS, unpadded_predictions),
             Case("1.jpg and 01.jpg", CONVERT, video("1.jpg", "01.jpg")),
             Case("Names of several kinds", f"{PREDICT}clip", clip("take_1.jpg", "take_2.jpg", "frame_3.jpg")),
             Case("Decimals of several lengths", f"{PREDICT}clip", clip("1.5.jpg", "1.25.jpg", "1.75.jpg")),
@@ -124,6 +132,7 @@ SECTION = Section(
             Case("Converted, in a split without masks", CONVERT, mixed_video),
             Case("A folder with a frame's name", f"{PREDICT}clip", clip_with_folder),
             Case("A cover beside the folders of VSPW", f"{PREDICT}video", with_cover),
+            Case("1.JPG, 2.JPG, 10.JPG with masks", CONVERT, video("1.JPG", "2.JPG", "10.JPG", split="train")),
             Case("A film among pictures", f"{PREDICT}clip", picture_beside_film),
             Case("A pattern that matches frames of two videos", f"{PREDICT}'clips/*/*.jpg'", two_clips),
             Case("A pattern that matches folders and files", f"{PREDICT}'clips/*'", clip_and_file),
@@ -134,13 +143,23 @@ SECTION = Section(
             Case("A PNG of whole chunks, predicted", f"{PREDICT}clip", with_frame(HALF_PNG)),
             Case("The same, converted", CONVERT, with_video_frame(HALF_PNG)),
             Case("A TIFF", f"{PREDICT}clip", with_frame(frames.half_tiff())),
+            Case("A JPEG without its end marker", CONVERT, with_video_frame(JPEG[: -len(frames.END)])),
+            Case("A JPEG without its last 20 bytes", CONVERT, with_video_frame(frames.without_last_bytes(JPEG, 20))),
+            Case(
+                "A progressive JPEG of one scan",
+                CONVERT,
+                with_video_frame(frames.first_scan_with_end(frames.encoded("JPEG", progressive=True))),
+            ),
         ),
         "Masks and predictions of other depths and modes": (
             Case("A mask of 1 bit", CONVERT, with_mask(masks.png(ONES, bits=1))),
             Case("A mask of 2 bits with a palette", CONVERT, with_mask(masks.png(ONES, masks.PALETTE, 2))),
+            Case("A mask of 4 bits, interlaced", CONVERT, with_mask(masks.png(ONES, bits=4, interlaced=True))),
             Case("A mask of 16 bits whose ids fit into 8", CONVERT, with_mask(masks.png(ONES, bits=16))),
             Case("A mask of 16 bits whose ids do not", CONVERT, with_mask(masks.png(300 * ONES, bits=16))),
             Case("A mask of RGB with equal channels", CONVERT, with_mask(masks.png(ONES, masks.RGB))),
+            Case("A mask of grey and alpha", CONVERT, with_mask(masks.png(ONES, masks.GREY_ALPHA))),
+            Case("A mask of RGB with colours", CONVERT, with_mask(frames.encoded("PNG"))),
             Case("A mask with transparent pixels", CONVERT, with_mask(masks.png(ONES, masks.RGBA, alpha=0))),
             Case("An animation", CONVERT, with_mask(masks.animation())),
             Case("A JPEG in a mask's place", CONVERT, with_mask(frames.encoded("JPEG"))),
@@ -151,6 +170,7 @@ SECTION = Section(
                 "A prediction of 16 bits whose ids do not fit", METRICS, with_prediction(masks.png(300 * ONES, bits=16))
             ),
             Case("A JPEG in a prediction's place", METRICS, with_prediction(frames.encoded("JPEG"))),
+            Case("A WebP in a prediction's place", METRICS, with_prediction(frames.encoded("WEBP"))),
         ),
         "Weights that hold NaN": (
             Case("Exported", f"{stock.EXPORT}nan.pth", places.write_nan),
@@ -159,6 +179,8 @@ SECTION = Section(
         "An init_from, or a flag, that would not be read": (
             Case("Another file, where the workdir has a checkpoint", f"{PREDICT}video --config.init_from=net.pth"),
             Case("A missing file there", f"{EVALUATE} --config.init_from=missing.pth"),
+            Case("Another file, exported", f"{OWN_EXPORT} --config.init_from=net.pth"),
+            Case("Another file, trained on", f"{MAIN} --workdir=runs/a --config.init_from=net.pth"),
             Case("--input with evaluate", f"{EVALUATE} --input=video"),
             Case("--output with train", f"{TRAIN} --output=out"),
         ),
@@ -212,7 +234,8 @@ SECTION = Section(
         ),
     },
     {
+        "Weights that hold NaN": "NaN in the scores of an ensemble: `tests/inference/test_scores.py` does it.",
         "Two runs on one workdir": "An owner on another host, for whom a second waits 90 s: "
-        "`tests/files/test_ownership.py` does it."
+        "`tests/files/test_ownership.py` does it.",
     },
 )

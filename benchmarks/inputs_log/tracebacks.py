@@ -5,7 +5,7 @@ import numpy as np
 from benchmarks.inputs_log import places
 from benchmarks.inputs_log.case import CONVERT, EVALUATE, MAIN, METRICS, PREDICT, TRAIN, Case, Section, of_flags
 from benchmarks.inputs_log.silent import clip
-from tests.inputs import frames, lists, masks, recipes, workdirs
+from tests.inputs import films, frames, lists, masks, recipes, workdirs
 
 
 def recipe(kind):
@@ -56,6 +56,15 @@ def dead_link(folder):
     (folder / "clip" / "3.jpg").symlink_to("gone.jpg")
 
 
+def converted(*names):
+    """Frames of a video of the test split."""
+    return lambda folder: frames.vspw_video(folder / "video", "test", names, masks=False) / "origin"
+
+
+def converted_dead_link(folder):
+    (converted("1.jpg")(folder) / "2.jpg").symlink_to("gone.jpg")
+
+
 SECTION = Section(
     "Where tracebacks once were",
     {
@@ -94,6 +103,7 @@ SECTION = Section(
         "An output or a workdir that cannot be written": (
             Case("A prediction into a file", f"{PREDICT}video", written("out")),
             Case("A workdir that is a file", f"{TRAIN} --mode=evaluate", written("runs/b")),
+            Case("The same, predicted", f"{TRAIN} --mode=predict --input=video", written("runs/b")),
             Case("Scores into a folder", METRICS, lambda folder: (folder / "scores.json").mkdir()),
         ),
         "A video whose frames change their size": (
@@ -112,11 +122,19 @@ SECTION = Section(
                 f"{PREDICT}clip",
                 lambda folder: frames.write(folder / "clip", ["1.jpg"], size=(8000, 32)),
             ),
+            Case(
+                "A film of 8000 columns",
+                f"{PREDICT}a.mkv",
+                lambda folder: films.film(folder / "a.mkv", films.noise(2, (32, 8000))),
+            ),
         ),
         "Dead links, long names and names that are no UTF-8": (
             Case("A link to nowhere", f"{PREDICT}clip", dead_link),
             Case("A name of 250 bytes", f"{PREDICT}clip", clip("x" * 246 + ".jpg")),
             Case("A name that is no UTF-8", f"{PREDICT}clip", clip("\udcff1.jpg")),
+            Case("A link to nowhere, converted", CONVERT, converted_dead_link),
+            Case("A name of 250 bytes, converted", CONVERT, converted("x" * 246 + ".jpg")),
+            Case("A name that is no UTF-8, converted", CONVERT, converted("\udcff1.jpg")),
         ),
         "Ctrl-C": (Case("While a program starts", f"timeout --preserve-status --signal=INT 1 {EVALUATE}"),),
         "A pipe that is closed": (
@@ -132,7 +150,7 @@ SECTION = Section(
     {
         "An output or a workdir that cannot be written": "A full and a read-only disk, which must be mounted: "
         "`tests/faults/test_outputs.py` does it.",
-        "Ctrl-C": "In the midst of a command: the moment hangs on the machine. `tests/faults/test_signals.py` and the "
-        "tests of the commands do it.",
+        "Ctrl-C": "In the midst of a command: the moment hangs on the machine. `tests/console/test_starting.py` does "
+        "it.",
     },
 )

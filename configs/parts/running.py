@@ -28,6 +28,7 @@ def evaluate(stride: tuple[int, int], double_softmax: bool) -> ConfigDict:
     options.flow_weight = 0.0
     options.save_scores = False  # Whether evaluating and predicting keep scores, for vspw_jax.ensemble.
     options.top_classes = 0  # Of each pixel, so many in saved scores; 0 is all.
+    options.opacity = 0.5  # Of the classes' colours over the frame in pictures and films; 0 shows the frame alone.
     return options
 
 

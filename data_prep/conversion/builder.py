@@ -35,7 +35,7 @@ from data_prep.conversion.frames import Form, Frame
 from data_prep.conversion.units import Result, Unit
 from vspw_jax.buckets import mirrors
 from vspw_jax.classes import label_maps
-from vspw_jax.console.errors import UserError
+from vspw_jax.console.errors import UserError, counted
 from vspw_jax.console.progress import progress
 from vspw_jax.data import class_pixels, records
 from vspw_jax.files import ownership
@@ -184,7 +184,7 @@ class Builder(dataset_builder.FileReaderBuilder, skip_registration=True):  # typ
         if len(self.bad) > self.max_bad:
             listed = "\n".join(f"  {line}" for line in self.bad)
             raise UserError(
-                f"{len(self.bad)} bad frames, {self.max_bad} allowed:\n{listed}\n"
+                f"{counted(len(self.bad), 'bad frame')}, {self.max_bad} allowed:\n{listed}\n"
                 "Mend them, or leave bad frames out with --max-bad=N; the same command goes on from here."
             )
 

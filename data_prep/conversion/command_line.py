@@ -15,7 +15,7 @@ from data_prep.conversion.builder import Builder
 from vspw_jax.buckets import addresses, arguments
 from vspw_jax.classes import label_maps
 from vspw_jax.console import ranges
-from vspw_jax.console.errors import UserError, listed, warn
+from vspw_jax.console.errors import UserError, counted, listed, warn
 from vspw_jax.data import class_pixels, records
 from vspw_jax.files.sources import Source
 
@@ -146,7 +146,7 @@ def report(output: pathlib.Path | str, bad: Iterable[str], fits: Sequence[str] =
             shown_classes(labels, class_pixels.load(records.find(output), split, frames), split)
             continue
         if labels.dataset == "vspw":
-            print(f"{split}: {len(videos)} videos, {frames} frames")
+            print(f"{split}: {counted(len(videos), 'video')}, {counted(frames, 'frame')}")
             continue
         pixels_N256 = class_pixels.load(records.find(output), split, frames)
         kept = class_pixels.count_kept(pixels_N256, labels.lookup(fits), labels.labelled, PUBLISHED_SHARE)

@@ -94,6 +94,11 @@ COMMANDS = {
     "metrics": (["vspw_jax.metrics", "--predictions=none", "--data={vspw}"], "val.txt"),
     "verify": (["data_prep.verify", "--records={records}"], "metadata.json"),
     "inspect": (["vspw_jax.main", "--config=configs/nce.py:demo", "--mode=inspect"], "configs/nce.py"),
+    "evaluate": (
+        ["vspw_jax.main", "--config=configs/nce.py:demo", "--config.data.records={records}", "--mode=evaluate"]
+        + ["--workdir={folder}/run"],
+        "metadata.json",
+    ),
 }
 """With their options, and a file that each opens when all is imported."""
 
@@ -104,7 +109,7 @@ def test_ctrl_c_early_in_a_command(tmp_path, monkeypatch, generated_vspw, genera
     monkeypatch.chdir(REPOSITORY)
     event, name = ("import", "numpy") if moment == "importing" else ("open", file)
     (tmp_path / "sitecustomize.py").write_text(PAUSE.format(event=event, name=name))
-    options = [option.format(vspw=generated_vspw, records=generated_records) for option in command]
+    options = [option.format(vspw=generated_vspw, records=generated_records, folder=tmp_path) for option in command]
     assert interrupted(popen([sys.executable, "-m", *options], tmp_path)) == (130, "\nInterrupted.\n")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from configs import nce
+from configs import multi_dataset, nce
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import clips
 from vspw_jax.data.records import Video
@@ -69,6 +69,14 @@ def test_what_makes_no_clip_is_refused(fields, says):
     config = nce.get_config("demo").data
     config.update(fields)
     with pytest.raises(UserError, match=says):
+        clips.check(config)
+
+
+def test_an_unknown_epoch_of_a_member_is_refused():
+    config = multi_dataset.get_config("demo").data
+    clips.check(config)
+    config.mixture.coco_stuff.epoch = "day"
+    with pytest.raises(UserError, match="data.mixture.coco_stuff.epoch is 'day': expected one of frame, video"):
         clips.check(config)
 
 

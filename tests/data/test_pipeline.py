@@ -279,11 +279,10 @@ def test_what_was_read_is_told_apart_by_its_bytes_and_by_its_class_table(config,
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(epoch="day"), "data.mixture.images.epoch is 'day': expected one of frame, video"),
         (dict(split="dev"), "no split 'dev'"),
         (dict(records="nowhere"), "no converted data at nowhere"),
     ],
-    ids=["epoch", "split", "records"],
+    ids=["split", "records"],
 )
 def test_what_is_wrong_with_a_member_is_named(config, image_records, fields, message):
     with pytest.raises(UserError, match=message):

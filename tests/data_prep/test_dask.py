@@ -99,7 +99,7 @@ def test_a_bad_frame_is_told_and_the_same_command_goes_on(workers, options, gene
     whole = bad.read_bytes()
     bad.write_bytes(b"junk")
     flags = [f"--source={source}", f"--output={tmp_path / 'out'}", *options]
-    with pytest.raises(UserError, match=f"1 bad frames, 0 allowed:\n.*{bad.name}.*cannot be read as a PNG"):
+    with pytest.raises(UserError, match=f"1 bad frame, 0 allowed:\n.*{bad.name}.*cannot be read as a PNG"):
         vspw.main(flags)
     bad.write_bytes(whole)
     vspw.main(flags)

@@ -12,7 +12,9 @@ from PIL import Image
 from data_prep import vspw
 from vspw_jax import submission
 from vspw_jax.console.errors import UserError
+from vspw_jax.data import records
 from vspw_jax.evaluation import evaluate
+from vspw_jax.inference import overlay
 from vspw_jax.metrics import __main__ as program
 
 
@@ -67,7 +69,7 @@ def test_a_split_without_masks_is_predicted_for_an_entry(tiny_config, tmp_path, 
     assert not (tmp_path / "evaluation.json").exists()
     entry = evaluate.predictions_folder(tiny_config, tmp_path)
     submission.main([f"--check={entry}", f"--data={tiny_config.data.records}", "--split=test"])
-    assert "is whole: 1 videos, 10 frames" in capsys.readouterr().out
+    assert "is whole: 1 video, 10 frames" in capsys.readouterr().out
 
 
 def test_weights_of_unfinished_training_and_what_they_began_without(tiny_config, tmp_path, monkeypatch):
@@ -97,3 +99,12 @@ def test_masks_of_void_alone_are_said_before_anything_is_predicted(tiny_config, 
     with pytest.raises(UserError, match="All masks of split 'val' of .* are void: there is nothing to score"):
         evaluate.evaluate(tiny_config, Predictor(), tmp_path, "python")
     assert not (tmp_path / "evaluated").exists()
+
+
+def test_pictures_have_the_opacity_that_is_asked_for(generated_records):
+    frames = records.Frames(generated_records, "val")
+    predicted = lambda _, image: np.zeros(image.shape[:2], np.uint8)
+    alone, hidden = (next(evaluate.comparisons(frames, predicted, opacity)) for opacity in (0.0, 1.0))
+    width = (alone.shape[1] - overlay.LEGEND_WIDTH) // 3
+    np.testing.assert_array_equal(alone[:, :width], alone[:, width : 2 * width])
+    assert (hidden[:, :width] != hidden[:, width : 2 * width]).any()

@@ -80,12 +80,11 @@ BAD_FLAGS = {
         ["--mode=inspect does not read --output", "--mode=export"],
     ),
     "naming of another mode": (["--mode=predict", "--naming=mmseg"], ["--mode=predict does not read --naming"]),
-    "opacity of another mode": (["--mode=evaluate", "--opacity=0.3"], ["--mode=evaluate does not read --opacity"]),
     "status of another mode": (
         ["--mode=inspect", "--stopped_status=75"],
         ["--mode=inspect does not read --stopped_status", "--mode=train and --mode=evaluate and --mode=predict"],
     ),
-    "opacity": (["--mode=predict", "--opacity=nan"], ["--opacity=nan", "expected a number from 0 to 1"]),
+    "opacity": (["--config.evaluate.opacity=nan"], ["evaluate.opacity is nan", "expected a number from 0 to 1"]),
     "empty records": (["--config.data.records="], ["data.records is empty: expected a path."]),
     "empty input": (["--mode=predict", "--input="], ["--input is empty"]),
     "inspected": (["--config.optimizer.name=lion", "--mode=inspect"], ["optimizer.name is 'lion'", "adamw, sgd"]),
@@ -120,6 +119,29 @@ def test_class_weights_by_a_name_have_another_field(refused, request, generated_
     recipe = f"--config={request.config.rootpath / 'configs' / 'upernet.py'}:demo"
     flags = [f"--config.data.records={generated_records}", f"--config.loss.segmentation.class_weight={value}"]
     refused(parts, recipe, *flags, f"--workdir={tmp_path / 'run'}")
+
+
+BEFORE_DRAWING = {
+    "epoch": (["--config.data.epoch=day"], ["data.epoch is 'day'", "frame, video"]),
+    "devices": (["--config.sharding.fsdp=3"], ["sharding.fsdp is 3", "--config.sharding.fsdp=1"]),
+    "nothing to train on": (["--config.data.generate.train=0"], ["data.generate.train is 0", "from 1 to"]),
+    "beginning": (["--config.init_from=gone.pth"], ["init_from is 'gone.pth'", "there is none of that name"]),
+    "split": (["--config.data.eval_split=dev"], ["data.eval_split is 'dev'", "train, val"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "parts"), BEFORE_DRAWING.values(), ids=BEFORE_DRAWING.keys())
+def test_a_demo_is_refused_before_its_data_is_drawn(refused, tiny_flags, tmp_path, monkeypatch, arguments, parts):
+    monkeypatch.chdir(tmp_path)
+    flags = [flag for flag in tiny_flags if not flag.startswith("--config.data.records=")]
+    refused(parts, *flags, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_to_evaluate_that_there_is_not_leaves_no_workdir(refused, tiny_flags, tmp_path):
+    parts = ["no split 'dev'", "test, train, val"]
+    refused(parts, *tiny_flags, "--config.data.eval_split=dev", f"--workdir={tmp_path / 'runs' / 'run'}")
+    assert not (tmp_path / "runs").exists()
 
 
 OWN = {

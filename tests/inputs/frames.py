@@ -7,6 +7,8 @@ from PIL import ExifTags, Image
 
 END = b"\xff\xd9"
 """A JPEG's end marker."""
+SCAN = b"\xff\xda"
+"""The marker at the start of a JPEG's scan."""
 
 
 def picture(level=0, size=(64, 48)):
@@ -32,6 +34,21 @@ def turned(kind, orientation, size=(64, 48)):
 def half_with_end(jpeg):
     """A JPEG of which the second half is missing, but not the end marker: a download that was put together wrongly."""
     return jpeg[: len(jpeg) // 2] + END
+
+
+def without_last_bytes(jpeg, count):
+    """A JPEG whose last bytes before the end marker are missing."""
+    return jpeg[: -len(END) - count] + END
+
+
+def first_scan_with_end(progressive_jpeg):
+    """A JPEG of which all scans but the first are missing: the whole picture is there, but blurred."""
+    return progressive_jpeg[: progressive_jpeg.index(SCAN, progressive_jpeg.index(SCAN) + 1)] + END
+
+
+def without_table(jpeg):
+    """A JPEG without its first table of quantisation: FFmpeg decodes it with none, libjpeg refuses it."""
+    return jpeg.replace(b"\xff\xdb", b"\xff\xef", 1)
 
 
 def half_png_with_end(png):

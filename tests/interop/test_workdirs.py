@@ -188,3 +188,12 @@ def test_damaged_or_missing_parts_of_a_run_are_said(tmp_path):
     (empty / "checkpoints").mkdir(parents=True)
     with pytest.raises(UserError, match=f"{empty} holds no checkpoint that is whole"):
         checkpoint_file.read(empty)
+
+
+def test_a_checkpoint_outside_of_its_workdir_says_where_it_must_lie(tmp_path):
+    run = save_run(tmp_path / "run", drawn(small_network.config()))
+    alone = (run / "checkpoints" / "3").rename(tmp_path / "3")
+    with pytest.raises(
+        UserError, match="3 is a checkpoint of a run, without .*: expected it at WORKDIR/checkpoints/STEP"
+    ):
+        checkpoint_file.read(alone)

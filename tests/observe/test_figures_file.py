@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.inputs import workdirs
+from vspw_jax.console.errors import counted
 from vspw_jax.observe.figures_file import FiguresFile
 
 
@@ -21,7 +22,9 @@ def resumed(workdir, content, first_step=3):
 def test_what_can_be_read_is_kept_and_the_rest_set_aside(tmp_path, capfd, content, steps):
     assert resumed(tmp_path, content) == [*steps, 4]
     said = capfd.readouterr().err
-    assert f"metrics.jsonl is damaged: {len(steps)} lines of it can be read" in said and "bytes cannot" in said
+    assert (
+        f"metrics.jsonl is damaged: {counted(len(steps), 'line')} of it can be read" in said and "bytes cannot" in said
+    )
     data = content.encode() if isinstance(content, str) else content
     assert (tmp_path / "damaged" / "1_metrics.jsonl").read_bytes() == data
     resumed(tmp_path, content)

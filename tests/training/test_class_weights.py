@@ -133,3 +133,9 @@ def test_a_run_from_before_there_was_a_source_is_known(tmp_path):
     del fields["loss.segmentation.class_weight_from"]
     path.write_text(json.dumps(fields))
     run_identity.claim_workdir(tmp_path, config, {})
+
+
+def test_a_file_that_is_not_there_is_found_without_data():
+    class_weights.check_file(recipe("inverse_log"))
+    with pytest.raises(UserError, match="class_weight_from is 'gone.json': .*there is none of that name"):
+        class_weights.check_file(recipe("gone.json"))

@@ -11,6 +11,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from vspw_jax.checkpoints.checkpoint import FOLDER
 from vspw_jax.console import places
 from vspw_jax.console.errors import UserError
 from vspw_jax.files.whole_files import whole_file
@@ -42,6 +43,16 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"init_from_key is {config.init_from_key!r} and init_from is empty: expected the file that holds those "
             "weights. Set --config.init_from=FILE."
+        )
+
+
+def check_there(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Raises UserError where a run would begin from a file that is not there. One with checkpoints goes on."""
+    goes_on = any(place.name.isdecimal() for place in (pathlib.Path(workdir) / FOLDER).glob("*"))
+    if config.init_from and not goes_on and not pathlib.Path(config.init_from).exists():
+        raise UserError(
+            f"init_from is {config.init_from!r}: expected a checkpoint's file or folder; there is none of that name. "
+            "Set --config.init_from=FILE."
         )
 
 

@@ -69,6 +69,11 @@ def check_divides(field: str, parts: int, width: int) -> None:
         )
 
 
+def counted(number: int, noun: str) -> str:
+    """1 frame, 2 frames."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def listed(names: Iterable[str], most: int = 8) -> str:
     """The first of many names, in words."""
     names = list(names)

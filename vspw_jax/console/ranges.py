@@ -360,6 +360,7 @@ RANGES: dict[str, Range] = {
     "data.augment.strong.blur_chance": SHARE,
     "data.augment.strong.blur_sigma": least_and_most(number(0.01, 100)),
     **{f"data.generate.{name}": allowed for name, allowed in DRAWING.items()},
+    "data.generate.train": whole(1, 10**6),
     "data.mixture.*.records": PATH,
     "data.mixture.*.split": TEXT,
     "data.mixture.*.weight": number(0.001, 1000),
@@ -369,6 +370,7 @@ RANGES: dict[str, Range] = {
     "data.mixture.*.min_mapped": SHARE,
     "data.mixture.*.denominator": TEXT,
     **{f"data.mixture.*.generate.{name}": allowed for name, allowed in DRAWING.items()},
+    "data.mixture.*.generate.train": whole(1, 10**6),
     "evaluate.weights": TEXT,
     "evaluate.stride": several(SIDE),
     "evaluate.batch": WIDTH,
@@ -380,6 +382,7 @@ RANGES: dict[str, Range] = {
     "evaluate.stages": whole(0, 100),
     "evaluate.save_scores": FLAG,
     "evaluate.top_classes": whole(0, 255),  # 0: all.
+    "evaluate.opacity": SHARE,
     "run.log_every": whole(1),
     "run.save_every": whole(1),
     "run.save_in_background": FLAG,

@@ -69,6 +69,9 @@ def layout(config: ConfigDict, num_frames: int, gap: int) -> Layout:
 def check(config: ConfigDict) -> None:
     """Raises UserError where `config.data` makes no clips."""
     choose(dict.fromkeys(CHOSEN), config.chosen, "data.chosen")
+    choose(EPOCHS, config.epoch, "data.epoch")
+    for name, member in config.mixture.items():
+        choose(EPOCHS, member.epoch, f"data.mixture.{name}.epoch")
     distance = tuple(config.reference_distance)
     if distance and (len(distance) != 2 or distance[0] > distance[1]):
         raise UserError(

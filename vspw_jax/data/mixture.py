@@ -204,12 +204,11 @@ def _metadata(data: ConfigDict) -> dict[str, Any] | None:
 
 
 def _member(name: str, field: str, config: ConfigDict, split: str, own: bool) -> Member:
-    epoch = choose(clips.EPOCHS, config.epoch, f"{field}.epoch")
     frames = records.Frames(config.records, split, config.fits, config.min_mapped, config.denominator, own)
     if not frames.videos:
         raise UserError(f"Split {split!r} of {frames.path} has no frames to train on.")
     _check_teaches(frames, field, config)
-    videos = epoch(frames.videos, frames.has_mask_N())
+    videos = clips.EPOCHS[config.epoch](frames.videos, frames.has_mask_N())
     return Member(name, frames, videos, config.frame_gap, config.weight, frames.classes)
 
 

@@ -29,7 +29,7 @@ from vspw_jax.buckets.answers import BucketError
 from vspw_jax.classes import label_maps, vspw
 from vspw_jax.console.errors import UserError
 from vspw_jax.data import class_pixels
-from vspw_jax.files import mask_png, pictures
+from vspw_jax.files import jpeg_scans, mask_png, pictures
 
 INCOMPLETE_PREFIX = "incomplete."
 """How TFDS names the folder that it writes into; it is renamed when whole."""
@@ -101,7 +101,7 @@ def decode_image(jpeg: bytes, shrink: int = 1) -> UInt8[np.ndarray, "H W 3"]:
         frequencies of a `shrink` x `shrink` block: close to its mean, in a fraction of the time. Other formats are
         decoded whole, then shrunk.
     """
-    if shrink > 1 and not jpeg.startswith(pictures.JPEG_START):
+    if shrink > 1 and not jpeg.startswith(jpeg_scans.START):
         whole = decode_image(jpeg)
         height, width = (-(-side // shrink) for side in whole.shape[:2])
         return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)

@@ -50,14 +50,17 @@ THREADS = 4
 
 
 def comparisons(
-    frames: records.Frames, predicted: Callable[[records.Record, UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "H W"]]
+    frames: records.Frames,
+    predicted: Callable[[records.Record, UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "H W"]],
+    opacity: float,
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """Yields pictures of frame, truth and prediction from the middle of the first videos of a split.
 
     Args:
       predicted: gives the train ids of a frame, from its record and its pixels.
+      opacity: of the classes' colours over the frame.
     """
-    painter = overlay.Painter(frames.classes)
+    painter = overlay.Painter(frames.classes, opacity)
     for video in frames.videos[:PICTURED]:
         record = frames[video.start + video.count // 2]
         label = frames.label(record)
@@ -196,7 +199,8 @@ def evaluate(
             with whole_file(workdir / SCORES_FILE) as path:
                 path.write_text(json.dumps(result, indent=2) + "\n")
             with whole_file(workdir / PICTURE_FILE) as path:
-                Image.fromarray(overlay.stacked(list(comparisons(frames, of_record)))).save(path)
+                pictures = comparisons(frames, of_record, config.evaluate.opacity)
+                Image.fromarray(overlay.stacked(list(pictures))).save(path)
             run = ShownRun(workdir.name, masks, counts, result)
             report.write(workdir / REPORT_FILE, RecordsTruth(frames), [run], command)
     stages.forget_last(workdir, frames.split)

@@ -6,13 +6,13 @@ import struct
 import warnings
 from collections.abc import Iterator
 
-import av
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageFile
 
 from vspw_jax.console.errors import UserError
+from vspw_jax.files import jpeg_scans
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")
 """Of files that count as frames, in any case of letters."""
@@ -27,7 +27,6 @@ TURNED = range(2, 9)
 """EXIF orientations that turn or mirror a picture; 1 is upright, others mean nothing."""
 
 MAX_PIXELS = 1 << 26
-JPEG_START = b"\xff\xd8"
 
 WIDE = ("F", "I")
 """Pillow's names of pixels of 32 bits."""
@@ -76,8 +75,8 @@ def check(data: bytes) -> tuple[int, int]:
         _check_whole(image, data)
     if turn in TURNED:
         raise UserError(f"is turned by its EXIF orientation {turn}: save it upright, e.g. with `mogrify -auto-orient`")
-    if not data.startswith(JPEG_START):  # Of which no pixels need be made, see `_check_jpeg`.
-        _pixels(data)
+    # OpenCV, by which training decodes, refuses some of what others take. Of a JPEG an eighth of the sides is enough.
+    _pixels(data, cv2.IMREAD_REDUCED_GRAYSCALE_8 if data.startswith(jpeg_scans.START) else cv2.IMREAD_COLOR_RGB)
     return image.size
 
 
@@ -102,7 +101,7 @@ def _white(image: ImageFile.ImageFile) -> int:
 def _check_whole(image: Image.Image, data: bytes) -> None:
     """Raises UserError where a picture's data is damaged or ends too soon, but for what OpenCV alone cannot decode."""
     if image.format in JPEGS:
-        _check_jpeg(data)
+        jpeg_scans.check(data)
         return
     try:
         image.load()
@@ -118,26 +117,9 @@ def _orientation(image: Image.Image) -> object:
         return None
 
 
-def _check_jpeg(jpeg: bytes) -> None:
-    """Raises UserError where a JPEG's data ends too soon or cannot be decoded.
-
-    OpenCV and Pillow fill with grey what is missing. FFmpeg does not, where it is asked to be strict. It makes an
-    eighth of the rows and columns: all of the code is read, few pixels are made.
-    """
-    decoder = av.CodecContext.create("mjpeg", "r")
-    decoder.thread_count = 1
-    decoder.options = {"err_detect": "explode", "lowres": "3"}
-    try:
-        if decoder.decode(av.Packet(jpeg)):
-            return
-    except av.FFmpegError:
-        pass
-    raise UserError("is damaged or cut off: its data cannot be decoded to the end")
-
-
-def _pixels(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB, turned upright."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+def _pixels(data: bytes, flags: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+    """What OpenCV makes of a picture; without flags RGB, turned upright."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise UserError("cannot be decoded")
     return image

@@ -12,7 +12,6 @@ from jaxtyping import Bool, UInt8
 from numpy.typing import ArrayLike
 
 from vspw_jax.classes.class_list import VOID, ClassList
-from vspw_jax.console.errors import UserError
 
 LEGEND_WIDTH = 200
 LINE_HEIGHT = 22
@@ -20,7 +19,6 @@ LEAST_HEIGHT = 10 * LINE_HEIGHT
 """Of a picture with a legend: so many classes have their line."""
 MOST_SIDE = 7680
 """Of a frame as it is drawn. H.264 ends at 16384, and a film may hold two frames and a legend beside each other."""
-OPACITY = 0.5
 
 Picture = UInt8[np.ndarray, "H W 3"]
 """RGB."""
@@ -34,20 +32,11 @@ class Painter:
 
     Attributes:
       classes: whose names and colours.
-      opacity: of the colours over the frame, 0 to 1.
-
-    Raises:
-      UserError: it is no opacity.
+      opacity: of the colours over the frame: 0 shows the frame alone, 1 hides it; a recipe's `evaluate.opacity`.
     """
 
     classes: ClassList
-    opacity: float = OPACITY
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.opacity <= 1:
-            raise UserError(
-                f"--opacity is {self.opacity}: expected 0, which shows the frame alone, to 1, which hides it."
-            )
+    opacity: float = 0.5
 
     def identity(self) -> dict[str, Any]:
         """What decides how classes are drawn, as JSON values."""

@@ -108,7 +108,10 @@ def _notes(taken: Network, others: list[Network], stated: Stated) -> tuple[str, 
 
 def _file_of(path: pathlib.Path) -> pathlib.Path:
     """The file, the index or the workdir that a path means; of another folder the one that it holds."""
-    return split_files.in_folder(path) if path.is_dir() and not workdirs.is_workdir(path) else path
+    if not path.is_dir() or workdirs.is_workdir(path):
+        return path
+    workdirs.check_no_step(path)
+    return split_files.in_folder(path)
 
 
 def _classes(file: pathlib.Path, content: Any) -> ClassList | None:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from vspw_jax.checkpoints import run_classes, run_identity
+from vspw_jax.checkpoints import manifest, run_classes, run_identity
 from vspw_jax.checkpoints.checkpoint import FOLDER, Checkpoints
 from vspw_jax.classes.class_list import ClassList
 from vspw_jax.console.errors import UserError
@@ -39,6 +39,16 @@ def _split(folder: pathlib.Path) -> tuple[pathlib.Path, int | None] | None:
 def is_workdir(folder: pathlib.Path) -> bool:
     """Whether a folder is a run's, or holds its checkpoints, or is one of them."""
     return _split(folder) is not None
+
+
+def check_no_step(folder: pathlib.Path) -> None:
+    """Raises UserError for a checkpoint of a run that was taken out of its workdir, which says what network it is."""
+    if (folder / manifest.FILE).is_file():
+        raise UserError(
+            f"{folder} is a checkpoint of a run, without the run's config.json that says what network it is: "
+            f"expected it at WORKDIR/{FOLDER}/STEP, with that file in WORKDIR. Put both there, or name the run's own "
+            "workdir: --config.init_from=WORKDIR."
+        )
 
 
 def classes(folder: pathlib.Path) -> ClassList:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vspw_jax.console.errors import warn
+from vspw_jax.console.errors import counted, warn
 from vspw_jax.files.whole_files import whole_file
 
 FILE = "metrics.jsonl"
@@ -29,8 +29,8 @@ class FiguresFile:
             if dropped:
                 aside = _set_aside(workdir, data)
                 warn(
-                    f"{path} is damaged: {len(lines)} lines of it can be read, {dropped} bytes cannot and were left "
-                    f"out. {aside} is the file as it was; delete it when you have seen it."
+                    f"{path} is damaged: {counted(len(lines), 'line')} of it can be read, {counted(dropped, 'byte')} "
+                    f"cannot and were left out. {aside} is the file as it was; delete it when you have seen it."
                 )
             with whole_file(path) as partial:
                 partial.write_text("".join(f"{line}\n" for step, line in lines if step <= first_step))

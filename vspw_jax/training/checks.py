@@ -4,6 +4,8 @@ What a field alone may be is in `ranges.py`. A check that needs two fields, or t
 beside what it checks.
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from vspw_jax.checkpoints import beginning
@@ -13,12 +15,13 @@ from vspw_jax.console.errors import UserError, choose
 from vspw_jax.console.recipe_file import flatten, sections
 from vspw_jax.data import clips, labelled_frames, mixture, records, views
 from vspw_jax.evaluation import stages
+from vspw_jax.evaluation.evaluate import split_of
 from vspw_jax.inference import predictor
 from vspw_jax.losses.checks import CONTRASTS
 from vspw_jax.models import segmenter
 from vspw_jax.observe import profiling
 from vspw_jax.tasks import task
-from vspw_jax.training import non_finite, optimizers, weight_average
+from vspw_jax.training import class_weights, non_finite, optimizers, train_state, weight_average
 
 SECTIONS = (
     *("task", "model", "model.encoder", "model.decoder", "loss", "optimizer", "schedule"),
@@ -101,6 +104,19 @@ def check_many_classes(config: ConfigDict) -> None:
         )
 
 
+def check_start(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Checks what can be told before data is drawn: data that is not, devices that can share the batch, named files.
+
+    Raises:
+      UserError: what was found, what was expected, and the flag that mends it.
+    """
+    if not mixture.is_drawn(config.data):
+        records.find(config.data.records)
+    train_state.mesh_of_run(config)
+    class_weights.check_file(config)
+    beginning.check_there(workdir, config)
+
+
 def check(config: ConfigDict) -> list[mixture.Member]:
     """As `check_recipe`, and against its data, which it opens.
 
@@ -125,7 +141,9 @@ def check(config: ConfigDict) -> list[mixture.Member]:
 
 
 def check_evaluated(config: ConfigDict) -> None:
-    """Raises UserError where the network looks back farther than the videos reach that it is scored on afterwards."""
+    """Raises UserError where there is nothing to score the network on, or it looks back farther than those videos."""
+    if task.predicts(config):
+        split_of(config.data).check_truth()
     path, split = config.data.records, config.data.eval_split
     videos = records.read_metadata(path)["videos"].get(split)
     if "evaluate" in config.run.afterwards and videos:

@@ -13,6 +13,7 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -41,6 +42,13 @@ def of_data(config: ConfigDict, members: Sequence[mixture.Member]) -> ConfigDict
     if source != INVERSE_LOG:
         return _with_weights(config, of_file(source, members[0].classes, classes))
     return _with_weights(config, inverse_log(shares_of_pixels(members, views.frames_shown(config.data), classes)))
+
+
+def check_file(config: ConfigDict) -> None:
+    """Raises UserError where the weights of a whole config are in a file that is not there, or is no JSON."""
+    source = _source(config)
+    if source and source != INVERSE_LOG:
+        _read(source)
 
 
 def of_workdir(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
@@ -86,14 +94,9 @@ def shares_of_pixels(members: Sequence[mixture.Member], num_frames: int, num_cla
     return shares / shares.sum()
 
 
-def of_file(path: pathlib.Path | str, classes: ClassList, num_classes: int) -> list[float]:
-    """The weights of a file, by the numbers of the classes.
-
-    Raises:
-      UserError: it cannot be read, or has not one finite weight of 0 or more for each class.
-    """
+def _read(path: pathlib.Path | str) -> Any:
     try:
-        found = json.loads(pathlib.Path(path).read_text())
+        return json.loads(pathlib.Path(path).read_text())
     except FileNotFoundError:
         raise UserError(
             f"loss.segmentation.class_weight_from is {str(path)!r}: expected {INVERSE_LOG}, or a file; there is none "
@@ -101,6 +104,15 @@ def of_file(path: pathlib.Path | str, classes: ClassList, num_classes: int) -> l
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({str(error).splitlines()[0]}).") from error
+
+
+def of_file(path: pathlib.Path | str, classes: ClassList, num_classes: int) -> list[float]:
+    """The weights of a file, by the numbers of the classes.
+
+    Raises:
+      UserError: it cannot be read, or has not one finite weight of 0 or more for each class.
+    """
+    found = _read(path)
     if isinstance(found, dict):
         unknown, missing = found.keys() - set(classes.names), [name for name in classes.names if name not in found]
         if unknown or missing:

@@ -136,8 +136,7 @@ class Pictures:
     """Frame, truth and prediction of the first videos of the evaluation's split, now and then."""
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh, classes: ClassList) -> None:
-        self._mesh, self._frames = mesh, split_of(config.data)
-        self._frames.check_truth()  # Sooner than the evaluation that follows.
+        self._mesh, self._frames, self._opacity = mesh, split_of(config.data), config.evaluate.opacity
         part = class_union.part_for(classes, self._frames.classes, self._frames.path)
         outputs = part.numbers if part else None
         config = config.copy_and_resolve_references().unlock()
@@ -151,7 +150,7 @@ class Pictures:
             return
         self._predictor.weights = placement.local(self._mesh, weights)
         predicted = lambda _, image: self._predictor([image])[0]
-        for number, picture in enumerate(comparisons(self._frames, predicted)):
+        for number, picture in enumerate(comparisons(self._frames, predicted, self._opacity)):
             observer.picture(step, f"{self._frames.split}/{number}", picture)
 
 
