@@ -27,6 +27,7 @@ from vspw_jax.console.errors import UserError, choose, differing, run_program
 from vspw_jax.data import mixture, records
 from vspw_jax.files import ownership
 from vspw_jax.files.whole_files import whole_file
+from vspw_jax.files.writable import check_folder
 from vspw_jax.parallel import processes
 
 VERSION = 3
@@ -122,8 +123,14 @@ def _check_drawing(options: ConfigDict) -> None:
     """Raises UserError where the drawn data that is there, files or records, is not what a recipe would draw."""
     source, converted = pathlib.Path(options.source), pathlib.Path(options.records)
     found = {source: _noted(source) or UNNOTED_DRAWING} if source.exists() else {}
-    if (noted := _noted(converted)) or not found:  # Older records have no note; that of the files then tells.
-        found[converted] = noted or {"version": "no note"}
+    if noted := _noted(converted):
+        found[converted] = noted
+    if not found:
+        raise UserError(
+            f"{converted} does not say how its video was drawn, and {source} is gone: expected {converted / NOTE}. "
+            f"Delete {converted}, and the same command draws it anew. To keep it, rename the folder and name it with "
+            "--config.data.records=DIR."
+        )
     for folder, drawn in found.items():
         if lines := differing(drawn, _note(options)):
             raise UserError(
@@ -131,6 +138,8 @@ def _check_drawing(options: ConfigDict) -> None:
                 f"{converted}, and the same command draws them anew. To keep them, for a run that was trained on them, "
                 "rename the folder of the records and name it with --config.data.records=DIR."
             )
+    if not noted:  # Records of an earlier version.
+        _write_note(converted, found[source])
 
 
 def for_recipe(config: ConfigDict) -> None:
@@ -162,27 +171,28 @@ def _make(options: ConfigDict) -> None:
     draw, convert = choose(LAYOUTS, options.layout, "data.generate.layout")
     for name in CHOICES.keys() & options.keys():
         choose(CHOICES[name], options[name], f"data.generate.{name}")
-    _check_draws(options, "--config.data.generate.")
     source = pathlib.Path(options.source)
     with ownership.owned(source.parent, "data.generate.source", waits=True) as held:
         if not source.exists():
             draw(source, options)
         held.check()
-        converted = pathlib.Path(options.records)
-        converted.mkdir(parents=True, exist_ok=True)
-        with whole_file(converted / NOTE) as partial:  # First, so that no records are without it.
-            partial.write_text(json.dumps(_noted(source) or UNNOTED_DRAWING, indent=2) + "\n")
+        # First, so that no records are without it.
+        _write_note(pathlib.Path(options.records), _noted(source) or UNNOTED_DRAWING)
         convert(source, options.records)
 
 
-def _check_draws(options: argparse.Namespace | ConfigDict, place: str) -> None:
-    """Raises UserError where nothing would be drawn; `place` stands before the names of options."""
-    counts = [name for name in ("train", "val", "test") if name in options]
-    if not any(getattr(options, name) for name in counts):
-        raise UserError(
-            f"{', '.join(place + name for name in counts)} are all 0, so there is nothing to draw: expected 1 or more "
-            f"of one, such as {place}train=60."
-        )
+def _write_note(folder: pathlib.Path, drawn: dict[str, Any]) -> None:
+    """Writes a folder's note, where none can be written a UserError."""
+    check_folder(folder, "data.generate.records")
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / NOTE) as partial:
+        partial.write_text(json.dumps(drawn, indent=2) + "\n")
+
+
+def _check_draws(options: argparse.Namespace) -> None:
+    """Raises UserError where nothing would be drawn."""
+    if not (options.train or options.val or options.test):
+        raise UserError("--train, --val and --test are all 0, so there is nothing to draw: expected --train=60, say.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -227,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ignored = [ranges.flag(name) for name in of_videos if getattr(options, name) != parser().get_default(name)]
     if options.layout != "vspw" and ignored:
         raise UserError(f"--layout={options.layout} does not read {', '.join(ignored)}: it has images, no test split.")
-    _check_draws(options, "--")
+    _check_draws(options)
     draw, _ = LAYOUTS[options.layout]
     with ownership.owned(pathlib.Path(options.output).absolute().parent, "--output=DIR", waits=True):
         draw(options.output, options)

@@ -264,7 +264,7 @@ STUDIES: dict[str, Study] = {
     ),
     "late_queries": Study(
         claim="The query decoder learns late where classes show in texture alone (video drawn with shared colours). Is "
-        "it the warm-up of the rate, the queries that it begins with, the contrast and its temperature, the points of "
+        "it the warm-up of the rate, how its queries are initialised, the contrast and its temperature, the points of "
         "the mask loss, or that clips show fewer videos a step? Or does it need more steps and nothing else?",
         decides="mIoU",
         arms={

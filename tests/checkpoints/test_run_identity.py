@@ -94,6 +94,19 @@ def test_a_workdir_that_cannot_be_one_says_so(tmp_path):
         run_identity.claim_workdir(tmp_path / "file" / "run", nce.get_config("demo"), DATA)
 
 
+def test_a_mask2former_from_before_its_queries_had_a_spread_is_known(tmp_path):
+    config = nce.get_config("demo")
+    run_identity.claim_workdir(tmp_path, config, {})
+    path = tmp_path / "config.json"
+    then = json.loads(path.read_text())
+    assert then.pop("model.decoder.query_std") == 1.0
+    path.write_text(json.dumps(then))
+    run_identity.claim_workdir(tmp_path, config, {})
+    config.model.decoder.query_std = 0.02
+    with pytest.raises(UserError, match="query_std: 1.0 there, 0.02 now"):
+        run_identity.claim_workdir(tmp_path, config, {})
+
+
 @pytest.mark.parametrize(
     ("recipe", "decoder", "since"),
     [

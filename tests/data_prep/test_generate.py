@@ -213,15 +213,27 @@ def test_records_alone_say_how_they_were_drawn(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=f"version: {VERSION} there, {VERSION + 1} now"):
             generate.for_recipe(config)
     (tmp_path / "records" / generate.NOTE).unlink()
-    with pytest.raises(UserError, match=f"version: no note there, {VERSION} now"):
+    with pytest.raises(UserError, match="records does not say how its video was drawn, and .*vspw is gone"):
         generate.for_recipe(config)
 
 
 def test_records_of_before_they_had_notes_are_taken_beside_the_files_that_they_were_made_of(tmp_path):
     config = small_demo(tmp_path)
     generate.for_recipe(config)
-    (tmp_path / "records" / generate.NOTE).unlink()
+    note = tmp_path / "records" / generate.NOTE
+    text = note.read_text()
+    note.unlink()
     generate.for_recipe(config)
+    assert note.read_text() == text
+    shutil.rmtree(tmp_path / "vspw")
+    generate.for_recipe(config)
+
+
+def test_records_that_cannot_be_written_are_said(tmp_path):
+    config = small_demo(tmp_path)
+    (tmp_path / "records").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        generate.for_recipe(config)
 
 
 @pytest.mark.parametrize("name", ["colours", "disturbances"])
@@ -233,18 +245,10 @@ def test_a_recipe_that_asks_for_a_drawing_that_there_is_not_is_refused(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_a_recipe_that_draws_nothing_is_refused(tmp_path):
-    config = small_demo(tmp_path)
-    config.data.generate.update(train=0, val=0)
-    with pytest.raises(UserError, match="generate.train, .*generate.val are all 0, so there is nothing to draw"):
-        generate.for_recipe(config)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--train=0", "--val=0"], "--train, --val, --test are all 0, so there is nothing to draw"),
+        (["--train=0", "--val=0"], "--train, --val and --test are all 0, so there is nothing to draw"),
         (["--train=-3"], "--train is -3: expected a whole number from 0 to 1000000"),
         (["--height=0"], "--height is 0: expected a whole number from 8 to 8192"),
         (["--seed=-1"], "--seed is -1: expected a whole number from 0 to 4294967295"),

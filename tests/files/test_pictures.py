@@ -84,8 +84,8 @@ OTHER = {
     "half a WebP": (WHOLE["WebP"][: len(WHOLE["WebP"]) // 2], "cannot be read as a picture|is damaged or cut off"),
     "half a TIFF": (frames.half_tiff(), "cannot be read as a picture"),
     "TIFF of 32 bits": (frames.float_tiff(), r"has pixels of 32 bits \(mode F\), expected 8 or 16 bits a channel"),
-    "PPM with another white": (frames.ppm(1023), "has 1023 for white, expected 255 or 65535: save it as PNG"),
-    "dark PPM": (frames.ppm(100), "has 100 for white"),
+    "PPM with another white": (frames.ppm(1023), "has a maxval of 1023, expected 255 or 65535: save it as PNG"),
+    "dark PPM": (frames.ppm(100), "has a maxval of 100"),
     "GIF": (frames.encoded("GIF"), "is a GIF file, expected one of JPEG"),
     "animation": (
         frames.encoded("WEBP", save_all=True, append_images=[frames.picture(90)], lossless=True),

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -79,11 +78,6 @@ def test_a_folder_may_hold_films_of_every_suffix(tmp_path, suffix):
     (source,) = sources.find(tmp_path)
     shown = [image for _, image, _ in source.frames()]
     assert len(shown) == 2 and np.abs(shown[0].astype(int) - films.corners()).mean() < 12
-
-
-def test_theora_can_be_decoded():
-    """Which films called .ogv hold, and which cannot be made here."""
-    assert av.codec.Codec("theora", "r").is_decoder
 
 
 @pytest.mark.parametrize("suffix", pictures.SUFFIXES)
@@ -219,7 +213,14 @@ def test_a_cover_beside_videos_in_vspws_layout_is_left_out(tmp_path, capsys, abo
     assert [source.name for source in found] == [name or tmp_path.name for name in videos]
     assert [frame_names(source) for source in found] == [["1", "2"]] * len(videos)
     assert "the pictures beside the videos are left out (1 in number): cover.jpg" in capsys.readouterr().err
-    assert [source.name for source in sources.find(f"{tmp_path}/*.*")] == [tmp_path.name]
+    assert [source.name for source in sources.find(f"{tmp_path}/*.jpg")] == [tmp_path.name]
+
+
+def test_frames_beside_a_folder_of_an_origin_are_the_video(tmp_path):
+    frames.write(tmp_path, ["1.jpg", "2.jpg", "3.jpg"])
+    frames.write(tmp_path / "backup" / "origin", ["1.jpg"])
+    (source,) = sources.find(tmp_path)
+    assert frame_names(source) == ["1", "2", "3"]
 
 
 def test_any_usual_format_is_taken_and_the_rest_is_said(tmp_path, capsys):

@@ -196,7 +196,7 @@ RANGES: dict[str, Range] = {
     "model.decoder.encoder_layers": COUNT,
     "model.decoder.decoder_layers": COUNT,
     "model.decoder.num_queries": WIDTH,
-    "model.decoder.query_std": number(0, 100),
+    "model.decoder.query_std": number(1e-6, 100),
     "model.decoder.norm_groups": WIDTH,
     "model.decoder.pool_scales": some(COUNT),
     "model.decoder.dropout": SHARE_BELOW_1,

@@ -89,7 +89,7 @@ def _check_claims(image: ImageFile.ImageFile) -> None:
     if image.mode in WIDE and image.format in ("TIFF", "PPM") and (image.format, image.mode) != DEEP_PGM:
         raise UserError(f"has pixels of 32 bits (mode {image.mode}), expected 8 or 16 bits a channel")
     if image.format == "PPM" and _white(image) not in WHITE:
-        raise UserError(f"has {_white(image)} for white, expected {' or '.join(map(str, WHITE))}: save it as PNG")
+        raise UserError(f"has a maxval of {_white(image)}, expected {' or '.join(map(str, WHITE))}: save it as PNG")
 
 
 def _white(image: ImageFile.ImageFile) -> int:

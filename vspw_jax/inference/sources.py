@@ -144,13 +144,17 @@ def _in_folder(folder: pathlib.Path) -> list[Found]:
     paths = [path for path in _in_order(folder.iterdir()) if not path.name.startswith(".")]
     if not prediction_folder.wrote(folder):
         paths = [path for path in paths if not prediction_folder.wrote(path)]
-    if not any(map(_is_film, paths)) and (origins := _origins(folder)):
-        if beside := [path.name for path in paths if _is_picture(path)]:
-            warn(
-                f"In {folder} the pictures beside the videos are left out ({len(beside)} in number): "
-                f"{listed(beside, 3)}. Its videos are in {origins[0]} and the like; --input='{folder}/*.*' names the "
-                "pictures."
-            )
+    beside = [path for path in paths if _is_picture(path)]
+    origins = [] if any(map(_is_film, paths)) else _origins(folder)
+    is_data_set = bool(origins) and origins[0].relative_to(folder).parts[0] == "data"
+    if origins and beside and (is_data_set or len(beside) == 1):  # Several may be a video of their own.
+        warn(
+            f"In {folder} the pictures beside the videos are left out ({len(beside)} in number): "
+            f"{listed([path.name for path in beside], 3)}. Its videos are in {origins[0]} and the like; "
+            f"--input='{folder}/*{beside[0].suffix}' names the pictures."
+        )
+        beside = []
+    if origins and not beside:
         return [found for origin in origins for found in _in_folder(origin)]
     return _of_one_kind(paths, str(folder))
 

@@ -67,13 +67,13 @@ def train(config: ConfigDict, workdir: pathlib.Path, stop: StopRequest | None = 
     goodput = Goodput()
     members = checks.check(config)
     config = class_weights.of_data(length.of_data(config, members), members)
-    schedules.warn_of_long_warmup(config.schedule, config.train.steps)
     mesh = train_state.mesh_of_run(config)
     trace = Trace(config.run.profile_steps, workdir / "tensorboard")
     with processes.owned(workdir, "--workdir=DIR") as check_owner:
         checkpoints = claimed(config, workdir, members, check_owner)
         with run_log(workdir), contextlib.closing(checkpoints):
             LOG.info("%s", length.described(config, members))
+            schedules.warn_of_long_warmup(config.schedule, config.train.steps)
             graphdef, params, _ = train_state.describe(config)
             optimizer = optimizers.build(config, params)
             state = begun(config, workdir, optimizer, checkpoints, mesh)

@@ -39,7 +39,7 @@ def warn_of_long_warmup(config: ConfigDict, num_steps: int) -> None:
     if num_steps <= config.warmup_steps:
         warn(
             f"schedule.warmup_steps is {config.warmup_steps}, and training has {num_steps} steps: it ends before the "
-            "learning rate has risen to optimizer.learning_rate. To train in so few steps, set "
+            "warm-up is over. To train in so few steps, set "
             f"--config.schedule.warmup_steps={num_steps // 10}, say."
         )
 

@@ -227,6 +227,7 @@ def sizes(shapes: Shapes, theirs: str, form: Form) -> DecoderSizes:
         encoder_layers=shapes.count(f"{pixels}.{form.pixel.norms[0]}.weight"),
         decoder_layers=shapes.count(f"{layers}{form.norms[0]}.weight"),
         num_queries=shapes.size(head + form.embeddings[1], 0),
+        query_std=1.0,  # Of untrained queries.
         norm_groups=32,
     )
     assumed = [

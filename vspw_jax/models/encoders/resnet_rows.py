@@ -87,7 +87,9 @@ def block(
 def resnet(
     ours: str, theirs: str, config: ConfigDict, names: Collection[str] = (), form: Form = TORCHVISION
 ) -> Iterator[Row]:
-    """Rows of a ResNet, whatever network it stands in."""
+    """Rows of a ResNet, whatever network it stands in; a file may have timm's deep stem."""
+    if form is TORCHVISION and f"{theirs}conv1.0.weight" in names:
+        form = TIMM
     yield from stem(ours, theirs, config, form)
     for stage, depth in enumerate(config.depths):
         there = theirs + form.stage.format(stage + form.first_stage)

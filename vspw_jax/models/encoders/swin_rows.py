@@ -150,7 +150,9 @@ def form_of(names: Collection[str], theirs: str, default: Form) -> Form:
     starts = lambda start: any(name.startswith(theirs + start) for name in names)
     if starts("stages."):
         return MMSEG
-    return MICROSOFT if starts("layers.") else default
+    if starts("layers."):
+        return TIMM if starts("layers.3.downsample.") else MICROSOFT
+    return default
 
 
 def segmentation(ours: str, theirs: str, config: ConfigDict, names: Collection[str] = ()) -> Iterator[Row]:
