@@ -160,14 +160,3 @@ def test_the_released_list_of_tensors():
 def test_what_makes_no_network_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
         segmenter.check(tiny_internimage(**changes))
-
-
-def test_sizes_h_and_g_are_named(tmp_path):
-    config = tiny_internimage()
-    convert.save_torch(drawn(config), tmp_path / "A.pth")
-    without = {
-        name: torch.from_numpy(x.copy()) for name, x in written(tmp_path / "A.pth").items() if "gamma" not in name
-    }
-    torch.save(without, tmp_path / "B.pth")
-    with pytest.raises(UserError, match="sizes H and G"):
-        convert.model_from_torch(tmp_path / "B.pth")
