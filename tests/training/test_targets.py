@@ -94,7 +94,7 @@ def records_of(tmp_path):
 def test_a_data_sets_size_learns_its_own_classes(recipe, size, records_of, tmp_path):
     config = recipe_at(recipe, size).lock()
     checks.check_recipe(config)
-    config.data.records = records_of(size)
+    config.data.update(records=records_of(size), eval_split="train")  # The only one.
     known = run_classes.of_run(config, tmp_path / "run", trains=True)
     run_classes.adopt(config, known, is_stated=False)
     (member,) = checks.check(config)
