@@ -316,7 +316,7 @@ def check_flags(config: ConfigDict, mode: str) -> None:
     run = (mode, *(config.run.afterwards if mode == "train" else ()))
     for name in ("workdir", *READ_BY):
         flag = flags.FLAGS[name]
-        if flag.present and flag.value == "":
+        if flag.present and isinstance(flag.value, str):
             ranges.check(f"--{name}", flag.value, ranges.PATH)
         readers = READ_BY.get(name, run)
         if flag.present and not set(readers) & set(run):

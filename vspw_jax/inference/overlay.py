@@ -19,6 +19,8 @@ LEAST_HEIGHT = 10 * LINE_HEIGHT
 """Of a picture with a legend: so many classes have their line."""
 MOST_SIDE = 7680
 """Of a frame as it is drawn. H.264 ends at 16384, and a film may hold two frames and a legend beside each other."""
+OPACITY = 0.5
+"""Of the classes' colours where nothing else is said."""
 
 Picture = UInt8[np.ndarray, "H W 3"]
 """RGB."""
@@ -36,7 +38,7 @@ class Painter:
     """
 
     classes: ClassList
-    opacity: float = 0.5
+    opacity: float = OPACITY
 
     def identity(self) -> dict[str, Any]:
         """What decides how classes are drawn, as JSON values."""

@@ -208,7 +208,7 @@ def predict_source(
     output: pathlib.Path,
     side_by_side: bool = False,
     overlap: bool = True,
-    opacity: float = 0.5,
+    opacity: float = overlay.OPACITY,
 ) -> int:
     """Predicts the frames of a video that an earlier run into the same folder has not predicted.
 
